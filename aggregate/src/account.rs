@@ -1,0 +1,268 @@
+//! What is remembered of one account: integers per pane, sets of panes, short histories.
+//!
+//! Two classes of events. Usage, survey and outcome are kept by pane; tickets, facts, milestones and
+//! people with their exact times. A deletion at time D therefore erases the first class up to the end of
+//! D's pane and the second up to D itself. It takes effect in the windows that end after D.
+
+pub mod history;
+pub mod people;
+pub mod tickets;
+pub mod usage;
+
+use std::collections::BTreeMap;
+
+use pipeline::event::{Body, Event, Survey};
+use pipeline::pane::Pane;
+use serde::{Deserialize, Serialize};
+
+use crate::name::Name;
+use crate::settings::Settings;
+use history::{History, Version};
+use people::{MilestoneEvent, PersonEvent};
+use tickets::{Ticket, TicketEvent};
+use usage::{Cell, Cells, Features};
+
+use crate::pane_set::PaneSet;
+
+/// One account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Usage, surveys and activity by pane.
+    pub cells: Cells,
+    /// Panes in which each user was active.
+    pub users: BTreeMap<Name, PaneSet>,
+    /// Panes in which each feature was used.
+    pub features: BTreeMap<Name, PaneSet>,
+    /// Usage by feature of the panes that are still open.
+    pub open_features: BTreeMap<Pane, Features>,
+    /// Tickets by id.
+    pub tickets: BTreeMap<Name, Ticket>,
+    /// Facts by name.
+    pub facts: BTreeMap<Name, History<Fact>>,
+    /// People by user id.
+    pub people: BTreeMap<Name, History<PersonEvent>>,
+    /// Milestones by id.
+    pub milestones: BTreeMap<Name, History<MilestoneEvent>>,
+    /// Times of deletions that may still matter, oldest first.
+    pub deletions: Vec<Deletion>,
+}
+
+/// One telling of a fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// Canonical JSON text; `null` clears.
+    pub text: String,
+    /// From then on unknown again, UTC microseconds.
+    pub valid_until_us: Option<i64>,
+}
+
+/// A deletion of the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deletion {
+    /// When, UTC microseconds.
+    pub at_us: i64,
+    /// Whether a final row has told it.
+    pub is_announced: bool,
+}
+
+/// An account as of a pane end, with deletions applied.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The account.
+    pub account: &'a Account,
+    /// The last pane that counts.
+    pub last: Pane,
+    /// End of that pane, UTC microseconds.
+    pub end_us: i64,
+    /// Panes before this one are erased.
+    pub first: Pane,
+    /// Events at or before this time are erased, UTC microseconds.
+    pub floor_us: i64,
+}
+
+impl Account {
+    /// Takes one event in. Order does not matter.
+    pub fn apply(&mut self, event: &Event<'_>, settings: &Settings) {
+        let at_us = event.occurred_us;
+        let pane = settings.panes.pane(at_us);
+        if matches!(event.body, Body::Deleted) {
+            self.delete(at_us);
+            return;
+        }
+        let name = |text: &str| Name::from(text);
+        let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
+        let cell = self.cells.touch(pane, at_us, is_exact);
+        match &event.body {
+            Body::Usage { user_id, feature, count, duration_ms, errors } => {
+                cell.use_feature(at_us, *count, *duration_ms, *errors);
+                if settings.first_value_feature.as_deref() == Some(feature) {
+                    cell.first_value_us = Some(cell.first_value_us.map_or(at_us, |first| first.min(at_us)));
+                }
+                let user = user_id.as_deref().map(|id| shared(&mut self.users, id, pane));
+                let feature = shared(&mut self.features, feature, pane);
+                self.open_features.entry(pane).or_default().add(feature, user, *count, *duration_ms, *errors);
+            }
+            Body::Survey { survey, score, scale_max, .. } => cell.answer(*survey, at_us, *score, *scale_max),
+            Body::Outcome { .. } | Body::Deleted => {}
+            Body::Ticket { ticket_id, action, priority, category, csat, .. } => {
+                let value = TicketEvent {
+                    action: *action,
+                    priority: *priority,
+                    category: category.as_deref().map(name),
+                    csat: *csat,
+                };
+                let ticket = self.tickets.entry(name(ticket_id)).or_default();
+                ticket.events.insert(Version { at_us, event_id: name(&event.event_id), value });
+            }
+            Body::Facts { facts, valid_until_us, .. } => {
+                for (fact, text) in facts {
+                    let value = Fact { text: text.as_ref().to_owned(), valid_until_us: *valid_until_us };
+                    let version = Version { at_us, event_id: name(&event.event_id), value };
+                    self.facts.entry(name(fact)).or_default().insert(version);
+                }
+            }
+            Body::Milestone { id, due_us, done_us } => {
+                let value = MilestoneEvent { due_us: *due_us, done_us: *done_us };
+                let version = Version { at_us, event_id: name(&event.event_id), value };
+                self.milestones.entry(name(id)).or_default().insert(version);
+            }
+            Body::Person { action, user_id, role } => {
+                let value = PersonEvent { action: *action, role: role.as_deref().map(name) };
+                let version = Version { at_us, event_id: name(&event.event_id), value };
+                self.people.entry(name(user_id)).or_default().insert(version);
+            }
+        }
+    }
+
+    fn delete(&mut self, at_us: i64) {
+        let at = self.deletions.partition_point(|deletion| deletion.at_us < at_us);
+        if self.deletions.get(at).is_none_or(|deletion| deletion.at_us != at_us) {
+            self.deletions.insert(at, Deletion { at_us, is_announced: false });
+        }
+    }
+
+    /// Whether an event whose pane has closed was erased by a deletion before it arrived.
+    pub fn is_erased(&self, event: &Event<'_>, settings: &Settings) -> bool {
+        let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
+        let pane = settings.panes.pane(event.occurred_us);
+        self.deletions.last().is_some_and(|deletion| {
+            if is_exact { event.occurred_us <= deletion.at_us } else { pane <= settings.panes.pane(deletion.at_us) }
+        })
+    }
+
+    /// The account as of the end of pane `last`.
+    pub fn view(&self, last: Pane, settings: &Settings) -> View<'_> {
+        let end_us = settings.panes.end_us(last);
+        let floor_us = self.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < end_us);
+        View {
+            account: self,
+            last,
+            end_us,
+            first: floor_us.map_or(Pane(i32::MIN), |at_us| settings.panes.pane(at_us).next()),
+            floor_us: floor_us.unwrap_or(i64::MIN),
+        }
+    }
+
+    /// The pane a live row is made for: the newest one the account has heard of, or the open one.
+    pub fn newest_pane(&self, open: Option<Pane>, settings: &Settings) -> Option<Pane> {
+        let deleted = self.deletions.last().map(|deletion| settings.panes.pane(deletion.at_us));
+        open.max(self.cells.newest()).max(deleted)
+    }
+
+    /// Forgets what no later row can show. Everything up to pane `closed` is final.
+    pub fn prune(&mut self, closed: Pane, settings: &Settings) {
+        let closed_us = settings.panes.end_us(closed);
+        if let Some(deleted_us) = self.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < closed_us) {
+            self.erase(deleted_us, settings);
+        }
+        self.deletions.retain(|deletion| {
+            !deletion.is_announced || !settings.is_forgotten(settings.panes.pane(deletion.at_us), closed_us)
+        });
+        let horizon = settings.horizon(closed);
+        self.cells.settle(horizon);
+        forget(&mut self.users, horizon);
+        forget(&mut self.features, horizon);
+        while self.open_features.first_key_value().is_some_and(|(pane, _)| *pane <= closed) {
+            self.open_features.pop_first();
+        }
+        self.facts.values_mut().for_each(|history| history.settle(closed_us));
+        let horizon_us = settings.panes.start_us(horizon);
+        self.tickets.values_mut().for_each(|ticket| ticket.settle(horizon_us));
+    }
+
+    fn erase(&mut self, deleted_us: i64, settings: &Settings) {
+        let pane = settings.panes.pane(deleted_us);
+        self.cells.erase(pane, deleted_us);
+        forget(&mut self.users, pane.next());
+        forget(&mut self.features, pane.next());
+        self.open_features.retain(|open, _| *open > pane);
+        self.tickets.retain(|_, ticket| ticket.erase(deleted_us));
+        erase_all(&mut self.facts, deleted_us);
+        erase_all(&mut self.people, deleted_us);
+        erase_all(&mut self.milestones, deleted_us);
+    }
+
+    /// Whether nothing is left to remember.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty() && self.deletions.is_empty()
+    }
+}
+
+impl View<'_> {
+    /// Whether the account exists as of this view: some event survives in its panes.
+    pub fn is_known(&self) -> bool {
+        self.first_pane().is_some()
+    }
+
+    /// Pane of the first surviving event.
+    pub fn first_pane(&self) -> Option<Pane> {
+        self.account.cells.first_pane(self)
+    }
+
+    /// Last surviving event of any kind, UTC microseconds.
+    pub fn last_activity_us(&self) -> Option<i64> {
+        self.account.cells.last_activity_us(self)
+    }
+
+    /// A fact's text, unless it is unknown, cleared or expired.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        let fact = self.account.facts.get(name)?.as_of(self.floor_us, self.end_us)?;
+        let is_valid = fact.valid_until_us.is_none_or(|until_us| until_us > self.end_us);
+        (is_valid && fact.text != "null").then_some(fact.text.as_str())
+    }
+
+    /// Last answer to a survey, UTC microseconds.
+    pub fn last_answer_us(&self, survey: Survey) -> Option<i64> {
+        self.account.cells.latest(self, |cell: &Cell| cell.surveys.last_us(survey))
+    }
+}
+
+/// Notes `pane` for `name` and gives the shared name.
+fn shared(sets: &mut BTreeMap<Name, PaneSet>, name: &str, pane: Pane) -> Name {
+    if let Some((known, _)) = sets.get_key_value(name) {
+        let known = known.clone();
+        if let Some(set) = sets.get_mut(name) {
+            set.insert(pane);
+        }
+        return known;
+    }
+    let new = Name::from(name);
+    let mut set = PaneSet::default();
+    set.insert(pane);
+    sets.insert(new.clone(), set);
+    new
+}
+
+fn forget(sets: &mut BTreeMap<Name, PaneSet>, before: Pane) {
+    sets.retain(|_, set| {
+        set.forget_before(before);
+        !set.is_empty()
+    });
+}
+
+fn erase_all<T>(histories: &mut BTreeMap<Name, History<T>>, floor_us: i64) {
+    histories.retain(|_, history| {
+        history.erase(floor_us);
+        !history.is_empty()
+    });
+}

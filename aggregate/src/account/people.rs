@@ -1,0 +1,130 @@
+//! People and milestones: short histories, kept whole.
+
+use pipeline::event::PersonAction;
+use serde::{Deserialize, Serialize};
+
+use super::View;
+use super::history::Version;
+use crate::name::Name;
+
+/// Something that happened to a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonEvent {
+    /// What.
+    pub action: PersonAction,
+    /// Role from then on, where told.
+    pub role: Option<Name>,
+}
+
+/// Something that was told of a milestone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MilestoneEvent {
+    /// Due, where told.
+    pub due_us: Option<i64>,
+    /// Done, where told.
+    pub done_us: Option<i64>,
+}
+
+/// People as of a view.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Headcount {
+    /// Added and not removed.
+    pub people: i64,
+    /// Of these, with a champion role.
+    pub champions: i64,
+}
+
+/// Changes among people within a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeopleChanges {
+    /// Added.
+    pub added: i64,
+    /// Removed.
+    pub removed: i64,
+    /// Champions who were removed or lost the role.
+    pub champions_lost: i64,
+}
+
+/// Milestones as of a view.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MilestoneCounts {
+    /// Known.
+    pub known: i64,
+    /// Done.
+    pub done: i64,
+    /// Due and not done.
+    pub overdue: i64,
+    /// Due time of the oldest overdue one.
+    pub oldest_overdue_us: Option<i64>,
+}
+
+/// One person, folded event by event. The role stays when a person leaves, and counts again on return.
+#[derive(Default)]
+struct Person<'a> {
+    is_member: bool,
+    role: Option<&'a str>,
+}
+
+impl<'a> Person<'a> {
+    fn fold(&mut self, event: &'a Version<PersonEvent>) {
+        match event.value.action {
+            PersonAction::Added => self.is_member = true,
+            PersonAction::Removed => self.is_member = false,
+            PersonAction::RoleChanged => {}
+        }
+        self.role = event.value.role.as_ref().map(Name::as_str).or(self.role);
+    }
+
+    fn is_champion(&self, roles: &[String]) -> bool {
+        self.is_member && self.role.is_some_and(|role| roles.iter().any(|champion| champion == role))
+    }
+}
+
+impl View<'_> {
+    /// People as of this view.
+    pub fn headcount(&self, champion_roles: &[String]) -> Headcount {
+        let mut count = Headcount::default();
+        for history in self.account.people.values() {
+            let mut person = Person::default();
+            history.between(self.floor_us, self.end_us).iter().for_each(|event| person.fold(event));
+            count.people += i64::from(person.is_member);
+            count.champions += i64::from(person.is_champion(champion_roles));
+        }
+        count
+    }
+
+    /// Changes among people in `[from_us, end_us)`.
+    pub fn people_changes(&self, from_us: i64, end_us: i64, champion_roles: &[String]) -> PeopleChanges {
+        let mut changes = PeopleChanges::default();
+        for history in self.account.people.values() {
+            let mut person = Person::default();
+            for event in history.between(self.floor_us, end_us) {
+                let was_champion = person.is_champion(champion_roles);
+                person.fold(event);
+                if event.at_us >= from_us {
+                    changes.added += i64::from(event.value.action == PersonAction::Added);
+                    changes.removed += i64::from(event.value.action == PersonAction::Removed);
+                    changes.champions_lost += i64::from(was_champion && !person.is_champion(champion_roles));
+                }
+            }
+        }
+        changes
+    }
+
+    /// Milestones as of this view.
+    pub fn milestones(&self) -> MilestoneCounts {
+        let mut counts = MilestoneCounts::default();
+        for history in self.account.milestones.values() {
+            let told = history.between(self.floor_us, self.end_us);
+            let due_us = told.iter().rev().find_map(|event| event.value.due_us);
+            let done_us = told.iter().rev().find_map(|event| event.value.done_us);
+            let is_done = done_us.is_some_and(|done_us| done_us <= self.end_us);
+            let overdue_us = due_us.filter(|due_us| *due_us <= self.end_us && !is_done);
+            counts.known += i64::from(!told.is_empty());
+            counts.done += i64::from(is_done);
+            counts.overdue += i64::from(overdue_us.is_some());
+            counts.oldest_overdue_us = [counts.oldest_overdue_us, overdue_us].into_iter().flatten().min();
+        }
+        counts
+    }
+}

@@ -1,0 +1,246 @@
+//! Tickets: the life of each, folded in the order of event time.
+//!
+//! A ticket counts at the account at which it was opened. An account that sees events of a ticket it
+//! never saw opened counts it as moved and applies none of them.
+
+use std::collections::BTreeMap;
+
+use pipeline::event::{Priority, TicketAction};
+use serde::{Deserialize, Serialize};
+
+use super::View;
+use super::history::{History, Version};
+use crate::name::Name;
+use crate::settings::{Settings, by_priority};
+
+/// Something that happened to a ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketEvent {
+    /// What.
+    pub action: TicketAction,
+    /// Priority from then on, where told.
+    pub priority: Option<Priority>,
+    /// Category from then on, where told.
+    pub category: Option<Name>,
+    /// Rating, with `rated`.
+    pub csat: Option<u8>,
+}
+
+/// One ticket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The fold of all events that no window looks at any more.
+    base: Life,
+    /// The events since.
+    pub events: History<TicketEvent>,
+}
+
+/// A ticket as of some time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// When it was opened here.
+    pub opened_us: Option<i64>,
+    /// Its priority.
+    pub priority: Option<Priority>,
+    /// Its category.
+    pub category: Option<Name>,
+    /// Whether it is open.
+    pub is_open: bool,
+    /// Whether an agent has answered.
+    pub is_answered: bool,
+    /// Last resolution that was not undone, and the priority it had.
+    pub resolved: Option<(i64, Option<Priority>)>,
+    /// Whether any event was seen.
+    pub is_seen: bool,
+}
+
+impl Life {
+    fn fold(&mut self, event: &Version<TicketEvent>) {
+        self.is_seen = true;
+        let is_opening = event.value.action == TicketAction::Opened && self.opened_us.is_none();
+        if is_opening {
+            (self.opened_us, self.is_open) = (Some(event.at_us), true);
+        }
+        if self.opened_us.is_none() {
+            return;
+        }
+        self.priority = event.value.priority.or(self.priority);
+        if event.value.category.is_some() {
+            self.category.clone_from(&event.value.category);
+        }
+        match event.value.action {
+            TicketAction::Responded => self.is_answered = true,
+            TicketAction::Resolved => (self.is_open, self.resolved) = (false, Some((event.at_us, self.priority))),
+            TicketAction::Closed => self.is_open = false,
+            TicketAction::Reopened => (self.is_open, self.resolved) = (true, None),
+            _ => {}
+        }
+    }
+}
+
+/// Times to respond or to resolve within a window.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// Each, in milliseconds.
+    pub all_ms: Vec<i64>,
+    /// How many by priority.
+    pub count: [i64; 4],
+    /// How many of these within the target.
+    pub within: [i64; 4],
+}
+
+impl Durations {
+    fn add(&mut self, duration_us: i64, priority: Option<Priority>, target_ms: &[i64; 4]) {
+        let duration_ms = duration_us.div_euclid(1000);
+        let i = by_priority(priority);
+        self.all_ms.push(duration_ms);
+        self.count[i] += 1;
+        self.within[i] += i64::from(duration_ms <= target_ms[i]);
+    }
+
+    /// Mean in milliseconds.
+    pub fn mean_ms(&self) -> Option<f64> {
+        let sum: i64 = self.all_ms.iter().sum();
+        (!self.all_ms.is_empty()).then(|| sum as f64 / self.all_ms.len() as f64)
+    }
+
+    /// 90th percentile, nearest rank: the value at rank ceil(0.9 n).
+    pub fn p90_ms(&mut self) -> Option<i64> {
+        self.all_ms.sort_unstable();
+        let rank = (self.all_ms.len() * 9).div_ceil(10);
+        self.all_ms.get(rank.checked_sub(1)?).copied()
+    }
+
+    /// Share within the target, by priority.
+    pub fn share_within(&self, priority: Priority) -> Option<f64> {
+        let i = by_priority(Some(priority));
+        (self.count[i] > 0).then(|| self.within[i] as f64 / self.count[i] as f64)
+    }
+}
+
+/// Ticket load within a window.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Load<'a> {
+    /// Opened, by priority at opening.
+    pub opened: [i64; 4],
+    /// Opened, by category at opening.
+    pub opened_by_category: BTreeMap<&'a str, i64>,
+    /// Escalations.
+    pub escalated: i64,
+    /// Reopenings.
+    pub reopened: i64,
+    /// Ratings.
+    pub ratings: i64,
+    /// Sum of ratings.
+    pub rating_sum: i64,
+    /// First responses.
+    pub responses: Durations,
+    /// Resolutions.
+    pub resolutions: Durations,
+}
+
+/// Tickets open as of a view.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Backlog<'a> {
+    /// By priority.
+    pub open: [i64; 4],
+    /// By category.
+    pub by_category: BTreeMap<&'a str, i64>,
+    /// Tickets that were opened elsewhere.
+    pub moved: i64,
+}
+
+impl Ticket {
+    fn base(&self, floor_us: i64) -> Life {
+        // A deletion is younger than anything settled: it erases the base.
+        if floor_us == i64::MIN { self.base.clone() } else { Life::default() }
+    }
+
+    /// Folds the events before `horizon_us` when none has come since.
+    pub(super) fn settle(&mut self, horizon_us: i64) {
+        if self.events.is_empty() || !self.events.between(horizon_us - 1, i64::MAX).is_empty() {
+            return;
+        }
+        for event in self.events.between(i64::MIN, horizon_us) {
+            self.base.fold(event);
+        }
+        self.events = History::default();
+    }
+
+    /// Erases all up to `deleted_us`; whether anything is left.
+    pub(super) fn erase(&mut self, deleted_us: i64) -> bool {
+        self.base = Life::default();
+        self.events.erase(deleted_us);
+        !self.events.is_empty()
+    }
+}
+
+impl View<'_> {
+    /// Ticket load in `[from_us, end_us)`.
+    pub fn load<'s>(&self, from_us: i64, end_us: i64, settings: &'s Settings) -> Load<'s>
+    where
+        Self: 's,
+    {
+        let mut load = Load::default();
+        for ticket in self.account.tickets.values() {
+            if !ticket.events.between(self.floor_us.max(from_us - 1), end_us).is_empty() {
+                self.add_ticket(ticket, from_us, end_us, settings, &mut load);
+            }
+        }
+        load
+    }
+
+    fn add_ticket<'s>(&self, ticket: &Ticket, from_us: i64, end_us: i64, settings: &'s Settings, load: &mut Load<'s>) {
+        let mut life = ticket.base(self.floor_us);
+        for event in ticket.events.between(self.floor_us, end_us) {
+            let was_open_here = life.opened_us.is_some();
+            let was_answered = life.is_answered;
+            life.fold(event);
+            let (Some(opened_us), true) = (life.opened_us, event.at_us >= from_us) else { continue };
+            if !was_open_here {
+                load.opened[by_priority(life.priority)] += 1;
+                let category = counted_under(settings, life.category.as_ref().map(Name::as_str));
+                *load.opened_by_category.entry(category).or_default() += 1;
+            }
+            match event.value.action {
+                TicketAction::Escalated => load.escalated += 1,
+                TicketAction::Reopened => load.reopened += 1,
+                TicketAction::Rated => {
+                    load.ratings += 1;
+                    load.rating_sum += i64::from(event.value.csat.unwrap_or_default());
+                }
+                TicketAction::Responded if !was_answered => {
+                    load.responses.add(event.at_us - opened_us, life.priority, &settings.first_response_target_ms);
+                }
+                _ => {}
+            }
+        }
+        if let (Some(opened_us), Some((resolved_us, priority))) = (life.opened_us, life.resolved)
+            && resolved_us >= from_us
+        {
+            load.resolutions.add(resolved_us - opened_us, priority, &settings.resolution_target_ms);
+        }
+    }
+
+    /// Tickets open as of this view.
+    pub fn backlog<'s>(&self, settings: &'s Settings) -> Backlog<'s> {
+        let mut backlog = Backlog::default();
+        for ticket in self.account.tickets.values() {
+            let mut life = ticket.base(self.floor_us);
+            ticket.events.between(self.floor_us, self.end_us).iter().for_each(|event| life.fold(event));
+            backlog.moved += i64::from(life.is_seen && life.opened_us.is_none());
+            if life.is_open {
+                backlog.open[by_priority(life.priority)] += 1;
+                let category = counted_under(settings, life.category.as_ref().map(Name::as_str));
+                *backlog.by_category.entry(category).or_default() += 1;
+            }
+        }
+        backlog
+    }
+}
+
+/// The configured name a category is counted under.
+fn counted_under<'s>(settings: &'s Settings, category: Option<&str>) -> &'s str {
+    let found = category.and_then(|name| settings.categories.iter().find(|known| *known == name));
+    found.map_or("other", String::as_str)
+}

@@ -1,0 +1,210 @@
+//! The fold: one record of `events` into the state of its partition.
+//!
+//! Its rows are judged by the watermark before it, then its statement moves the watermark, then panes
+//! close (see `close`). A row's fate is one word:
+//!
+//! | fate | when |
+//! |---|---|
+//! | `too_late` | its pane has closed for longer than the allowed lateness, and it is no fact |
+//! | `duplicate` | its id was seen and the pane of that sighting is not forgotten |
+//! | `deleted` | its pane has closed and the account was deleted after it |
+//! | `late` | its pane has closed: it counts in the windows still to close |
+//! | `on_time` | otherwise |
+
+use std::sync::Arc;
+
+use pipeline::codec;
+use pipeline::event::{Event, Origin};
+use pipeline::log::{Message, Record};
+use pipeline::pane::Pane;
+use pipeline::reject::{Cause, reject};
+use pipeline::schema::event::{EventRows, schema};
+use pipeline::stage::{Fate, Fates, StageError};
+use pipeline::watermark::{STATEMENT_HEADER, Statement};
+
+use crate::name::Name;
+use crate::seen::event_key;
+use crate::settings::Settings;
+use crate::state::{Closing, PartitionChanges, PartitionState};
+
+const READ: Fate = Fate::of("read");
+const ON_TIME: Fate = Fate::of("on_time");
+const LATE: Fate = Fate::of("late");
+const DUPLICATE: Fate = Fate::of("duplicate");
+const TOO_LATE: Fate = Fate::of("too_late");
+const DELETED: Fate = Fate::of("deleted");
+
+/// The fold of the records of one partition within one step.
+pub struct Fold<'f> {
+    settings: &'f Settings,
+    state: &'f PartitionState,
+    /// What has changed so far.
+    pub changes: PartitionChanges,
+    /// Ids seen in this step, for look-up.
+    seen: std::collections::HashMap<u128, Pane, foldhash::fast::FixedState>,
+    /// What became of the rows.
+    pub fates: Fates,
+    /// Records for the reject topic.
+    pub rejects: Vec<Message>,
+}
+
+impl<'f> Fold<'f> {
+    /// A fold that has changed nothing yet.
+    pub fn new(settings: &'f Settings, state: &'f PartitionState) -> Self {
+        let changes = PartitionChanges {
+            closing: state.closing.clone(),
+            is_complete_told: state.is_complete_told,
+            ..PartitionChanges::default()
+        };
+        Self {
+            settings,
+            state,
+            changes,
+            seen: std::collections::HashMap::default(),
+            fates: Fates::new(),
+            rejects: Vec::new(),
+        }
+    }
+
+    /// The watermark so far.
+    pub fn watermark_us(&self) -> Option<i64> {
+        self.changes.watermarks.as_ref().unwrap_or(&self.state.watermarks).watermark_us()
+    }
+
+    fn closed(&self) -> Option<Pane> {
+        self.changes.closed.or(self.state.closed)
+    }
+
+    /// Folds one record. Afterwards a close may be under way.
+    ///
+    /// # Errors
+    /// [`StageError::Record`] when the record is not of this table or its statement is not understood.
+    pub fn record(&mut self, record: &Record) -> Result<(), StageError> {
+        let wrong = |why: String| StageError::Record {
+            topic_partition: record.topic_partition.clone(),
+            offset: record.offset.0,
+            why,
+        };
+        if let Some(value) = &record.value {
+            let batch = codec::decode(value, &schema()).map_err(|error| wrong(error.to_string()))?;
+            let rows = EventRows::new(&batch);
+            for row in 0..rows.len() {
+                let event = rows.event(row).map_err(|error| wrong(error.to_string()))?;
+                let fate = self.event(&event);
+                *self.fates.entry(READ).or_default() += 1;
+                *self.fates.entry(fate).or_default() += 1;
+                if fate == TOO_LATE {
+                    self.reject(&event, rows.origin(row));
+                }
+            }
+        }
+        if let Some(header) = record.header(STATEMENT_HEADER) {
+            let statement: Statement = serde_json::from_slice(header)
+                .map_err(|error| wrong(format!("header {STATEMENT_HEADER}: {error}; was it written by a newer Keepwell?")))?;
+            self.hear(&statement);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event<'_>) -> Fate {
+        let settings = self.settings;
+        let pane = settings.panes.pane(event.occurred_us);
+        let watermark_us = self.watermark_us();
+        let is_closed = self.closed().is_some_and(|closed| pane <= closed);
+        let is_forgotten = |pane| watermark_us.is_some_and(|watermark_us| settings.is_forgotten(pane, watermark_us));
+        let is_too_late = is_closed && is_forgotten(pane);
+        if is_too_late && !event.body.is_fact() {
+            return TOO_LATE;
+        }
+        let key = event_key(&event.account_id, &event.event_id);
+        let sighted = self.seen.get(&key).copied().max(self.state.seen.pane(key));
+        if !is_too_late {
+            self.seen.insert(key, sighted.map_or(pane, |before| before.max(pane)));
+            self.changes.seen.push((key, pane));
+        }
+        if sighted.is_some_and(|pane| !is_forgotten(pane)) {
+            return DUPLICATE;
+        }
+        let account = self.state.account(&self.changes, &event.account_id);
+        if is_closed && account.is_some_and(|account| account.is_erased(event, settings)) {
+            return DELETED;
+        }
+        self.apply(event);
+        if is_closed { LATE } else { ON_TIME }
+    }
+
+    fn apply(&mut self, event: &Event<'_>) {
+        let closed = self.closed();
+        let name = match self.changes.accounts.get_key_value(event.account_id.as_ref()) {
+            Some((name, _)) => name.clone(),
+            None => match self.state.accounts.get_key_value(event.account_id.as_ref()) {
+                Some((name, _)) => name.clone(),
+                None => Name::from(event.account_id.as_ref()),
+            },
+        };
+        let state = self.state;
+        let account = self
+            .changes
+            .accounts
+            .entry(name.clone())
+            .or_insert_with(|| {
+                let mut account = state.accounts.get(&name).cloned().unwrap_or_default();
+                if let Some(closed) = closed {
+                    account.prune(closed, self.settings);
+                }
+                Some(account)
+            })
+            .get_or_insert_default();
+        account.apply(event, self.settings);
+        self.changes.awaiting.insert(name);
+    }
+
+    /// Moves time and, where panes end by then, starts their close.
+    fn hear(&mut self, statement: &Statement) {
+        let watermarks = self.changes.watermarks.get_or_insert_with(|| self.state.watermarks.clone());
+        watermarks.hear(statement);
+        self.changes.is_complete_told &= watermarks.is_complete();
+        let Some(to) = watermarks.watermark_us().map(|us| self.settings.panes.last_closed(us)) else { return };
+        if self.closed().is_some_and(|closed| closed >= to) {
+            return;
+        }
+        let first = match self.closed() {
+            Some(closed) => Some(closed.next()),
+            None => self.first_pane(),
+        };
+        match first.filter(|first| *first <= to) {
+            Some(pane) => self.changes.closing = Some(Closing { pane, to, after: None, slice: 1, ordinal: 0 }),
+            None => self.changes.closed = Some(to),
+        }
+    }
+
+    /// The first pane any account has been seen in.
+    fn first_pane(&self) -> Option<Pane> {
+        let unchanged = self.state.accounts.iter().filter(|(name, _)| !self.changes.accounts.contains_key(*name));
+        let changed = self.changes.accounts.iter().filter_map(|(name, account)| Some((name, account.as_ref()?)));
+        unchanged.chain(changed).filter_map(|(_, account)| account.cells.oldest()).min()
+    }
+
+    fn reject(&mut self, event: &Event<'_>, origin: Origin<'_>) {
+        let watermark_us = self.watermark_us().unwrap_or_default();
+        let message = format!(
+            "too_late: event time {} us, watermark {watermark_us} us, allowed lateness {} us{}",
+            event.occurred_us,
+            self.settings.lateness_us,
+            if origin.payload.is_none() { "; the bytes are at the origin only" } else { "" },
+        );
+        let cause = Cause {
+            stage: "aggregate",
+            reason: "too_late",
+            message: &message,
+            topic: origin.topic,
+            partition: origin.partition,
+            offset: origin.offset,
+        };
+        let value = origin.payload.map(<[u8]>::to_vec);
+        let topic: &Arc<str> = &self.settings.rejects;
+        // Rejects are spread as ingest's are: by the partition they came from.
+        let partition = origin.partition % self.settings.partitions;
+        self.rejects.push(reject(topic, partition, &cause, None, value, Vec::new()));
+    }
+}

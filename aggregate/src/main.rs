@@ -1,0 +1,10 @@
+//! `keepwell-aggregate`: accepted events in, window rows and feature days out.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use pipeline::process::{self, Cli};
+
+fn main() -> ExitCode {
+    process::main(&Cli::parse(), |config| Ok((aggregate::Aggregate::new(config), aggregate::plan(config))))
+}

@@ -1,0 +1,236 @@
+//! Measures: one account as of one pane end, over every window, as rows of the `windows` table.
+//!
+//! Sums are integers; each quotient is divided once, here.
+
+use std::collections::BTreeSet;
+
+use pipeline::event::{Priority, Survey};
+use pipeline::pane::Pane;
+use pipeline::schema::window::RowBuilder;
+
+use crate::account::View;
+use crate::account::usage::{Surveys, Usage};
+use crate::pane_set::PaneSet;
+use crate::settings::Settings;
+
+/// What stands on a row besides its measures.
+#[derive(Debug, Clone, Copy)]
+pub struct RowKind {
+    /// The pane has closed.
+    pub is_final: bool,
+    /// The account's last row before silence.
+    pub is_retired: bool,
+    /// The account was deleted.
+    pub is_deleted: bool,
+}
+
+/// What a row was made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Provenance {
+    /// Partition of the events topic.
+    pub partition: i32,
+    /// Events below this offset are in the row.
+    pub next_offset: i64,
+    /// Order among rows with the same `next_offset`.
+    pub ordinal: i64,
+    /// Watermark, UTC microseconds.
+    pub watermark_us: Option<i64>,
+}
+
+/// Appends one row for each window, with ordinals counting up from the provenance's.
+pub fn append_rows(
+    rows: &mut RowBuilder,
+    account_id: &str,
+    view: &View<'_>,
+    kind: RowKind,
+    provenance: Provenance,
+    settings: &Settings,
+) {
+    let entitled = Entitled::of(view, settings);
+    for (window, ordinal) in settings.windows.iter().zip(provenance.ordinal..) {
+        rows.text("account_id", Some(account_id));
+        rows.time("as_of", Some(view.end_us));
+        rows.text("period", Some(&window.period));
+        rows.flag("final", kind.is_final);
+        rows.flag("retired", kind.is_retired);
+        rows.flag("deleted", kind.is_deleted);
+        let end = view.last.next();
+        windowed(rows, view, end.back(window.panes), end, &entitled, settings);
+        windowed(rows, view, end.back(2 * window.panes), end.back(window.panes), &entitled, settings);
+        as_of(rows, view, &entitled, settings);
+        rows.int32("epoch", settings.epoch as i32);
+        rows.int32("partition", provenance.partition);
+        rows.int("next_offset", provenance.next_offset);
+        rows.int("ordinal", ordinal);
+        rows.time("watermark", provenance.watermark_us);
+        rows.end_row();
+    }
+}
+
+/// The features an account could use.
+struct Entitled {
+    features: Option<BTreeSet<String>>,
+    seats: Option<i64>,
+    is_fact: bool,
+}
+
+impl Entitled {
+    /// By its own fact, else the configured catalogue, else unknown.
+    fn of(view: &View<'_>, settings: &Settings) -> Self {
+        let fact: Option<BTreeSet<String>> = view.fact("features").and_then(|text| serde_json::from_str(text).ok());
+        let is_fact = fact.is_some();
+        let catalogue = || (!settings.catalogue.is_empty()).then(|| settings.catalogue.iter().cloned().collect());
+        let seats = view.fact("seats").and_then(|text| text.parse().ok());
+        Self { features: fact.or_else(catalogue), seats, is_fact }
+    }
+}
+
+fn ratio(numerator: i64, denominator: i64) -> Option<f64> {
+    (denominator != 0).then(|| numerator as f64 / denominator as f64)
+}
+
+/// The measures of the panes `[from, to)`.
+fn windowed(rows: &mut RowBuilder, view: &View<'_>, from: Pane, to: Pane, entitled: &Entitled, settings: &Settings) {
+    let num_panes = i64::from(to.0 - from.0);
+    let visible = from.max(view.first);
+    let (mut usage, mut surveys, mut active_days) = (Usage::default(), Surveys::default(), 0);
+    for cell in view.account.cells.between(visible, to) {
+        usage = usage.plus(cell.usage);
+        surveys = surveys.plus(&cell.surveys);
+        active_days += i64::from(cell.usage.events > 0);
+    }
+    let days = |set: &PaneSet| i64::from(set.count(visible, to));
+    let user_days: i64 = view.account.users.values().map(days).sum();
+    let active_users = view.account.users.values().filter(|set| set.intersects(visible, to)).count() as i64;
+    let used = || view.account.features.iter().filter(|(_, set)| set.intersects(visible, to)).map(|(name, _)| name);
+    let features_used = used().count() as i64;
+    let adopted = entitled
+        .features
+        .as_ref()
+        .map(|features| used().filter(|name| features.contains(name.as_str())).count() as i64);
+
+    rows.int("events", usage.events);
+    rows.int("uses", usage.uses);
+    rows.int("active_users", active_users);
+    rows.int("user_days", user_days);
+    rows.int("features_used", features_used);
+    rows.int("features_adopted", adopted);
+    let num_entitled = entitled.features.as_ref().map(|features| features.len() as i64);
+    rows.float("adoption_rate", adopted.zip(num_entitled).and_then(|(adopted, entitled)| ratio(adopted, entitled)));
+    rows.float("uses_per_user", ratio(usage.uses, active_users));
+    rows.float("events_per_user", ratio(usage.events, active_users));
+    rows.float("uses_per_feature", ratio(usage.uses, features_used));
+    rows.int("active_days", active_days);
+    rows.float("active_day_share", ratio(active_days, num_panes));
+    rows.int("duration_ms", usage.known_duration_ms());
+    rows.int("errors", usage.known_errors());
+    rows.float("error_rate", usage.known_errors().and_then(|errors| ratio(errors, usage.error_uses)));
+    rows.float("stickiness", ratio(user_days, num_panes * active_users));
+    rows.float("seat_use", entitled.seats.and_then(|seats| ratio(active_users, seats)));
+
+    let (from_us, end_us) = (settings.panes.start_us(from), settings.panes.start_us(to));
+    let people = view.people_changes(from_us, end_us, &settings.champion_roles);
+    rows.int("people_added", people.added);
+    rows.int("people_removed", people.removed);
+    rows.int("champions_lost", people.champions_lost);
+    ticket_load(rows, view, from_us, end_us, settings);
+    survey_answers(rows, &surveys);
+}
+
+fn ticket_load(rows: &mut RowBuilder, view: &View<'_>, from_us: i64, end_us: i64, settings: &Settings) {
+    let mut load = view.load(from_us, end_us, settings);
+    let [low, normal, high, urgent] = load.opened;
+    rows.int("tickets_opened", load.opened.iter().sum::<i64>());
+    rows.int("tickets_opened_low", low);
+    rows.int("tickets_opened_normal", normal);
+    rows.int("tickets_opened_high", high);
+    rows.int("tickets_opened_urgent", urgent);
+    rows.count_map("tickets_opened_by_category", load.opened_by_category.iter().map(|(name, count)| (*name, *count)));
+    rows.int("tickets_escalated", load.escalated);
+    rows.int("tickets_reopened", load.reopened);
+    rows.int("first_responses", load.responses.all_ms.len() as i64);
+    rows.float("first_response_ms_mean", load.responses.mean_ms());
+    rows.int("first_response_ms_p90", load.responses.p90_ms());
+    rows.float("first_response_within_target_low", load.responses.share_within(Priority::Low));
+    rows.float("first_response_within_target_normal", load.responses.share_within(Priority::Normal));
+    rows.float("first_response_within_target_high", load.responses.share_within(Priority::High));
+    rows.float("first_response_within_target_urgent", load.responses.share_within(Priority::Urgent));
+    rows.int("tickets_resolved", load.resolutions.all_ms.len() as i64);
+    rows.float("resolution_ms_mean", load.resolutions.mean_ms());
+    rows.int("resolution_ms_p90", load.resolutions.p90_ms());
+    rows.float("resolution_within_target_low", load.resolutions.share_within(Priority::Low));
+    rows.float("resolution_within_target_normal", load.resolutions.share_within(Priority::Normal));
+    rows.float("resolution_within_target_high", load.resolutions.share_within(Priority::High));
+    rows.float("resolution_within_target_urgent", load.resolutions.share_within(Priority::Urgent));
+    rows.int("ticket_csat_count", load.ratings);
+    rows.float("ticket_csat_mean", ratio(load.rating_sum, load.ratings));
+}
+
+fn survey_answers(rows: &mut RowBuilder, surveys: &Surveys) {
+    let nps = surveys.of(Survey::Nps);
+    rows.int("nps_responses", nps.responses);
+    rows.float("nps", ratio(100 * nps.score, nps.responses));
+    let csat = surveys.of(Survey::Csat);
+    rows.int("csat_responses", csat.responses);
+    rows.float("csat", ratio(csat.score, csat.best));
+    let ces = surveys.of(Survey::Ces);
+    rows.int("ces_responses", ces.responses);
+    rows.float("ces", ratio(ces.score, ces.best));
+}
+
+/// Names of facts that have a column of their own.
+const KNOWN_FACTS: [&str; 12] = [
+    "plan", "segment", "stage", "owner", "seats", "mrr", "started_at", "renews_at", "features", "sentiment", "trained",
+    "invoices",
+];
+
+/// What is known as of the view's end.
+fn as_of(rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled, settings: &Settings) {
+    let backlog = view.backlog(settings);
+    let [low, normal, high, urgent] = backlog.open;
+    rows.int("tickets_backlog", backlog.open.iter().sum::<i64>());
+    rows.int("tickets_backlog_low", low);
+    rows.int("tickets_backlog_normal", normal);
+    rows.int("tickets_backlog_high", high);
+    rows.int("tickets_backlog_urgent", urgent);
+    rows.count_map("tickets_backlog_by_category", backlog.by_category.iter().map(|(name, count)| (*name, *count)));
+    rows.int("tickets_moved", backlog.moved);
+    rows.time("nps_last_at", view.last_answer_us(Survey::Nps));
+    rows.time("csat_last_at", view.last_answer_us(Survey::Csat));
+    rows.time("ces_last_at", view.last_answer_us(Survey::Ces));
+    let headcount = view.headcount(&settings.champion_roles);
+    rows.int("people", headcount.people);
+    rows.int("champions", headcount.champions);
+    rows.time("first_seen_at", view.first_pane().map(|pane| settings.panes.start_us(pane)));
+    rows.time("last_activity_at", view.last_activity_us());
+    rows.time("last_use_at", view.account.cells.latest(view, |cell| cell.last_use_us));
+    rows.time("first_value_at", view.account.cells.earliest(view, |cell| cell.first_value_us));
+    let time = |name| view.fact(name).and_then(|text| text.parse().ok());
+    rows.time("started_at", time("started_at"));
+    rows.time("renews_at", time("renews_at"));
+    for name in ["plan", "segment", "stage", "owner"] {
+        let text: Option<String> = view.fact(name).and_then(|text| serde_json::from_str(text).ok());
+        rows.text(name, text.as_deref());
+    }
+    rows.int("seats", entitled.seats);
+    rows.money("mrr", view.fact("mrr").and_then(|text| text.replace('.', "").parse().ok()));
+    let num_features = entitled.features.as_ref().filter(|_| entitled.is_fact).map(|features| features.len() as i64);
+    rows.int("features_entitled", num_features);
+    for name in ["sentiment", "trained", "invoices"] {
+        rows.float(name, view.fact(name).and_then(|text| text.parse().ok()));
+    }
+    let mut others = view
+        .account
+        .facts
+        .keys()
+        .filter(|name| !KNOWN_FACTS.contains(&name.as_str()))
+        .filter_map(|name| Some((name.as_str(), view.fact(name.as_str())?)))
+        .peekable();
+    let is_any = others.peek().is_some();
+    rows.text_map("other_facts", is_any.then_some(others));
+    let milestones = view.milestones();
+    rows.int("milestones", milestones.known);
+    rows.int("milestones_done", milestones.done);
+    rows.int("milestones_overdue", milestones.overdue);
+    rows.time("oldest_overdue_at", milestones.oldest_overdue_us);
+}

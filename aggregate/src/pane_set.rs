@@ -1,0 +1,85 @@
+//! A set of panes: in which panes a user or a feature was seen. Exact for every trailing window.
+
+use pipeline::pane::Pane;
+use serde::{Deserialize, Serialize};
+
+const BITS: i32 = 64;
+
+/// A set of panes as sparse 64-bit blocks, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaneSet {
+    blocks: Vec<(i32, u64)>,
+}
+
+impl PaneSet {
+    /// Adds a pane.
+    pub fn insert(&mut self, pane: Pane) {
+        let (block, bit) = (pane.0.div_euclid(BITS), 1 << pane.0.rem_euclid(BITS));
+        // Nearly always the newest block.
+        match self.blocks.iter().rposition(|(known, _)| *known <= block) {
+            Some(at) if self.blocks[at].0 == block => self.blocks[at].1 |= bit,
+            Some(at) => self.blocks.insert(at + 1, (block, bit)),
+            None => self.blocks.insert(0, (block, bit)),
+        }
+    }
+
+    /// How many panes of `[from, to)` are in the set.
+    pub fn count(&self, from: Pane, to: Pane) -> u32 {
+        self.blocks.iter().map(|(block, bits)| (bits & mask(*block, from, to)).count_ones()).sum()
+    }
+
+    /// Whether any pane of `[from, to)` is in the set.
+    pub fn intersects(&self, from: Pane, to: Pane) -> bool {
+        self.blocks.iter().any(|(block, bits)| bits & mask(*block, from, to) != 0)
+    }
+
+    /// Removes all panes before `first`.
+    pub fn forget_before(&mut self, first: Pane) {
+        if self.blocks.first().is_some_and(|(block, _)| block * BITS < first.0) {
+            for (block, bits) in &mut self.blocks {
+                *bits &= mask(*block, first, Pane(i32::MAX));
+            }
+            self.blocks.retain(|(_, bits)| *bits != 0);
+        }
+    }
+
+    /// Whether no pane is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+}
+
+/// The bits of `block` that lie in `[from, to)`.
+fn mask(block: i32, from: Pane, to: Pane) -> u64 {
+    let clamp = |pane: Pane| (i64::from(pane.0) - i64::from(block) * i64::from(BITS)).clamp(0, i64::from(BITS)) as u32;
+    let below = |bit: u32| if bit == 64 { u64::MAX } else { (1 << bit) - 1 };
+    below(clamp(to)) & !below(clamp(from))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_a_set_of_panes(panes in prop::collection::vec(-200..400i32, 0..60), from in -250..450i32, len in 0..300i32, cut in -250..450i32) {
+            let mut set = PaneSet::default();
+            let mut model = BTreeSet::new();
+            for pane in panes {
+                set.insert(Pane(pane));
+                model.insert(pane);
+            }
+            let count = |model: &BTreeSet<i32>| model.range(from..from + len).count() as u32;
+            prop_assert_eq!(set.count(Pane(from), Pane(from + len)), count(&model));
+            prop_assert_eq!(set.intersects(Pane(from), Pane(from + len)), count(&model) > 0);
+            set.forget_before(Pane(cut));
+            model.retain(|pane| *pane >= cut);
+            prop_assert_eq!(set.count(Pane(from), Pane(from + len)), count(&model));
+            prop_assert_eq!(set.is_empty(), model.is_empty());
+        }
+    }
+}

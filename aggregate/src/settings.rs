@@ -1,0 +1,114 @@
+//! The configuration in the core's units: panes and microseconds.
+
+use std::sync::Arc;
+
+use pipeline::config::{Config, Targets};
+use pipeline::event::Priority;
+use pipeline::pane::{Pane, PaneWidth};
+
+/// One trailing window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// As configured, e.g. `28d`.
+    pub period: String,
+    /// Its length in panes.
+    pub panes: i32,
+}
+
+/// What aggregate is told. Fixed for an epoch.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Epoch of the log.
+    pub epoch: u32,
+    /// Partition count of Keepwell's topics.
+    pub partitions: i32,
+    /// Topic of accepted events.
+    pub events: Arc<str>,
+    /// Topic of window rows.
+    pub windows_topic: Arc<str>,
+    /// Topic of feature days.
+    pub feature_days_topic: Arc<str>,
+    /// Topic of rejects.
+    pub rejects: Arc<str>,
+    /// Largest record written, in bytes.
+    pub max_record_bytes: usize,
+    /// Pane width.
+    pub panes: PaneWidth,
+    /// Allowed lateness in microseconds.
+    pub lateness_us: i64,
+    /// Trailing windows, shortest first.
+    pub windows: Vec<Window>,
+    /// Silence after which an account is retired, in microseconds.
+    pub retire_after_us: i64,
+    /// Features where an account tells none, sorted.
+    pub catalogue: Vec<String>,
+    /// Ticket categories counted by name, sorted.
+    pub categories: Vec<String>,
+    /// Roles of champions.
+    pub champion_roles: Vec<String>,
+    /// Feature whose first use is the first value.
+    pub first_value_feature: Option<String>,
+    /// Targets for the first response, in milliseconds by [`Priority`].
+    pub first_response_target_ms: [i64; 4],
+    /// Targets for the resolution, in milliseconds by [`Priority`].
+    pub resolution_target_ms: [i64; 4],
+    /// All that shapes the state and the rows, as text: a snapshot of other settings is refused.
+    pub fingerprint: String,
+}
+
+impl Settings {
+    /// The settings of a configuration.
+    pub fn new(config: &Config) -> Self {
+        let panes = config.time.panes();
+        let mut lengths = config.aggregate.windows.clone();
+        lengths.sort();
+        lengths.dedup();
+        let windows = lengths.iter().map(|length| Window {
+            period: length.to_string(),
+            panes: (length.as_micros() / panes.width_us) as i32,
+        });
+        let sorted = |names: &[String]| {
+            let mut names = names.to_vec();
+            names.sort();
+            names.dedup();
+            names
+        };
+        let target_ms = |t: &Targets| [t.low, t.normal, t.high, t.urgent].map(|span| span.as_micros() / 1000);
+        Self {
+            epoch: config.epoch,
+            partitions: config.partitions,
+            events: config.topics.events.as_str().into(),
+            windows_topic: config.topics.windows.as_str().into(),
+            feature_days_topic: config.topics.feature_days.as_str().into(),
+            rejects: config.topics.rejects.as_str().into(),
+            max_record_bytes: config.kafka.max_record_bytes,
+            panes,
+            lateness_us: config.time.lateness.as_micros(),
+            windows: windows.collect(),
+            retire_after_us: config.aggregate.retire_after.as_micros(),
+            catalogue: sorted(&config.aggregate.catalogue),
+            categories: sorted(&config.aggregate.ticket_categories),
+            champion_roles: config.aggregate.champion_roles.clone(),
+            first_value_feature: config.aggregate.first_value_feature.clone(),
+            first_response_target_ms: target_ms(&config.aggregate.first_response_target),
+            resolution_target_ms: target_ms(&config.aggregate.resolution_target),
+            fingerprint: format!("{:?} {:?} {:?}", config.time.pane, config.time.lateness, config.aggregate),
+        }
+    }
+
+    /// The oldest pane that any window ending after `closed` looks at; all before can be forgotten.
+    pub fn horizon(&self, closed: Pane) -> Pane {
+        let longest = self.windows.last().map_or(1, |window| window.panes);
+        closed.back(2 * longest - 2)
+    }
+
+    /// Whether nothing about `pane` can be accepted any more at this watermark.
+    pub fn is_forgotten(&self, pane: Pane, watermark_us: i64) -> bool {
+        self.panes.end_us(pane) + self.lateness_us <= watermark_us
+    }
+}
+
+/// Index of a priority in a table by priority; none counts as normal.
+pub fn by_priority(priority: Option<Priority>) -> usize {
+    usize::from(priority.unwrap_or(Priority::Normal).code()) - 1
+}

@@ -1,0 +1,284 @@
+//! The aggregate stage: `events` to `windows` and `feature_days`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use pipeline::codec;
+use pipeline::config::Config;
+use pipeline::log::{Message, Record};
+use pipeline::offset::{NextOffset, Position, TopicPartition};
+use pipeline::pane::Pane;
+use pipeline::schema::window::RowBuilder;
+use pipeline::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
+use pipeline::watermark::{PROGRESS_HEADER, Progress};
+use serde::{Deserialize, Serialize};
+
+use crate::close::close;
+use crate::fold::Fold;
+use crate::measure::{Provenance, RowKind, append_rows};
+use crate::name::Name;
+use crate::settings::Settings;
+use crate::state::{Changes, PartitionChanges, PartitionState, STATE_VERSION, State};
+
+/// Live rows are numbered from here: above every final row of the same offset.
+const LIVE_ORDINAL: i64 = 1 << 40;
+/// Most accounts whose live rows are sent in one step; the others follow in the next.
+const LIVE_ACCOUNTS: usize = 2000;
+
+/// The aggregate stage.
+#[derive(Debug)]
+pub struct Aggregate {
+    settings: Settings,
+}
+
+/// The bytes of a snapshot: version, settings, state.
+#[derive(Serialize, Deserialize)]
+struct Saved<S> {
+    version: u32,
+    fingerprint: String,
+    state: S,
+}
+
+impl Aggregate {
+    /// The stage as configured.
+    pub fn new(config: &Config) -> Self {
+        Self { settings: Settings::new(config) }
+    }
+
+    /// Folds records until they end or a close begins.
+    fn fold(
+        &self,
+        state: &PartitionState,
+        tp: &TopicPartition,
+        position: Position,
+        records: &[Record],
+        step: &mut Step<Changes>,
+        is_live_due: bool,
+    ) -> Result<(), StageError> {
+        let mut fold = Fold::new(&self.settings, state);
+        let mut position = position;
+        for record in records {
+            fold.record(record)?;
+            if fold.changes.closing.is_some() {
+                position = Position { slice: 1, ..Position::at(NextOffset(record.offset.0)) };
+                break;
+            }
+            position = Position::at(record.offset.next());
+        }
+        step.messages.append(&mut fold.rejects);
+        add_fates(&mut step.fates, &fold.fates);
+        let is_closing = fold.changes.closing.is_some();
+        step.has_more |= is_closing;
+        let mut changes = fold.changes;
+        if is_live_due && !is_closing {
+            self.live_rows(state, tp, position, &mut changes, step)?;
+        }
+        if !is_closing {
+            self.tell_completion(state, tp, &mut changes, step);
+        }
+        if !records.is_empty() || !changes.sent.is_empty() {
+            step.positions.insert(tp.clone(), position);
+            step.changes.insert(tp.clone(), changes);
+        }
+        Ok(())
+    }
+
+    /// Sends the rows of accounts that changed, as they are now.
+    fn live_rows(
+        &self,
+        state: &PartitionState,
+        tp: &TopicPartition,
+        position: Position,
+        changes: &mut PartitionChanges,
+        step: &mut Step<Changes>,
+    ) -> Result<(), StageError> {
+        let awaiting: Vec<Name> = state.awaiting.union(&changes.awaiting).take(LIVE_ACCOUNTS + 1).cloned().collect();
+        step.has_more |= awaiting.len() > LIVE_ACCOUNTS;
+        let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();
+        let open = watermark_us.map(|watermark_us| self.settings.panes.pane(watermark_us));
+        let mut rows = RowBuilder::windows();
+        for name in awaiting.into_iter().take(LIVE_ACCOUNTS) {
+            let account = state.account(changes, name.as_str());
+            if let Some((account, pane)) = account.and_then(|a| Some((a, a.newest_pane(open, &self.settings)?))) {
+                let view = account.view(pane, &self.settings);
+                let kind = RowKind { is_final: false, is_retired: false, is_deleted: !view.is_known() };
+                let provenance = Provenance {
+                    partition: tp.partition,
+                    next_offset: position.next.0,
+                    ordinal: LIVE_ORDINAL + rows.num_rows() as i64,
+                    watermark_us,
+                };
+                append_rows(&mut rows, name.as_str(), &view, kind, provenance, &self.settings);
+            }
+            changes.sent.push(name);
+        }
+        let progress = Progress { watermark_us, complete: changes.is_complete_told };
+        self.push_rows(&rows.finish()?, &self.settings.windows_topic, tp.partition, &progress, step)
+    }
+
+    /// Says downstream, once, that every source is complete; behind all rows.
+    fn tell_completion(
+        &self,
+        state: &PartitionState,
+        tp: &TopicPartition,
+        changes: &mut PartitionChanges,
+        step: &mut Step<Changes>,
+    ) {
+        let watermarks = changes.watermarks.as_ref().unwrap_or(&state.watermarks);
+        if watermarks.is_complete() && !changes.is_complete_told {
+            changes.is_complete_told = true;
+            let progress = Progress { watermark_us: watermarks.watermark_us(), complete: true };
+            step.messages.push(self.progress_message(&self.settings.windows_topic, tp.partition, &progress));
+            step.messages.push(self.progress_message(&self.settings.feature_days_topic, tp.partition, &progress));
+        }
+    }
+
+    /// Goes on with a close.
+    fn close(
+        &self,
+        state: &PartitionState,
+        tp: &TopicPartition,
+        position: Position,
+        max_slices: u32,
+        step: &mut Step<Changes>,
+    ) -> Result<(), StageError> {
+        let Some(closing) = state.closing.clone() else { return Ok(()) };
+        let next = NextOffset(position.next.0 + 1);
+        let slices = close(state, closing, tp.partition, next.0, max_slices, &self.settings)?;
+        let mut changes = PartitionChanges {
+            closed: slices.closed,
+            closing: slices.closing,
+            accounts: slices.accounts,
+            is_complete_told: state.is_complete_told,
+            ..PartitionChanges::default()
+        };
+        let progress = Progress { watermark_us: state.watermarks.watermark_us(), complete: false };
+        self.push_rows(&slices.feature_days, &self.settings.feature_days_topic, tp.partition, &progress, step)?;
+        self.push_rows(&slices.windows, &self.settings.windows_topic, tp.partition, &progress, step)?;
+        let position = match &changes.closing {
+            Some(closing) => Position { slice: closing.slice, ..position },
+            None => {
+                step.messages.push(self.progress_message(&self.settings.windows_topic, tp.partition, &progress));
+                self.tell_completion(state, tp, &mut changes, step);
+                Position::at(next)
+            }
+        };
+        step.has_more = true;
+        step.positions.insert(tp.clone(), position);
+        step.changes.insert(tp.clone(), changes);
+        Ok(())
+    }
+
+    fn push_rows(
+        &self,
+        batch: &RecordBatch,
+        topic: &Arc<str>,
+        partition: i32,
+        progress: &Progress,
+        step: &mut Step<Changes>,
+    ) -> Result<(), StageError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        for value in codec::encode_split(batch, self.settings.max_record_bytes)? {
+            let message = self.progress_message(topic, partition, progress);
+            step.messages.push(Message { value: Some(value), ..message });
+        }
+        Ok(())
+    }
+
+    /// A record that says how far time has come, without rows.
+    fn progress_message(&self, topic: &Arc<str>, partition: i32, progress: &Progress) -> Message {
+        // A plain structure of numbers always has a JSON form.
+        let header = serde_json::to_vec(progress).unwrap_or_default();
+        Message {
+            topic: Arc::clone(topic),
+            partition,
+            timestamp_ms: None,
+            key: None,
+            value: None,
+            headers: vec![(PROGRESS_HEADER.to_owned(), Some(header))],
+        }
+    }
+}
+
+impl Stage for Aggregate {
+    type State = State;
+    type Changes = Changes;
+
+    fn name(&self) -> &'static str {
+        "aggregate"
+    }
+
+    fn is_stateful(&self) -> bool {
+        true
+    }
+
+    fn apply(&self, state: &State, batch: &Batch<'_>) -> Result<Step<Changes>, StageError> {
+        let mut step = Step {
+            messages: Vec::new(),
+            positions: BTreeMap::new(),
+            changes: Changes::new(),
+            fates: Fates::new(),
+            has_more: false,
+        };
+        for (tp, position) in &batch.positions {
+            let Some(partition) = state.get(tp) else { continue };
+            if partition.closing.is_some() {
+                self.close(partition, tp, *position, batch.max_slices, &mut step)?;
+            } else {
+                let records = batch.records.get(tp).copied().unwrap_or_default();
+                self.fold(partition, tp, *position, records, &mut step, batch.is_live_due)?;
+            }
+        }
+        Ok(step)
+    }
+
+    fn merge(&self, state: &mut State, changes: Changes) {
+        let is_forgotten = |pane: Pane, watermark_us| self.settings.is_forgotten(pane, watermark_us);
+        for (tp, changes) in changes {
+            state.entry(tp).or_default().merge(changes, is_forgotten);
+        }
+    }
+
+    fn restore(
+        &self,
+        state: &mut State,
+        partition: &TopicPartition,
+        _position: Position,
+        snapshot: Option<&[u8]>,
+    ) -> Result<(), StageError> {
+        let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
+        let restored = match snapshot {
+            None => PartitionState::default(),
+            Some(bytes) => {
+                let version: u32 = postcard::take_from_bytes(bytes).map_err(|e| refused(e.to_string()))?.0;
+                if version != STATE_VERSION {
+                    return Err(refused(format!("its state has version {version}, this program reads {STATE_VERSION}")));
+                }
+                let saved: Saved<PartitionState> = postcard::from_bytes(bytes).map_err(|e| refused(e.to_string()))?;
+                if saved.fingerprint != self.settings.fingerprint {
+                    return Err(refused(format!(
+                        "it was made with other settings, which are fixed for an epoch. Put them back, or raise `epoch` and rebuild.\n  then: {}\n  now:  {}",
+                        saved.fingerprint, self.settings.fingerprint
+                    )));
+                }
+                saved.state
+            }
+        };
+        state.insert(partition.clone(), restored);
+        Ok(())
+    }
+
+    fn forget(&self, state: &mut State, partition: &TopicPartition) {
+        state.remove(partition);
+    }
+
+    fn snapshot(&self, state: &State, partition: &TopicPartition) -> Result<Vec<u8>, StageError> {
+        let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
+        let state = state.get(partition).ok_or_else(|| refused("there is no state".into()))?;
+        let saved = Saved { version: STATE_VERSION, fingerprint: self.settings.fingerprint.clone(), state };
+        postcard::to_stdvec(&saved).map_err(|error| refused(error.to_string()))
+    }
+}

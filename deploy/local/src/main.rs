@@ -1,0 +1,89 @@
+//! `keepwell`: one binary for trying and operating; each stage as a subcommand.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pipeline::config::Config;
+use pipeline::process::{self, Cli};
+use pipeline::topics::{Finding, Topics, wanted};
+
+#[derive(Debug, Parser)]
+#[command(name = "keepwell", version, about = "Customer health scores from product usage and support tickets, live.")]
+struct Keepwell {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Raw events in, accepted events and rejects out.
+    Ingest(Cli),
+    /// Accepted events in, window rows and feature days out.
+    Aggregate(Cli),
+    /// Keepwell's topics: what they should be like and what they are like.
+    Topics(TopicsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct TopicsArgs {
+    /// The configuration file.
+    #[arg(long, short, env = "KEEPWELL_CONFIG", global = true, default_value = "keepwell.yaml")]
+    config: PathBuf,
+    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+    /// Replication factor of topics that are made.
+    #[arg(long, global = true, default_value_t = 3)]
+    replication: i32,
+    #[command(subcommand)]
+    action: TopicsAction,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+enum TopicsAction {
+    /// Prints what `apply` would do.
+    Plan,
+    /// Makes missing topics, raw ones too, and sets what differs.
+    Apply,
+    /// Exits with 1 when anything differs.
+    Check,
+}
+
+fn main() -> ExitCode {
+    match Keepwell::parse().command {
+        Command::Ingest(cli) => process::main(&cli, |config| Ok((ingest::Ingest::new(config)?, ingest::plan(config)))),
+        Command::Aggregate(cli) => {
+            process::main(&cli, |config| Ok((aggregate::Aggregate::new(config), aggregate::plan(config))))
+        }
+        Command::Topics(args) => match Config::read(&args.config, &args.set) {
+            Err(error) => fail(2, &error),
+            Ok(config) => topics(&config, &args).unwrap_or_else(|error| fail(1, &error)),
+        },
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(code)
+}
+
+fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
+    let topics = Topics::connect(config, args.replication)?;
+    let findings = topics.check(&wanted(config))?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if findings.is_empty() {
+        println!("all topics are as they should be");
+    }
+    if args.action == TopicsAction::Apply {
+        topics.apply(&findings)?;
+    }
+    let is_unfit = match args.action {
+        TopicsAction::Plan => false,
+        TopicsAction::Apply => findings.iter().any(|finding| matches!(finding, Finding::Partitions { .. })),
+        TopicsAction::Check => !findings.is_empty(),
+    };
+    Ok(ExitCode::from(u8::from(is_unfit)))
+}

@@ -1,0 +1,328 @@
+//! The ingest stage: records of raw topics to `events` and `rejects`, with statements of time.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pipeline::codec;
+use pipeline::config::{Config, Source};
+use pipeline::event::{Body, Event, Kind, Origin};
+use pipeline::log::{Message, Record};
+use pipeline::offset::{Position, TopicPartition};
+use pipeline::pane::{DAY_US, PaneWidth};
+use pipeline::partitioner::partition_of;
+use pipeline::reject::{Cause, reject};
+use pipeline::schema::event::EventBuilder;
+use pipeline::stage::{Batch, EndProof, Fate, Fates, Stage, StageError, Step};
+use pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::decode::{self, Limits};
+use crate::reason::{Code, Reason};
+
+const READ: Fate = Fate::of("read");
+const EMITTED: Fate = Fate::of("emitted");
+
+/// The ingest stage.
+#[derive(Debug)]
+pub struct Ingest {
+    sources: BTreeMap<String, Source>,
+    events: Arc<str>,
+    rejects: Arc<str>,
+    partitions: i32,
+    max_record_bytes: usize,
+    max_event_bytes: usize,
+    clock: bool,
+    max_future_us: i64,
+    earliest_us: i64,
+    lateness_us: i64,
+    panes: PaneWidth,
+    user_id_key: Option<[u8; 16]>,
+}
+
+/// What ingest knows of its source partitions.
+pub type State = BTreeMap<TopicPartition, SourcePartition>;
+
+/// One source partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourcePartition {
+    /// Highest event time read, UTC microseconds.
+    high_us: Option<i64>,
+    /// What was last stated.
+    stated: Option<Mark>,
+}
+
+/// Rows for one partition of `events`.
+type Builders = BTreeMap<i32, EventBuilder>;
+
+impl Ingest {
+    /// The stage as configured.
+    ///
+    /// # Errors
+    /// When the key for user ids cannot be read or is not 32 hex digits.
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        let user_id_key = match &config.ingest.user_id_key {
+            None => None,
+            Some(secret) => {
+                let text = secret.reveal().map_err(|why| anyhow::anyhow!("ingest.user_id_key: {why}"))?;
+                let wrong = |_| anyhow::anyhow!("ingest.user_id_key: expected 32 hex digits, found {} characters", text.len());
+                anyhow::ensure!(text.len() == 32, "ingest.user_id_key: expected 32 hex digits");
+                Some(u128::from_str_radix(&text, 16).map_err(wrong)?.to_be_bytes())
+            }
+        };
+        Ok(Self {
+            sources: config.sources.iter().map(|source| (source.topic.clone(), source.clone())).collect(),
+            events: config.topics.events.as_str().into(),
+            rejects: config.topics.rejects.as_str().into(),
+            partitions: config.partitions,
+            max_record_bytes: config.kafka.max_record_bytes,
+            max_event_bytes: config.ingest.max_event_bytes,
+            clock: config.time.clock,
+            max_future_us: config.time.max_future.as_micros(),
+            earliest_us: config.time.earliest.as_microsecond(),
+            lateness_us: config.time.lateness.as_micros(),
+            panes: config.time.panes(),
+            user_id_key,
+        })
+    }
+
+    fn decode<'r>(&self, kind: Kind, record: &'r Record, limits: &Limits) -> Result<Event<'r>, Reason> {
+        let mut event = match &record.value {
+            Some(value) => decode::decode(kind, value, limits)?,
+            None if kind == Kind::Account => {
+                let event_id = format!("tombstone:{}:{}", record.topic_partition, record.offset.0);
+                decode::tombstone(record.key.as_deref(), event_id, record.timestamp_ms * 1000)?
+            }
+            None => return Err(Reason::new(Code::NullValue, "a null value has a meaning on the accounts topic only")),
+        };
+        if let Some(key) = &self.user_id_key {
+            hide_user(&mut event.body, key);
+        }
+        Ok(event)
+    }
+
+    /// Reads the records of one source partition.
+    fn read(
+        &self,
+        source: &Source,
+        records: &[Record],
+        now_us: i64,
+        builders: &mut Builders,
+        known: &mut SourcePartition,
+        step: &mut Step<State>,
+    ) -> Result<(), StageError> {
+        let limits = Limits {
+            max_event_bytes: self.max_event_bytes,
+            latest_us: now_us.saturating_add(self.max_future_us),
+            earliest_us: self.earliest_us,
+        };
+        for record in records {
+            let fate = match self.decode(source.kind, record, &limits) {
+                Ok(event) => {
+                    known.high_us = known.high_us.max(Some(event.occurred_us));
+                    let partition = partition_of(&event.account_id, self.partitions);
+                    let origin = Origin {
+                        topic: &record.topic_partition.topic,
+                        partition: record.topic_partition.partition,
+                        offset: record.offset.0,
+                        received_us: record.timestamp_ms * 1000,
+                        payload: record.value.as_deref().filter(|_| self.may_be_too_late(event.occurred_us, now_us)),
+                    };
+                    builders.entry(partition).or_default().push(&event, origin)?;
+                    EMITTED
+                }
+                Err(reason) => {
+                    step.messages.push(self.reject(record, &reason));
+                    Fate { name: "rejected", reason: reason.code.as_str() }
+                }
+            };
+            *step.fates.entry(fate).or_default() += 1;
+        }
+        *step.fates.entry(READ).or_default() += records.len() as u64;
+        Ok(())
+    }
+
+    /// No watermark is ahead of the clock, so only older events can be too late: their bytes are kept.
+    /// A day covers clocks that differ.
+    fn may_be_too_late(&self, occurred_us: i64, now_us: i64) -> bool {
+        self.panes.end_us(self.panes.pane(occurred_us)) + self.lateness_us <= now_us + DAY_US
+    }
+
+    fn reject(&self, record: &Record, reason: &Reason) -> Message {
+        let cause = Cause {
+            stage: "ingest",
+            reason: reason.code.as_str(),
+            message: reason,
+            topic: &record.topic_partition.topic,
+            partition: record.topic_partition.partition,
+            offset: record.offset.0,
+        };
+        let partition = record.topic_partition.partition % self.partitions;
+        reject(&self.rejects, partition, &cause, record.key.clone(), record.value.clone(), record.headers.clone())
+    }
+
+    /// How far a source partition has come.
+    fn mark(
+        &self,
+        source: &Source,
+        tp: &TopicPartition,
+        known: &SourcePartition,
+        position: Position,
+        proof: Option<EndProof>,
+        batch: &Batch<'_>,
+    ) -> Mark {
+        let own_us = known.high_us.map(|high_us| high_us.min(batch.now_us) - source.bound.as_micros());
+        let (value_us, state) = match proof {
+            Some(_) if batch.is_complete => (known.high_us.map(|high| high.min(batch.now_us)), SourceState::Complete),
+            // A topic that has never held an event says nothing about time, unless that is its way.
+            Some(proof) if proof.is_topic_empty && !source.optional => (own_us, SourceState::Reading),
+            Some(proof) if self.clock => {
+                (own_us.max(Some(proof.at_us - source.delay().as_micros())), SourceState::Proven)
+            }
+            Some(_) => (own_us, SourceState::Proven),
+            None => (own_us, SourceState::Reading),
+        };
+        Mark { topic: tp.topic.to_string(), partition: tp.partition, next: position.next, value_us, state }
+    }
+
+    fn statement(&self, marks: Vec<Mark>, batch: &Batch<'_>) -> Statement {
+        let partitions = |topic: &str| batch.partition_counts.get(topic).copied().unwrap_or_default();
+        let sources = self.sources.values().map(|source| pipeline::watermark::Source {
+            topic: source.topic.clone(),
+            epoch: source.epoch,
+            partitions: partitions(&source.topic),
+        });
+        Statement { clock: self.clock, sources: sources.collect(), marks }
+    }
+
+    /// The rows of one partition and, behind them, the statement.
+    fn events_records(
+        &self,
+        partition: i32,
+        builder: Option<&mut EventBuilder>,
+        statement: &[u8],
+    ) -> Result<Vec<Message>, StageError> {
+        let mut values: Vec<Option<Vec<u8>>> = match builder {
+            Some(builder) => {
+                codec::encode_split(&builder.finish()?, self.max_record_bytes)?.into_iter().map(Some).collect()
+            }
+            None => vec![None],
+        };
+        let last = values.len() - 1;
+        Ok(values
+            .iter_mut()
+            .enumerate()
+            .map(|(i, value)| Message {
+                topic: Arc::clone(&self.events),
+                partition,
+                timestamp_ms: None,
+                key: None,
+                value: value.take(),
+                headers: if i == last {
+                    vec![(STATEMENT_HEADER.to_owned(), Some(statement.to_vec()))]
+                } else {
+                    Vec::new()
+                },
+            })
+            .collect())
+    }
+}
+
+/// Replaces the user id by its keyed hash.
+fn hide_user(body: &mut Body<'_>, key: &[u8; 16]) {
+    let hash = |id: &str| {
+        use std::hash::Hasher;
+        let mut hasher = SipHasher24::new_with_key(key);
+        hasher.write(id.as_bytes());
+        let hash = hasher.finish128();
+        Cow::Owned(format!("{:016x}{:016x}", hash.h1, hash.h2))
+    };
+    match body {
+        Body::Usage { user_id: Some(id), .. }
+        | Body::Ticket { user_id: Some(id), .. }
+        | Body::Survey { user_id: Some(id), .. }
+        | Body::Person { user_id: id, .. } => *id = hash(id),
+        _ => {}
+    }
+}
+
+impl Stage for Ingest {
+    type State = State;
+    type Changes = State;
+
+    fn name(&self) -> &'static str {
+        "ingest"
+    }
+
+    fn is_stateful(&self) -> bool {
+        false
+    }
+
+    fn apply(&self, state: &State, batch: &Batch<'_>) -> Result<Step<State>, StageError> {
+        let mut step = Step {
+            messages: Vec::new(),
+            positions: BTreeMap::new(),
+            changes: State::new(),
+            fates: Fates::new(),
+            has_more: false,
+        };
+        let mut builders = Builders::new();
+        for (tp, position) in &batch.positions {
+            let Some(source) = self.sources.get(tp.topic.as_ref()) else { continue };
+            let records = batch.records.get(tp).copied().unwrap_or_default();
+            let mut known = state.get(tp).cloned().unwrap_or_default();
+            self.read(source, records, batch.now_us, &mut builders, &mut known, &mut step)?;
+            let next = records.last().map_or(position.next, |record| record.offset.next());
+            let position = Position { next, slice: 0, high_us: known.high_us };
+            let proof = batch.ends.get(tp).copied().filter(|_| records.is_empty());
+            let mark = self.mark(source, tp, &known, position, proof, batch);
+            let is_news = known.stated.as_ref() != Some(&mark);
+            if !records.is_empty() || is_news {
+                known.stated = Some(mark);
+                step.positions.insert(tp.clone(), position);
+                step.changes.insert(tp.clone(), known);
+            }
+        }
+        let is_due = builders.values().any(|builder| builder.num_rows() > 0) || !step.messages.is_empty();
+        let has_read = step.fates.contains_key(&READ);
+        if step.changes.is_empty() || !(is_due || has_read || batch.is_live_due) {
+            // Nothing was read and what would be stated can wait.
+            step.positions.clear();
+            step.changes.clear();
+            return Ok(step);
+        }
+        let marks = step.changes.values().filter_map(|known| known.stated.clone()).collect();
+        let statement = serde_json::to_vec(&self.statement(marks, batch)).map_err(arrow_external)?;
+        for partition in 0..self.partitions {
+            step.messages.extend(self.events_records(partition, builders.get_mut(&partition), &statement)?);
+        }
+        Ok(step)
+    }
+
+    fn merge(&self, state: &mut State, changes: State) {
+        state.extend(changes);
+    }
+
+    fn restore(
+        &self,
+        state: &mut State,
+        partition: &TopicPartition,
+        position: Position,
+        _snapshot: Option<&[u8]>,
+    ) -> Result<(), StageError> {
+        state.insert(partition.clone(), SourcePartition { high_us: position.high_us, stated: None });
+        Ok(())
+    }
+
+    fn forget(&self, state: &mut State, partition: &TopicPartition) {
+        state.remove(partition);
+    }
+
+    fn snapshot(&self, _state: &State, _partition: &TopicPartition) -> Result<Vec<u8>, StageError> {
+        Ok(Vec::new())
+    }
+}
+
+fn arrow_external(error: serde_json::Error) -> StageError {
+    StageError::Arrow(arrow::error::ArrowError::ExternalError(Box::new(error)))
+}

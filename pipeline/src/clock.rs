@@ -1,0 +1,53 @@
+//! The only place that reads a clock. The core takes time as an argument.
+#![allow(clippy::disallowed_methods, reason = "this is the one place that reads the clocks")]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Where the runner gets its time from.
+pub trait Clock {
+    /// Wall-clock time in microseconds since 1970 UTC.
+    fn wall_us(&self) -> i64;
+    /// Time that never goes back, since an arbitrary start; for intervals.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The machine's clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// Starts measuring now.
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn wall_us(&self) -> i64 {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        since_epoch.as_micros() as i64
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// A clock that stands where it was put; for tests and for the in-memory demo.
+#[derive(Debug, Clone, Copy)]
+pub struct FixedClock {
+    /// Wall-clock time in microseconds since 1970 UTC.
+    pub wall_us: i64,
+}
+
+impl Clock for FixedClock {
+    fn wall_us(&self) -> i64 {
+        self.wall_us
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}

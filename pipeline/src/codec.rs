@@ -1,0 +1,169 @@
+//! One record batch <-> the value of one Kafka record: an Arrow IPC stream, readable by any Arrow library.
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamDecoder;
+use arrow::ipc::writer::StreamWriter;
+
+use crate::schema::TABLE_KEY;
+
+/// Why a batch could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Arrow refused.
+    #[error("Arrow IPC: {0}")]
+    Arrow(#[from] ArrowError),
+    /// The value is of another table or version.
+    #[error(
+        "the record holds table {found:?} and this program reads {expected:?}; run a version of Keepwell that knows it, or check the topic name in the configuration"
+    )]
+    ForeignTable {
+        /// Table and version this program reads.
+        expected: String,
+        /// Table and version of the record.
+        found: String,
+    },
+    /// The value names our table but has other columns.
+    #[error("the record says {table:?} but its columns differ from that version's; was it written by another program?")]
+    ForeignColumns {
+        /// Table and version the record names.
+        table: String,
+    },
+    /// The stream holds not exactly one batch.
+    #[error("the record holds {found} batches instead of one")]
+    NotOneBatch {
+        /// Batches found.
+        found: usize,
+    },
+    /// A single row is above the limit.
+    #[error("one row takes {bytes} bytes, above the limit of {max_bytes} a record; raise kafka.max_record_bytes and the topic's max.message.bytes")]
+    RowTooLarge {
+        /// Encoded size.
+        bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+}
+
+/// The value of one record.
+///
+/// # Errors
+/// [`CodecError::Arrow`] when Arrow cannot encode the batch.
+pub fn encode(batch: &RecordBatch) -> Result<Vec<u8>, CodecError> {
+    let mut writer = StreamWriter::try_new(Vec::with_capacity(4096 + batch.get_array_memory_size()), &batch.schema())?;
+    writer.write(batch)?;
+    Ok(writer.into_inner()?)
+}
+
+/// The values of as many records as it takes to keep each at or below `max_bytes`, in the order of the
+/// rows. An empty batch is one record.
+///
+/// # Errors
+/// [`CodecError::RowTooLarge`] when one row alone is above the limit.
+pub fn encode_split(batch: &RecordBatch, max_bytes: usize) -> Result<Vec<Vec<u8>>, CodecError> {
+    let mut values = Vec::new();
+    let mut todo = vec![batch.clone()];
+    while let Some(piece) = todo.pop() {
+        let value = encode(&piece)?;
+        let num_rows = piece.num_rows();
+        if value.len() <= max_bytes {
+            values.push(value);
+        } else if num_rows < 2 {
+            return Err(CodecError::RowTooLarge { bytes: value.len(), max_bytes });
+        } else {
+            let half = num_rows / 2;
+            todo.push(piece.slice(half, num_rows - half));
+            todo.push(piece.slice(0, half));
+        }
+    }
+    Ok(values)
+}
+
+/// The batch in the value of one record, which must be of the table `expected`.
+///
+/// # Errors
+/// [`CodecError`] when the value is no Arrow stream of exactly one batch of that table and version.
+pub fn decode(value: &[u8], expected: &SchemaRef) -> Result<RecordBatch, CodecError> {
+    let mut buffer = Buffer::from(value);
+    let mut decoder = StreamDecoder::new();
+    let mut batches = Vec::new();
+    while !buffer.is_empty() {
+        batches.extend(decoder.decode(&mut buffer)?);
+    }
+    decoder.finish()?;
+    let found = batches.len();
+    let batch = batches.pop().filter(|_| found == 1).ok_or(CodecError::NotOneBatch { found })?;
+    let table_of = |schema: &SchemaRef| schema.metadata().get(TABLE_KEY).cloned().unwrap_or_default();
+    let (table, wanted) = (table_of(&batch.schema()), table_of(expected));
+    if table != wanted {
+        return Err(CodecError::ForeignTable { expected: wanted, found: table });
+    }
+    if batch.schema().fields() != expected.fields() {
+        return Err(CodecError::ForeignColumns { table });
+    }
+    Ok(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    fn schema(table: &str) -> SchemaRef {
+        let fields = vec![Field::new("n", DataType::Int64, false), Field::new("t", DataType::Utf8, true)];
+        Arc::new(Schema::new_with_metadata(fields, [(TABLE_KEY.to_owned(), table.to_owned())].into()))
+    }
+
+    fn batch(rows: i64) -> RecordBatch {
+        let texts: StringArray = (0..rows).map(|n| Some(format!("text {n}"))).collect();
+        RecordBatch::try_new(schema("t/1"), vec![Arc::new(Int64Array::from_iter_values(0..rows)), Arc::new(texts)])
+            .unwrap()
+    }
+
+    #[test]
+    fn a_batch_survives_the_wire() {
+        for rows in [0, 1, 1000] {
+            let batch = batch(rows);
+            assert_eq!(decode(&encode(&batch).unwrap(), &schema("t/1")).unwrap(), batch);
+        }
+    }
+
+    #[test]
+    fn a_large_batch_is_split_below_the_limit_and_keeps_its_order() {
+        let values = encode_split(&batch(1000), 4096).unwrap();
+        assert!(values.len() > 4 && values.iter().all(|value| value.len() <= 4096));
+        let rows: Vec<i64> = values
+            .iter()
+            .flat_map(|value| {
+                let piece = decode(value, &schema("t/1")).unwrap();
+                piece.column(0).as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec()
+            })
+            .collect();
+        assert_eq!(rows, (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_row_above_the_limit_is_refused_with_its_size() {
+        assert!(matches!(encode_split(&batch(1), 10), Err(CodecError::RowTooLarge { max_bytes: 10, .. })));
+    }
+
+    #[test]
+    fn another_version_is_refused_by_name() {
+        let error = decode(&encode(&batch(1)).unwrap(), &schema("t/2")).unwrap_err().to_string();
+        assert!(error.contains("t/1") && error.contains("t/2"), "{error}");
+    }
+
+    #[test]
+    fn damaged_bytes_are_an_error_and_no_panic() {
+        let value = encode(&batch(3)).unwrap();
+        for cut in 0..value.len() {
+            assert!(decode(&value[..cut], &schema("t/1")).is_err() || cut >= value.len() - 8, "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! What every stage of Keepwell needs, named by what it is.
+//!
+//! `schema`, `codec`, `offset`, `pane`, `event`, `watermark` and `stage` are pure; `log`, `snapshot`,
+//! `clock` and `runner` are the rim. The dependency goes one way: rim to core.
+
+pub mod clock;
+pub mod codec;
+pub mod config;
+pub mod event;
+pub mod log;
+pub mod offset;
+pub mod pane;
+pub mod partitioner;
+pub mod process;
+pub mod reject;
+pub mod runner;
+pub mod schema;
+pub mod snapshot;
+pub mod stage;
+pub mod topics;
+pub mod watermark;

@@ -1,0 +1,187 @@
+//! The log: an ordered, partitioned, transactional stream of records, and nothing else about it.
+//!
+//! Two implementations follow the same rules: [`kafka`] and, in memory, [`memory`].
+
+
+pub mod kafka;
+pub mod memory;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::offset::{NextOffset, Offset, Position, TopicPartition};
+
+/// Header names and values of a record, in order; a header may lack a value.
+pub type Headers = Vec<(String, Option<Vec<u8>>)>;
+
+/// One record as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it is.
+    pub topic_partition: TopicPartition,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp, UTC milliseconds.
+    pub timestamp_ms: i64,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value; none is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Headers,
+}
+
+impl Record {
+    /// The last value of header `name`.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().rev().find(|(key, _)| key == name).and_then(|(_, value)| value.as_deref())
+    }
+}
+
+/// One record to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Topic to write to.
+    pub topic: Arc<str>,
+    /// Partition to write to.
+    pub partition: i32,
+    /// Timestamp, UTC milliseconds; none is the time of writing.
+    pub timestamp_ms: Option<i64>,
+    /// Key.
+    pub key: Option<Vec<u8>>,
+    /// Value.
+    pub value: Option<Vec<u8>>,
+    /// Headers.
+    pub headers: Headers,
+}
+
+/// What a poll brought.
+#[derive(Debug)]
+pub enum Polled {
+    /// Records, in order within each partition; perhaps none.
+    Records(Vec<Record>),
+    /// Partitions that are this member's from now on. They are read once [`Log::start`] says from where.
+    Assigned(Vec<TopicPartition>),
+    /// Partitions that are no longer this member's. They are let go by [`Log::release`].
+    Revoked(Vec<TopicPartition>),
+}
+
+/// First and next offset of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Offset of the oldest record that is still there.
+    pub first: NextOffset,
+    /// Offset the next record written will have.
+    pub next: NextOffset,
+}
+
+/// What became of a transaction.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Everything is in the log.
+    Committed,
+    /// Nothing is in the log; the same may be tried again.
+    Aborted(String),
+    /// Unknown; [`Log::recover`] finds out by the committed positions.
+    Lost(String),
+}
+
+/// Why a log cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The client refused its configuration.
+    #[error("the Kafka client refused its configuration: {0}")]
+    Configuration(String),
+    /// The broker cannot be used for a reason that time does not mend.
+    #[error("{doing}: {why}")]
+    Fatal {
+        /// What was tried.
+        doing: String,
+        /// The client's words.
+        why: String,
+    },
+    /// A topic is missing.
+    #[error("topic {0} does not exist; `keepwell topics apply` makes the topics")]
+    NoTopic(String),
+    /// A message does not fit.
+    #[error("a record of {bytes} bytes for topic {topic} is above what the broker or the client takes; see kafka.max_record_bytes")]
+    TooLarge {
+        /// Topic.
+        topic: String,
+        /// Size of key and value.
+        bytes: usize,
+    },
+    /// A position that this program did not write.
+    #[error("group position of {topic_partition}: {why}")]
+    Position {
+        /// Which partition.
+        topic_partition: TopicPartition,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// A member of a consumer group that reads records and writes records and positions in transactions.
+///
+/// No method blocks for longer than about a second while the broker is away: [`Log::commit`] and the
+/// position calls wait in slices and keep the membership alive meanwhile.
+pub trait Log {
+    /// Waits up to `wait` for records, at most `max_records` of about `max_bytes` in all, or for a change of ownership.
+    ///
+    /// # Errors
+    /// [`LogError`] when the log cannot be read any more.
+    fn poll(&mut self, wait: Duration, max_records: usize, max_bytes: usize) -> Result<Polled, LogError>;
+
+    /// Committed positions of partitions that have one.
+    ///
+    /// # Errors
+    /// [`LogError`] when the group cannot be asked or a position is foreign.
+    fn committed(&mut self, of: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Position>, LogError>;
+
+    /// First and next offset of a partition, transactions open or not.
+    ///
+    /// # Errors
+    /// [`LogError`] when the broker cannot be asked.
+    fn ends(&mut self, of: &TopicPartition) -> Result<Ends, LogError>;
+
+    /// Number of partitions of a topic; none when there is no such topic.
+    ///
+    /// # Errors
+    /// [`LogError`] when the broker cannot be asked.
+    fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError>;
+
+    /// Takes up assigned partitions, or moves them, to be read from these positions. Called once after
+    /// every [`Polled::Assigned`], with nothing where nothing was assigned.
+    ///
+    /// # Errors
+    /// [`LogError`] when the client refuses.
+    fn start(&mut self, from: &BTreeMap<TopicPartition, NextOffset>) -> Result<(), LogError>;
+
+    /// Lets revoked partitions go.
+    ///
+    /// # Errors
+    /// [`LogError`] when the client refuses.
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+
+    /// Where this member met the end of a partition, if it stands there: every committed record below
+    /// is read. None while there is more to read or the end has not been met yet.
+    fn met_end(&self, partition: &TopicPartition) -> Option<NextOffset>;
+
+    /// Writes `messages` and `positions` in one transaction, fenced by the group membership.
+    ///
+    /// # Errors
+    /// [`LogError`] when no verdict can ever be had, e.g. a message above the broker's limit.
+    fn commit(
+        &mut self,
+        messages: &[Message],
+        positions: &BTreeMap<TopicPartition, Position>,
+    ) -> Result<Verdict, LogError>;
+
+    /// After [`Verdict::Lost`]: ends the transaction in doubt one way or the other, so that
+    /// [`Log::committed`] tells which.
+    ///
+    /// # Errors
+    /// [`LogError`] when the producer cannot be made again.
+    fn recover(&mut self) -> Result<(), LogError>;
+}

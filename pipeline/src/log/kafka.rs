@@ -1,0 +1,372 @@
+//! The log on Apache Kafka, through librdkafka.
+//!
+//! One thread owns consumer and producer. Each owned partition has a queue of its own, so that reading
+//! can stop at any partition while the group membership is kept alive by polling the main queue.
+//! Assigned partitions are not fetched before [`Log::start`] says from where.
+#![allow(clippy::disallowed_methods, reason = "I/O edge: waits are measured here")]
+
+mod ownership;
+pub mod settings;
+mod transaction;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::producer::BaseProducer;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tracing::{debug, warn};
+
+use super::{Ends, Log, LogError, Message, Polled, Record, Verdict};
+use crate::offset::{NextOffset, Offset, Position, TopicPartition};
+use ownership::{Change, Ownership};
+use settings::Settings;
+use transaction::Deliveries;
+
+/// Longest time a call waits before the membership is polled again.
+const SLICE: Duration = Duration::from_millis(900);
+
+/// A member of a consumer group that writes in transactions.
+pub struct KafkaLog {
+    settings: Settings,
+    consumer: Arc<BaseConsumer<Ownership>>,
+    producer: BaseProducer<Deliveries>,
+    /// Without group and reading uncommitted: asks for metadata and ends.
+    handle: BaseConsumer,
+    queues: BTreeMap<TopicPartition, Queue>,
+    bell: Arc<Bell>,
+    stop: Arc<AtomicBool>,
+    turn: usize,
+}
+
+impl std::fmt::Debug for KafkaLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaLog").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// One owned partition.
+struct Queue {
+    records: PartitionQueue<Ownership>,
+    /// The last thing that came was the end of the partition.
+    is_at_eof: bool,
+    met_end: Option<NextOffset>,
+}
+
+/// Rung by librdkafka's threads when an empty queue gets something.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    ring: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ring.notify_one();
+    }
+
+    fn wait(&self, limit: Duration) {
+        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.ring.wait_timeout_while(rung, limit, |rung| !*rung);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+impl KafkaLog {
+    /// Joins `group` to read `topics`. `stop` ends every wait.
+    ///
+    /// # Errors
+    /// [`LogError`] when the client refuses its configuration or another process has the same instance name.
+    pub fn join(
+        settings: Settings,
+        group: &str,
+        instance: &str,
+        topics: &[&str],
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, LogError> {
+        let configuration = |error: KafkaError| LogError::Configuration(error.to_string());
+        let bell = Arc::new(Bell::default());
+        let consumer: BaseConsumer<Ownership> =
+            settings.consumer(group, instance)?.create_with_context(Ownership::default()).map_err(configuration)?;
+        let handle: BaseConsumer = settings.handle()?.create().map_err(configuration)?;
+        let settings = settings.for_transactions(group, instance);
+        let producer = transaction::producer(&settings, &stop)?;
+        consumer.subscribe(topics).map_err(configuration)?;
+        Ok(Self {
+            settings,
+            consumer: Arc::new(consumer),
+            producer,
+            handle,
+            queues: BTreeMap::new(),
+            bell,
+            stop,
+            turn: 0,
+        })
+    }
+
+    /// Serves the group, statistics and errors, for at most `wait`.
+    fn serve(&self, wait: Duration) -> Result<(), LogError> {
+        match self.consumer.poll(wait) {
+            None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(()),
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => Err(self.fatal("reading", code)),
+            Some(Err(error)) => {
+                let missing = RDKafkaErrorCode::UnknownTopicOrPartition;
+                if error.rdkafka_error_code() == Some(missing) {
+                    warn!(%error, "a topic is missing; `keepwell topics check` tells which");
+                } else {
+                    debug!(%error, "the client recovers by itself");
+                }
+                Ok(())
+            }
+            // Every owned partition has a queue of its own; what comes here is of a partition let go.
+            Some(Ok(message)) => {
+                debug!(topic = message.topic(), partition = message.partition(), "record of a partition let go");
+                Ok(())
+            }
+        }
+    }
+
+    fn fatal(&self, doing: &str, why: impl std::fmt::Display) -> LogError {
+        LogError::Fatal {
+            doing: format!("{doing} as instance {}", self.settings.instance()),
+            why: format!("{why}; if another process runs under this instance name, give each its own with --instance"),
+        }
+    }
+
+    /// Takes what the queues hold, each in turn, up to the limits.
+    fn take(&mut self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, LogError> {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        let num_queues = self.queues.len();
+        let share = (max_records / num_queues.max(1)).max(1);
+        self.turn = self.turn.wrapping_add(1);
+        let first = self.turn % num_queues.max(1);
+        let stats = self.consumer.context();
+        let order = (0..num_queues).map(|i| (i + first) % num_queues);
+        let mut queues: Vec<_> = self.queues.iter_mut().collect();
+        for index in order {
+            let Some((tp, queue)) = queues.get_mut(index) else { break };
+            let eof_seen = stats.eof_offset(tp);
+            let mut taken = 0;
+            while taken < share && records.len() < max_records && bytes < max_bytes {
+                match queue.records.poll(Duration::ZERO) {
+                    None => {
+                        // All that came before the statistics were made is taken by now.
+                        if queue.is_at_eof {
+                            queue.met_end = eof_seen;
+                        }
+                        break;
+                    }
+                    Some(Ok(message)) => {
+                        (queue.is_at_eof, queue.met_end) = (false, None);
+                        bytes += message.payload_len() + message.key_len();
+                        taken += 1;
+                        records.push(record(tp, &message));
+                    }
+                    Some(Err(KafkaError::PartitionEOF(_))) => queue.is_at_eof = true,
+                    Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                        return Err(LogError::Fatal { doing: format!("reading {tp}"), why: code.to_string() });
+                    }
+                    Some(Err(error)) => {
+                        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+                            let why = format!("the position is outside the log: {error}");
+                            return Err(LogError::Position { topic_partition: (*tp).clone(), why });
+                        }
+                        debug!(%error, partition = %tp, "the client recovers by itself");
+                    }
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Calls `ask` until it answers, keeping the membership alive; a broker that is away is waited for.
+    fn patiently<T>(
+        &self,
+        doing: &str,
+        mut ask: impl FnMut(&Self) -> Result<T, KafkaError>,
+    ) -> Result<T, LogError> {
+        let mut complained = Instant::now();
+        loop {
+            match ask(self) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if is_final(&error) || self.stop.load(Ordering::Relaxed) => {
+                    return Err(LogError::Fatal { doing: doing.to_owned(), why: error.to_string() });
+                }
+                Err(error) => {
+                    if complained.elapsed() > Duration::from_secs(5) {
+                        warn!(%error, doing, "waiting for the broker");
+                        complained = Instant::now();
+                    }
+                    self.serve(Duration::from_millis(100))?;
+                }
+            }
+        }
+    }
+}
+
+/// Whether waiting does not help.
+fn is_final(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{
+        Authentication, GroupAuthorizationFailed, SaslAuthenticationFailed, TopicAuthorizationFailed,
+        UnknownTopicOrPartition,
+    };
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Authentication
+                | SaslAuthenticationFailed
+                | TopicAuthorizationFailed
+                | GroupAuthorizationFailed
+                | UnknownTopicOrPartition
+        )
+    )
+}
+
+fn record(topic_partition: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().map(|headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+    });
+    Record {
+        topic_partition: topic_partition.clone(),
+        offset: Offset(message.offset()),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.unwrap_or_default(),
+    }
+}
+
+fn list(partitions: &[TopicPartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for tp in partitions {
+        list.add_partition(&tp.topic, tp.partition);
+    }
+    list
+}
+
+impl Log for KafkaLog {
+    fn poll(&mut self, wait: Duration, max_records: usize, max_bytes: usize) -> Result<Polled, LogError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            self.serve(Duration::ZERO)?;
+            match self.consumer.context().next_change() {
+                Some(Change::Assigned(partitions)) => return Ok(Polled::Assigned(partitions)),
+                Some(Change::Revoked(partitions)) => return Ok(Polled::Revoked(partitions)),
+                None => {}
+            }
+            let records = self.take(max_records, max_bytes)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !records.is_empty() || left.is_zero() {
+                return Ok(Polled::Records(records));
+            }
+            self.bell.wait(left.min(Duration::from_millis(10)));
+        }
+    }
+
+    fn committed(&mut self, of: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Position>, LogError> {
+        if of.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let answer = self.patiently("asking for the group's positions", |log| {
+            let offsets = log.consumer.committed_offsets(list(of), SLICE)?;
+            offsets.elements().iter().try_for_each(|element| element.error())?;
+            Ok(offsets)
+        })?;
+        let mut positions = BTreeMap::new();
+        for element in answer.elements() {
+            if let KafkaOffset::Offset(offset) = element.offset() {
+                let tp = TopicPartition::new(element.topic(), element.partition());
+                let position = Position::parse(NextOffset(offset), element.metadata())
+                    .map_err(|e| LogError::Position { topic_partition: tp.clone(), why: e.to_string() })?;
+                positions.insert(tp, position);
+            }
+        }
+        Ok(positions)
+    }
+
+    fn ends(&mut self, of: &TopicPartition) -> Result<Ends, LogError> {
+        let ask = |log: &Self| log.handle.fetch_watermarks(&of.topic, of.partition, SLICE);
+        let (first, next) = self.patiently(&format!("asking for the ends of {of}"), ask)?;
+        Ok(Ends { first: NextOffset(first), next: NextOffset(next) })
+    }
+
+    fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError> {
+        let metadata =
+            self.patiently("asking for topics", |log| log.handle.fetch_metadata(Some(topic), SLICE))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        Ok(found.map(|topic| topic.partitions().len() as i32).filter(|count| *count > 0))
+    }
+
+    fn start(&mut self, from: &BTreeMap<TopicPartition, NextOffset>) -> Result<(), LogError> {
+        let refused = |error: KafkaError| LogError::Fatal { doing: "taking up partitions".into(), why: error.to_string() };
+        let mut assigned = TopicPartitionList::new();
+        for (tp, next) in from {
+            if let Some(queue) = self.queues.get_mut(tp) {
+                (queue.is_at_eof, queue.met_end) = (false, None);
+                self.consumer.context().forget_eof(tp);
+                self.consumer
+                    .seek(&tp.topic, tp.partition, KafkaOffset::Offset(next.0), SLICE)
+                    .map_err(refused)?;
+                continue;
+            }
+            assigned
+                .add_partition_offset(&tp.topic, tp.partition, KafkaOffset::Offset(next.0))
+                .map_err(refused)?;
+            // Split before the assignment: librdkafka then leaves this queue to us.
+            let Some(mut records) = self.consumer.split_partition_queue(&tp.topic, tp.partition) else {
+                return Err(LogError::NoTopic(tp.topic.to_string()));
+            };
+            let bell = Arc::clone(&self.bell);
+            records.set_nonempty_callback(move || bell.ring());
+            self.queues.insert(tp.clone(), Queue { records, is_at_eof: false, met_end: None });
+        }
+        if assigned.count() == from.len() {
+            match self.consumer.rebalance_protocol() {
+                RebalanceProtocol::Eager => self.consumer.assign(&assigned).map_err(refused)?,
+                _ => self.consumer.incremental_assign(&assigned).map_err(refused)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.queues.retain(|tp, _| !partitions.contains(tp));
+        for tp in partitions {
+            self.consumer.context().forget_eof(tp);
+        }
+        ownership::unassign(&self.consumer, &list(partitions))
+            .map_err(|error| LogError::Fatal { doing: "letting go of partitions".into(), why: error.to_string() })
+    }
+
+    fn met_end(&self, partition: &TopicPartition) -> Option<NextOffset> {
+        self.queues.get(partition)?.met_end
+    }
+
+    fn commit(
+        &mut self,
+        messages: &[Message],
+        positions: &BTreeMap<TopicPartition, Position>,
+    ) -> Result<Verdict, LogError> {
+        transaction::commit(self, messages, positions)
+    }
+
+    fn recover(&mut self) -> Result<(), LogError> {
+        self.producer = transaction::producer(&self.settings, &self.stop)?;
+        Ok(())
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        // The queues hold the consumer; it can only leave the group when they are gone.
+        self.consumer.context().close();
+        self.queues.clear();
+    }
+}

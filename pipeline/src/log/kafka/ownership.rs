@@ -1,0 +1,103 @@
+//! What the group tells this member: partitions given and taken, and how far each was fetched.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+use tracing::{debug, warn};
+
+use crate::offset::{NextOffset, TopicPartition};
+
+/// A change of ownership that the runner has yet to act on.
+#[derive(Debug)]
+pub(super) enum Change {
+    Assigned(Vec<TopicPartition>),
+    Revoked(Vec<TopicPartition>),
+}
+
+/// Collects what librdkafka says; all of it arrives on the thread that polls.
+#[derive(Debug, Default)]
+pub(super) struct Ownership {
+    changes: Mutex<VecDeque<Change>>,
+    eof_offsets: Mutex<BTreeMap<TopicPartition, NextOffset>>,
+    is_closing: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ownership {
+    pub fn next_change(&self) -> Option<Change> {
+        lock(&self.changes).pop_front()
+    }
+
+    /// From now on partitions are let go as soon as the group asks.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Where the end of a partition was last met by the fetcher.
+    pub fn eof_offset(&self, of: &TopicPartition) -> Option<NextOffset> {
+        lock(&self.eof_offsets).get(of).copied()
+    }
+
+    pub fn forget_eof(&self, of: &TopicPartition) {
+        lock(&self.eof_offsets).remove(of);
+    }
+}
+
+/// Lets go, in the way of the group's protocol.
+pub(super) fn unassign(
+    consumer: &BaseConsumer<Ownership>,
+    partitions: &TopicPartitionList,
+) -> Result<(), KafkaError> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Eager => consumer.unassign(),
+        _ => consumer.incremental_unassign(partitions),
+    }
+}
+
+impl ClientContext for Ownership {
+    fn stats(&self, statistics: Statistics) {
+        let mut eof_offsets = lock(&self.eof_offsets);
+        for (name, topic) in statistics.topics {
+            // Partition -1 is librdkafka's own; an invalid offset is negative.
+            for partition in topic.partitions.into_values().filter(|p| p.partition >= 0 && p.eof_offset >= 0) {
+                let tp = TopicPartition::new(name.as_str(), partition.partition);
+                eof_offsets.insert(tp, NextOffset(partition.eof_offset));
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown) => {
+                warn!(reason, "the broker is out of reach; work goes on when it is back");
+            }
+            _ => debug!(%error, reason, "client error"),
+        }
+    }
+}
+
+impl ConsumerContext for Ownership {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let named = |list: &TopicPartitionList| {
+            list.elements().iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect()
+        };
+        let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.is_closing.load(Ordering::Relaxed) {
+            if let Err(error) = unassign(consumer, partitions) {
+                warn!(%error, "partitions were not let go on leaving; the session timeout will");
+            }
+        } else if is_assign {
+            lock(&self.changes).push_back(Change::Assigned(named(partitions)));
+        } else {
+            lock(&self.changes).push_back(Change::Revoked(named(partitions)));
+        }
+    }
+}

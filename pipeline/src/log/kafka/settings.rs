@@ -1,0 +1,119 @@
+//! librdkafka settings: the user's pass through, what the promises need is set last.
+
+use rdkafka::ClientConfig;
+
+use crate::config::Kafka;
+use crate::log::LogError;
+
+/// Settings of this process's clients.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    base: ClientConfigDebug,
+    transaction_timeout_ms: u64,
+    session_timeout_ms: u64,
+    max_record_bytes: usize,
+    transactional_id: String,
+    instance: String,
+}
+
+/// A client configuration that does not print its secrets.
+#[derive(Clone)]
+struct ClientConfigDebug(ClientConfig);
+
+impl std::fmt::Debug for ClientConfigDebug {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientConfig").finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// Settings from the configuration, secrets read.
+    ///
+    /// # Errors
+    /// [`LogError::Configuration`] when a secret cannot be read.
+    pub fn new(kafka: &Kafka) -> Result<Self, LogError> {
+        let mut base = ClientConfig::new();
+        for (name, value) in &kafka.properties {
+            base.set(name, value);
+        }
+        for (name, secret) in &kafka.secrets {
+            let value = secret.reveal().map_err(|why| LogError::Configuration(format!("kafka.secrets.{name}: {why}")))?;
+            base.set(name, value);
+        }
+        base.set("bootstrap.servers", &kafka.bootstrap_servers);
+        base.set("client.id", &kafka.group_prefix);
+        Ok(Self {
+            base: ClientConfigDebug(base),
+            transaction_timeout_ms: kafka.transaction_timeout.as_duration().as_millis() as u64,
+            session_timeout_ms: kafka.session_timeout.as_duration().as_millis() as u64,
+            max_record_bytes: kafka.max_record_bytes,
+            transactional_id: String::new(),
+            instance: String::new(),
+        })
+    }
+
+    /// Any client: the user's settings only.
+    pub fn client(&self) -> ClientConfig {
+        self.base.0.clone()
+    }
+
+    /// The instance name.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// How long a transaction may take.
+    pub fn transaction_timeout_ms(&self) -> u64 {
+        self.transaction_timeout_ms
+    }
+
+    pub(super) fn for_transactions(mut self, group: &str, instance: &str) -> Self {
+        self.transactional_id = format!("{group}-{instance}");
+        self.instance = instance.to_owned();
+        self
+    }
+
+    pub(super) fn consumer(&self, group: &str, instance: &str) -> Result<ClientConfig, LogError> {
+        if instance.is_empty() || instance.len() > 200 {
+            return Err(LogError::Configuration("--instance must have 1 to 200 characters".into()));
+        }
+        let mut config = self.client();
+        config
+            .set("group.id", group)
+            // A restart under the same name takes up the same partitions without a rebalance.
+            .set("group.instance.id", format!("{group}-{instance}"))
+            .set("session.timeout.ms", self.session_timeout_ms.to_string())
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // A position outside the log is a named stop, never a reset.
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "true")
+            // The statistics tell where the end of a partition was met, transaction markers included.
+            .set("statistics.interval.ms", "200")
+            .set("fetch.wait.max.ms", "50")
+            .set("queued.max.messages.kbytes", "32768");
+        Ok(config)
+    }
+
+    pub(super) fn handle(&self) -> Result<ClientConfig, LogError> {
+        let mut config = self.client();
+        config.set("isolation.level", "read_uncommitted").set("enable.auto.commit", "false");
+        Ok(config)
+    }
+
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("transactional.id", &self.transactional_id)
+            .set("transaction.timeout.ms", self.transaction_timeout_ms.to_string())
+            // Must not exceed the transaction timeout, or the producer is refused.
+            .set("message.timeout.ms", self.transaction_timeout_ms.to_string())
+            .set("message.max.bytes", (self.max_record_bytes + 100_000).to_string())
+            // Steps are batches already: waiting for more would only add latency.
+            .set("linger.ms", "0")
+            .set("queue.buffering.max.kbytes", "262144");
+        config
+    }
+}

@@ -1,0 +1,215 @@
+//! One transaction: begin, produce, send positions, drain, commit.
+//!
+//! In-flight messages are drained before the commit: librdkafka's own flush inside `commit_transaction`
+//! waits 100 ms each time otherwise. A transaction whose end is in doubt makes the producer be built
+//! anew under the same id, which ends it on the broker one way or the other.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tracing::warn;
+
+use super::{KafkaLog, SLICE};
+use super::settings::Settings;
+use crate::log::{LogError, Message, Verdict};
+use crate::offset::{Position, TopicPartition};
+
+/// Remembers the first message of a transaction that could not be delivered.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries {
+    failed: Mutex<Option<String>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
+        }
+    }
+}
+
+/// A producer that has ended whatever its predecessor under the same id left open.
+pub(super) fn producer(settings: &Settings, stop: &AtomicBool) -> Result<BaseProducer<Deliveries>, LogError> {
+    let fatal = |error: &KafkaError| LogError::Fatal {
+        doing: format!("starting the transactional producer of instance {}", settings.instance()),
+        why: error.to_string(),
+    };
+    let producer: BaseProducer<Deliveries> = settings
+        .producer()
+        .create_with_context(Deliveries::default())
+        .map_err(|error| LogError::Configuration(error.to_string()))?;
+    let mut complained = Instant::now();
+    loop {
+        match producer.init_transactions(SLICE) {
+            Ok(()) => return Ok(producer),
+            Err(error) if is_retriable(&error) && !stop.load(Ordering::Relaxed) => {
+                if complained.elapsed() > Duration::from_secs(5) {
+                    warn!(%error, "waiting for the broker to start the transactional producer");
+                    complained = Instant::now();
+                }
+            }
+            Err(error) => return Err(fatal(&error)),
+        }
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable(),
+        _ => matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure)
+        ),
+    }
+}
+
+/// Why a transaction did not go through.
+enum Trouble {
+    /// It must be aborted.
+    Abort(String),
+    /// Nobody knows.
+    Doubt(String),
+    /// No verdict will ever be had.
+    Stop(LogError),
+}
+
+impl Trouble {
+    fn of(doing: &str, error: &KafkaError) -> Self {
+        let why = format!("{doing}: {error}");
+        match error {
+            KafkaError::Transaction(error) if error.txn_requires_abort() => Self::Abort(why),
+            _ => Self::Doubt(why),
+        }
+    }
+}
+
+/// Commits in one transaction; see [`crate::log::Log::commit`].
+pub(super) fn commit(
+    log: &mut KafkaLog,
+    messages: &[Message],
+    positions: &BTreeMap<TopicPartition, Position>,
+) -> Result<Verdict, LogError> {
+    let deadline = Instant::now() + Duration::from_millis(log.settings.transaction_timeout_ms());
+    match attempt(log, messages, positions, deadline) {
+        Ok(()) => Ok(Verdict::Committed),
+        Err(Trouble::Stop(error)) => Err(error),
+        Err(Trouble::Doubt(why)) => Ok(Verdict::Lost(why)),
+        Err(Trouble::Abort(why)) => match patiently(log, deadline, "abort", |p| p.abort_transaction(SLICE)) {
+            Ok(()) => Ok(Verdict::Aborted(why)),
+            Err(Trouble::Stop(error)) => Err(error),
+            Err(Trouble::Abort(more) | Trouble::Doubt(more)) => Ok(Verdict::Lost(format!("{why}; {more}"))),
+        },
+    }
+}
+
+fn attempt(
+    log: &KafkaLog,
+    messages: &[Message],
+    positions: &BTreeMap<TopicPartition, Position>,
+    deadline: Instant,
+) -> Result<(), Trouble> {
+    // The membership as of this batch: a stale owner is fenced by it.
+    let membership = log
+        .consumer
+        .group_metadata()
+        .ok_or_else(|| Trouble::Doubt("the consumer has no group membership".into()))?;
+    log.producer.begin_transaction().map_err(|error| Trouble::of("begin", &error))?;
+    for message in messages {
+        send(log, message, deadline)?;
+    }
+    let mut offsets = TopicPartitionList::new();
+    for (tp, position) in positions {
+        offsets
+            .add_partition_offset(&tp.topic, tp.partition, KafkaOffset::Offset(position.next.0))
+            .map_err(|error| Trouble::of("naming positions", &error))?;
+        if let Some(mut element) = offsets.find_partition(&tp.topic, tp.partition) {
+            element.set_metadata(position.metadata());
+        }
+    }
+    if offsets.count() > 0 {
+        patiently(log, deadline, "sending positions", |producer| {
+            producer.send_offsets_to_transaction(&offsets, &membership, SLICE)
+        })?;
+    }
+    drain(log, deadline)?;
+    patiently(log, deadline, "commit", |producer| producer.commit_transaction(SLICE))
+}
+
+fn send(log: &KafkaLog, message: &Message, deadline: Instant) -> Result<(), Trouble> {
+    let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+    for (key, value) in &message.headers {
+        headers = headers.insert(Header { key, value: value.as_deref() });
+    }
+    let mut record: BaseRecord<'_, [u8], [u8]> =
+        BaseRecord::to(&message.topic).partition(message.partition).headers(headers);
+    record.key = message.key.as_deref();
+    record.payload = message.value.as_deref();
+    record.timestamp = message.timestamp_ms;
+    loop {
+        let error = match log.producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((error, returned)) => {
+                record = returned;
+                error
+            }
+        };
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) if Instant::now() < deadline => {
+                log.producer.poll(Duration::from_millis(1));
+                log.serve(Duration::ZERO).map_err(Trouble::Stop)?;
+            }
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                let bytes = [&message.key, &message.value].into_iter().flatten().map(Vec::len).sum();
+                return Err(Trouble::Stop(LogError::TooLarge { topic: message.topic.to_string(), bytes }));
+            }
+            _ => return Err(Trouble::Abort(format!("producing to {}: {error}", message.topic))),
+        }
+    }
+}
+
+/// Waits until every message is delivered or has failed.
+fn drain(log: &KafkaLog, deadline: Instant) -> Result<(), Trouble> {
+    let mut served = Instant::now();
+    while log.producer.in_flight_count() > 0 {
+        log.producer.poll(Duration::from_millis(1));
+        if served.elapsed() > Duration::from_millis(100) {
+            log.serve(Duration::ZERO).map_err(Trouble::Stop)?;
+            served = Instant::now();
+        }
+        if Instant::now() > deadline {
+            return Err(Trouble::Abort("messages were not delivered within the transaction timeout".into()));
+        }
+    }
+    let failed = log.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    failed.map_or(Ok(()), |why| Err(Trouble::Abort(format!("a message was not delivered: {why}"))))
+}
+
+/// Repeats a transactional call while it says that it may be repeated, keeping the membership alive.
+fn patiently(
+    log: &KafkaLog,
+    deadline: Instant,
+    doing: &str,
+    call: impl Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError>,
+) -> Result<(), Trouble> {
+    loop {
+        match call(&log.producer) {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                log.serve(Duration::from_millis(10)).map_err(Trouble::Stop)?;
+            }
+            Err(error) => return Err(Trouble::of(doing, &error)),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Typed positions: where a record is, what is read next, how far a step has come.
+//!
+//! An [`Offset`] names a record; a [`NextOffset`] names the record to read next, as Kafka commits it.
+//! The two differ by one and are never exchanged by accident.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The offset of one record in its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Offset(pub i64);
+
+impl Offset {
+    /// The position behind this record.
+    pub fn next(self) -> NextOffset {
+        NextOffset(self.0 + 1)
+    }
+}
+
+/// The offset of the record to read next: everything below it has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NextOffset(pub i64);
+
+impl fmt::Display for NextOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One partition of one topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// Topic name.
+    pub topic: Arc<str>,
+    /// Partition number, from 0.
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    /// The partition `partition` of `topic`.
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+/// How far a stage has come in one partition: `next` is the record to read next and `slice` how many
+/// slices of that very record's output are already out (0: none, the record is untouched).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Record to read next.
+    pub next: NextOffset,
+    /// Slices of record `next` that are already out.
+    pub slice: u32,
+    /// Highest event time read below `next`, in microseconds. Only ingest keeps it: it is all that
+    /// ingest must remember, so it lives in the committed position instead of a snapshot.
+    pub high_us: Option<i64>,
+}
+
+impl Position {
+    /// The position in front of record `next`.
+    pub fn at(next: NextOffset) -> Self {
+        Self { next, slice: 0, high_us: None }
+    }
+
+    /// Kafka's commit metadata for this position, e.g. `slice=2 high_us=1700000000000000`.
+    pub fn metadata(&self) -> String {
+        match self.high_us {
+            Some(high_us) => format!("slice={} high_us={high_us}", self.slice),
+            None => format!("slice={}", self.slice),
+        }
+    }
+
+    /// Reads what [`Position::metadata`] wrote. Empty metadata, as another tool's reset leaves it,
+    /// is slice 0.
+    ///
+    /// # Errors
+    /// [`MetadataError`] when a word is not of the form above: the position is not ours.
+    pub fn parse(next: NextOffset, metadata: &str) -> Result<Self, MetadataError> {
+        let mut position = Self::at(next);
+        for word in metadata.split_ascii_whitespace() {
+            let wrong = || MetadataError { metadata: metadata.to_owned(), word: word.to_owned() };
+            match word.split_once('=').ok_or_else(wrong)? {
+                ("slice", n) => position.slice = u32::from_str(n).map_err(|_| wrong())?,
+                ("high_us", n) => position.high_us = Some(i64::from_str(n).map_err(|_| wrong())?),
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(position)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.next)?;
+        if self.slice > 0 {
+            write!(f, " (slice {})", self.slice)?;
+        }
+        Ok(())
+    }
+}
+
+/// Commit metadata that [`Position::parse`] does not know.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("commit metadata {metadata:?} has the unknown word {word:?}; was this group's position written by another program?")]
+pub struct MetadataError {
+    metadata: String,
+    word: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_survives_its_metadata() {
+        let position = Position { next: NextOffset(7), slice: 3, high_us: Some(-5) };
+        assert_eq!(Position::parse(NextOffset(7), &position.metadata()), Ok(position));
+        assert_eq!(Position::parse(NextOffset(7), ""), Ok(Position::at(NextOffset(7))));
+    }
+
+    #[test]
+    fn foreign_metadata_is_refused_by_name() {
+        let error = Position::parse(NextOffset(7), "leader=4").unwrap_err();
+        assert!(error.to_string().contains("leader=4"), "{error}");
+    }
+
+    #[test]
+    fn an_offset_and_its_next_differ_by_one() {
+        assert_eq!(Offset(41).next(), NextOffset(42));
+    }
+}

@@ -1,0 +1,233 @@
+//! A stage as a process: arguments, logs, signals, the loop, exit codes.
+#![allow(clippy::disallowed_methods, reason = "I/O edge")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::log::Log;
+use crate::log::kafka::KafkaLog;
+use crate::log::kafka::settings::Settings;
+use crate::runner::{Options, Report, RunError, Runner};
+use crate::snapshot::Snapshots;
+use crate::stage::Stage;
+
+/// Arguments of every stage.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "Examples:
+  run until stopped:        --config keepwell.yaml
+  a second process:         --config keepwell.yaml --instance 1
+  a backfill, then exit:    --config keepwell.yaml --drain --complete --set time.clock=false
+  check a configuration:    --config keepwell.yaml check
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Log level: KEEPWELL_LOG (default info).";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Checks the configuration and prints it resolved, secrets by name only.
+    Check,
+}
+
+/// How a stage is run.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The configuration file.
+    #[arg(long, short, env = "KEEPWELL_CONFIG", global = true, default_value = "keepwell.yaml")]
+    pub config: PathBuf,
+    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
+    pub set: Vec<String>,
+    /// Name of this process among those of its stage; the same again after a restart.
+    #[arg(long, env = "KEEPWELL_INSTANCE", default_value = "0")]
+    pub instance: String,
+    /// Read to the ends that the topics have now, then exit.
+    #[arg(long)]
+    pub drain: bool,
+    /// With --drain, for ingest: declare that no earlier event will follow, so that panes close.
+    #[arg(long, requires = "drain")]
+    pub complete: bool,
+    /// Where to start partitions without a committed position although output exists.
+    #[arg(long, value_enum)]
+    pub from: Option<From>,
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, default_value = "text", global = true)]
+    pub log_format: LogFormat,
+}
+
+/// Where to start.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum From {
+    /// At the first record there is.
+    Beginning,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a stage reads and writes, and its rhythm.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Topics read.
+    pub sources: Vec<String>,
+    /// Topics written.
+    pub outputs: Vec<String>,
+    /// How often what waits for the clock may be sent.
+    pub tick: Duration,
+    /// The same while more records wait.
+    pub tick_behind: Duration,
+    /// Whether the ends of the sources must be proven.
+    pub prove_ends: bool,
+}
+
+impl Plan {
+    /// The runner's options.
+    pub fn options(&self, config: &Config, args: &RunArgs) -> Options {
+        Options {
+            epoch: config.epoch,
+            sources: self.sources.clone(),
+            outputs: self.outputs.clone(),
+            max_records: config.batch.max_records,
+            max_bytes: config.batch.max_bytes,
+            tick: self.tick,
+            tick_behind: self.tick_behind,
+            snapshot_interval: config.snapshots.interval.as_duration(),
+            drain: args.drain,
+            complete: args.complete,
+            from_beginning: args.from.is_some(),
+            prove_ends: self.prove_ends,
+        }
+    }
+}
+
+/// Starts logging to standard error.
+pub fn start_logging(format: LogFormat) {
+    let filter = || EnvFilter::try_from_env("KEEPWELL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter());
+    let started = match format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    if let Err(error) = started {
+        eprintln!("logging was started before: {error}");
+    }
+}
+
+/// The whole of a stage's `main`.
+pub fn main<S>(cli: &Cli, build: impl Fn(&Config) -> anyhow::Result<(S, Plan)>) -> ExitCode
+where
+    S: Stage,
+    S::State: Default,
+{
+    start_logging(cli.run.log_format);
+    let config = match Config::read(&cli.run.config, &cli.run.set) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let (stage, plan) = match build(&config) {
+        Ok(built) => built,
+        Err(error) => {
+            eprintln!("{}: {error:#}", cli.run.config.display());
+            return ExitCode::from(2);
+        }
+    };
+    if let Some(Command::Check) = cli.command {
+        println!("{config:#?}");
+        return ExitCode::SUCCESS;
+    }
+    match run(&stage, &config, &plan, &cli.run) {
+        Ok(report) => {
+            info!(steps = report.num_steps, messages = report.num_messages, "stopped");
+            print_fates(&report);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// One line for each fate on standard output, e.g. `rejected not_json 3`.
+fn print_fates(report: &Report) {
+    for (fate, count) in &report.fates {
+        let reason = if fate.reason.is_empty() { String::new() } else { format!(" {}", fate.reason) };
+        println!("{}{reason} {count}", fate.name);
+    }
+}
+
+/// Runs a stage on Kafka until SIGTERM or SIGINT, or until it is drained.
+///
+/// # Errors
+/// When the stage must stop by name.
+pub fn run<S>(stage: &S, config: &Config, plan: &Plan, args: &RunArgs) -> anyhow::Result<Report>
+where
+    S: Stage,
+    S::State: Default,
+{
+    let shutdown = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        // A second signal ends the process at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&shutdown))?;
+        signal_hook::flag::register(signal, Arc::clone(&shutdown))?;
+    }
+    info!(
+        stage = stage.name(),
+        version = env!("CARGO_PKG_VERSION"),
+        config = %args.config.display(),
+        epoch = config.epoch,
+        brokers = config.kafka.bootstrap_servers,
+        instance = args.instance,
+        clock = config.time.clock,
+        "starting"
+    );
+    let group = format!("{}-{}", config.kafka.group_prefix, stage.name());
+    let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
+    let settings = Settings::new(&config.kafka)?;
+    let mut log = KafkaLog::join(settings, &group, &args.instance, &sources, Arc::clone(&shutdown))?;
+    check_partitions(&mut log, config, plan)?;
+    let snapshots = match stage.is_stateful() {
+        true => Some(Snapshots::open(&config.snapshots.url, config.snapshots.keep)?),
+        false => None,
+    };
+    let clock = SystemClock::start();
+    let options = plan.options(config, args);
+    let mut runner = Runner::new(stage, log, &clock, snapshots, options, S::State::default());
+    Ok(runner.run(&shutdown)?)
+}
+
+/// Keepwell's topics must have the partition count that is pinned for the epoch.
+fn check_partitions(log: &mut impl Log, config: &Config, plan: &Plan) -> Result<(), RunError> {
+    let own = config.topics.all();
+    for topic in plan.sources.iter().chain(&plan.outputs) {
+        let found = log.partitions(topic)?.ok_or_else(|| crate::log::LogError::NoTopic(topic.clone()))?;
+        if own.contains(&topic.as_str()) && found != config.partitions {
+            return Err(RunError::PartitionCount { topic: topic.clone(), found, expected: config.partitions });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,362 @@
+//! The one loop that drives every stage.
+//!
+//! Order and why it is safe:
+//! 1. Records are taken only while no transaction is open, so a change of ownership, which arrives with
+//!    a poll, never meets work in flight; what was not committed is forgotten with its partition.
+//! 2. `apply` only reads the state. The state changes after the commit, in `merge`. An aborted step is
+//!    simply computed again from the same records.
+//! 3. Outputs, rejects and positions commit together. After a verdict that was lost the committed
+//!    positions tell whether to merge, to repeat or to restore.
+
+mod member;
+mod restore;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::log::{Log, LogError, Polled, Verdict};
+use crate::offset::{NextOffset, Position, TopicPartition};
+use crate::snapshot::{SnapshotError, Snapshots};
+use crate::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
+use member::Member;
+
+/// How a stage is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Epoch of the log.
+    pub epoch: u32,
+    /// Topics the stage reads.
+    pub sources: Vec<String>,
+    /// Topics the stage writes: output without a committed position is a named stop.
+    pub outputs: Vec<String>,
+    /// Most records taken into one step.
+    pub max_records: usize,
+    /// Most bytes taken into one step.
+    pub max_bytes: usize,
+    /// How often what waits for the clock may be sent: live rows, statements.
+    pub tick: Duration,
+    /// The same while more records wait to be read: then throughput goes first.
+    pub tick_behind: Duration,
+    /// Time between snapshots of a partition.
+    pub snapshot_interval: Duration,
+    /// Read to the ends fixed at start, then stop.
+    pub drain: bool,
+    /// With `drain`: declare every source complete where it is read to its end.
+    pub complete: bool,
+    /// Start partitions without a committed position at their first record, whatever else exists.
+    pub from_beginning: bool,
+    /// Prove the ends of the sources, again and again.
+    pub prove_ends: bool,
+}
+
+/// What a run did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What became of records and events.
+    pub fates: Fates,
+    /// Committed steps.
+    pub num_steps: u64,
+    /// Records written.
+    pub num_messages: u64,
+}
+
+/// Why a run ended otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The stage.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The snapshots.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A topic does not have the partition count pinned for the epoch.
+    #[error("topic {topic} has {found} partitions and the epoch is pinned to {expected}; set `partitions`, or start a new epoch")]
+    PartitionCount {
+        /// Topic.
+        topic: String,
+        /// Its partitions.
+        found: i32,
+        /// As configured.
+        expected: i32,
+    },
+    /// Output, snapshots or positions contradict each other.
+    #[error("{partition}: {why}")]
+    Stop {
+        /// The partition that cannot be read.
+        partition: TopicPartition,
+        /// The facts and what to do.
+        why: String,
+    },
+}
+
+/// How long a poll waits when nothing is due.
+const POLL_WAIT: Duration = Duration::from_millis(50);
+/// How long a step that was aborted waits before it is tried again.
+const RETRY_WAIT: Duration = Duration::from_millis(200);
+/// Slices of a long close in one transaction.
+const MAX_SLICES: u32 = 8;
+/// How often the end of a partition is proven anew.
+const PROOF_INTERVAL: Duration = Duration::from_millis(500);
+/// A proof older than this is void: the partition counts as being read.
+const PROOF_LEASE: Duration = Duration::from_secs(5);
+/// How long the last snapshots may take at the end of a run.
+const LAST_UPLOADS: Duration = Duration::from_secs(60);
+
+/// A stage on a log.
+#[derive(Debug)]
+pub struct Runner<'r, S: Stage, L: Log, C: Clock> {
+    stage: &'r S,
+    log: L,
+    clock: &'r C,
+    snapshots: Option<Snapshots>,
+    options: Options,
+    state: S::State,
+    members: BTreeMap<TopicPartition, Member>,
+    partition_counts: BTreeMap<String, i32>,
+    last_tick: Duration,
+    is_behind: bool,
+    wait: Duration,
+    report: Report,
+}
+
+impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
+    /// A runner that has not read anything yet. A stateful stage needs `snapshots`.
+    pub fn new(
+        stage: &'r S,
+        log: L,
+        clock: &'r C,
+        snapshots: Option<Snapshots>,
+        options: Options,
+        state: S::State,
+    ) -> Self {
+        Self {
+            stage,
+            log,
+            clock,
+            snapshots,
+            options,
+            state,
+            members: BTreeMap::new(),
+            partition_counts: BTreeMap::new(),
+            last_tick: Duration::ZERO,
+            is_behind: false,
+            wait: Duration::ZERO,
+            report: Report::default(),
+        }
+    }
+
+    /// Runs until `shutdown`, or with `drain` until the ends are reached.
+    ///
+    /// # Errors
+    /// [`RunError`] when the stage must stop by name; nothing of the step under way is in the log.
+    pub fn run(&mut self, shutdown: &AtomicBool) -> Result<Report, RunError> {
+        while !shutdown.load(Ordering::Relaxed) {
+            match self.log.poll(self.wait, self.room(), self.options.max_bytes)? {
+                Polled::Records(records) => self.queue(records),
+                Polled::Assigned(partitions) => self.take_up(&partitions)?,
+                Polled::Revoked(partitions) => self.let_go(&partitions)?,
+            }
+            self.wait = POLL_WAIT;
+            self.replay()?;
+            self.prove_ends()?;
+            let is_last = self.options.drain && self.is_drained();
+            let is_done = match self.next_step(is_last)? {
+                Some(step) => {
+                    let has_more = step.has_more;
+                    self.carry_out(step)? && !has_more
+                }
+                None => true,
+            };
+            if is_last && is_done {
+                break;
+            }
+            self.snapshot_where_due()?;
+        }
+        self.snapshot_all()?;
+        Ok(self.report.clone())
+    }
+
+    /// The state; for inspection after a run.
+    pub fn state(&self) -> &S::State {
+        &self.state
+    }
+
+    fn room(&self) -> usize {
+        let pending: usize = self.members.values().map(Member::num_pending).sum();
+        self.options.max_records.saturating_sub(pending)
+    }
+
+    fn queue(&mut self, records: Vec<crate::log::Record>) {
+        self.is_behind = records.len() * 2 >= self.options.max_records;
+        for record in records {
+            if let Some(member) = self.members.get_mut(&record.topic_partition) {
+                member.queue(record);
+            }
+        }
+    }
+
+    /// Computes the next step; none when nothing is to be done.
+    fn next_step(&mut self, is_last: bool) -> Result<Option<Step<S::Changes>>, RunError> {
+        let now = self.clock.monotonic();
+        let interval = if self.is_behind { self.options.tick_behind } else { self.options.tick };
+        let is_tick = is_last || now.saturating_sub(self.last_tick) >= interval;
+        let live: Vec<_> = self.members.iter().filter(|(_, member)| !member.is_replaying()).collect();
+        if live.is_empty() {
+            return Ok(None);
+        }
+        let partition_counts = if self.options.prove_ends { self.partition_counts.clone() } else { BTreeMap::new() };
+        let batch = Batch {
+            records: live.iter().map(|(tp, member)| ((*tp).clone(), member.pending())).collect(),
+            positions: live.iter().map(|(tp, member)| ((*tp).clone(), member.position)).collect(),
+            now_us: self.clock.wall_us(),
+            is_live_due: is_tick,
+            ends: live.iter().filter_map(|(tp, member)| Some(((*tp).clone(), member.proof?))).collect(),
+            partition_counts,
+            max_slices: MAX_SLICES,
+            is_complete: self.options.complete,
+        };
+        let step = self.stage.apply(&self.state, &batch)?;
+        if is_tick {
+            self.last_tick = now;
+        }
+        Ok((!step.messages.is_empty() || !step.positions.is_empty()).then_some(step))
+    }
+
+    /// Commits a step and merges it, or leaves everything as it was. True when the step is done.
+    fn carry_out(&mut self, step: Step<S::Changes>) -> Result<bool, RunError> {
+        match self.log.commit(&step.messages, &step.positions)? {
+            Verdict::Committed => {
+                self.merge(step);
+                return Ok(true);
+            }
+            Verdict::Aborted(why) => {
+                warn!(why, "step aborted; it is computed again");
+                self.wait = RETRY_WAIT;
+            }
+            Verdict::Lost(why) => {
+                warn!(why, "the verdict of a commit is lost; the committed positions decide");
+                self.log.recover()?;
+                self.settle(step)?;
+            }
+        }
+        Ok(false)
+    }
+
+    fn merge(&mut self, step: Step<S::Changes>) {
+        self.stage.merge(&mut self.state, step.changes);
+        for (tp, position) in &step.positions {
+            if let Some(member) = self.members.get_mut(tp) {
+                member.advance(*position);
+            }
+        }
+        add_fates(&mut self.report.fates, &step.fates);
+        self.report.num_steps += 1;
+        self.report.num_messages += step.messages.len() as u64;
+        if step.has_more || self.members.values().any(|member| member.num_pending() > 0) {
+            self.wait = Duration::ZERO;
+        }
+    }
+
+    /// After a lost verdict: all positions as before means it was not committed, all as after that it
+    /// was; anything else means another member went on, and the state is restored.
+    fn settle(&mut self, step: Step<S::Changes>) -> Result<(), RunError> {
+        let partitions: Vec<_> = step.positions.keys().cloned().collect();
+        let committed = self.log.committed(&partitions)?;
+        let as_before = |tp: &TopicPartition| match (committed.get(tp), self.members.get(tp)) {
+            (Some(committed), Some(member)) => *committed == member.position,
+            (None, Some(member)) => member.position == member.first,
+            _ => false,
+        };
+        if partitions.iter().all(as_before) {
+            self.wait = RETRY_WAIT;
+        } else if step.positions == committed {
+            self.merge(step);
+        } else {
+            self.let_go_of_state(&partitions);
+            self.take_up(&partitions)?;
+        }
+        Ok(())
+    }
+
+    fn is_drained(&self) -> bool {
+        let is_drained = |(tp, member): (&TopicPartition, &Member)| {
+            let reached = |next: NextOffset| next >= member.drain_to;
+            let position = member.position.next;
+            let is_at_end = reached(position) || (member.num_pending() == 0 && self.log.met_end(tp).is_some_and(reached));
+            !member.is_replaying() && is_at_end && (!self.options.prove_ends || member.proof.is_some())
+        };
+        !self.members.is_empty() && self.members.iter().all(is_drained)
+    }
+
+    fn snapshot_where_due(&mut self) -> Result<(), RunError> {
+        let now = self.clock.monotonic();
+        let due: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, member)| now.saturating_sub(member.last_snapshot) >= self.options.snapshot_interval)
+            .map(|(tp, _)| tp.clone())
+            .collect();
+        for tp in due {
+            self.snapshot(&tp, now)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot_all(&mut self) -> Result<(), RunError> {
+        let now = self.clock.monotonic();
+        for tp in self.members.keys().cloned().collect::<Vec<_>>() {
+            if let Some(snapshots) = &mut self.snapshots {
+                snapshots.finish(LAST_UPLOADS);
+            }
+            self.snapshot(&tp, now)?;
+        }
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.finish(LAST_UPLOADS);
+        }
+        Ok(())
+    }
+
+    /// Saves the state of one partition, unless it stands within a record or nothing has changed.
+    fn snapshot(&mut self, tp: &TopicPartition, now: Duration) -> Result<(), RunError> {
+        let (Some(snapshots), Some(member)) = (&mut self.snapshots, self.members.get_mut(tp)) else {
+            return Ok(());
+        };
+        let Position { next, slice, .. } = member.position;
+        if slice > 0 || member.is_replaying() || member.saved == Some(next) {
+            return Ok(());
+        }
+        let state = self.stage.snapshot(&self.state, tp)?;
+        let header = crate::snapshot::Header {
+            stage: self.stage.name().to_owned(),
+            epoch: self.options.epoch,
+            topic: tp.topic.to_string(),
+            partition: tp.partition,
+            next,
+        };
+        if snapshots.put(&header, &state)? {
+            (member.saved, member.last_snapshot) = (Some(next), now);
+        }
+        Ok(())
+    }
+
+    fn let_go(&mut self, partitions: &[TopicPartition]) -> Result<(), RunError> {
+        info!(?partitions, "partitions let go");
+        self.let_go_of_state(partitions);
+        self.log.release(partitions)?;
+        Ok(())
+    }
+
+    fn let_go_of_state(&mut self, partitions: &[TopicPartition]) {
+        for tp in partitions {
+            self.members.remove(tp);
+            self.stage.forget(&mut self.state, tp);
+        }
+    }
+}

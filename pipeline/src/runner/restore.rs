@@ -1,0 +1,208 @@
+//! Taking up partitions: where to start, what to replay in silence, when to stop by name.
+
+use std::collections::BTreeMap;
+
+use tracing::info;
+
+use super::{Member, PROOF_INTERVAL, PROOF_LEASE, RunError, Runner};
+use crate::clock::Clock;
+use crate::log::{Ends, Log, LogError};
+use crate::offset::{NextOffset, Position, TopicPartition};
+use crate::stage::{Batch, EndProof, Stage};
+
+impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
+    /// Restores the state of newly assigned partitions and starts to read them.
+    pub(super) fn take_up(&mut self, partitions: &[TopicPartition]) -> Result<(), RunError> {
+        let committed = self.log.committed(partitions)?;
+        self.refresh_partition_counts()?;
+        let mut starts = BTreeMap::new();
+        for tp in partitions {
+            let ends = self.log.ends(tp)?;
+            let target = match committed.get(tp) {
+                Some(position) => within(tp, *position, ends)?,
+                None => self.fresh_start(tp, ends)?,
+            };
+            let from = self.restore_state(tp, target, ends)?;
+            info!(partition = %tp, %from, committed = %target, end = %ends.next, "partition taken up");
+            self.members.insert(tp.clone(), Member::new(from, target, ends.next, self.clock.monotonic()));
+            starts.insert(tp.clone(), from.next);
+        }
+        self.log.start(&starts)?;
+        Ok(())
+    }
+
+    /// Without a committed position: the first record, provided nothing says that there was one.
+    fn fresh_start(&mut self, tp: &TopicPartition, ends: Ends) -> Result<Position, RunError> {
+        if self.options.from_beginning {
+            return Ok(Position::at(ends.first));
+        }
+        let stop = |why: String| RunError::Stop { partition: tp.clone(), why };
+        let remedy = "restore the group's position, or start over with --from beginning (rows may then come twice, with higher offsets)";
+        if self.stage.is_stateful() {
+            if let Some(snapshots) = &self.snapshots
+                && snapshots.exist(self.stage.name(), self.options.epoch, tp)?
+            {
+                return Err(stop(format!("snapshots exist but the group has no committed position: {remedy}")));
+            }
+            if ends.first > NextOffset(0) {
+                return Err(stop(format!(
+                    "the log begins at {} and nothing below was folded: {remedy}",
+                    ends.first
+                )));
+            }
+        } else if self.has_any_position()? {
+            // Another partition of the group has a position: this one is new.
+            return Ok(Position::at(ends.first));
+        }
+        for topic in self.options.outputs.clone() {
+            let count = self.log.partitions(&topic)?.ok_or_else(|| LogError::NoTopic(topic.clone()))?;
+            let written = if self.stage.is_stateful() { tp.partition..tp.partition + 1 } else { 0..count };
+            for partition in written {
+                let output = TopicPartition::new(topic.as_str(), partition);
+                if self.log.ends(&output)?.next > NextOffset(0) {
+                    return Err(stop(format!("{output} holds records but the group has no committed position: {remedy}")));
+                }
+            }
+        }
+        Ok(Position::at(ends.first))
+    }
+
+    fn has_any_position(&mut self) -> Result<bool, RunError> {
+        let mut all = Vec::new();
+        for topic in self.options.sources.clone() {
+            let count = self.log.partitions(&topic)?.unwrap_or_default();
+            all.extend((0..count).map(|partition| TopicPartition::new(topic.as_str(), partition)));
+        }
+        Ok(!self.log.committed(&all)?.is_empty())
+    }
+
+    /// Restores the newest good snapshot at or below `target` and says where replay begins.
+    fn restore_state(&mut self, tp: &TopicPartition, target: Position, ends: Ends) -> Result<Position, RunError> {
+        if !self.stage.is_stateful() {
+            self.stage.restore(&mut self.state, tp, target, None)?;
+            return Ok(target);
+        }
+        let found = match &self.snapshots {
+            Some(snapshots) => snapshots.newest(self.stage.name(), self.options.epoch, tp, target)?,
+            None => None,
+        };
+        let (from, bytes) = match found {
+            Some((position, bytes)) => (position, Some(bytes)),
+            None => (Position::at(if target.next <= ends.first { target.next } else { NextOffset(0) }), None),
+        };
+        if from.next < ends.first {
+            return Err(RunError::Stop {
+                partition: tp.clone(),
+                why: format!(
+                    "replay must begin at {from} but the log begins at {}: the snapshots are older than the topic's retention. \
+                     Raise the retention (`keepwell topics check`), and rebuild this epoch from the raw topics",
+                    ends.first
+                ),
+            });
+        }
+        self.stage.restore(&mut self.state, tp, from, bytes.as_deref())?;
+        Ok(from)
+    }
+
+    /// Folds in silence what was committed before: nothing is written and nothing is counted.
+    pub(super) fn replay(&mut self) -> Result<(), RunError> {
+        let replaying: Vec<_> =
+            self.members.iter().filter(|(_, member)| member.is_replaying()).map(|(tp, _)| tp.clone()).collect();
+        for tp in replaying {
+            while let Some(member) = self.members.get_mut(&tp).filter(|member| member.is_replaying()) {
+                let until = member.replay_until;
+                let below = member.pending().partition_point(|record| record.offset.0 < until.next.0);
+                // Slices of the record at `until` are repeated one by one; records below it as they come.
+                let end = if below == 0 { member.pending().len().min(1) } else { below };
+                let records = member.pending().get(..end).unwrap_or_default();
+                if records.is_empty() {
+                    // A log that ends in transaction markers has no record right below the position.
+                    if self.log.met_end(&tp).is_some_and(|end| end >= until.next) && until.slice == 0 {
+                        member.advance(until);
+                    }
+                    break;
+                }
+                if below == 0 && until.slice == 0 {
+                    member.advance(until);
+                    break;
+                }
+                let batch = Batch {
+                    records: BTreeMap::from([(tp.clone(), records)]),
+                    positions: BTreeMap::from([(tp.clone(), member.position)]),
+                    // At the record of the position itself only its slices up to there are repeated.
+                    max_slices: if below == 0 { until.slice.saturating_sub(member.position.slice) } else { u32::MAX },
+                    ..Batch::default()
+                };
+                let step = self.stage.apply(&self.state, &batch)?;
+                let Some(position) = step.positions.get(&tp).copied() else { break };
+                self.stage.merge(&mut self.state, step.changes);
+                member.advance(position);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the ends of partitions that seem read to their end, and drops proofs that have aged.
+    pub(super) fn prove_ends(&mut self) -> Result<(), RunError> {
+        if !self.options.prove_ends {
+            return Ok(());
+        }
+        let now = self.clock.monotonic();
+        let lease_us = PROOF_LEASE.as_micros() as i64;
+        for tp in self.members.keys().cloned().collect::<Vec<_>>() {
+            let met = self.log.met_end(&tp);
+            let at_us = self.clock.wall_us();
+            let Some(member) = self.members.get_mut(&tp) else { continue };
+            member.proof = member.proof.filter(|proof| at_us - proof.at_us < lease_us && Some(proof.next) == met);
+            let is_recent = member.proof_asked.is_some_and(|asked| now.saturating_sub(asked) < PROOF_INTERVAL);
+            let (Some(met), false) = (met, is_recent && member.proof.is_some()) else { continue };
+            if member.num_pending() > 0 {
+                continue;
+            }
+            member.proof_asked = Some(now);
+            let ends = self.log.ends(&tp)?;
+            let is_topic_empty = ends.next == NextOffset(0) && self.is_topic_empty(&tp.topic)?;
+            if let Some(member) = self.members.get_mut(&tp).filter(|_| ends.next == met) {
+                member.proof = Some(EndProof { at_us, next: met, is_topic_empty });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_topic_empty(&mut self, topic: &str) -> Result<bool, RunError> {
+        let count = self.log.partitions(topic)?.unwrap_or_default();
+        for partition in 0..count {
+            if self.log.ends(&TopicPartition::new(topic, partition))?.next > NextOffset(0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn refresh_partition_counts(&mut self) -> Result<(), RunError> {
+        for topic in self.options.sources.clone() {
+            let count = self.log.partitions(&topic)?.ok_or_else(|| LogError::NoTopic(topic.clone()))?;
+            self.partition_counts.insert(topic, count);
+        }
+        Ok(())
+    }
+}
+
+/// A committed position that the log still holds.
+fn within(tp: &TopicPartition, position: Position, ends: Ends) -> Result<Position, RunError> {
+    if position.next >= ends.first && position.next <= ends.next {
+        return Ok(position);
+    }
+    let why = if position.next > ends.next {
+        format!(
+            "the committed position {position} is beyond the log's end {}: was the topic deleted and made again? Start a new epoch, or restore the topic",
+            ends.next
+        )
+    } else {
+        format!(
+            "the committed position {position} is before the log's first record {}: records expired unread. Raise the topic's retention; to go on without them, reset the group's position to {}",
+            ends.first, ends.first
+        )
+    };
+    Err(RunError::Stop { partition: tp.clone(), why })
+}

@@ -1,0 +1,105 @@
+//! Tables: the columns of every batch on a `keepwell.*` topic and in Parquet, with units and meaning.
+//!
+//! One list of [`Column`]s per table is the source of the Arrow schema, of the check a reader makes and
+//! of the data dictionary. A changed list is a new version.
+
+pub mod event;
+pub mod feature_day;
+pub mod window;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+/// Schema metadata key that names table and version, e.g. `events/1`.
+pub const TABLE_KEY: &str = "keepwell.table";
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// UTF-8 text.
+    Text,
+    /// Text out of few values, dictionary-encoded.
+    Label,
+    /// Untouched bytes.
+    Bytes,
+    /// Code of an enumeration, unsigned 8-bit.
+    Code,
+    /// True or false.
+    Flag,
+    /// Signed 32-bit integer.
+    Int32,
+    /// Signed 64-bit integer.
+    Int64,
+    /// 64-bit float; only for quotients, divided once at output.
+    Float,
+    /// Money with two decimals.
+    Money,
+    /// Point in time, UTC microseconds.
+    Time,
+    /// Map of text to text.
+    TextMap,
+    /// Map of text to a 64-bit integer.
+    CountMap,
+}
+
+/// One column of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Name, in the field's standard terms; the unit stands at its end.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: ColumnType,
+    /// Whether null, meaning unknown, may occur.
+    pub nullable: bool,
+    /// Meaning, for the data dictionary.
+    pub doc: &'static str,
+}
+
+/// A column that is always known.
+pub(crate) const fn known(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
+    Column { name, kind, nullable: false, doc }
+}
+
+/// A column in which null means unknown.
+pub(crate) const fn maybe(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
+    Column { name, kind, nullable: true, doc }
+}
+
+/// The Arrow type of UTC microseconds. The offset form needs no time-zone database.
+pub fn time_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()))
+}
+
+impl ColumnType {
+    /// The Arrow type.
+    pub fn data_type(self) -> DataType {
+        let map_of = |values: DataType| {
+            let entries = DataType::Struct(
+                vec![Field::new("keys", DataType::Utf8, false), Field::new("values", values, true)].into(),
+            );
+            DataType::Map(Arc::new(Field::new("entries", entries, false)), false)
+        };
+        match self {
+            Self::Text => DataType::Utf8,
+            Self::Label => DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8)),
+            Self::Bytes => DataType::Binary,
+            Self::Code => DataType::UInt8,
+            Self::Flag => DataType::Boolean,
+            Self::Int32 => DataType::Int32,
+            Self::Int64 => DataType::Int64,
+            Self::Float => DataType::Float64,
+            Self::Money => DataType::Decimal128(18, 2),
+            Self::Time => time_type(),
+            Self::TextMap => map_of(DataType::Utf8),
+            Self::CountMap => map_of(DataType::Int64),
+        }
+    }
+}
+
+/// The Arrow schema of a table: its columns, and `table` (such as `events/1`) in the metadata.
+pub fn schema_of<'a>(table: &str, columns: impl IntoIterator<Item = &'a Column>) -> SchemaRef {
+    let fields: Vec<Field> =
+        columns.into_iter().map(|column| Field::new(column.name, column.kind.data_type(), column.nullable)).collect();
+    Arc::new(Schema::new_with_metadata(fields, [(TABLE_KEY.to_owned(), table.to_owned())].into()))
+}

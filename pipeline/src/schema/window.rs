@@ -1,0 +1,341 @@
+//! The `windows` table: what is known of an account over one trailing window, live and final.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{
+    ArrayBuilder, ArrayRef, BooleanBuilder, Decimal128Builder, Float64Builder, Int32Builder, Int64Builder, MapBuilder,
+    RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+
+use super::ColumnType::{CountMap, Flag, Float, Int32, Int64, Money, Text, TextMap, Time};
+use super::{Column, ColumnType, known, maybe, schema_of, time_type};
+
+/// Name and version, as in the schema metadata.
+pub const TABLE: &str = "windows/1";
+
+/// What the row is about.
+pub const KEYS: &[Column] = &[
+    known("account_id", Text, "account"),
+    known("as_of", Time, "end of the window, exclusive; a pane end"),
+    known("period", Text, "length of the window as configured, e.g. 28d"),
+    known("final", Flag, "true: the pane has closed and this row stands; false: live, more may come"),
+    known("retired", Flag, "true: silent for retire_after; the account's last row"),
+    known("deleted", Flag, "true: the account was deleted; every measure is null or zero"),
+];
+
+/// Declares the measures of a window once and lists them for the window and for the one before it.
+macro_rules! windowed {
+    ($($name:literal $kind:ident $nullable:literal $doc:literal)+) => {
+        /// Measures of the window `[as_of - period, as_of)`.
+        pub const WINDOWED: &[Column] = &[$(Column { name: $name, kind: $kind, nullable: $nullable, doc: $doc },)+];
+        /// The same measures of the equal window before it.
+        pub const PREVIOUS: &[Column] = &[$(Column {
+            name: concat!("previous_", $name), kind: $kind, nullable: $nullable,
+            doc: concat!("the window before: ", $doc),
+        },)+];
+    };
+}
+
+windowed! {
+    "events" Int64 false "depth: usage events"
+    "uses" Int64 false "depth: sum of count"
+    "active_users" Int64 false "people: distinct users with usage"
+    "user_days" Int64 false "people: sum over panes of distinct users"
+    "features_used" Int64 false "breadth: distinct features used"
+    "features_adopted" Int64 true "breadth: features used among the entitled ones, else among the configured catalogue"
+    "adoption_rate" Float true "breadth: features_adopted / features entitled, else / size of the catalogue"
+    "uses_per_user" Float true "depth: uses / active_users"
+    "events_per_user" Float true "depth: events / active_users"
+    "uses_per_feature" Float true "depth: uses / features_used"
+    "active_days" Int64 false "depth: panes with usage"
+    "active_day_share" Float false "depth: active_days / panes of the window"
+    "duration_ms" Int64 true "depth: sum of duration_ms; null where no event tells"
+    "errors" Int64 true "depth: sum of errors; null where no event tells"
+    "error_rate" Float true "depth: errors / uses of the events that tell errors"
+    "stickiness" Float true "people: (user_days / panes of the window) / active_users"
+    "seat_use" Float true "people: active_users / seats"
+    "people_added" Int64 false "people: persons added"
+    "people_removed" Int64 false "people: persons removed"
+    "champions_lost" Int64 false "people: persons with a champion role who were removed or lost that role"
+    "tickets_opened" Int64 false "tickets: opened"
+    "tickets_opened_low" Int64 false "tickets: opened with priority low"
+    "tickets_opened_normal" Int64 false "tickets: opened with priority normal or none"
+    "tickets_opened_high" Int64 false "tickets: opened with priority high"
+    "tickets_opened_urgent" Int64 false "tickets: opened with priority urgent"
+    "tickets_opened_by_category" CountMap false "tickets: opened, by configured category; the rest under other"
+    "tickets_escalated" Int64 false "tickets: escalations"
+    "tickets_reopened" Int64 false "tickets: reopenings"
+    "first_responses" Int64 false "tickets: first responses given"
+    "first_response_ms_mean" Float true "tickets: mean calendar time from opening to first response"
+    "first_response_ms_p90" Int64 true "tickets: 90th percentile of it, nearest rank"
+    "first_response_within_target_low" Float true "tickets: share of first responses within the target, priority low"
+    "first_response_within_target_normal" Float true "tickets: the same, priority normal"
+    "first_response_within_target_high" Float true "tickets: the same, priority high"
+    "first_response_within_target_urgent" Float true "tickets: the same, priority urgent"
+    "tickets_resolved" Int64 false "tickets: resolved in the window and not reopened by its end; by last resolution"
+    "resolution_ms_mean" Float true "tickets: mean calendar time from opening to last resolution"
+    "resolution_ms_p90" Int64 true "tickets: 90th percentile of it, nearest rank"
+    "resolution_within_target_low" Float true "tickets: share of resolutions within the target, priority low"
+    "resolution_within_target_normal" Float true "tickets: the same, priority normal"
+    "resolution_within_target_high" Float true "tickets: the same, priority high"
+    "resolution_within_target_urgent" Float true "tickets: the same, priority urgent"
+    "ticket_csat_count" Int64 false "tickets: ratings"
+    "ticket_csat_mean" Float true "tickets: mean rating, 1-5"
+    "nps_responses" Int64 false "surveys: NPS answers"
+    "nps" Float true "surveys: 100 * (promoters 9-10 - detractors 0-6) / answers"
+    "csat_responses" Int64 false "surveys: CSAT answers"
+    "csat" Float true "surveys: sum of answers / sum of best possible answers"
+    "ces_responses" Int64 false "surveys: CES answers"
+    "ces" Float true "surveys: sum of answers / sum of best possible answers"
+}
+
+/// What is known as of the end of the window, whatever its length.
+pub const AS_OF: &[Column] = &[
+    known("tickets_backlog", Int64, "tickets open"),
+    known("tickets_backlog_low", Int64, "tickets open with priority low"),
+    known("tickets_backlog_normal", Int64, "tickets open with priority normal or none"),
+    known("tickets_backlog_high", Int64, "tickets open with priority high"),
+    known("tickets_backlog_urgent", Int64, "tickets open with priority urgent"),
+    known("tickets_backlog_by_category", CountMap, "tickets open, by configured category; the rest under other"),
+    known("tickets_moved", Int64, "tickets with events here that were opened elsewhere: counted, not applied"),
+    maybe("nps_last_at", Time, "last NPS answer"),
+    maybe("csat_last_at", Time, "last CSAT answer"),
+    maybe("ces_last_at", Time, "last CES answer"),
+    known("people", Int64, "persons added and not removed"),
+    known("champions", Int64, "of these, with a champion role"),
+    maybe("first_seen_at", Time, "start of the pane of the first event"),
+    maybe("last_activity_at", Time, "last event of any kind"),
+    maybe("last_use_at", Time, "last usage event"),
+    maybe("first_value_at", Time, "first use of the configured first-value feature"),
+    maybe("started_at", Time, "fact: start of the contract"),
+    maybe("renews_at", Time, "fact: end of the term"),
+    maybe("plan", Text, "fact"),
+    maybe("segment", Text, "fact"),
+    maybe("stage", Text, "fact: lifecycle stage"),
+    maybe("owner", Text, "fact: who looks after the account"),
+    maybe("seats", Int64, "fact: seats bought"),
+    maybe("mrr", Money, "fact: monthly recurring revenue"),
+    maybe("features_entitled", Int64, "fact: number of features the plan entitles to"),
+    maybe("sentiment", Float, "fact: the owner's judgement, 0-100"),
+    maybe("trained", Float, "fact: training completion, 0-100"),
+    maybe("invoices", Float, "fact: billing consistency, 0-100"),
+    maybe("other_facts", TextMap, "facts that are not known by name, as given (JSON texts)"),
+    known("milestones", Int64, "milestones known"),
+    known("milestones_done", Int64, "milestones done"),
+    known("milestones_overdue", Int64, "milestones whose due time has passed and that are not done"),
+    maybe("oldest_overdue_at", Time, "due time of the oldest overdue milestone"),
+];
+
+/// What the row was made of.
+pub const PROVENANCE: &[Column] = &[
+    known("epoch", Int32, "epoch of the log"),
+    known("partition", Int32, "partition of the events topic"),
+    known("next_offset", Int64, "events below this offset are in the row"),
+    known("ordinal", Int64, "order among rows with the same next_offset"),
+    maybe("watermark", Time, "watermark when the row was made"),
+];
+
+/// Every column, in order.
+pub fn columns() -> impl Iterator<Item = &'static Column> {
+    [KEYS, WINDOWED, PREVIOUS, AS_OF, PROVENANCE].into_iter().flatten()
+}
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, columns()));
+
+/// The Arrow schema.
+pub fn schema() -> SchemaRef {
+    Arc::clone(&SCHEMA)
+}
+
+#[derive(Debug)]
+enum ColumnBuilder {
+    Text(StringBuilder),
+    Flag(BooleanBuilder),
+    Int32(Int32Builder),
+    Int64(Int64Builder),
+    Float(Float64Builder),
+    Money(Decimal128Builder),
+    Time(TimestampMicrosecondBuilder),
+    TextMap(MapBuilder<StringBuilder, StringBuilder>),
+    CountMap(MapBuilder<StringBuilder, Int64Builder>),
+}
+
+impl ColumnBuilder {
+    fn of(kind: ColumnType) -> Self {
+        match kind {
+            Flag => Self::Flag(BooleanBuilder::new()),
+            Int32 => Self::Int32(Int32Builder::new()),
+            Float => Self::Float(Float64Builder::new()),
+            Money => Self::Money(Decimal128Builder::new().with_data_type(DataType::Decimal128(18, 2))),
+            Time => Self::Time(TimestampMicrosecondBuilder::new().with_data_type(time_type())),
+            TextMap => Self::TextMap(MapBuilder::new(None, StringBuilder::new(), StringBuilder::new())),
+            CountMap => Self::CountMap(MapBuilder::new(None, StringBuilder::new(), Int64Builder::new())),
+            ColumnType::Int64 | ColumnType::Code => Self::Int64(Int64Builder::new()),
+            Text | ColumnType::Label | ColumnType::Bytes => Self::Text(StringBuilder::new()),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Text(b) => ArrayBuilder::finish(b),
+            Self::Flag(b) => ArrayBuilder::finish(b),
+            Self::Int32(b) => ArrayBuilder::finish(b),
+            Self::Int64(b) => ArrayBuilder::finish(b),
+            Self::Float(b) => ArrayBuilder::finish(b),
+            Self::Money(b) => ArrayBuilder::finish(b),
+            Self::Time(b) => ArrayBuilder::finish(b),
+            Self::TextMap(b) => ArrayBuilder::finish(b),
+            Self::CountMap(b) => ArrayBuilder::finish(b),
+        }
+    }
+}
+
+/// Builds rows of a table cell by cell, from left to right. Each call names its column; a name or type
+/// out of turn is remembered and makes [`RowBuilder::finish`] fail.
+#[derive(Debug)]
+pub struct RowBuilder {
+    schema: SchemaRef,
+    builders: Vec<ColumnBuilder>,
+    names: Vec<&'static str>,
+    cursor: usize,
+    num_rows: usize,
+    out_of_turn: Option<&'static str>,
+}
+
+impl RowBuilder {
+    /// A builder for a table of these columns.
+    pub fn new(schema: SchemaRef, columns: impl Iterator<Item = &'static Column>) -> Self {
+        let (names, builders) = columns.map(|column| (column.name, ColumnBuilder::of(column.kind))).unzip();
+        Self { schema, builders, names, cursor: 0, num_rows: 0, out_of_turn: None }
+    }
+
+    /// A builder of window rows.
+    pub fn windows() -> Self {
+        Self::new(schema(), columns())
+    }
+
+    fn turn(&mut self, name: &'static str) -> Option<&mut ColumnBuilder> {
+        // A measure is written once for the window and once for the one before it.
+        let turn = self.names.get(self.cursor).copied().unwrap_or_default();
+        if turn != name && turn.strip_prefix("previous_") != Some(name) {
+            self.out_of_turn.get_or_insert(name);
+        }
+        self.cursor += 1;
+        self.builders.get_mut(self.cursor - 1)
+    }
+
+    /// A text cell.
+    pub fn text(&mut self, name: &'static str, value: Option<&str>) {
+        match self.turn(name) {
+            Some(ColumnBuilder::Text(b)) => b.append_option(value),
+            _ => self.out_of_turn = Some(name),
+        }
+    }
+
+    /// A true-or-false cell.
+    pub fn flag(&mut self, name: &'static str, value: bool) {
+        match self.turn(name) {
+            Some(ColumnBuilder::Flag(b)) => b.append_value(value),
+            _ => self.out_of_turn = Some(name),
+        }
+    }
+
+    /// A 32-bit integer cell.
+    pub fn int32(&mut self, name: &'static str, value: i32) {
+        match self.turn(name) {
+            Some(ColumnBuilder::Int32(b)) => b.append_value(value),
+            _ => self.out_of_turn = Some(name),
+        }
+    }
+
+    /// A 64-bit integer cell.
+    pub fn int(&mut self, name: &'static str, value: impl Into<Option<i64>>) {
+        match self.turn(name) {
+            Some(ColumnBuilder::Int64(b)) => b.append_option(value.into()),
+            _ => self.out_of_turn = Some(name),
+        }
+    }
+
+    /// A float cell.
+    pub fn float(&mut self, name: &'static str, value: Option<f64>) {
+        match self.turn(name) {
+            Some(ColumnBuilder::Float(b)) => b.append_option(value),
+            _ => self.out_of_turn = Some(name),
+        }
+    }
+
+    /// A money cell, in hundredths.
+    pub fn money(&mut self, name: &'static str, value: Option<i128>) {
+        match self.turn(name) {
+            Some(ColumnBuilder::Money(b)) => b.append_option(value),
+            _ => self.out_of_turn = Some(name),
+        }
+    }
+
+    /// A time cell, UTC microseconds.
+    pub fn time(&mut self, name: &'static str, value: Option<i64>) {
+        match self.turn(name) {
+            Some(ColumnBuilder::Time(b)) => b.append_option(value),
+            _ => self.out_of_turn = Some(name),
+        }
+    }
+
+    /// A map of texts, or null.
+    pub fn text_map<'t>(&mut self, name: &'static str, entries: Option<impl Iterator<Item = (&'t str, &'t str)>>) {
+        let Some(ColumnBuilder::TextMap(b)) = self.turn(name) else {
+            self.out_of_turn = Some(name);
+            return;
+        };
+        let is_valid = entries.is_some();
+        for (key, value) in entries.into_iter().flatten() {
+            b.keys().append_value(key);
+            b.values().append_value(value);
+        }
+        if b.append(is_valid).is_err() {
+            self.out_of_turn = Some(name);
+        }
+    }
+
+    /// A map of counts.
+    pub fn count_map<'t>(&mut self, name: &'static str, entries: impl Iterator<Item = (&'t str, i64)>) {
+        let Some(ColumnBuilder::CountMap(b)) = self.turn(name) else {
+            self.out_of_turn = Some(name);
+            return;
+        };
+        for (key, value) in entries {
+            b.keys().append_value(key);
+            b.values().append_value(value);
+        }
+        if b.append(true).is_err() {
+            self.out_of_turn = Some(name);
+        }
+    }
+
+    /// Ends a row.
+    pub fn end_row(&mut self) {
+        if self.cursor != self.builders.len() {
+            self.out_of_turn.get_or_insert("end of row");
+        }
+        self.cursor = 0;
+        self.num_rows += 1;
+    }
+
+    /// Rows since the last [`RowBuilder::finish`].
+    pub fn num_rows(&self) -> usize {
+        self.num_rows
+    }
+
+    /// The batch; the builder is empty again.
+    ///
+    /// # Errors
+    /// [`ArrowError`] when a cell was written out of turn or the columns do not form the schema.
+    pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        if let Some(name) = self.out_of_turn {
+            return Err(ArrowError::SchemaError(format!("cell {name} was written out of turn")));
+        }
+        self.num_rows = 0;
+        RecordBatch::try_new(Arc::clone(&self.schema), self.builders.iter_mut().map(ColumnBuilder::finish).collect())
+    }
+}

@@ -1,0 +1,156 @@
+//! A stage: a pure left fold over records.
+//!
+//! `apply` looks at the state and a batch and says what to write and what would change; only when that
+//! is committed does `merge` change the state. An abort forgets nothing and undoes nothing.
+
+use std::collections::BTreeMap;
+
+use crate::log::{Message, Record};
+use crate::offset::{NextOffset, Position, TopicPartition};
+
+/// What a stage may look at besides its state.
+#[derive(Debug, Default)]
+pub struct Batch<'r> {
+    /// Records to fold, per partition, in order. A step may leave some for the next one.
+    pub records: BTreeMap<TopicPartition, &'r [Record]>,
+    /// Where each partition of `records` stands: the record to read next and the slices already out.
+    pub positions: BTreeMap<TopicPartition, Position>,
+    /// Wall-clock time, UTC microseconds. It decides when things are sent and is data for ingest.
+    pub now_us: i64,
+    /// Whether live rows may be sent now.
+    pub is_live_due: bool,
+    /// What is known of the ends of the partitions this member owns; for ingest.
+    pub ends: BTreeMap<TopicPartition, EndProof>,
+    /// Partition counts of the raw topics, for ingest.
+    pub partition_counts: BTreeMap<String, i32>,
+    /// How many slices of an unfinished record may be sent in this step.
+    pub max_slices: u32,
+    /// Whether the operator declares every source complete where it is read to its end.
+    pub is_complete: bool,
+}
+
+/// Proof that a partition is read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndProof {
+    /// When the broker's end and the place where this member met the end were seen to agree, UTC microseconds.
+    pub at_us: i64,
+    /// The end.
+    pub next: NextOffset,
+    /// Whether the whole topic has never held a record.
+    pub is_topic_empty: bool,
+}
+
+/// What one step does.
+#[derive(Debug)]
+pub struct Step<C> {
+    /// Records to write, rejects included.
+    pub messages: Vec<Message>,
+    /// Positions after the step, one for every source it speaks of.
+    pub positions: BTreeMap<TopicPartition, Position>,
+    /// What becomes of the state when the step is committed.
+    pub changes: C,
+    /// What became of the records and events read.
+    pub fates: Fates,
+    /// Whether a further step is due at once, without new records.
+    pub has_more: bool,
+}
+
+/// Counts by fate. The sums hold to the record: what was read is emitted, rejected or dropped by name.
+pub type Fates = BTreeMap<Fate, u64>;
+
+/// A fate, and the reason where it has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fate {
+    /// `read`, `emitted`, `rejected`, `on_time`, `late`, `duplicate`, `too_late`, `deleted`.
+    pub name: &'static str,
+    /// Stable reason code, empty where the fate has only one.
+    pub reason: &'static str,
+}
+
+impl Fate {
+    /// A fate without a reason of its own.
+    pub const fn of(name: &'static str) -> Self {
+        Self { name, reason: "" }
+    }
+}
+
+/// Adds `more` to `fates`.
+pub fn add_fates(fates: &mut Fates, more: &Fates) {
+    for (fate, count) in more {
+        *fates.entry(*fate).or_default() += count;
+    }
+}
+
+/// Why a stage cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A record of the log cannot be understood.
+    #[error("record {topic_partition} offset {offset}: {why}")]
+    Record {
+        /// Where.
+        topic_partition: TopicPartition,
+        /// Which.
+        offset: i64,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// A batch cannot be written.
+    #[error(transparent)]
+    Codec(#[from] crate::codec::CodecError),
+    /// Arrow refused.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// A snapshot cannot be used although its checksum is right.
+    #[error("snapshot of {topic_partition}: {why}")]
+    Snapshot {
+        /// Which partition's.
+        topic_partition: TopicPartition,
+        /// What is wrong and what to do.
+        why: String,
+    },
+}
+
+/// A stage of the pipeline.
+pub trait Stage {
+    /// Everything the stage remembers, for all partitions it owns.
+    type State;
+    /// What a step changes in the state.
+    type Changes;
+
+    /// Name for logs, metrics, groups and snapshots.
+    fn name(&self) -> &'static str;
+
+    /// Whether the state must be restored before a partition can be read. A stage without such state
+    /// goes on from the committed position alone.
+    fn is_stateful(&self) -> bool;
+
+    /// Folds records. Pure: no clock, no I/O, the state only read.
+    ///
+    /// # Errors
+    /// [`StageError`] when a record cannot be understood; the stage stops by name.
+    fn apply(&self, state: &Self::State, batch: &Batch<'_>) -> Result<Step<Self::Changes>, StageError>;
+
+    /// Makes the changes of a committed step.
+    fn merge(&self, state: &mut Self::State, changes: Self::Changes);
+
+    /// Takes up a partition at `position`, empty or from the bytes [`Stage::snapshot`] gave for it.
+    ///
+    /// # Errors
+    /// [`StageError::Snapshot`] when the bytes are of an unknown form.
+    fn restore(
+        &self,
+        state: &mut Self::State,
+        partition: &TopicPartition,
+        position: Position,
+        snapshot: Option<&[u8]>,
+    ) -> Result<(), StageError>;
+
+    /// Forgets a partition that is no longer owned.
+    fn forget(&self, state: &mut Self::State, partition: &TopicPartition);
+
+    /// The state of one partition as bytes. Equal states give equal bytes.
+    ///
+    /// # Errors
+    /// [`StageError::Snapshot`] when the state cannot be written.
+    fn snapshot(&self, state: &Self::State, partition: &TopicPartition) -> Result<Vec<u8>, StageError>;
+}

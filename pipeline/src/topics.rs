@@ -1,0 +1,229 @@
+//! Keepwell's topics: what they must be like, what they are like, and the way from one to the other.
+#![allow(clippy::disallowed_methods, reason = "I/O edge")]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::config::Config;
+use crate::log::LogError;
+use crate::log::kafka::settings::Settings;
+
+/// How long one question to the broker may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A topic as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Name.
+    pub name: String,
+    /// Partition count; raw topics may have any.
+    pub partitions: Option<i32>,
+    /// Settings it must have.
+    pub settings: BTreeMap<&'static str, String>,
+    /// Least retention, in milliseconds.
+    pub min_retention_ms: Option<i64>,
+}
+
+/// A difference between a topic as it is and as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It does not exist.
+    Missing(Topic),
+    /// It has another number of partitions.
+    Partitions {
+        /// Topic.
+        topic: String,
+        /// As it is.
+        found: i32,
+        /// As pinned for the epoch.
+        expected: i32,
+    },
+    /// A setting differs.
+    Setting {
+        /// Topic.
+        topic: String,
+        /// Setting.
+        name: &'static str,
+        /// As it is.
+        found: String,
+        /// As it should be.
+        expected: String,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(topic) => match topic.partitions {
+                Some(partitions) => write!(f, "create {} with {partitions} partitions, {:?}", topic.name, topic.settings),
+                None => write!(f, "create {} (a raw topic: make it with its producer's settings)", topic.name),
+            },
+            Self::Partitions { topic, found, expected } => {
+                write!(f, "{topic} has {found} partitions, the epoch is pinned to {expected}: start a new epoch, or set `partitions`")
+            }
+            Self::Setting { topic, name, found, expected } => {
+                write!(f, "set {name} of {topic} to {expected} (it is {found})")
+            }
+        }
+    }
+}
+
+/// The topics a configuration needs.
+pub fn wanted(config: &Config) -> Vec<Topic> {
+    // Replay must reach back behind the oldest snapshot kept; a day covers an outage.
+    let snapshots = config.snapshots.interval.as_duration() * config.snapshots.keep as u32;
+    let min_retention_ms = (snapshots + Duration::from_secs(86_400)).as_millis() as i64;
+    let own = |name: &str| Topic {
+        name: name.to_owned(),
+        partitions: Some(config.partitions),
+        settings: BTreeMap::from([
+            ("cleanup.policy", "delete".to_owned()),
+            ("max.message.bytes", (config.kafka.max_record_bytes + 100_000).to_string()),
+        ]),
+        min_retention_ms: Some(min_retention_ms),
+    };
+    let raw = |name: &str| Topic {
+        name: name.to_owned(),
+        partitions: None,
+        settings: BTreeMap::new(),
+        min_retention_ms: None,
+    };
+    config.topics.all().into_iter().map(own).chain(config.sources.iter().map(|source| raw(&source.topic))).collect()
+}
+
+/// Topics on a cluster.
+pub struct Topics {
+    admin: AdminClient<DefaultClientContext>,
+    handle: BaseConsumer,
+    runtime: tokio::runtime::Runtime,
+    replication: i32,
+}
+
+impl fmt::Debug for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topics").finish_non_exhaustive()
+    }
+}
+
+fn failed(doing: &str, why: impl fmt::Display) -> LogError {
+    LogError::Fatal { doing: doing.to_owned(), why: why.to_string() }
+}
+
+impl Topics {
+    /// A client of the configured cluster; topics it makes have this replication factor.
+    ///
+    /// # Errors
+    /// [`LogError`] when the client refuses its configuration.
+    pub fn connect(config: &Config, replication: i32) -> Result<Self, LogError> {
+        let client = Settings::new(&config.kafka)?.client();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self {
+            admin: client.create().map_err(|e| LogError::Configuration(e.to_string()))?,
+            handle: client.create().map_err(|e| LogError::Configuration(e.to_string()))?,
+            runtime: runtime.map_err(|e| failed("starting a runtime", e))?,
+            replication,
+        })
+    }
+
+    /// What differs from `wanted`.
+    ///
+    /// # Errors
+    /// [`LogError`] when the cluster cannot be asked.
+    pub fn check(&self, wanted: &[Topic]) -> Result<Vec<Finding>, LogError> {
+        let metadata = self.handle.fetch_metadata(None, PATIENCE).map_err(|e| failed("asking for topics", e))?;
+        let counts: BTreeMap<&str, i32> =
+            metadata.topics().iter().map(|topic| (topic.name(), topic.partitions().len() as i32)).collect();
+        let mut findings = Vec::new();
+        for topic in wanted {
+            let Some(found) = counts.get(topic.name.as_str()).copied() else {
+                findings.push(Finding::Missing(topic.clone()));
+                continue;
+            };
+            if let Some(expected) = topic.partitions.filter(|expected| *expected != found) {
+                findings.push(Finding::Partitions { topic: topic.name.clone(), found, expected });
+            }
+            findings.extend(self.check_settings(topic)?);
+        }
+        Ok(findings)
+    }
+
+    fn check_settings(&self, topic: &Topic) -> Result<Vec<Finding>, LogError> {
+        if topic.settings.is_empty() && topic.min_retention_ms.is_none() {
+            return Ok(Vec::new());
+        }
+        let doing = format!("asking for the settings of {}", topic.name);
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        let resource = [ResourceSpecifier::Topic(&topic.name)];
+        let mut described = self
+            .runtime
+            .block_on(self.admin.describe_configs(&resource, &options))
+            .map_err(|e| failed(&doing, e))?;
+        let resource = described.pop().ok_or_else(|| failed(&doing, "no answer"))?.map_err(|e| failed(&doing, e))?;
+        let values: BTreeMap<&str, &str> = resource
+            .entries
+            .iter()
+            .map(|entry| (entry.name.as_str(), entry.value.as_deref().unwrap_or_default()))
+            .collect();
+        let found = |name: &str| values.get(name).copied().unwrap_or_default();
+        let finding = |name, expected: &String| Finding::Setting {
+            topic: topic.name.clone(),
+            name,
+            found: found(name).to_owned(),
+            expected: expected.clone(),
+        };
+        let mut findings: Vec<Finding> = topic
+            .settings
+            .iter()
+            .filter(|(name, expected)| found(name) != expected.as_str())
+            .map(|(name, expected)| finding(name, expected))
+            .collect();
+        let retention_ms: i64 = found("retention.ms").parse().unwrap_or(-1);
+        if let Some(least) = topic.min_retention_ms.filter(|least| retention_ms >= 0 && retention_ms < *least) {
+            findings.push(finding("retention.ms", &least.to_string()));
+        }
+        Ok(findings)
+    }
+
+    /// Removes what differs, as far as that loses nothing. Partition counts are never changed.
+    ///
+    /// # Errors
+    /// [`LogError`] when the cluster refuses.
+    pub fn apply(&self, findings: &[Finding]) -> Result<(), LogError> {
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+        for finding in findings {
+            match finding {
+                Finding::Missing(topic) => {
+                    let doing = format!("creating {}", topic.name);
+                    let partitions = topic.partitions.unwrap_or(1);
+                    let mut new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(self.replication));
+                    for (name, value) in &topic.settings {
+                        new = new.set(name, value);
+                    }
+                    let retention = topic.min_retention_ms.unwrap_or(0).max(7 * 86_400_000).to_string();
+                    new = new.set("retention.ms", &retention);
+                    let results =
+                        self.runtime.block_on(self.admin.create_topics([&new], &options)).map_err(|e| failed(&doing, e))?;
+                    for result in results {
+                        result.map_err(|(_, code)| failed(&doing, code))?;
+                    }
+                }
+                Finding::Setting { topic, name, expected, .. } => {
+                    let doing = format!("setting {name} of {topic}");
+                    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, expected);
+                    let results =
+                        self.runtime.block_on(self.admin.alter_configs([&change], &options)).map_err(|e| failed(&doing, e))?;
+                    for result in results {
+                        result.map_err(|(_, code)| failed(&doing, code))?;
+                    }
+                }
+                Finding::Partitions { .. } => return Err(failed("applying topics", finding)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+//! Statements of time, in band, and the fold that turns them into a watermark.
+//!
+//! Ingest states, behind the rows it covers, how far each source partition has come. Statements merge by
+//! position and maximum, so ingest keeps no state and any interleaving gives the same watermark:
+//! the minimum over all listed source partitions that may still hold back time. It never falls.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::offset::NextOffset;
+
+/// Header of an `events` record that carries a [`Statement`] as JSON.
+pub const STATEMENT_HEADER: &str = "keepwell.statement";
+/// Header of a record of any later topic that carries a [`Progress`] as JSON.
+pub const PROGRESS_HEADER: &str = "keepwell.progress";
+
+/// What ingest says about time in one record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// Whether the wall clock moves proven sources. Without it they are left out of the minimum.
+    pub clock: bool,
+    /// Every source that must be heard from.
+    pub sources: Vec<Source>,
+    /// How far the partitions have come that this ingest owns.
+    pub marks: Vec<Mark>,
+}
+
+/// A raw topic that holds back time until each of its partitions has been heard from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Topic name.
+    pub topic: String,
+    /// Rises when the topic is deleted and made again.
+    pub epoch: u32,
+    /// Number of partitions; merged by maximum.
+    pub partitions: i32,
+}
+
+/// How far one source partition has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Topic name.
+    pub topic: String,
+    /// Partition number.
+    pub partition: i32,
+    /// Everything below this raw offset has been read.
+    pub next: NextOffset,
+    /// No event before this time is to be expected, UTC microseconds; for a complete partition its
+    /// highest event time. Null where no event has been read and no clock speaks for it.
+    pub value_us: Option<i64>,
+    /// Whether the partition is proven read to its end, or declared complete.
+    pub state: SourceState,
+}
+
+/// Whether more is to be expected of a source partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// Read further, or its end not proven.
+    Reading,
+    /// Proven read to its end.
+    Proven,
+    /// Declared to be complete up to its highest event time.
+    Complete,
+}
+
+/// What aggregate and later stages say about time in a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The stage's watermark for this partition, UTC microseconds.
+    pub watermark_us: Option<i64>,
+    /// Whether every source was declared complete.
+    pub complete: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Heard {
+    next: NextOffset,
+    value_us: Option<i64>,
+    state: SourceState,
+}
+
+/// The fold of all statements of one `events` partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Watermarks {
+    clock: bool,
+    /// Topic -> (epoch, partitions).
+    sources: BTreeMap<String, (u32, i32)>,
+    heard: BTreeMap<(String, i32), Heard>,
+    watermark_us: Option<i64>,
+}
+
+impl Watermarks {
+    /// Takes a statement in and returns whether the watermark rose.
+    pub fn hear(&mut self, statement: &Statement) -> bool {
+        self.clock = statement.clock;
+        for source in &statement.sources {
+            let known = self.sources.entry(source.topic.clone()).or_insert((source.epoch, 0));
+            // Statements of a topic made again speak of other records: what was heard before is void.
+            if source.epoch > known.0 {
+                self.heard.retain(|(topic, _), _| *topic != source.topic);
+                *known = (source.epoch, source.partitions);
+            }
+            known.1 = known.1.max(source.partitions);
+        }
+        for mark in &statement.marks {
+            let heard = self.heard.entry((mark.topic.clone(), mark.partition)).or_insert(Heard {
+                next: mark.next,
+                value_us: mark.value_us,
+                state: mark.state,
+            });
+            heard.value_us = heard.value_us.max(mark.value_us);
+            if mark.next >= heard.next {
+                (heard.next, heard.state) = (mark.next, mark.state);
+            }
+        }
+        let before = self.watermark_us;
+        self.watermark_us = before.max(self.minimum());
+        self.watermark_us > before
+    }
+
+    /// No event before this time is to be expected. Null until every source has been heard from.
+    pub fn watermark_us(&self) -> Option<i64> {
+        self.watermark_us
+    }
+
+    /// Whether every listed source partition is declared complete.
+    pub fn is_complete(&self) -> bool {
+        let mut partitions = self.listed().peekable();
+        partitions.peek().is_some() && partitions.all(|heard| heard.is_some_and(|h| h.state == SourceState::Complete))
+    }
+
+    /// What keeps the watermark where it is: the listed partition that says least, for people.
+    pub fn holder(&self) -> Option<String> {
+        let names = self.sources.iter().flat_map(|(topic, (_, count))| (0..*count).map(move |p| (topic.clone(), p)));
+        names
+            .filter(|name| self.heard.get(name).is_none_or(|heard| self.holds_back(heard)))
+            .min_by_key(|name| self.heard.get(name).and_then(|heard| heard.value_us))
+            .map(|(topic, partition)| format!("{topic}-{partition}"))
+    }
+
+    fn listed(&self) -> impl Iterator<Item = Option<&Heard>> {
+        self.sources
+            .iter()
+            .flat_map(|(topic, (_, count))| (0..*count).map(|p| self.heard.get(&(topic.clone(), p))))
+    }
+
+    fn holds_back(&self, heard: &Heard) -> bool {
+        match heard.state {
+            SourceState::Reading => true,
+            SourceState::Proven => self.clock,
+            SourceState::Complete => false,
+        }
+    }
+
+    /// The minimum over the listed partitions that hold back time. When all are complete, the maximum:
+    /// the highest event time there is. Null where a partition has not been heard from.
+    fn minimum(&self) -> Option<i64> {
+        let mut minimum: Option<i64> = None;
+        let mut maximum: Option<i64> = None;
+        let mut all_complete = true;
+        for heard in self.listed() {
+            let heard = heard?;
+            all_complete &= heard.state == SourceState::Complete;
+            maximum = maximum.max(heard.value_us);
+            if self.holds_back(heard) {
+                let value_us = heard.value_us?;
+                minimum = Some(minimum.map_or(value_us, |least| least.min(value_us)));
+            }
+        }
+        if all_complete { maximum } else { minimum }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn statement(clock: bool, partitions: i32, marks: &[(i32, i64, Option<i64>, SourceState)]) -> Statement {
+        Statement {
+            clock,
+            sources: vec![Source { topic: "usage".into(), epoch: 0, partitions }],
+            marks: marks.iter().map(|m| mark(*m)).collect(),
+        }
+    }
+
+    fn mark((partition, next, value_us, state): (i32, i64, Option<i64>, SourceState)) -> Mark {
+        Mark { topic: "usage".into(), partition, next: NextOffset(next), value_us, state }
+    }
+
+    use SourceState::{Complete, Proven, Reading};
+
+    #[test]
+    fn the_watermark_is_the_minimum_over_the_listed_partitions() {
+        // clock, marks -> watermark
+        #[allow(clippy::type_complexity, reason = "a table of cases")]
+        let cases: [(bool, &[(i32, i64, Option<i64>, SourceState)], Option<i64>); 8] = [
+            (true, &[(0, 1, Some(50), Reading)], None),
+            (true, &[(0, 1, Some(50), Reading), (1, 1, Some(30), Reading)], Some(30)),
+            (true, &[(0, 1, Some(50), Reading), (1, 1, Some(30), Proven)], Some(30)),
+            (false, &[(0, 1, Some(50), Reading), (1, 1, Some(30), Proven)], Some(50)),
+            (false, &[(0, 1, Some(50), Reading), (1, 0, None, Reading)], None),
+            (false, &[(0, 1, Some(50), Proven), (1, 1, Some(30), Proven)], None),
+            (false, &[(0, 1, Some(50), Complete), (1, 1, Some(30), Complete)], Some(50)),
+            (true, &[(0, 1, Some(50), Complete), (1, 0, None, Complete)], Some(50)),
+        ];
+        for (clock, marks, expected) in cases {
+            let mut watermarks = Watermarks::default();
+            watermarks.hear(&statement(clock, 2, marks));
+            assert_eq!(watermarks.watermark_us(), expected, "{clock} {marks:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_was_read_to_its_end_holds_back_again_when_more_arrives() {
+        let mut watermarks = Watermarks::default();
+        watermarks.hear(&statement(false, 2, &[(0, 5, Some(50), Proven), (1, 1, Some(30), Reading)]));
+        watermarks.hear(&statement(false, 2, &[(0, 6, Some(52), Reading), (1, 9, Some(90), Reading)]));
+        assert_eq!(watermarks.watermark_us(), Some(52));
+    }
+
+    #[test]
+    fn a_partition_never_heard_from_holds_back_time_and_is_named() {
+        let mut watermarks = Watermarks::default();
+        watermarks.hear(&statement(true, 3, &[(0, 1, Some(50), Reading), (2, 1, Some(30), Reading)]));
+        assert_eq!((watermarks.watermark_us(), watermarks.holder()), (None, Some("usage-1".into())));
+    }
+
+    #[test]
+    fn completion_ends_when_a_partition_is_read_further() {
+        let mut watermarks = Watermarks::default();
+        watermarks.hear(&statement(false, 1, &[(0, 5, Some(50), Complete)]));
+        assert!(watermarks.is_complete());
+        watermarks.hear(&statement(false, 1, &[(0, 6, Some(60), Reading)]));
+        assert!(!watermarks.is_complete());
+    }
+
+    proptest! {
+        #[test]
+        fn the_watermark_never_falls_and_old_statements_change_nothing(
+            marks in prop::collection::vec((0..3i32, 0..20i64, prop::option::of(0..100i64), 0..3usize), 1..40),
+        ) {
+            let states = [Reading, Proven, Complete];
+            let mut watermarks = Watermarks::default();
+            let mut before = None;
+            for (partition, next, value_us, state) in &marks {
+                watermarks.hear(&statement(true, 3, &[(*partition, *next, *value_us, states[*state])]));
+                prop_assert!(watermarks.watermark_us() >= before);
+                before = watermarks.watermark_us();
+            }
+            let settled = watermarks.clone();
+            for (partition, next, value_us, _) in &marks {
+                let current = settled.heard.get(&("usage".to_owned(), *partition)).unwrap();
+                if NextOffset(*next) < current.next {
+                    watermarks.hear(&statement(true, 3, &[(*partition, *next, *value_us, Reading)]));
+                }
+            }
+            prop_assert_eq!(watermarks, settled);
+        }
+    }
+}
