@@ -1,1 +1,7 @@
-//! The oracle.
+//! What the promises are checked and measured with: the oracle, generated and public data, comparisons.
+
+pub mod compare;
+pub mod deployment;
+pub mod fleet;
+pub mod kafka;
+pub mod oracle;

@@ -78,8 +78,6 @@ fn reason_of(text: &str, error: &serde_json::Error) -> Reason {
     let code = if let Some(marked) = message.strip_prefix(MARK) {
         let code = Code::ALL.iter().find(|code| marked.starts_with(code.as_str()));
         code.copied().unwrap_or(Code::WrongType)
-    } else if message.starts_with("recursion limit") {
-        Code::TooDeep
     } else if !error.is_data() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
         Code::NotJson
     } else if !text.trim_start().starts_with('{') {

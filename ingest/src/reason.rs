@@ -54,8 +54,6 @@ codes! {
     NotUtf8 = "not_utf8",
     /// Not JSON.
     NotJson = "not_json",
-    /// Nested deeper than 128 levels.
-    TooDeep = "too_deep",
     /// JSON, but no object.
     NotAnObject = "not_an_object",
     /// A field stands twice.

@@ -73,8 +73,10 @@ fn every_kind_of_mistake_has_its_reason() {
     }
     let not_utf8 = decode(Kind::Usage, &[b'{', 0xff, b'}'], &LIMITS).unwrap_err();
     let deep = decode(Kind::Usage, "{\"a\":".repeat(300).as_bytes(), &LIMITS).unwrap_err();
+    let deep_array = decode(Kind::Usage, "[".repeat(1900).as_bytes(), &LIMITS).unwrap_err();
     let large = decode(Kind::Usage, &[b' '; 2001], &LIMITS).unwrap_err();
-    assert_eq!([not_utf8.code, deep.code, large.code], [NotUtf8, TooDeep, Oversized]);
+    let codes = [not_utf8.code, deep.code, deep_array.code, large.code];
+    assert_eq!(codes, [NotUtf8, NotJson, NotJson, Oversized]);
 }
 
 mod properties {

@@ -1,0 +1,216 @@
+//! A generated fleet of accounts, dirty on purpose: repeats, disorder within the bound, late and too late
+//! events, corrupt records, tickets whose times go backwards or that move, accounts deleted and made again.
+//! Same seed, same records.
+
+use fastrand::Rng;
+use pipeline::event::Kind;
+use serde_json::{Value, json};
+
+/// One raw record, to be written in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    /// Raw topic, by kind.
+    pub kind: Kind,
+    /// Key.
+    pub key: Option<String>,
+    /// Value; none is a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+/// How large and how dirty.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Accounts.
+    pub accounts: usize,
+    /// Days of history.
+    pub days: i64,
+    /// Usage events an account and day, about.
+    pub usage: usize,
+}
+
+/// 2024-01-01 in milliseconds.
+const START_MS: i64 = 1_704_067_200_000;
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+const FEATURES: [&str; 6] = ["dashboard", "export", "import", "alerts", "api", "search"];
+const CATEGORIES: [&str; 4] = ["billing", "bug", "howto", "other-thing"];
+
+struct Fleet {
+    rng: Rng,
+    /// Arrival time and record.
+    records: Vec<(i64, Raw)>,
+    serial: usize,
+}
+
+/// The raw records of a fleet, in the order of their arrival.
+pub fn dirty(seed: u64, shape: Shape) -> Vec<Raw> {
+    let mut fleet = Fleet { rng: Rng::with_seed(seed), records: Vec::new(), serial: 0 };
+    for n in 0..shape.accounts {
+        let account = format!("account-{n:03}");
+        fleet.facts(&account, n, shape.days);
+        fleet.people(&account, shape.days);
+        for day in 0..shape.days {
+            fleet.usage(&account, day, shape.usage, n);
+            fleet.tickets(&account, day, shape.accounts);
+            fleet.surveys(&account, day);
+        }
+        if n % 7 == 3 {
+            fleet.delete(&account, shape.days);
+        }
+    }
+    // A stable sort keeps the order of generation among equal arrivals.
+    fleet.records.sort_by_key(|(arrival_ms, _)| *arrival_ms);
+    fleet.records.into_iter().map(|(_, raw)| raw).collect()
+}
+
+impl Fleet {
+    fn chance(&mut self, percent: u32) -> bool {
+        self.rng.u32(0..100) < percent
+    }
+
+    fn id(&mut self) -> String {
+        self.serial += 1;
+        format!("e{:06}", self.serial)
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.rng.usize(0..from.len())]
+    }
+
+    /// A moment of a day, at whole minutes, so that equal times occur.
+    fn moment(&mut self, day: i64) -> i64 {
+        START_MS + day * DAY_MS + self.rng.i64(0..24 * 60) * 60_000
+    }
+
+    /// Adds an event in the ways in which events arrive.
+    fn arrive(&mut self, kind: Kind, at_ms: i64, event: &Value) {
+        let delay_ms = match self.rng.u32(0..1000) {
+            0..=20 => self.rng.i64(DAY_MS / 2..2 * DAY_MS),
+            21..=28 => self.rng.i64(4 * DAY_MS..6 * DAY_MS),
+            _ => self.rng.i64(0..50 * 60_000),
+        };
+        let mut value = event.to_string().into_bytes();
+        if self.chance(1) {
+            let at = self.rng.usize(0..value.len());
+            value[at] = b'~';
+        }
+        let raw = Raw { kind, key: None, value: Some(value) };
+        self.records.push((at_ms + delay_ms, raw.clone()));
+        if self.chance(2) {
+            let again_ms = self.rng.i64(0..3 * DAY_MS);
+            self.records.push((at_ms + delay_ms + again_ms, raw));
+        }
+    }
+
+    fn usage(&mut self, account: &str, day: i64, usage: usize, n: usize) {
+        // Some accounts fall silent halfway, some use little at weekends.
+        if n % 5 == 1 && day > 20 || day % 7 > 4 && self.chance(70) {
+            return;
+        }
+        for _ in 0..self.rng.usize(0..=2 * usage) {
+            let at_ms = self.moment(day);
+            let user = format!("{account}-user-{}", self.rng.u32(0..5));
+            let feature = self.pick(&FEATURES);
+            let id = self.id();
+            let event = if self.chance(50) {
+                json!({"type": "track", "messageId": id, "event": feature, "userId": user, "context": {"groupId": account},
+                    "timestamp": rfc3339(at_ms), "properties": {"count": self.rng.i64(1..5)}})
+            } else {
+                json!({"event_id": id, "account_id": account, "user_id": self.chance(90).then_some(user), "feature": feature,
+                    "occurred_at": at_ms, "duration_ms": self.chance(50).then(|| self.rng.i64(0..100_000)),
+                    "errors": self.chance(30).then(|| self.rng.i64(0..3))})
+            };
+            self.arrive(Kind::Usage, at_ms, &event);
+        }
+    }
+
+    fn tickets(&mut self, account: &str, day: i64, accounts: usize) {
+        if !self.chance(12) {
+            return;
+        }
+        let ticket = format!("ticket-{account}-{day}");
+        let mut at_ms = self.moment(day);
+        let mut steps = vec!["opened"];
+        for (step, percent) in [("responded", 80), ("escalated", 20), ("priority_changed", 20), ("resolved", 80), ("rated", 40), ("reopened", 20), ("responded", 20), ("resolved", 60), ("closed", 50)] {
+            if self.chance(percent) {
+                steps.push(step);
+            }
+        }
+        for step in steps {
+            let moved = self.chance(3).then(|| format!("account-{:03}", self.rng.usize(0..accounts)));
+            let priority = self.chance(60).then(|| self.pick(&["low", "normal", "high", "urgent"]));
+            let category = self.chance(50).then(|| self.pick(&CATEGORIES));
+            let event = json!({"event_id": self.id(), "account_id": moved.as_deref().unwrap_or(account), "ticket_id": ticket,
+                "occurred_at": at_ms, "type": step, "priority": priority, "category": category,
+                "csat": (step == "rated").then(|| self.rng.i64(1..6))});
+            self.arrive(Kind::Ticket, at_ms, &event);
+            at_ms += if self.chance(5) { -2 * HOUR_MS } else { self.rng.i64(0..40) * HOUR_MS / 2 };
+        }
+    }
+
+    fn surveys(&mut self, account: &str, day: i64) {
+        if !self.chance(10) {
+            return;
+        }
+        let at_ms = self.moment(day);
+        let (survey, best) = self.pick(&[("nps", 10), ("csat", 5), ("ces", 7)]);
+        let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "survey": survey, "score": self.rng.i64(0..=best)});
+        self.arrive(Kind::Survey, at_ms, &event);
+    }
+
+    fn facts(&mut self, account: &str, n: usize, days: i64) {
+        for i in 0..self.rng.i64(1..5) {
+            let at_ms = self.moment(i * days / 5);
+            let mut facts = json!({"plan": self.pick(&["free", "pro"]), "seats": self.rng.i64(0..12), "region": {"code": i}});
+            if self.chance(50) {
+                facts["features"] = json!([self.pick(&FEATURES), self.pick(&FEATURES), "unused"]);
+            }
+            if self.chance(50) {
+                facts["mrr"] = json!(self.rng.i64(0..100_000) as f64 / 8.0);
+                facts["renews_at"] = json!(rfc3339(at_ms + 90 * DAY_MS));
+                facts["sentiment"] = json!(self.rng.i64(0..=100));
+                facts["segment"] = if self.chance(20) { Value::Null } else { json!("smb") };
+            }
+            let until = self.chance(30).then(|| rfc3339(at_ms + 9 * DAY_MS));
+            let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "upsert", "facts": facts, "valid_until": until, "author": "csm"});
+            self.arrive(Kind::Account, at_ms, &event);
+        }
+        if n % 2 == 0 {
+            let at_ms = self.moment(1);
+            let due = self.moment(10);
+            let milestone = |done: Option<i64>| json!({"id": "go-live", "due_at": due, "done_at": done});
+            let planned = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "milestone", "milestone": milestone(None)});
+            self.arrive(Kind::Account, at_ms, &planned);
+            let done_ms = self.moment(14);
+            let done = json!({"event_id": self.id(), "account_id": account, "occurred_at": done_ms, "type": "milestone", "milestone": {"id": "go-live", "done_at": done_ms}});
+            self.arrive(Kind::Account, done_ms, &done);
+            let outcome = json!({"event_id": self.id(), "account_id": account, "occurred_at": done_ms, "type": "outcome", "outcome": {"alert_id": "a1", "event": "done"}});
+            self.arrive(Kind::Account, done_ms, &outcome);
+        }
+    }
+
+    fn people(&mut self, account: &str, days: i64) {
+        for user in 0..3 {
+            let user_id = format!("{account}-user-{user}");
+            for (step, percent, day) in [("added", 90, 0), ("role_changed", 50, days / 3), ("removed", 40, days / 2), ("added", 30, days * 2 / 3)] {
+                if self.chance(percent) {
+                    let at_ms = self.moment(day);
+                    let role = self.chance(60).then(|| self.pick(&["champion", "admin"]));
+                    let event = json!({"event_id": self.id(), "account_id": account, "user_id": user_id, "occurred_at": at_ms, "type": step, "role": role});
+                    self.arrive(Kind::Person, at_ms, &event);
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, account: &str, days: i64) {
+        let at_ms = self.moment(days / 2);
+        let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "deleted"});
+        self.arrive(Kind::Account, at_ms, &event);
+    }
+}
+
+fn rfc3339(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |time| time.to_string())
+}

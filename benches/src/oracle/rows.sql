@@ -1,0 +1,75 @@
+-- The rows, column by column as the `windows` table names them.
+
+-- table half
+select g.account_id, g.p, g.period, g.is_previous,
+  coalesce(u.events, 0) as events, coalesce(u.uses, 0) as uses, coalesce(s.active_users, 0) as active_users, coalesce(s.user_days, 0) as user_days,
+  coalesce(f.features_used, 0) as features_used,
+  case when n.is_known then coalesce(f.features_adopted, 0) end as features_adopted,
+  case when n.is_known and n.num_entitled > 0 then cast(coalesce(f.features_adopted, 0) as double) / cast(n.num_entitled as double) end as adoption_rate,
+  cast(u.uses as double) / cast(s.active_users as double) as uses_per_user,
+  cast(u.events as double) / cast(s.active_users as double) as events_per_user,
+  cast(u.uses as double) / cast(f.features_used as double) as uses_per_feature,
+  coalesce(u.active_days, 0) as active_days, cast(coalesce(u.active_days, 0) as double) / cast(g.panes as double) as active_day_share,
+  u.duration_ms, u.errors, cast(u.errors as double) / cast(u.error_uses as double) as error_rate,
+  cast(s.user_days as double) / cast(g.panes * s.active_users as double) as stickiness,
+  case when c.seats <> 0 then cast(coalesce(s.active_users, 0) as double) / cast(c.seats as double) end as seat_use,
+  coalesce(w.people_added, 0) as people_added, coalesce(w.people_removed, 0) as people_removed, coalesce(w.champions_lost, 0) as champions_lost,
+  coalesce(t.opened, 0) as tickets_opened, coalesce(t.opened_low, 0) as tickets_opened_low, coalesce(t.opened_normal, 0) as tickets_opened_normal,
+  coalesce(t.opened_high, 0) as tickets_opened_high, coalesce(t.opened_urgent, 0) as tickets_opened_urgent,
+  coalesce(k.by_category, '') as tickets_opened_by_category, coalesce(t.escalated, 0) as tickets_escalated, coalesce(t.reopened, 0) as tickets_reopened,
+  coalesce(t.responses, 0) as first_responses,
+  case when t.responses > 0 then cast(t.response_sum as double) / cast(t.responses as double) end as first_response_ms_mean, r.p90 as first_response_ms_p90,
+  case when t.response_n_1 > 0 then cast(t.response_in_1 as double) / cast(t.response_n_1 as double) end as first_response_within_target_low,
+  case when t.response_n_2 > 0 then cast(t.response_in_2 as double) / cast(t.response_n_2 as double) end as first_response_within_target_normal,
+  case when t.response_n_3 > 0 then cast(t.response_in_3 as double) / cast(t.response_n_3 as double) end as first_response_within_target_high,
+  case when t.response_n_4 > 0 then cast(t.response_in_4 as double) / cast(t.response_n_4 as double) end as first_response_within_target_urgent,
+  coalesce(t.resolutions, 0) as tickets_resolved,
+  case when t.resolutions > 0 then cast(t.resolution_sum as double) / cast(t.resolutions as double) end as resolution_ms_mean, l.p90 as resolution_ms_p90,
+  case when t.resolution_n_1 > 0 then cast(t.resolution_in_1 as double) / cast(t.resolution_n_1 as double) end as resolution_within_target_low,
+  case when t.resolution_n_2 > 0 then cast(t.resolution_in_2 as double) / cast(t.resolution_n_2 as double) end as resolution_within_target_normal,
+  case when t.resolution_n_3 > 0 then cast(t.resolution_in_3 as double) / cast(t.resolution_n_3 as double) end as resolution_within_target_high,
+  case when t.resolution_n_4 > 0 then cast(t.resolution_in_4 as double) / cast(t.resolution_n_4 as double) end as resolution_within_target_urgent,
+  coalesce(t.ratings, 0) as ticket_csat_count, case when t.ratings > 0 then cast(t.rating_sum as double) / cast(t.ratings as double) end as ticket_csat_mean,
+  coalesce(v.nps_n, 0) as nps_responses, cast(100 * v.nps_score as double) / cast(v.nps_n as double) as nps,
+  coalesce(v.csat_n, 0) as csat_responses, cast(v.csat_score as double) / cast(v.csat_best as double) as csat,
+  coalesce(v.ces_n, 0) as ces_responses, cast(v.ces_score as double) / cast(v.ces_best as double) as ces
+from grid_w g
+left join w_usage u on u.account_id = g.account_id and u.p = g.p and u.period = g.period and u.is_previous = g.is_previous
+left join w_users s on s.account_id = g.account_id and s.p = g.p and s.period = g.period and s.is_previous = g.is_previous
+left join w_features f on f.account_id = g.account_id and f.p = g.p and f.period = g.period and f.is_previous = g.is_previous
+left join w_surveys v on v.account_id = g.account_id and v.p = g.p and v.period = g.period and v.is_previous = g.is_previous
+left join w_people w on w.account_id = g.account_id and w.p = g.p and w.period = g.period and w.is_previous = g.is_previous
+left join w_tickets t on t.account_id = g.account_id and t.p = g.p and t.period = g.period and t.is_previous = g.is_previous
+left join w_category k on k.account_id = g.account_id and k.p = g.p and k.period = g.period and k.is_previous = g.is_previous
+left join w_response_p90 r on r.account_id = g.account_id and r.p = g.p and r.period = g.period and r.is_previous = g.is_previous
+left join w_resolution_p90 l on l.account_id = g.account_id and l.p = g.p and l.period = g.period and l.is_previous = g.is_previous
+left join num_entitled n on n.account_id = g.account_id and n.p = g.p
+left join fact_columns c on c.account_id = g.account_id and c.p = g.p
+
+-- table as_of
+select g.account_id, g.p, g.end_us, g.retired, g.deleted,
+  coalesce(b.backlog, 0) as tickets_backlog, coalesce(b.low, 0) as tickets_backlog_low, coalesce(b.normal, 0) as tickets_backlog_normal,
+  coalesce(b.high, 0) as tickets_backlog_high, coalesce(b.urgent, 0) as tickets_backlog_urgent, coalesce(k.by_category, '') as tickets_backlog_by_category,
+  coalesce(m.moved, 0) as tickets_moved, sa.nps_last_at, sa.csat_last_at, sa.ces_last_at,
+  coalesce(h.people, 0) as people, coalesce(h.champions, 0) as champions, g.first_seen_at, g.last_activity_at, ua.last_use_at, ua.first_value_at,
+  c.started_at, c.renews_at, c.plan, c.segment, c.stage, c.owner, c.seats, c.mrr, case when n.is_fact then n.num_entitled end as features_entitled,
+  c.sentiment, c.trained, c.invoices, c.other_facts,
+  coalesce(ms.milestones, 0) as milestones, coalesce(ms.milestones_done, 0) as milestones_done,
+  coalesce(ms.milestones_overdue, 0) as milestones_overdue, ms.oldest_overdue_at
+from grid g
+left join backlog b on b.account_id = g.account_id and b.p = g.p
+left join backlog_category k on k.account_id = g.account_id and k.p = g.p
+left join moved m on m.account_id = g.account_id and m.p = g.p
+left join survey_anchor sa on sa.account_id = g.account_id and sa.p = g.p
+left join use_anchor ua on ua.account_id = g.account_id and ua.p = g.p
+left join headcount h on h.account_id = g.account_id and h.p = g.p
+left join fact_columns c on c.account_id = g.account_id and c.p = g.p
+left join num_entitled n on n.account_id = g.account_id and n.p = g.p
+left join milestones ms on ms.account_id = g.account_id and ms.p = g.p
+
+-- table finals
+select a.account_id, a.end_us as as_of, n.period, true as final, a.retired, a.deleted, {now_columns}, {previous_columns}, {as_of_columns}
+from as_of a
+join half n on n.account_id = a.account_id and n.p = a.p and n.is_previous = 0
+join half b on b.account_id = a.account_id and b.p = a.p and b.is_previous = 1 and b.period = n.period
+order by a.account_id, a.end_us, n.period

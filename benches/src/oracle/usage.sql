@@ -1,0 +1,90 @@
+-- Breadth, depth and surveys: kept by pane, erased by pane.
+
+-- table day
+select account_id, pane, visible, count(*) as events, sum("count") as uses, sum(duration_ms) as duration_ms,
+  sum(errors) as errors, sum(case when errors is not null then "count" end) as error_uses, max(occurred_us) as last_use_us,
+  min(case when feature = '{first_value_feature}' then occurred_us end) as first_value_us
+from accepted where kind = 1 group by 1, 2, 3
+
+-- table w_usage
+select g.account_id, g.p, g.period, g.is_previous, sum(d.events) as events, sum(d.uses) as uses,
+  sum(d.duration_ms) as duration_ms, sum(d.errors) as errors, sum(d.error_uses) as error_uses, count(distinct d.pane) as active_days
+from grid_w g join day d on d.account_id = g.account_id and d.pane >= g.from_pane and d.pane < g.to_pane
+where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
+group by 1, 2, 3, 4
+
+-- table user_day
+select account_id, user_id, pane, min(visible) as visible
+from accepted where kind = 1 and user_id is not null group by 1, 2, 3
+
+-- table w_users
+select g.account_id, g.p, g.period, g.is_previous, count(distinct d.user_id) as active_users, count(*) as user_days
+from grid_w g join user_day d on d.account_id = g.account_id and d.pane >= g.from_pane and d.pane < g.to_pane
+where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
+group by 1, 2, 3, 4
+
+-- table used
+select account_id, feature, pane, min(visible) as visible from accepted where kind = 1 group by 1, 2, 3
+
+-- The last telling of the entitled features, else the catalogue.
+-- table entitled
+select f.account_id, f.p, e.feature
+from fact_as_of f join entitlement e on e.part = f.part and e.off = f.off and e.row_no = f.row_no
+where f.name = 'features'
+union all
+select g.account_id, g.p, c.feature
+from grid g cross join catalogue c left join fact_as_of f on f.account_id = g.account_id and f.p = g.p and f.name = 'features'
+where f.account_id is null
+
+-- table num_entitled
+select g.account_id, g.p, count(e.feature) as num_entitled,
+  max(case when f.account_id is not null then 1 else 0 end) = 1 as is_fact,
+  max(case when f.account_id is not null then 1 else 0 end) = 1 or {catalogue_size} > 0 as is_known
+from grid g
+left join entitled e on e.account_id = g.account_id and e.p = g.p
+left join fact_as_of f on f.account_id = g.account_id and f.p = g.p and f.name = 'features'
+group by 1, 2
+
+-- table w_features
+select g.account_id, g.p, g.period, g.is_previous, count(distinct d.feature) as features_used, count(distinct e.feature) as features_adopted
+from grid_w g
+join used d on d.account_id = g.account_id and d.pane >= g.from_pane and d.pane < g.to_pane
+left join entitled e on e.account_id = g.account_id and e.p = g.p and e.feature = d.feature
+where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
+group by 1, 2, 3, 4
+
+-- table survey_day
+select account_id, pane, visible, action as survey, count(*) as responses, max(occurred_us) as last_us,
+  sum(case when action = 1 then case when survey_score >= 9 then 1 when survey_score <= 6 then -1 else 0 end else survey_score end) as score,
+  sum(survey_scale_max) as best
+from accepted where kind = 3 group by 1, 2, 3, 4
+
+-- table w_surveys
+select g.account_id, g.p, g.period, g.is_previous,
+  sum(case when survey = 1 then responses end) as nps_n, sum(case when survey = 1 then score end) as nps_score,
+  sum(case when survey = 2 then responses end) as csat_n, sum(case when survey = 2 then score end) as csat_score, sum(case when survey = 2 then best end) as csat_best,
+  sum(case when survey = 3 then responses end) as ces_n, sum(case when survey = 3 then score end) as ces_score, sum(case when survey = 3 then best end) as ces_best
+from grid_w g join survey_day d on d.account_id = g.account_id and d.pane >= g.from_pane and d.pane < g.to_pane
+where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
+group by 1, 2, 3, 4
+
+-- table use_anchor
+select g.account_id, g.p, max(d.last_use_us) as last_use_at, min(d.first_value_us) as first_value_at
+from grid g join day d on d.account_id = g.account_id
+where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
+group by 1, 2
+
+-- table survey_anchor
+select g.account_id, g.p, max(case when survey = 1 then last_us end) as nps_last_at,
+  max(case when survey = 2 then last_us end) as csat_last_at, max(case when survey = 3 then last_us end) as ces_last_at
+from grid g join survey_day d on d.account_id = g.account_id
+where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
+group by 1, 2
+
+-- Adoption by feature and pane, at the close of that pane: events that came later do not count.
+-- table feature_day
+select g.account_id, g.p, a.feature, count(*) as events, sum("count") as uses, count(distinct user_id) as users,
+  sum(duration_ms) as duration_ms, sum(errors) as errors
+from grid_floor g join accepted a on a.account_id = g.account_id and a.pane = g.p
+where a.kind = 1 and a.visible = g.p and a.fate = 'on_time' and (g.floor_pane is null or a.pane > g.floor_pane)
+group by 1, 2, 3
