@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use pipeline::log::{Message, Record};
 use pipeline::offset::{Offset, TopicPartition};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -57,6 +59,42 @@ impl Kafka {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address);
         config
+    }
+
+    /// Makes a topic with one replica.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.config().create()?;
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        for result in runtime.block_on(admin.create_topics([&topic], &options))? {
+            result.map_err(|(name, code)| anyhow::anyhow!("creating {name}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a topic holds at least `count` offsets over all partitions.
+    ///
+    /// # Errors
+    /// When that does not happen within two minutes.
+    pub fn wait_for(&self, topic: &str, count: i64) -> Result<()> {
+        let handle: BaseConsumer = self.config().create()?;
+        let metadata = handle.fetch_metadata(Some(topic), Duration::from_secs(20))?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len()) as i32;
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < deadline {
+            let mut total = 0;
+            for partition in 0..partitions {
+                total += handle.fetch_watermarks(topic, partition, Duration::from_secs(20))?.1;
+            }
+            if total >= count {
+                return Ok(());
+            }
+        }
+        bail!("{topic} did not reach {count} offsets within two minutes")
     }
 
     /// Writes messages, in order.

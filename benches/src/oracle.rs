@@ -53,8 +53,17 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
     for statement in STATEMENTS.iter().flat_map(|file| file.split("-- table ").skip(1)) {
         let (name, sql) = statement.split_once('\n').context("a table without a statement")?;
         let sql = fill(&without_comments(sql), config);
-        let batches = session.sql(&sql).await.with_context(|| format!("table {name}"))?.collect().await;
-        register(&session, name, batches.with_context(|| format!("table {name}"))?)?;
+        let table = async {
+            let frame = session.sql(&sql).await?;
+            let empty = RecordBatch::new_empty(Arc::clone(frame.schema().inner()));
+            let mut batches = frame.collect().await?;
+            // Nullability differs between plan and batches; an empty batch stands for a table without rows.
+            if batches.is_empty() {
+                batches.push(empty);
+            }
+            anyhow::Ok(batches)
+        };
+        register(&session, name, table.await.with_context(|| format!("table {name}"))?)?;
     }
     let collect = async |sql: &str| anyhow::Ok(session.sql(sql).await?.collect().await?);
     let fates = collect("select fate, count(*) as n from fated group by fate order by fate").await?;

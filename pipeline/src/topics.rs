@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -156,14 +156,7 @@ impl Topics {
         if topic.settings.is_empty() && topic.min_retention_ms.is_none() {
             return Ok(Vec::new());
         }
-        let doing = format!("asking for the settings of {}", topic.name);
-        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-        let resource = [ResourceSpecifier::Topic(&topic.name)];
-        let mut described = self
-            .runtime
-            .block_on(self.admin.describe_configs(&resource, &options))
-            .map_err(|e| failed(&doing, e))?;
-        let resource = described.pop().ok_or_else(|| failed(&doing, "no answer"))?.map_err(|e| failed(&doing, e))?;
+        let resource = self.describe(&topic.name)?;
         let values: BTreeMap<&str, &str> = resource
             .entries
             .iter()
@@ -187,6 +180,22 @@ impl Topics {
             findings.push(finding("retention.ms", &least.to_string()));
         }
         Ok(findings)
+    }
+
+    fn describe(&self, topic: &str) -> Result<ConfigResource, LogError> {
+        let doing = format!("asking for the settings of {topic}");
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        let resource = [ResourceSpecifier::Topic(topic)];
+        let answer = self.runtime.block_on(self.admin.describe_configs(&resource, &options));
+        let mut described = answer.map_err(|e| failed(&doing, e))?;
+        described.pop().ok_or_else(|| failed(&doing, "no answer"))?.map_err(|e| failed(&doing, e))
+    }
+
+    /// The settings that were made for this topic.
+    fn own_settings(&self, topic: &str) -> Result<Vec<(String, String)>, LogError> {
+        let entries = self.describe(topic)?.entries.into_iter();
+        let own = entries.filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        Ok(own.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
     /// Removes what differs, as far as that loses nothing. Partition counts are never changed.
@@ -214,7 +223,10 @@ impl Topics {
                 }
                 Finding::Setting { topic, name, expected, .. } => {
                     let doing = format!("setting {name} of {topic}");
+                    // The call replaces all of a topic's own settings: those it has are sent along.
+                    let kept = self.own_settings(topic)?;
                     let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, expected);
+                    let change = kept.iter().filter(|(own, _)| own != name).fold(change, |change, (own, value)| change.set(own, value));
                     let results =
                         self.runtime.block_on(self.admin.alter_configs([&change], &options)).map_err(|e| failed(&doing, e))?;
                     for result in results {

@@ -1,0 +1,211 @@
+//! The program on a real Apache Kafka: processes, transactions, kills, restarts.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use benches::fleet::{self, Raw, Shape};
+use benches::kafka::Kafka;
+use benches::{compare, deployment, oracle};
+use pipeline::config::Config;
+use pipeline::log::Record;
+use pipeline::reject::REASON_HEADER;
+use pipeline::schema::{event, feature_day, window};
+use tempfile::TempDir;
+
+const RAW_PARTITIONS: i32 = 2;
+
+/// One broker for all tests of this binary; it ends with the process.
+fn kafka() -> &'static Kafka {
+    static KAFKA: OnceLock<Kafka> = OnceLock::new();
+    KAFKA.get_or_init(|| Kafka::start().unwrap())
+}
+
+/// A deployment of its own: topics, groups and snapshots under one name.
+struct Deployment {
+    folder: TempDir,
+    config: Config,
+    path: PathBuf,
+}
+
+impl Deployment {
+    /// Topics made by the program itself, raw topics by hand.
+    fn new(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keepwell.yaml");
+        let text = include_str!("deployment.yaml")
+            .replace("@NAME@", &format!("{name}-{}", std::process::id()))
+            .replace("@BROKER@", &kafka().address)
+            .replace("@FOLDER@", &folder.path().display().to_string());
+        std::fs::write(&path, text).unwrap();
+        let config = Config::read(&path, &[]).unwrap();
+        for source in &config.sources {
+            kafka().create_topic(&source.topic, RAW_PARTITIONS).unwrap();
+        }
+        let deployment = Self { folder, config, path };
+        let applied = deployment.keepwell(&["topics", "--replication", "1", "apply"]);
+        assert!(applied.status.success(), "{applied:?}");
+        deployment
+    }
+
+    fn load(&self, raws: &[Raw]) {
+        let messages: Vec<_> = raws
+            .iter()
+            .enumerate()
+            .map(|(serial, raw)| deployment::message(raw, serial, RAW_PARTITIONS, &self.config).unwrap())
+            .collect();
+        assert_eq!(kafka().produce(&messages).unwrap(), raws.len());
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keepwell"));
+        command.args(args).env("KEEPWELL_CONFIG", &self.path).env("KEEPWELL_LOG", "info");
+        command
+    }
+
+    fn keepwell(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a stage until it is drained and gives its fates, by name and reason.
+    fn drain(&self, stage: &str, more: &[&str]) -> BTreeMap<String, u64> {
+        let output = self.keepwell(&[&[stage, "--drain"], more].concat());
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stage} failed:\n{log}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| line.rsplit_once(' ').unwrap()).map(|(fate, n)| (fate.to_owned(), n.parse().unwrap())).collect()
+    }
+
+    /// Starts a stage, kills it when its output topic has grown to `count` offsets, and so on.
+    fn kill_at(&self, stage: &str, more: &[&str], output: &str, counts: &[i64]) {
+        for count in counts {
+            let log = std::fs::File::create(self.folder.path().join("killed.log")).unwrap();
+            let mut child: Child =
+                self.command(&[&[stage, "--drain"], more].concat()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+            let reached = kafka().wait_for(output, *count);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            reached.unwrap();
+        }
+    }
+
+    fn records(&self, topic: &str) -> Vec<Record> {
+        kafka().records(topic).unwrap()
+    }
+
+    /// Checks everything that was streamed against the oracle. Returns the oracle's fates.
+    fn check(&self) -> BTreeMap<String, u64> {
+        let topics = &self.config.topics;
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let answer = runtime.block_on(oracle::answer(&self.records(&topics.events), &self.config)).unwrap();
+        let rows = compare::rows_of(&self.records(&topics.windows), &window::schema()).unwrap();
+        let finals = compare::where_flag(&rows, "final", true).unwrap();
+        let rows = compare::same_rows(&finals, &answer.finals, &["account_id", "as_of", "period"]).unwrap();
+        assert!(rows > 500, "{rows} rows");
+        let days = compare::rows_of(&self.records(&topics.feature_days), &feature_day::schema()).unwrap();
+        compare::same_rows(&days, &answer.feature_days, &["account_id", "as_of", "feature"]).unwrap();
+        answer.fates.into_iter().map(|(fate, count)| (fate, count as u64)).collect()
+    }
+
+    /// Records of the reject topic, by reason.
+    fn rejects(&self) -> BTreeMap<String, u64> {
+        let mut reasons = BTreeMap::new();
+        for record in self.records(&self.config.topics.rejects) {
+            let reason = String::from_utf8(record.header(REASON_HEADER).unwrap().to_vec()).unwrap();
+            *reasons.entry(reason).or_default() += 1;
+        }
+        reasons
+    }
+
+    fn num_events(&self) -> u64 {
+        let rows = compare::rows_of(&self.records(&self.config.topics.events), &event::schema()).unwrap();
+        rows.num_rows() as u64
+    }
+}
+
+fn sum(fates: &BTreeMap<String, u64>, prefix: &str) -> u64 {
+    fates.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
+}
+
+#[test]
+fn a_dirty_fleet_through_real_kafka_equals_the_oracle_and_every_record_has_a_fate() {
+    let deployment = Deployment::new("fleet");
+    let raws = fleet::dirty(11, Shape { accounts: 10, days: 40, usage: 4 });
+    deployment.load(&raws);
+    let ingest = deployment.drain("ingest", &["--complete"]);
+    let aggregate = deployment.drain("aggregate", &[]);
+
+    assert_eq!(ingest["read"], raws.len() as u64);
+    assert_eq!(ingest["read"], ingest["emitted"] + sum(&ingest, "rejected"));
+    assert_eq!(aggregate["read"], ingest["emitted"]);
+    let fates = deployment.check();
+    for (fate, count) in &fates {
+        assert_eq!(aggregate[fate], *count, "{fate}");
+    }
+    assert_eq!(fates.values().sum::<u64>(), aggregate["read"]);
+    let rejects = deployment.rejects();
+    assert_eq!(rejects.values().sum::<u64>(), sum(&ingest, "rejected") + aggregate["too_late"]);
+    assert_eq!(rejects["too_late"], aggregate["too_late"]);
+}
+
+#[test]
+fn killed_in_the_middle_and_restarted_nothing_is_lost_and_nothing_comes_twice() {
+    let deployment = Deployment::new("killed");
+    let raws = fleet::dirty(12, Shape { accounts: 10, days: 40, usage: 4 });
+    deployment.load(&raws);
+    let topics = &deployment.config.topics;
+    deployment.kill_at("ingest", &["--complete"], &topics.events, &[10, 40]);
+    deployment.drain("ingest", &["--complete"]);
+    deployment.kill_at("aggregate", &[], &topics.windows, &[10, 60]);
+    deployment.drain("aggregate", &[]);
+
+    let fates = deployment.check();
+    let rejects = deployment.rejects();
+    assert_eq!(deployment.num_events() + rejects.values().sum::<u64>() - rejects["too_late"], raws.len() as u64);
+    assert_eq!(rejects["too_late"], fates["too_late"]);
+}
+
+#[test]
+fn rejected_records_keep_key_value_and_headers_and_say_why_and_where_from() {
+    let deployment = Deployment::new("rejects");
+    let raw = Raw { kind: pipeline::event::Kind::Usage, key: Some("k".into()), value: Some(b"\xff not json".to_vec()) };
+    deployment.load(std::slice::from_ref(&raw));
+    deployment.drain("ingest", &["--complete"]);
+    let records = deployment.records(&deployment.config.topics.rejects);
+    let [record] = records.as_slice() else { panic!("{} rejects", records.len()) };
+    let header = |name: &str| String::from_utf8(record.header(name).unwrap().to_vec()).unwrap();
+    assert_eq!((record.key.as_deref(), record.value.as_deref()), (Some(b"k".as_slice()), raw.value.as_deref()));
+    assert_eq!(header("trace"), "0");
+    assert_eq!(header(REASON_HEADER), "not_utf8");
+    assert_eq!(header("__connect.errors.topic"), deployment.config.sources[0].topic);
+    assert_eq!(header("__connect.errors.offset"), "0");
+}
+
+#[test]
+fn topics_are_checked_and_a_foreign_partition_count_stops_a_stage_by_name() {
+    let deployment = Deployment::new("topics");
+    let check = deployment.keepwell(&["topics", "check"]);
+    assert_eq!(check.status.code(), Some(0), "{check:?}");
+    let other = deployment.keepwell(&["topics", "check", "--set", "partitions=5"]);
+    let text = String::from_utf8_lossy(&other.stdout);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text.contains("has 3 partitions, the epoch is pinned to 5"), "{text}");
+    let stage = deployment.keepwell(&["aggregate", "--drain", "--set", "partitions=5"]);
+    let text = String::from_utf8_lossy(&stage.stderr);
+    assert_eq!(stage.status.code(), Some(1));
+    assert!(text.contains("the epoch is pinned to 5"), "{text}");
+}
+
+#[test]
+fn output_without_a_committed_position_is_a_named_stop() {
+    let deployment = Deployment::new("lost");
+    deployment.load(&fleet::dirty(1, Shape { accounts: 2, days: 5, usage: 2 }));
+    deployment.drain("ingest", &["--complete"]);
+    // Another group prefix has no positions, as after an expiry of the group's offsets.
+    let stopped = deployment.keepwell(&["ingest", "--drain", "--set", "kafka.group_prefix=other"]);
+    let text = String::from_utf8_lossy(&stopped.stderr);
+    assert_eq!(stopped.status.code(), Some(1), "{text}");
+    assert!(text.contains("no committed position") && text.contains("--from beginning"), "{text}");
+}
