@@ -68,7 +68,8 @@ pub fn close(
             let before = windows.num_rows() + feature_days.num_rows();
             let account = accounts.get(name).map_or(Some(account), Option::as_ref);
             if let Some(account) = account {
-                let changed = close_account(&mut windows, &mut feature_days, name, account, closing.pane, provenance, settings);
+                let changed =
+                    close_account(&mut windows, &mut feature_days, name, account, closing.pane, provenance, settings);
                 if let Some(changed) = changed {
                     accounts.insert(name.clone(), changed);
                 }

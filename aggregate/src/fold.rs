@@ -99,8 +99,9 @@ impl<'f> Fold<'f> {
             }
         }
         if let Some(header) = record.header(STATEMENT_HEADER) {
-            let statement: Statement = serde_json::from_slice(header)
-                .map_err(|error| wrong(format!("header {STATEMENT_HEADER}: {error}; was it written by a newer Keepwell?")))?;
+            let statement: Statement = serde_json::from_slice(header).map_err(|error| {
+                wrong(format!("header {STATEMENT_HEADER}: {error}; was it written by a newer Keepwell?"))
+            })?;
             self.hear(&statement);
         }
         Ok(())

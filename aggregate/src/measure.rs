@@ -9,6 +9,8 @@ use pipeline::pane::Pane;
 use pipeline::schema::window::RowBuilder;
 
 use crate::account::View;
+use crate::account::people::{Headcount, MilestoneCounts};
+use crate::account::tickets::Backlog;
 use crate::account::usage::{Surveys, Usage};
 use crate::pane_set::PaneSet;
 use crate::settings::Settings;
@@ -47,6 +49,7 @@ pub fn append_rows(
     settings: &Settings,
 ) {
     let entitled = Entitled::of(view, settings);
+    let as_of = AsOf::of(view, settings);
     for (window, ordinal) in settings.windows.iter().zip(provenance.ordinal..) {
         rows.text("account_id", Some(account_id));
         rows.time("as_of", Some(view.end_us));
@@ -57,7 +60,7 @@ pub fn append_rows(
         let end = view.last.next();
         windowed(rows, view, end.back(window.panes), end, &entitled, settings);
         windowed(rows, view, end.back(2 * window.panes), end.back(window.panes), &entitled, settings);
-        as_of(rows, view, &entitled, settings);
+        as_of.append(rows, view, &entitled);
         rows.int32("epoch", settings.epoch as i32);
         rows.int32("partition", provenance.partition);
         rows.int("next_offset", provenance.next_offset);
@@ -180,31 +183,73 @@ fn survey_answers(rows: &mut RowBuilder, surveys: &Surveys) {
 
 /// Names of facts that have a column of their own.
 const KNOWN_FACTS: [&str; 12] = [
-    "plan", "segment", "stage", "owner", "seats", "mrr", "started_at", "renews_at", "features", "sentiment", "trained",
+    "plan",
+    "segment",
+    "stage",
+    "owner",
+    "seats",
+    "mrr",
+    "started_at",
+    "renews_at",
+    "features",
+    "sentiment",
+    "trained",
     "invoices",
 ];
 
-/// What is known as of the view's end.
-fn as_of(rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled, settings: &Settings) {
-    let backlog = view.backlog(settings);
-    let [low, normal, high, urgent] = backlog.open;
-    rows.int("tickets_backlog", backlog.open.iter().sum::<i64>());
-    rows.int("tickets_backlog_low", low);
-    rows.int("tickets_backlog_normal", normal);
-    rows.int("tickets_backlog_high", high);
-    rows.int("tickets_backlog_urgent", urgent);
-    rows.count_map("tickets_backlog_by_category", backlog.by_category.iter().map(|(name, count)| (*name, *count)));
-    rows.int("tickets_moved", backlog.moved);
-    rows.time("nps_last_at", view.last_answer_us(Survey::Nps));
-    rows.time("csat_last_at", view.last_answer_us(Survey::Csat));
-    rows.time("ces_last_at", view.last_answer_us(Survey::Ces));
-    let headcount = view.headcount(&settings.champion_roles);
-    rows.int("people", headcount.people);
-    rows.int("champions", headcount.champions);
-    rows.time("first_seen_at", view.first_pane().map(|pane| settings.panes.start_us(pane)));
-    rows.time("last_activity_at", view.last_activity_us());
-    rows.time("last_use_at", view.account.cells.latest(view, |cell| cell.last_use_us));
-    rows.time("first_value_at", view.account.cells.earliest(view, |cell| cell.first_value_us));
+/// What is known as of the view's end: the same on the row of every window, so it is worked out once.
+struct AsOf<'s> {
+    backlog: Backlog<'s>,
+    last_answers_us: [Option<i64>; 3],
+    headcount: Headcount,
+    milestones: MilestoneCounts,
+    last_use_us: Option<i64>,
+    first_value_us: Option<i64>,
+    first_seen_us: Option<i64>,
+}
+
+impl<'s> AsOf<'s> {
+    fn of(view: &View<'_>, settings: &'s Settings) -> Self {
+        Self {
+            backlog: view.backlog(settings),
+            last_answers_us: [Survey::Nps, Survey::Csat, Survey::Ces].map(|survey| view.last_answer_us(survey)),
+            headcount: view.headcount(&settings.champion_roles),
+            milestones: view.milestones(),
+            last_use_us: view.account.cells.latest(view, |cell| cell.last_use_us),
+            first_value_us: view.account.cells.earliest(view, |cell| cell.first_value_us),
+            first_seen_us: view.first_pane().map(|pane| settings.panes.start_us(pane)),
+        }
+    }
+
+    fn append(&self, rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled) {
+        let [low, normal, high, urgent] = self.backlog.open;
+        rows.int("tickets_backlog", self.backlog.open.iter().sum::<i64>());
+        rows.int("tickets_backlog_low", low);
+        rows.int("tickets_backlog_normal", normal);
+        rows.int("tickets_backlog_high", high);
+        rows.int("tickets_backlog_urgent", urgent);
+        let by_category = self.backlog.by_category.iter().map(|(name, count)| (*name, *count));
+        rows.count_map("tickets_backlog_by_category", by_category);
+        rows.int("tickets_moved", self.backlog.moved);
+        let [nps_us, csat_us, ces_us] = self.last_answers_us;
+        rows.time("nps_last_at", nps_us);
+        rows.time("csat_last_at", csat_us);
+        rows.time("ces_last_at", ces_us);
+        rows.int("people", self.headcount.people);
+        rows.int("champions", self.headcount.champions);
+        rows.time("first_seen_at", self.first_seen_us);
+        rows.time("last_activity_at", view.last_activity_us());
+        rows.time("last_use_at", self.last_use_us);
+        rows.time("first_value_at", self.first_value_us);
+        facts(rows, view, entitled);
+        rows.int("milestones", self.milestones.known);
+        rows.int("milestones_done", self.milestones.done);
+        rows.int("milestones_overdue", self.milestones.overdue);
+        rows.time("oldest_overdue_at", self.milestones.oldest_overdue_us);
+    }
+}
+
+fn facts(rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled) {
     let time = |name| view.fact(name).and_then(|text| text.parse().ok());
     rows.time("started_at", time("started_at"));
     rows.time("renews_at", time("renews_at"));
@@ -219,18 +264,8 @@ fn as_of(rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled, settings: 
     for name in ["sentiment", "trained", "invoices"] {
         rows.float(name, view.fact(name).and_then(|text| text.parse().ok()));
     }
-    let mut others = view
-        .account
-        .facts
-        .keys()
-        .filter(|name| !KNOWN_FACTS.contains(&name.as_str()))
-        .filter_map(|name| Some((name.as_str(), view.fact(name.as_str())?)))
-        .peekable();
+    let others = view.account.facts.keys().filter(|name| !KNOWN_FACTS.contains(&name.as_str()));
+    let mut others = others.filter_map(|name| Some((name.as_str(), view.fact(name.as_str())?))).peekable();
     let is_any = others.peek().is_some();
     rows.text_map("other_facts", is_any.then_some(others));
-    let milestones = view.milestones();
-    rows.int("milestones", milestones.known);
-    rows.int("milestones_done", milestones.done);
-    rows.int("milestones_overdue", milestones.overdue);
-    rows.time("oldest_overdue_at", milestones.oldest_overdue_us);
 }

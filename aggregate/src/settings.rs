@@ -63,10 +63,9 @@ impl Settings {
         let mut lengths = config.aggregate.windows.clone();
         lengths.sort();
         lengths.dedup();
-        let windows = lengths.iter().map(|length| Window {
-            period: length.to_string(),
-            panes: (length.as_micros() / panes.width_us) as i32,
-        });
+        let windows = lengths
+            .iter()
+            .map(|length| Window { period: length.to_string(), panes: (length.as_micros() / panes.width_us) as i32 });
         let sorted = |names: &[String]| {
             let mut names = names.to_vec();
             names.sort();

@@ -255,7 +255,9 @@ impl Stage for Aggregate {
             Some(bytes) => {
                 let version: u32 = postcard::take_from_bytes(bytes).map_err(|e| refused(e.to_string()))?.0;
                 if version != STATE_VERSION {
-                    return Err(refused(format!("its state has version {version}, this program reads {STATE_VERSION}")));
+                    return Err(refused(format!(
+                        "its state has version {version}, this program reads {STATE_VERSION}"
+                    )));
                 }
                 let saved: Saved<PartitionState> = postcard::from_bytes(bytes).map_err(|e| refused(e.to_string()))?;
                 if saved.fingerprint != self.settings.fingerprint {

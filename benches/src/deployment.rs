@@ -48,14 +48,22 @@ pub fn message(raw: &Raw, serial: usize, raw_partitions: i32, config: &Config) -
 ///
 /// # Errors
 /// When the stage stops by name.
-pub fn drain<S>(stage: &S, plan: &Plan, broker: &MemoryBroker, config: &Config, args: &RunArgs, wall_us: i64) -> Result<Report>
+pub fn drain<S>(
+    stage: &S,
+    plan: &Plan,
+    broker: &MemoryBroker,
+    config: &Config,
+    args: &RunArgs,
+    wall_us: i64,
+) -> Result<Report>
 where
     S: Stage,
     S::State: Default,
 {
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let log = broker.member(stage.name(), &sources);
-    let snapshots = stage.is_stateful().then(|| Snapshots::open(&config.snapshots.url, config.snapshots.keep)).transpose()?;
+    let snapshots =
+        stage.is_stateful().then(|| Snapshots::open(&config.snapshots.url, config.snapshots.keep)).transpose()?;
     let clock = FixedClock { wall_us };
     let mut runner = Runner::new(stage, log, &clock, snapshots, plan.options(config, args), S::State::default());
     Ok(runner.run(&AtomicBool::new(false))?)

@@ -132,7 +132,17 @@ impl Fleet {
         let ticket = format!("ticket-{account}-{day}");
         let mut at_ms = self.moment(day);
         let mut steps = vec!["opened"];
-        for (step, percent) in [("responded", 80), ("escalated", 20), ("priority_changed", 20), ("resolved", 80), ("rated", 40), ("reopened", 20), ("responded", 20), ("resolved", 60), ("closed", 50)] {
+        for (step, percent) in [
+            ("responded", 80),
+            ("escalated", 20),
+            ("priority_changed", 20),
+            ("resolved", 80),
+            ("rated", 40),
+            ("reopened", 20),
+            ("responded", 20),
+            ("resolved", 60),
+            ("closed", 50),
+        ] {
             if self.chance(percent) {
                 steps.push(step);
             }
@@ -162,7 +172,8 @@ impl Fleet {
     fn facts(&mut self, account: &str, n: usize, days: i64) {
         for i in 0..self.rng.i64(1..5) {
             let at_ms = self.moment(i * days / 5);
-            let mut facts = json!({"plan": self.pick(&["free", "pro"]), "seats": self.rng.i64(0..12), "region": {"code": i}});
+            let mut facts =
+                json!({"plan": self.pick(&["free", "pro"]), "seats": self.rng.i64(0..12), "region": {"code": i}});
             if self.chance(50) {
                 facts["features"] = json!([self.pick(&FEATURES), self.pick(&FEATURES), "unused"]);
             }
@@ -176,7 +187,7 @@ impl Fleet {
             let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "upsert", "facts": facts, "valid_until": until, "author": "csm"});
             self.arrive(Kind::Account, at_ms, &event);
         }
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             let at_ms = self.moment(1);
             let due = self.moment(10);
             let milestone = |done: Option<i64>| json!({"id": "go-live", "due_at": due, "done_at": done});
@@ -193,7 +204,12 @@ impl Fleet {
     fn people(&mut self, account: &str, days: i64) {
         for user in 0..3 {
             let user_id = format!("{account}-user-{user}");
-            for (step, percent, day) in [("added", 90, 0), ("role_changed", 50, days / 3), ("removed", 40, days / 2), ("added", 30, days * 2 / 3)] {
+            for (step, percent, day) in [
+                ("added", 90, 0),
+                ("role_changed", 50, days / 3),
+                ("removed", 40, days / 2),
+                ("added", 30, days * 2 / 3),
+            ] {
                 if self.chance(percent) {
                     let at_ms = self.moment(day);
                     let role = self.chance(60).then(|| self.pick(&["champion", "admin"]));

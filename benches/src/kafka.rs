@@ -51,7 +51,9 @@ impl Kafka {
         BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
         match line.trim_end().strip_prefix("READY ") {
             Some(address) => Ok(Self { address: address.to_owned(), child: Some(child) }),
-            None => bail!("no Kafka: {} did not start one (see above), and {BROKER_VARIABLE} names none", script.display()),
+            None => {
+                bail!("no Kafka: {} did not start one (see above), and {BROKER_VARIABLE} names none", script.display())
+            }
         }
     }
 
@@ -109,10 +111,16 @@ impl Kafka {
             for (key, value) in &message.headers {
                 headers = headers.insert(Header { key, value: value.as_deref() });
             }
-            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&message.topic).partition(message.partition).headers(headers);
-            (record.key, record.payload, record.timestamp) = (message.key.as_deref(), message.value.as_deref(), message.timestamp_ms);
+            let mut record: BaseRecord<'_, [u8], [u8]> =
+                BaseRecord::to(&message.topic).partition(message.partition).headers(headers);
+            (record.key, record.payload, record.timestamp) =
+                (message.key.as_deref(), message.value.as_deref(), message.timestamp_ms);
             while let Err((error, returned)) = producer.send(record) {
-                ensure!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull), "producing to {}: {error}", message.topic);
+                ensure!(
+                    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull),
+                    "producing to {}: {error}",
+                    message.topic
+                );
                 producer.poll(Duration::from_millis(10));
                 record = returned;
             }
@@ -152,7 +160,9 @@ impl Kafka {
                         value: message.payload().map(<[u8]>::to_vec),
                         headers: message
                             .headers()
-                            .map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect())
+                            .map(|headers| {
+                                headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
+                            })
                             .unwrap_or_default(),
                     }),
                     Some(Err(KafkaError::PartitionEOF(at))) if at == partition => break,

@@ -74,7 +74,7 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
     Ok(Answer {
         finals: collect("select * from finals").await?,
         feature_days: collect(&feature_days).await?,
-        fates: fates.iter().flat_map(|batch| pairs(batch)).collect(),
+        fates: fates.iter().flat_map(pairs).collect(),
     })
 }
 
@@ -106,6 +106,9 @@ fn register_settings(session: &SessionContext, config: &Config) -> Result<()> {
     let table = |columns: Vec<(&str, ArrayRef)>| RecordBatch::try_from_iter(columns);
     let (aggregate, pane_us) = (&config.aggregate, config.time.pane.as_micros());
     let panes = aggregate.windows.iter().map(|window| window.as_micros() / pane_us);
+    let numbers = 0..2 * panes.clone().max().unwrap_or_default();
+    let numbers = table(vec![("n", Arc::new(Int64Array::from_iter_values(numbers)) as ArrayRef)])?;
+    register(session, "numbers", vec![numbers])?;
     let periods = texts(aggregate.windows.iter().map(ToString::to_string));
     let windows = table(vec![("period", periods), ("panes", Arc::new(Int64Array::from_iter_values(panes)))])?;
     let target_ms = |t: &Targets| {
@@ -163,4 +166,3 @@ fn fill(sql: &str, config: &Config) -> String {
     .iter()
     .fold(sql.to_owned(), |sql, (name, value)| sql.replace(name, value))
 }
-

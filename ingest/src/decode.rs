@@ -60,8 +60,14 @@ pub fn decode<'a>(kind: Kind, value: &'a [u8], limits: &Limits) -> Result<Event<
 /// [`Code::NoAccount`] when the key is no account id.
 pub fn tombstone<'a>(key: Option<&'a [u8]>, event_id: String, occurred_us: i64) -> Result<Event<'a>, Reason> {
     let account_id = key.and_then(|key| std::str::from_utf8(key).ok()).filter(|id| !id.is_empty());
-    let account_id = account_id.ok_or_else(|| Reason::new(Code::NoAccount, "a null value whose key is no account id"))?;
-    Ok(Event { account_id: Cow::Borrowed(account_id), event_id: Cow::Owned(event_id), occurred_us, body: Body::Deleted })
+    let account_id =
+        account_id.ok_or_else(|| Reason::new(Code::NoAccount, "a null value whose key is no account id"))?;
+    Ok(Event {
+        account_id: Cow::Borrowed(account_id),
+        event_id: Cow::Owned(event_id),
+        occurred_us,
+        body: Body::Deleted,
+    })
 }
 
 fn rfc3339(time_us: i64) -> String {

@@ -47,7 +47,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
         fn check<E: Error>(text: &str) -> Result<(), E> {
             if text.is_empty() || text.len() > MAX_NAME_BYTES {
                 let len = text.len();
-                return Err(E::custom(format_args!("{MARK}out_of_range a name of {len} bytes, allowed are 1 to {MAX_NAME_BYTES}")));
+                return Err(E::custom(format_args!(
+                    "{MARK}out_of_range a name of {len} bytes, allowed are 1 to {MAX_NAME_BYTES}"
+                )));
             }
             Ok(())
         }

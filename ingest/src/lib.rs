@@ -7,10 +7,10 @@
 pub mod decode;
 mod input;
 pub mod reason;
-mod stage;
+pub mod stage;
 mod time_of;
 
-pub use stage::Ingest;
+pub use stage::{Ingest, State};
 
 use pipeline::config::Config;
 use pipeline::process::Plan;

@@ -65,7 +65,8 @@ impl Ingest {
             None => None,
             Some(secret) => {
                 let text = secret.reveal().map_err(|why| anyhow::anyhow!("ingest.user_id_key: {why}"))?;
-                let wrong = |_| anyhow::anyhow!("ingest.user_id_key: expected 32 hex digits, found {} characters", text.len());
+                let wrong =
+                    |_| anyhow::anyhow!("ingest.user_id_key: expected 32 hex digits, found {} characters", text.len());
                 anyhow::ensure!(text.len() == 32, "ingest.user_id_key: expected 32 hex digits");
                 Some(u128::from_str_radix(&text, 16).map_err(wrong)?.to_be_bytes())
             }

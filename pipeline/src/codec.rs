@@ -38,7 +38,9 @@ pub enum CodecError {
         found: usize,
     },
     /// A single row is above the limit.
-    #[error("one row takes {bytes} bytes, above the limit of {max_bytes} a record; raise kafka.max_record_bytes and the topic's max.message.bytes")]
+    #[error(
+        "one row takes {bytes} bytes, above the limit of {max_bytes} a record; raise kafka.max_record_bytes and the topic's max.message.bytes"
+    )]
     RowTooLarge {
         /// Encoded size.
         bytes: usize,

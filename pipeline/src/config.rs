@@ -376,11 +376,8 @@ impl Config {
 
     /// What single values cannot tell.
     fn check_fit(&self, name: &str) -> Result<(), ConfigError> {
-        let contradiction = |key: &str, why: String| ConfigError::Contradiction {
-            path: name.to_owned(),
-            key: key.to_owned(),
-            why,
-        };
+        let contradiction =
+            |key: &str, why: String| ConfigError::Contradiction { path: name.to_owned(), key: key.to_owned(), why };
         let pane_us = self.time.pane.as_micros();
         for window in &self.aggregate.windows {
             if window.as_micros() == 0 || window.as_micros() % pane_us != 0 {

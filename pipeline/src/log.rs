@@ -2,7 +2,6 @@
 //!
 //! Two implementations follow the same rules: [`kafka`] and, in memory, [`memory`].
 
-
 pub mod kafka;
 pub mod memory;
 
@@ -105,7 +104,9 @@ pub enum LogError {
     #[error("topic {0} does not exist; `keepwell topics apply` makes the topics")]
     NoTopic(String),
     /// A message does not fit.
-    #[error("a record of {bytes} bytes for topic {topic} is above what the broker or the client takes; see kafka.max_record_bytes")]
+    #[error(
+        "a record of {bytes} bytes for topic {topic} is above what the broker or the client takes; see kafka.max_record_bytes"
+    )]
     TooLarge {
         /// Topic.
         topic: String,

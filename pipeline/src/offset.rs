@@ -110,7 +110,9 @@ impl fmt::Display for Position {
 
 /// Commit metadata that [`Position::parse`] does not know.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("commit metadata {metadata:?} has the unknown word {word:?}; was this group's position written by another program?")]
+#[error(
+    "commit metadata {metadata:?} has the unknown word {word:?}; was this group's position written by another program?"
+)]
 pub struct MetadataError {
     metadata: String,
     word: String,

@@ -77,7 +77,9 @@ pub enum RunError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// A topic does not have the partition count pinned for the epoch.
-    #[error("topic {topic} has {found} partitions and the epoch is pinned to {expected}; set `partitions`, or start a new epoch")]
+    #[error(
+        "topic {topic} has {found} partitions and the epoch is pinned to {expected}; set `partitions`, or start a new epoch"
+    )]
     PartitionCount {
         /// Topic.
         topic: String,
@@ -289,7 +291,8 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         let is_drained = |(tp, member): (&TopicPartition, &Member)| {
             let reached = |next: NextOffset| next >= member.drain_to;
             let position = member.position.next;
-            let is_at_end = reached(position) || (member.num_pending() == 0 && self.log.met_end(tp).is_some_and(reached));
+            let is_at_end =
+                reached(position) || (member.num_pending() == 0 && self.log.met_end(tp).is_some_and(reached));
             !member.is_replaying() && is_at_end && (!self.options.prove_ends || member.proof.is_some())
         };
         !self.members.is_empty() && self.members.iter().all(is_drained)

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -60,11 +62,16 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(topic) => match topic.partitions {
-                Some(partitions) => write!(f, "create {} with {partitions} partitions, {:?}", topic.name, topic.settings),
+                Some(partitions) => {
+                    write!(f, "create {} with {partitions} partitions, {:?}", topic.name, topic.settings)
+                }
                 None => write!(f, "create {} (a raw topic: make it with its producer's settings)", topic.name),
             },
             Self::Partitions { topic, found, expected } => {
-                write!(f, "{topic} has {found} partitions, the epoch is pinned to {expected}: start a new epoch, or set `partitions`")
+                write!(
+                    f,
+                    "{topic} has {found} partitions, the epoch is pinned to {expected}: start a new epoch, or set `partitions`"
+                )
             }
             Self::Setting { topic, name, found, expected } => {
                 write!(f, "set {name} of {topic} to {expected} (it is {found})")
@@ -215,8 +222,10 @@ impl Topics {
                     }
                     let retention = topic.min_retention_ms.unwrap_or(0).max(7 * 86_400_000).to_string();
                     new = new.set("retention.ms", &retention);
-                    let results =
-                        self.runtime.block_on(self.admin.create_topics([&new], &options)).map_err(|e| failed(&doing, e))?;
+                    let results = self
+                        .runtime
+                        .block_on(self.admin.create_topics([&new], &options))
+                        .map_err(|e| failed(&doing, e))?;
                     for result in results {
                         result.map_err(|(_, code)| failed(&doing, code))?;
                     }
@@ -226,9 +235,14 @@ impl Topics {
                     // The call replaces all of a topic's own settings: those it has are sent along.
                     let kept = self.own_settings(topic)?;
                     let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, expected);
-                    let change = kept.iter().filter(|(own, _)| own != name).fold(change, |change, (own, value)| change.set(own, value));
-                    let results =
-                        self.runtime.block_on(self.admin.alter_configs([&change], &options)).map_err(|e| failed(&doing, e))?;
+                    let change = kept
+                        .iter()
+                        .filter(|(own, _)| own != name)
+                        .fold(change, |change, (own, value)| change.set(own, value));
+                    let results = self
+                        .runtime
+                        .block_on(self.admin.alter_configs([&change], &options))
+                        .map_err(|e| failed(&doing, e))?;
                     for result in results {
                         result.map_err(|(_, code)| failed(&doing, code))?;
                     }

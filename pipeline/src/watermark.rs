@@ -141,9 +141,7 @@ impl Watermarks {
     }
 
     fn listed(&self) -> impl Iterator<Item = Option<&Heard>> {
-        self.sources
-            .iter()
-            .flat_map(|(topic, (_, count))| (0..*count).map(|p| self.heard.get(&(topic.clone(), p))))
+        self.sources.iter().flat_map(|(topic, (_, count))| (0..*count).map(|p| self.heard.get(&(topic.clone(), p))))
     }
 
     fn holds_back(&self, heard: &Heard) -> bool {

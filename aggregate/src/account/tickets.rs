@@ -226,8 +226,13 @@ impl View<'_> {
     pub fn backlog<'s>(&self, settings: &'s Settings) -> Backlog<'s> {
         let mut backlog = Backlog::default();
         for ticket in self.account.tickets.values() {
+            let events = ticket.events.between(self.floor_us, self.end_us);
+            let is_settled = events.is_empty() && !ticket.base.is_open && ticket.base.opened_us.is_some();
+            if is_settled {
+                continue;
+            }
             let mut life = ticket.base(self.floor_us);
-            ticket.events.between(self.floor_us, self.end_us).iter().for_each(|event| life.fold(event));
+            events.iter().for_each(|event| life.fold(event));
             backlog.moved += i64::from(life.is_seen && life.opened_us.is_none());
             if life.is_open {
                 backlog.open[by_priority(life.priority)] += 1;

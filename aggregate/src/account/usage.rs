@@ -255,7 +255,14 @@ pub struct Features(BTreeMap<Name, (Usage, BTreeSet<Name>)>);
 
 impl Features {
     /// One usage event.
-    pub fn add(&mut self, feature: Name, user: Option<Name>, count: i64, duration_ms: Option<i64>, errors: Option<i64>) {
+    pub fn add(
+        &mut self,
+        feature: Name,
+        user: Option<Name>,
+        count: i64,
+        duration_ms: Option<i64>,
+        errors: Option<i64>,
+    ) {
         let (usage, users) = self.0.entry(feature).or_default();
         usage.add(count, duration_ms, errors);
         users.extend(user);

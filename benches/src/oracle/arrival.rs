@@ -28,11 +28,28 @@ pub struct Arrivals {
 
 /// Columns of `events` that the statements use, by their name there.
 const USED: [(&str, &str); 22] = [
-    ("account_id", "account_id"), ("event_id", "event_id"), ("occurred_at", "occurred_us"), ("kind", "kind"), ("action", "action"),
-    ("user_id", "user_id"), ("feature", "feature"), ("count", "count"), ("duration_ms", "duration_ms"), ("errors", "errors"),
-    ("ticket_id", "ticket_id"), ("priority", "priority"), ("category", "category"), ("csat", "csat"),
-    ("survey_score", "survey_score"), ("survey_scale_max", "survey_scale_max"), ("valid_until", "valid_until_us"),
-    ("milestone_id", "milestone_id"), ("due_at", "due_us"), ("done_at", "done_us"), ("role", "role"), ("alert_id", "alert_id"),
+    ("account_id", "account_id"),
+    ("event_id", "event_id"),
+    ("occurred_at", "occurred_us"),
+    ("kind", "kind"),
+    ("action", "action"),
+    ("user_id", "user_id"),
+    ("feature", "feature"),
+    ("count", "count"),
+    ("duration_ms", "duration_ms"),
+    ("errors", "errors"),
+    ("ticket_id", "ticket_id"),
+    ("priority", "priority"),
+    ("category", "category"),
+    ("csat", "csat"),
+    ("survey_score", "survey_score"),
+    ("survey_scale_max", "survey_scale_max"),
+    ("valid_until", "valid_until_us"),
+    ("milestone_id", "milestone_id"),
+    ("due_at", "due_us"),
+    ("done_at", "done_us"),
+    ("role", "role"),
+    ("alert_id", "alert_id"),
 ];
 
 /// The watermark, stated plainly: the least value of all listed source partitions that still hold back
@@ -67,7 +84,10 @@ impl Time {
         let value = if is_complete {
             marks.iter().filter_map(|(_, value_us, _)| *value_us).max()
         } else {
-            holding.map(|(_, value_us, _)| *value_us).collect::<Option<Vec<_>>>().and_then(|values| values.into_iter().min())
+            holding
+                .map(|(_, value_us, _)| *value_us)
+                .collect::<Option<Vec<_>>>()
+                .and_then(|values| values.into_iter().min())
         };
         self.watermark_us = self.watermark_us.max(value);
     }
@@ -87,7 +107,8 @@ pub fn read(records: &[Record], panes: PaneWidth) -> Result<Arrivals> {
         let partition = record.topic_partition.partition;
         let (time, closed) = times.entry(partition).or_default();
         if let Some(value) = &record.value {
-            let batch = codec::decode(value, &schema()).with_context(|| format!("{} {}", record.topic_partition, record.offset.0))?;
+            let batch = codec::decode(value, &schema())
+                .with_context(|| format!("{} {}", record.topic_partition, record.offset.0))?;
             facts.read(&batch, partition, record.offset.0, &mut entitlements)?;
             events.push(arrived(&batch, partition, record.offset.0, time.watermark_us)?);
         }
@@ -142,7 +163,8 @@ fn arrived(batch: &RecordBatch, partition: i32, offset: i64, watermark_us: Optio
         ("watermark_us", Arc::new(Int64Array::from(vec![watermark_us; rows])), true),
     ];
     for (from, to) in USED {
-        let column = batch.column_by_name(from).with_context(|| format!("column {from} is not among {}", COLUMNS.len()))?;
+        let column =
+            batch.column_by_name(from).with_context(|| format!("column {from} is not among {}", COLUMNS.len()))?;
         let column = match column.data_type() {
             DataType::Utf8 => Arc::clone(column),
             _ => cast(column, &DataType::Int64)?,
@@ -165,7 +187,13 @@ struct FactRows {
 type Entitlements = (Vec<i64>, Vec<i64>, Vec<i64>, StringBuilder);
 
 impl FactRows {
-    fn read(&mut self, batch: &RecordBatch, partition: i32, offset: i64, entitlements: &mut Entitlements) -> Result<()> {
+    fn read(
+        &mut self,
+        batch: &RecordBatch,
+        partition: i32,
+        offset: i64,
+        entitlements: &mut Entitlements,
+    ) -> Result<()> {
         let maps = batch.column_by_name("facts").context("no facts")?.as_map();
         let until = cast(batch.column_by_name("valid_until").context("no valid_until")?, &DataType::Int64)?;
         let until = until.as_primitive::<arrow::datatypes::Int64Type>();

@@ -44,12 +44,12 @@ select l.*, case when c.category is null then 'other' else c.category end as cou
 from ticket_life l left join category c on c.category = l.category_now join target t on t.priority = l.priority_now
 
 -- table w_event
-select g.account_id, g.p, g.period, g.is_previous, t.action, t.csat, t.age_ms, t.priority_now, t.counted_under, t.first_response_ms, t.resolution_ms,
+select g.account_id, g.p, r.period, r.is_previous, t.action, t.csat, t.age_ms, t.priority_now, t.counted_under, t.first_response_ms, t.resolution_ms,
   t.nth = t.opening as is_opening,
   t.action = 2 and t.responses_so_far = 1 as is_response,
-  t.action = 3 and (t.next_change_us is null or t.next_change_us >= g.until_us) as is_resolution
-from grid_w g join ticket t on t.account_id = g.account_id and t.v <= g.p and t.next_v > g.p
-where t.occurred_us >= g.from_us and t.occurred_us < g.until_us
+  t.action = 3 and (t.next_change_us is null or t.next_change_us >= (g.p + 1 - r.panes * r.is_previous) * {width}) as is_resolution
+from ticket t cross join reach r join grid g on g.account_id = t.account_id and g.p = t.occurred_us / {width} + r.ahead
+where t.v <= g.p and t.next_v > g.p
 
 -- table w_tickets
 select account_id, p, period, is_previous,

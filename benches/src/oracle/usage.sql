@@ -7,9 +7,9 @@ select account_id, pane, visible, count(*) as events, sum("count") as uses, sum(
 from accepted where kind = 1 group by 1, 2, 3
 
 -- table w_usage
-select g.account_id, g.p, g.period, g.is_previous, sum(d.events) as events, sum(d.uses) as uses,
+select g.account_id, g.p, r.period, r.is_previous, sum(d.events) as events, sum(d.uses) as uses,
   sum(d.duration_ms) as duration_ms, sum(d.errors) as errors, sum(d.error_uses) as error_uses, count(distinct d.pane) as active_days
-from grid_w g join day d on d.account_id = g.account_id and d.pane >= g.from_pane and d.pane < g.to_pane
+from day d cross join reach r join grid g on g.account_id = d.account_id and g.p = d.pane + r.ahead
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 group by 1, 2, 3, 4
 
@@ -18,8 +18,8 @@ select account_id, user_id, pane, min(visible) as visible
 from accepted where kind = 1 and user_id is not null group by 1, 2, 3
 
 -- table w_users
-select g.account_id, g.p, g.period, g.is_previous, count(distinct d.user_id) as active_users, count(*) as user_days
-from grid_w g join user_day d on d.account_id = g.account_id and d.pane >= g.from_pane and d.pane < g.to_pane
+select g.account_id, g.p, r.period, r.is_previous, count(distinct d.user_id) as active_users, count(*) as user_days
+from user_day d cross join reach r join grid g on g.account_id = d.account_id and g.p = d.pane + r.ahead
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 group by 1, 2, 3, 4
 
@@ -28,7 +28,7 @@ select account_id, feature, pane, min(visible) as visible from accepted where ki
 
 -- The last telling of the entitled features, else the catalogue.
 -- table entitled
-select f.account_id, f.p, e.feature
+select distinct f.account_id, f.p, e.feature
 from fact_as_of f join entitlement e on e.part = f.part and e.off = f.off and e.row_no = f.row_no
 where f.name = 'features'
 union all
@@ -45,12 +45,14 @@ left join entitled e on e.account_id = g.account_id and e.p = g.p
 left join fact_as_of f on f.account_id = g.account_id and f.p = g.p and f.name = 'features'
 group by 1, 2
 
--- table w_features
-select g.account_id, g.p, g.period, g.is_previous, count(distinct d.feature) as features_used, count(distinct e.feature) as features_adopted
-from grid_w g
-join used d on d.account_id = g.account_id and d.pane >= g.from_pane and d.pane < g.to_pane
-left join entitled e on e.account_id = g.account_id and e.p = g.p and e.feature = d.feature
+-- table w_used
+select distinct g.account_id, g.p, r.period, r.is_previous, d.feature
+from used d cross join reach r join grid g on g.account_id = d.account_id and g.p = d.pane + r.ahead
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
+
+-- table w_features
+select d.account_id, d.p, d.period, d.is_previous, count(d.feature) as features_used, count(e.feature) as features_adopted
+from w_used d left join entitled e on e.account_id = d.account_id and e.p = d.p and e.feature = d.feature
 group by 1, 2, 3, 4
 
 -- table survey_day
@@ -60,11 +62,11 @@ select account_id, pane, visible, action as survey, count(*) as responses, max(o
 from accepted where kind = 3 group by 1, 2, 3, 4
 
 -- table w_surveys
-select g.account_id, g.p, g.period, g.is_previous,
+select g.account_id, g.p, r.period, r.is_previous,
   sum(case when survey = 1 then responses end) as nps_n, sum(case when survey = 1 then score end) as nps_score,
   sum(case when survey = 2 then responses end) as csat_n, sum(case when survey = 2 then score end) as csat_score, sum(case when survey = 2 then best end) as csat_best,
   sum(case when survey = 3 then responses end) as ces_n, sum(case when survey = 3 then score end) as ces_score, sum(case when survey = 3 then best end) as ces_best
-from grid_w g join survey_day d on d.account_id = g.account_id and d.pane >= g.from_pane and d.pane < g.to_pane
+from survey_day d cross join reach r join grid g on g.account_id = d.account_id and g.p = d.pane + r.ahead
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 group by 1, 2, 3, 4
 

@@ -47,9 +47,11 @@ impl Deployment {
             broker.produce(&deployment::message(raw, serial, RAW_PARTITIONS, &config).unwrap()).unwrap();
         }
         let stage = ingest::Ingest::new(&config).unwrap();
-        let ingest = deployment::drain(&stage, &ingest::plan(&config), &broker, &config, &args(), WALL_US).unwrap().fates;
+        let ingest =
+            deployment::drain(&stage, &ingest::plan(&config), &broker, &config, &args(), WALL_US).unwrap().fates;
         let stage = aggregate::Aggregate::new(&config);
-        let aggregate = deployment::drain(&stage, &aggregate::plan(&config), &broker, &config, &args(), WALL_US).unwrap().fates;
+        let aggregate =
+            deployment::drain(&stage, &aggregate::plan(&config), &broker, &config, &args(), WALL_US).unwrap().fates;
         Self { broker, config, ingest, aggregate }
     }
 
@@ -89,6 +91,7 @@ fn every_final_row_is_the_oracles_and_the_fates_add_up() {
 
     let rows = compare::same_rows(&deployment.finals(), &answer.finals, &["account_id", "as_of", "period"]).unwrap();
     assert!(rows > 1000, "{rows} rows");
-    let days = compare::rows_of(&deployment.records(&deployment.config.topics.feature_days), &feature_day::schema()).unwrap();
+    let days =
+        compare::rows_of(&deployment.records(&deployment.config.topics.feature_days), &feature_day::schema()).unwrap();
     compare::same_rows(&days, &answer.feature_days, &["account_id", "as_of", "feature"]).unwrap();
 }

@@ -143,7 +143,16 @@ mod tests {
 
     #[test]
     fn money_is_rounded_half_up_to_hundredths() {
-        let cases = [("12", Some(1200)), ("0.5", Some(50)), ("1.005", Some(101)), ("1.0049", Some(100)), ("9.999", Some(1000)), ("1e3", None), ("-1", None), (".5", None)];
+        let cases = [
+            ("12", Some(1200)),
+            ("0.5", Some(50)),
+            ("1.005", Some(101)),
+            ("1.0049", Some(100)),
+            ("9.999", Some(1000)),
+            ("1e3", None),
+            ("-1", None),
+            (".5", None),
+        ];
         for (text, expected) in cases {
             assert_eq!(hundredths(text), expected, "{text}");
         }

@@ -1,10 +1,12 @@
 use super::*;
 
-const LIMITS: Limits = Limits { max_event_bytes: 2000, latest_us: 2_000_000_000_000_000, earliest_us: 946_684_800_000_000 };
+const LIMITS: Limits =
+    Limits { max_event_bytes: 2000, latest_us: 2_000_000_000_000_000, earliest_us: 946_684_800_000_000 };
 
 const TRACK: &str = r#"{"type":"track","messageId":"m1","event":"export","userId":"u1","context":{"groupId":"acme"},"timestamp":"2024-03-01T10:00:00Z","properties":{"count":3,"duration_ms":40,"errors":1}}"#;
 const FLAT: &str = r#"{"event_id":"m1","account_id":"acme","user_id":"u1","feature":"export","occurred_at":1709287200000,"count":3,"duration_ms":40,"errors":1}"#;
-const RATED: &str = r#"{"event_id":"t1","account_id":"acme","ticket_id":"7","occurred_at":1709287200000,"type":"rated","csat":4}"#;
+const RATED: &str =
+    r#"{"event_id":"t1","account_id":"acme","ticket_id":"7","occurred_at":1709287200000,"type":"rated","csat":4}"#;
 const NPS: &str = r#"{"event_id":"s1","account_id":"acme","occurred_at":1709287200000,"survey":"nps","score":9}"#;
 const FACTS: &str = r#"{"event_id":"a1","account_id":"acme","occurred_at":1709287200000,"type":"upsert","facts":{"plan":"pro","seats":5,"mrr":10.5,"renews_at":"2024-12-01T00:00:00Z","features":["b","a","b"],"region":{"eu":1}}}"#;
 const PERSON: &str = r#"{"event_id":"p1","account_id":"acme","user_id":"u1","occurred_at":1709287200000,"type":"added","role":"champion"}"#;
@@ -23,7 +25,14 @@ fn known_facts_are_written_in_one_form_and_others_as_given() {
     let table: Vec<String> = facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(
         table,
-        ["plan=\"pro\"", "seats=5", "mrr=10.50", "renews_at=1733011200000000", "features=[\"a\",\"b\"]", "region={\"eu\":1}"]
+        [
+            "plan=\"pro\"",
+            "seats=5",
+            "mrr=10.50",
+            "renews_at=1733011200000000",
+            "features=[\"a\",\"b\"]",
+            "region={\"eu\":1}"
+        ]
     );
 }
 

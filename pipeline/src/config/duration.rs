@@ -56,7 +56,8 @@ impl Serialize for Span {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wrong = |why| serde::de::Error::custom(format!("{text:?} is no duration such as 100ms, 90s, 1h 30m or 7d: {why}"));
+        let wrong =
+            |why| serde::de::Error::custom(format!("{text:?} is no duration such as 100ms, 90s, 1h 30m or 7d: {why}"));
         humantime::parse_duration(&text).map(Self).map_err(wrong)
     }
 }

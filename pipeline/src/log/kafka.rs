@@ -187,11 +187,7 @@ impl KafkaLog {
     }
 
     /// Calls `ask` until it answers, keeping the membership alive; a broker that is away is waited for.
-    fn patiently<T>(
-        &self,
-        doing: &str,
-        mut ask: impl FnMut(&Self) -> Result<T, KafkaError>,
-    ) -> Result<T, LogError> {
+    fn patiently<T>(&self, doing: &str, mut ask: impl FnMut(&Self) -> Result<T, KafkaError>) -> Result<T, LogError> {
         let mut complained = Instant::now();
         loop {
             match ask(self) {
@@ -298,27 +294,23 @@ impl Log for KafkaLog {
     }
 
     fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError> {
-        let metadata =
-            self.patiently("asking for topics", |log| log.handle.fetch_metadata(Some(topic), SLICE))?;
+        let metadata = self.patiently("asking for topics", |log| log.handle.fetch_metadata(Some(topic), SLICE))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
         Ok(found.map(|topic| topic.partitions().len() as i32).filter(|count| *count > 0))
     }
 
     fn start(&mut self, from: &BTreeMap<TopicPartition, NextOffset>) -> Result<(), LogError> {
-        let refused = |error: KafkaError| LogError::Fatal { doing: "taking up partitions".into(), why: error.to_string() };
+        let refused =
+            |error: KafkaError| LogError::Fatal { doing: "taking up partitions".into(), why: error.to_string() };
         let mut assigned = TopicPartitionList::new();
         for (tp, next) in from {
             if let Some(queue) = self.queues.get_mut(tp) {
                 (queue.is_at_eof, queue.met_end) = (false, None);
                 self.consumer.context().forget_eof(tp);
-                self.consumer
-                    .seek(&tp.topic, tp.partition, KafkaOffset::Offset(next.0), SLICE)
-                    .map_err(refused)?;
+                self.consumer.seek(&tp.topic, tp.partition, KafkaOffset::Offset(next.0), SLICE).map_err(refused)?;
                 continue;
             }
-            assigned
-                .add_partition_offset(&tp.topic, tp.partition, KafkaOffset::Offset(next.0))
-                .map_err(refused)?;
+            assigned.add_partition_offset(&tp.topic, tp.partition, KafkaOffset::Offset(next.0)).map_err(refused)?;
             // Split before the assignment: librdkafka then leaves this queue to us.
             let Some(mut records) = self.consumer.split_partition_queue(&tp.topic, tp.partition) else {
                 return Err(LogError::NoTopic(tp.topic.to_string()));

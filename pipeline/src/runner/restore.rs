@@ -45,10 +45,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 return Err(stop(format!("snapshots exist but the group has no committed position: {remedy}")));
             }
             if ends.first > NextOffset(0) {
-                return Err(stop(format!(
-                    "the log begins at {} and nothing below was folded: {remedy}",
-                    ends.first
-                )));
+                return Err(stop(format!("the log begins at {} and nothing below was folded: {remedy}", ends.first)));
             }
         } else if self.has_any_position()? {
             // Another partition of the group has a position: this one is new.
@@ -60,7 +57,9 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             for partition in written {
                 let output = TopicPartition::new(topic.as_str(), partition);
                 if self.log.ends(&output)?.next > NextOffset(0) {
-                    return Err(stop(format!("{output} holds records but the group has no committed position: {remedy}")));
+                    return Err(stop(format!(
+                        "{output} holds records but the group has no committed position: {remedy}"
+                    )));
                 }
             }
         }

@@ -23,7 +23,11 @@ pub const COLUMNS: &[Column] = &[
     known("event_id", Text, "unique within the account"),
     known("occurred_at", Time, "event time"),
     known("kind", Code, "1 usage, 2 ticket, 3 survey, 4 account, 5 person"),
-    maybe("action", Code, "by kind: ticket 1 opened .. 8 closed; survey 1 nps, 2 csat, 3 ces; account 1 upsert, 2 deleted, 3 milestone, 4 outcome; person 1 added, 2 removed, 3 role_changed"),
+    maybe(
+        "action",
+        Code,
+        "by kind: ticket 1 opened .. 8 closed; survey 1 nps, 2 csat, 3 ces; account 1 upsert, 2 deleted, 3 milestone, 4 outcome; person 1 added, 2 removed, 3 role_changed",
+    ),
     maybe("user_id", Text, "who, if known"),
     maybe("feature", Text, "usage: feature used"),
     maybe("count", Int64, "usage: uses this event stands for"),
@@ -231,9 +235,8 @@ impl EventBuilder {
             return Ok(RecordBatch::new_empty(schema()));
         }
         (self.num_rows, self.num_bytes) = (0, 0);
-        let utc = |mut times: TimestampMicrosecondBuilder| -> ArrayRef {
-            Arc::new(times.finish().with_timezone("+00:00"))
-        };
+        let utc =
+            |mut times: TimestampMicrosecondBuilder| -> ArrayRef { Arc::new(times.finish().with_timezone("+00:00")) };
         let mut facts =
             self.facts.take().unwrap_or_else(|| MapBuilder::new(None, StringBuilder::new(), StringBuilder::new()));
         let columns: Vec<ArrayRef> = vec![

@@ -75,7 +75,11 @@ impl Deployment {
         let log = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{stage} failed:\n{log}");
         let lines = String::from_utf8(output.stdout).unwrap();
-        lines.lines().map(|line| line.rsplit_once(' ').unwrap()).map(|(fate, n)| (fate.to_owned(), n.parse().unwrap())).collect()
+        lines
+            .lines()
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(fate, n)| (fate.to_owned(), n.parse().unwrap()))
+            .collect()
     }
 
     /// Starts a stage, kills it when its output topic has grown to `count` offsets, and so on.

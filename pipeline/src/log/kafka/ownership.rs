@@ -52,10 +52,7 @@ impl Ownership {
 }
 
 /// Lets go, in the way of the group's protocol.
-pub(super) fn unassign(
-    consumer: &BaseConsumer<Ownership>,
-    partitions: &TopicPartitionList,
-) -> Result<(), KafkaError> {
+pub(super) fn unassign(consumer: &BaseConsumer<Ownership>, partitions: &TopicPartitionList) -> Result<(), KafkaError> {
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Eager => consumer.unassign(),
         _ => consumer.incremental_unassign(partitions),

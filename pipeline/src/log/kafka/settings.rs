@@ -37,7 +37,8 @@ impl Settings {
             base.set(name, value);
         }
         for (name, secret) in &kafka.secrets {
-            let value = secret.reveal().map_err(|why| LogError::Configuration(format!("kafka.secrets.{name}: {why}")))?;
+            let value =
+                secret.reveal().map_err(|why| LogError::Configuration(format!("kafka.secrets.{name}: {why}")))?;
             base.set(name, value);
         }
         base.set("bootstrap.servers", &kafka.bootstrap_servers);

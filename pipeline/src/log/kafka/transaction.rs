@@ -17,8 +17,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tracing::warn;
 
-use super::{KafkaLog, SLICE};
 use super::settings::Settings;
+use super::{KafkaLog, SLICE};
 use crate::log::{LogError, Message, Verdict};
 use crate::offset::{Position, TopicPartition};
 
@@ -121,10 +121,8 @@ fn attempt(
     deadline: Instant,
 ) -> Result<(), Trouble> {
     // The membership as of this batch: a stale owner is fenced by it.
-    let membership = log
-        .consumer
-        .group_metadata()
-        .ok_or_else(|| Trouble::Doubt("the consumer has no group membership".into()))?;
+    let membership =
+        log.consumer.group_metadata().ok_or_else(|| Trouble::Doubt("the consumer has no group membership".into()))?;
     log.producer.begin_transaction().map_err(|error| Trouble::of("begin", &error))?;
     for message in messages {
         send(log, message, deadline)?;

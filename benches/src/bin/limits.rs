@@ -1,0 +1,191 @@
+//! A first look at the limits: reading and decoding alone against the stages, on one machine in one run.
+//!
+//! `cargo run -p keepwell-benches --bin limits`
+#![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use benches::deployment;
+use benches::kafka::Kafka;
+use clap::Parser;
+use ingest::decode::{Limits, decode};
+use pipeline::clock::SystemClock;
+use pipeline::config::Config;
+use pipeline::event::Kind;
+use pipeline::log::kafka::KafkaLog;
+use pipeline::log::kafka::settings::Settings;
+use pipeline::log::memory::MemoryBroker;
+use pipeline::log::{Message, Record};
+use pipeline::offset::{NextOffset, Position, TopicPartition};
+use pipeline::process::{LogFormat, RunArgs};
+use pipeline::runner::Runner;
+use pipeline::stage::{Batch, Stage};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+
+const PARTITIONS: i32 = 2;
+
+#[derive(Debug, Parser)]
+#[command(about = "Reading and decoding alone against the stages")]
+struct Args {
+    /// Events.
+    #[arg(long, default_value_t = 500_000)]
+    events: usize,
+    /// Accounts.
+    #[arg(long, default_value_t = 10_000)]
+    accounts: usize,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let kafka = Kafka::start()?;
+    let config = config(&kafka.address)?;
+    let topic = config.sources[0].topic.clone();
+    kafka.create_topic(&topic, PARTITIONS)?;
+    for name in config.topics.all() {
+        kafka.create_topic(name, config.partitions)?;
+    }
+    let messages = events(&args, &topic);
+    let bytes: usize = messages.iter().filter_map(|message| message.value.as_ref()).map(Vec::len).sum();
+    println!("{} events of {} bytes, {} accounts", args.events, bytes / args.events, args.accounts);
+    rate("produce", args.events, || kafka.produce(&messages).map(|_| ()))?;
+    let consumed = rate("consume", args.events, || consume(&kafka, &topic, args.events, |_| Ok(())))?;
+    let decoded = rate("consume + typed decode", args.events, || {
+        consume(&kafka, &topic, args.events, |value| {
+            decode(Kind::Usage, value, &LIMITS).map(|_| ()).map_err(|reason| anyhow::anyhow!("{reason}"))
+        })
+    })?;
+    let ingest = rate("ingest, exactly once, Kafka to Kafka", args.events, || run_ingest(&config))?;
+    let broker = deployment::broker(&config, PARTITIONS);
+    messages.iter().try_for_each(|message| broker.produce(message))?;
+    rate("ingest, in memory", args.events, || ingest_in_memory(&config, &broker))?;
+    rate("aggregate's fold, in memory", args.events, || fold(&config, &broker.records(&config.topics.events)))?;
+    println!("ingest is {:.2} of consume + typed decode, {:.2} of consume", ingest / decoded, ingest / consumed);
+    Ok(())
+}
+
+const LIMITS: Limits = Limits { max_event_bytes: 10_000, latest_us: i64::MAX, earliest_us: 0 };
+
+fn config(address: &str) -> Result<Config> {
+    let id = std::process::id();
+    let text = format!(
+        "epoch: 1\npartitions: 4\nkafka: {{bootstrap_servers: '{address}', group_prefix: l{id}}}\nsources: [{{topic: l{id}-usage, kind: usage}}]\n\
+         topics: {{events: l{id}-events, windows: l{id}-windows, feature_days: l{id}-feature-days, rejects: l{id}-rejects}}\n\
+         snapshots: {{url: 'memory:///'}}\n"
+    );
+    Ok(Config::parse("limits", &text, &[])?)
+}
+
+/// Segment `track` calls of about 330 bytes within the last hour, spread over accounts, users and features.
+fn events(args: &Args, topic: &str) -> Vec<Message> {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let topic: Arc<str> = topic.into();
+    let event = |n: usize| {
+        let (account, user, feature) = (rng.usize(0..args.accounts), rng.u32(0..20), rng.u32(0..30));
+        let at = now_ms - 3_600_000 + (n * 3_000_000 / args.events) as i64;
+        let time = jiff::Timestamp::from_millisecond(at).unwrap_or_default();
+        let value = format!(
+            r#"{{"type":"track","messageId":"ajs-next-{n:012}-6b1f","event":"feature-{feature}","userId":"user-{account}-{user}","context":{{"groupId":"account-{account:07}","library":{{"name":"analytics.js","version":"2.11.1"}},"ip":"203.0.113.7"}},"timestamp":"{time}","properties":{{"count":{},"duration_ms":{},"plan":"pro","path":"/app/home"}}}}"#,
+            rng.u32(1..4),
+            rng.u32(0..9000)
+        );
+        Message {
+            topic: Arc::clone(&topic),
+            partition: (n % PARTITIONS as usize) as i32,
+            timestamp_ms: Some(at),
+            key: None,
+            value: Some(value.into_bytes()),
+            headers: Vec::new(),
+        }
+    };
+    (0..args.events).map(event).collect()
+}
+
+fn rate(what: &str, count: usize, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    work()?;
+    let per_second = count as f64 / start.elapsed().as_secs_f64();
+    println!("{what}: {per_second:.0} events/s");
+    Ok(per_second)
+}
+
+fn consume(kafka: &Kafka, topic: &str, count: usize, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.address)
+        .set("group.id", "limits")
+        .set("enable.auto.commit", "false")
+        .create()?;
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        list.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&list)?;
+    let mut seen = 0;
+    while seen < count {
+        if let Some(message) = consumer.poll(Duration::from_secs(10)).transpose()? {
+            each(message.payload().unwrap_or_default())?;
+            seen += 1;
+        }
+    }
+    Ok(())
+}
+
+fn args() -> RunArgs {
+    RunArgs {
+        config: "limits".into(),
+        set: Vec::new(),
+        instance: "0".into(),
+        drain: true,
+        complete: false,
+        from: None,
+        log_format: LogFormat::Text,
+    }
+}
+
+fn run_ingest(config: &Config) -> Result<()> {
+    let (stage, plan) = (ingest::Ingest::new(config)?, ingest::plan(config));
+    let stop = Arc::new(AtomicBool::new(false));
+    let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
+    let group = format!("{}-ingest", config.kafka.group_prefix);
+    let log = KafkaLog::join(Settings::new(&config.kafka)?, &group, "0", &sources, Arc::clone(&stop))?;
+    let clock = SystemClock::start();
+    Runner::new(&stage, log, &clock, None, plan.options(config, &args()), ingest::State::default()).run(&stop)?;
+    Ok(())
+}
+
+fn ingest_in_memory(config: &Config, broker: &MemoryBroker) -> Result<()> {
+    let wall_us = jiff::Timestamp::now().as_microsecond();
+    deployment::drain(&ingest::Ingest::new(config)?, &ingest::plan(config), broker, config, &args(), wall_us)?;
+    Ok(())
+}
+
+fn fold(config: &Config, records: &[Record]) -> Result<()> {
+    let stage = aggregate::Aggregate::new(config);
+    let mut state = aggregate::State::default();
+    let mut by_partition: BTreeMap<TopicPartition, Vec<Record>> = BTreeMap::new();
+    for record in records {
+        by_partition.entry(record.topic_partition.clone()).or_default().push(record.clone());
+    }
+    for (tp, records) in &by_partition {
+        let start = Position::at(NextOffset(0));
+        stage.restore(&mut state, tp, start, None)?;
+        for record in records {
+            let batch = Batch {
+                records: BTreeMap::from([(tp.clone(), std::slice::from_ref(record))]),
+                positions: BTreeMap::from([(tp.clone(), start)]),
+                ..Batch::default()
+            };
+            let step = stage.apply(&state, &batch)?;
+            ensure!(!step.positions.is_empty(), "nothing was folded");
+            stage.merge(&mut state, step.changes);
+        }
+    }
+    Ok(())
+}
