@@ -44,11 +44,12 @@ select l.*, case when c.category is null then 'other' else c.category end as cou
 from ticket_life l left join category c on c.category = l.category_now join target t on t.priority = l.priority_now
 
 -- table w_event
-select g.account_id, g.p, r.period, r.is_previous, t.action, t.csat, t.age_ms, t.priority_now, t.counted_under, t.first_response_ms, t.resolution_ms,
+select g.account_id, g.p, t.period, t.is_previous, t.action, t.csat, t.age_ms, t.priority_now, t.counted_under, t.first_response_ms, t.resolution_ms,
   t.nth = t.opening as is_opening,
   t.action = 2 and t.responses_so_far = 1 as is_response,
-  t.action = 3 and (t.next_change_us is null or t.next_change_us >= (g.p + 1 - r.panes * r.is_previous) * {width}) as is_resolution
-from ticket t cross join reach r join grid g on g.account_id = t.account_id and g.p = t.occurred_us / {width} + r.ahead
+  t.action = 3 and (t.next_change_us is null or t.next_change_us >= (g.p + 1 - t.panes * t.is_previous) * {width}) as is_resolution
+from (select t.*, t.occurred_us / {width} + r.ahead as p, r.period, r.panes, r.is_previous from ticket t cross join reach r) t
+join grid g on g.account_id = t.account_id and g.p = t.p
 where t.v <= g.p and t.next_v > g.p
 
 -- table w_tickets

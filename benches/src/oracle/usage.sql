@@ -7,9 +7,10 @@ select account_id, pane, visible, count(*) as events, sum("count") as uses, sum(
 from accepted where kind = 1 group by 1, 2, 3
 
 -- table w_usage
-select g.account_id, g.p, r.period, r.is_previous, sum(d.events) as events, sum(d.uses) as uses,
+select g.account_id, g.p, d.period, d.is_previous, sum(d.events) as events, sum(d.uses) as uses,
   sum(d.duration_ms) as duration_ms, sum(d.errors) as errors, sum(d.error_uses) as error_uses, count(distinct d.pane) as active_days
-from day d cross join reach r join grid g on g.account_id = d.account_id and g.p = d.pane + r.ahead
+from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from day d cross join reach r) d
+join grid g on g.account_id = d.account_id and g.p = d.p
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 group by 1, 2, 3, 4
 
@@ -18,8 +19,9 @@ select account_id, user_id, pane, min(visible) as visible
 from accepted where kind = 1 and user_id is not null group by 1, 2, 3
 
 -- table w_users
-select g.account_id, g.p, r.period, r.is_previous, count(distinct d.user_id) as active_users, count(*) as user_days
-from user_day d cross join reach r join grid g on g.account_id = d.account_id and g.p = d.pane + r.ahead
+select g.account_id, g.p, d.period, d.is_previous, count(distinct d.user_id) as active_users, count(*) as user_days
+from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from user_day d cross join reach r) d
+join grid g on g.account_id = d.account_id and g.p = d.p
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 group by 1, 2, 3, 4
 
@@ -46,8 +48,9 @@ left join fact_as_of f on f.account_id = g.account_id and f.p = g.p and f.name =
 group by 1, 2
 
 -- table w_used
-select distinct g.account_id, g.p, r.period, r.is_previous, d.feature
-from used d cross join reach r join grid g on g.account_id = d.account_id and g.p = d.pane + r.ahead
+select distinct g.account_id, g.p, d.period, d.is_previous, d.feature
+from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from used d cross join reach r) d
+join grid g on g.account_id = d.account_id and g.p = d.p
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 
 -- table w_features
@@ -62,11 +65,12 @@ select account_id, pane, visible, action as survey, count(*) as responses, max(o
 from accepted where kind = 3 group by 1, 2, 3, 4
 
 -- table w_surveys
-select g.account_id, g.p, r.period, r.is_previous,
+select g.account_id, g.p, d.period, d.is_previous,
   sum(case when survey = 1 then responses end) as nps_n, sum(case when survey = 1 then score end) as nps_score,
   sum(case when survey = 2 then responses end) as csat_n, sum(case when survey = 2 then score end) as csat_score, sum(case when survey = 2 then best end) as csat_best,
   sum(case when survey = 3 then responses end) as ces_n, sum(case when survey = 3 then score end) as ces_score, sum(case when survey = 3 then best end) as ces_best
-from survey_day d cross join reach r join grid g on g.account_id = d.account_id and g.p = d.pane + r.ahead
+from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from survey_day d cross join reach r) d
+join grid g on g.account_id = d.account_id and g.p = d.p
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 group by 1, 2, 3, 4
 
