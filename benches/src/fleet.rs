@@ -15,6 +15,8 @@ pub struct Raw {
     pub key: Option<String>,
     /// Value; none is a tombstone.
     pub value: Option<Vec<u8>>,
+    /// When it happened, where known, UTC milliseconds.
+    pub at_ms: i64,
 }
 
 /// How large and how dirty.
@@ -41,11 +43,29 @@ struct Fleet {
     /// Arrival time and record.
     records: Vec<(i64, Raw)>,
     serial: usize,
+    is_punctual: bool,
 }
 
 /// The raw records of a fleet, in the order of their arrival.
 pub fn dirty(seed: u64, shape: Shape) -> Vec<Raw> {
-    let mut fleet = Fleet { rng: Rng::with_seed(seed), records: Vec::new(), serial: 0 };
+    generate(seed, shape, false)
+}
+
+/// The same fleet in the order of event time: no repeats, nothing corrupt, nothing late.
+pub fn punctual(seed: u64, shape: Shape) -> Vec<Raw> {
+    generate(seed, shape, true)
+}
+
+/// The records in an order in which none comes more than `bound_ms` later than one that happened after it.
+pub fn shuffled_within(raws: &[Raw], seed: u64, bound_ms: i64) -> Vec<Raw> {
+    let mut rng = Rng::with_seed(seed);
+    let mut delayed: Vec<_> = raws.iter().map(|raw| (raw.at_ms + rng.i64(0..bound_ms), raw)).collect();
+    delayed.sort_by_key(|(arrival_ms, _)| *arrival_ms);
+    delayed.into_iter().map(|(_, raw)| raw.clone()).collect()
+}
+
+fn generate(seed: u64, shape: Shape, is_punctual: bool) -> Vec<Raw> {
+    let mut fleet = Fleet { rng: Rng::with_seed(seed), records: Vec::new(), serial: 0, is_punctual };
     for n in 0..shape.accounts {
         let account = format!("account-{n:03}");
         fleet.facts(&account, n, shape.days);
@@ -85,6 +105,11 @@ impl Fleet {
 
     /// Adds an event in the ways in which events arrive.
     fn arrive(&mut self, kind: Kind, at_ms: i64, event: &Value) {
+        if self.is_punctual {
+            let raw = Raw { kind, key: None, value: Some(event.to_string().into_bytes()), at_ms };
+            self.records.push((at_ms, raw));
+            return;
+        }
         let delay_ms = match self.rng.u32(0..1000) {
             0..=20 => self.rng.i64(DAY_MS / 2..2 * DAY_MS),
             21..=28 => self.rng.i64(4 * DAY_MS..6 * DAY_MS),
@@ -95,7 +120,7 @@ impl Fleet {
             let at = self.rng.usize(0..value.len());
             value[at] = b'~';
         }
-        let raw = Raw { kind, key: None, value: Some(value) };
+        let raw = Raw { kind, key: None, value: Some(value), at_ms };
         self.records.push((at_ms + delay_ms, raw.clone()));
         if self.chance(2) {
             let again_ms = self.rng.i64(0..3 * DAY_MS);

@@ -443,6 +443,23 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_valid_and_shows_the_defaults() {
+        let text = include_str!("../../deploy/keepwell.yaml");
+        let example = Config::parse("deploy/keepwell.yaml", text, &[]).unwrap();
+        let defaults = Config::parse("k.yaml", GOOD, &[]).unwrap();
+        assert_eq!(
+            (&example.time, &example.ingest, &example.batch),
+            (&defaults.time, &defaults.ingest, &defaults.batch)
+        );
+        assert_eq!(example.topics, defaults.topics);
+        assert_eq!(example.kafka, Kafka { bootstrap_servers: "localhost:19092".into(), ..defaults.kafka });
+        assert_eq!(example.sources.len(), Kind::ALL.len());
+        let Aggregate { catalogue, ticket_categories, first_value_feature, .. } = example.aggregate.clone();
+        let expected = Aggregate { catalogue, ticket_categories, first_value_feature, ..defaults.aggregate };
+        assert_eq!(example.aggregate, expected);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place() {
         // text to replace, replacement, words the message must hold
         let cases: [(&str, &str, &[&str]); 6] = [

@@ -103,7 +103,7 @@ fn read(folder: &Path) -> Result<(Vec<Raw>, Sources)> {
         if path.exists() {
             let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
             let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            raws.extend(lines.map(|line| Raw { kind, key: None, value: Some(line.to_vec()) }));
+            raws.extend(lines.map(|line| Raw { kind, key: None, value: Some(line.to_vec()), at_ms: 0 }));
             sources.push((name, kind));
         }
     }

@@ -174,7 +174,12 @@ fn killed_in_the_middle_and_restarted_nothing_is_lost_and_nothing_comes_twice() 
 #[test]
 fn rejected_records_keep_key_value_and_headers_and_say_why_and_where_from() {
     let deployment = Deployment::new("rejects");
-    let raw = Raw { kind: pipeline::event::Kind::Usage, key: Some("k".into()), value: Some(b"\xff not json".to_vec()) };
+    let raw = Raw {
+        kind: pipeline::event::Kind::Usage,
+        key: Some("k".into()),
+        value: Some(b"\xff not json".to_vec()),
+        at_ms: 0,
+    };
     deployment.load(std::slice::from_ref(&raw));
     deployment.drain("ingest", &["--complete"]);
     let records = deployment.records(&deployment.config.topics.rejects);
