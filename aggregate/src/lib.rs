@@ -7,6 +7,8 @@
 pub mod account;
 mod close;
 mod fold;
+#[cfg(test)]
+mod golden;
 pub mod measure;
 mod name;
 mod pane_set;

@@ -5,6 +5,8 @@
 
 pub mod event;
 pub mod feature_day;
+#[cfg(test)]
+mod golden;
 pub mod window;
 
 use std::sync::Arc;

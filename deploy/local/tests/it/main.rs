@@ -1,11 +1,15 @@
 //! The program on a real Apache Kafka: processes, transactions, kills, restarts.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "tests wait for processes, with a limit")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use benches::fleet::{self, Raw, Shape};
 use benches::kafka::Kafka;
 use benches::{compare, deployment, oracle};
@@ -217,4 +221,96 @@ fn output_without_a_committed_position_is_a_named_stop() {
     let text = String::from_utf8_lossy(&stopped.stderr);
     assert_eq!(stopped.status.code(), Some(1), "{text}");
     assert!(text.contains("no committed position") && text.contains("--from beginning"), "{text}");
+}
+
+/// A stage that runs until it is told to stop.
+struct Running(Child);
+
+impl Running {
+    /// SIGTERM, and the exit code.
+    fn stop(mut self) -> Option<i32> {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After a failed assertion nothing may be left running; after `stop` there is nothing to kill.
+        if let Err(error) = self.0.kill() {
+            eprintln!("kill: {error}");
+        }
+    }
+}
+
+#[test]
+fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well() {
+    let deployment = Deployment::new("live");
+    let set = ["--set", "time.clock=true", "--set", "aggregate.live_interval=50ms"];
+    let start = |stage: &str| {
+        let args = [&[stage], set.as_slice()].concat();
+        Running(deployment.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    };
+    let stages = [start("ingest"), start("aggregate")];
+    let now_ms = std::process::Command::new("date").arg("+%s000").output().unwrap().stdout;
+    let now_ms: i64 = String::from_utf8(now_ms).unwrap().trim().parse().unwrap();
+    let day_ms = 86_400_000;
+    // One event of each kind, three days old: the topics are read to their ends, so the clock closes the days since.
+    let old = now_ms - 3 * day_ms;
+    let usage = |id: &str, at: i64| {
+        format!(r#"{{"event_id":"{id}","account_id":"acme","user_id":"u","feature":"export","occurred_at":{at}}}"#)
+    };
+    let raws = [
+        (pipeline::event::Kind::Usage, usage("1", old)),
+        (
+            pipeline::event::Kind::Ticket,
+            format!(r#"{{"event_id":"2","account_id":"acme","ticket_id":"t","occurred_at":{old},"type":"opened"}}"#),
+        ),
+        (
+            pipeline::event::Kind::Survey,
+            format!(r#"{{"event_id":"3","account_id":"acme","occurred_at":{old},"survey":"nps","score":9}}"#),
+        ),
+        (
+            pipeline::event::Kind::Account,
+            format!(
+                r#"{{"event_id":"4","account_id":"acme","occurred_at":{old},"type":"upsert","facts":{{"plan":"pro"}}}}"#
+            ),
+        ),
+        (
+            pipeline::event::Kind::Person,
+            format!(r#"{{"event_id":"5","account_id":"acme","user_id":"u","occurred_at":{old},"type":"added"}}"#),
+        ),
+    ];
+    let raws = raws.map(|(kind, text)| Raw { kind, key: None, value: Some(text.into_bytes()), at_ms: old });
+    deployment.load(&raws);
+    let windows = &deployment.config.topics.windows;
+    deployment.wait_for_row(windows, |rows| rows.column_by_name("final").unwrap().as_boolean().true_count() >= 6);
+    deployment.load(&[Raw {
+        kind: pipeline::event::Kind::Usage,
+        key: None,
+        value: Some(usage("6", now_ms).into_bytes()),
+        at_ms: now_ms,
+    }]);
+    // The live row of today, longest window: both uses.
+    deployment.wait_for_row(windows, |rows| {
+        let events = rows.column_by_name("events").unwrap().as_primitive::<Int64Type>();
+        let is_final = rows.column_by_name("final").unwrap().as_boolean();
+        (0..rows.num_rows()).any(|row| !is_final.value(row) && events.value(row) == 2)
+    });
+    assert_eq!(stages.map(Running::stop), [Some(0), Some(0)]);
+}
+
+impl Deployment {
+    /// Reads a topic of window rows again and again until it shows what is awaited.
+    fn wait_for_row(&self, topic: &str, is_there: impl Fn(&RecordBatch) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let rows = compare::rows_of(&self.records(topic), &window::schema()).unwrap();
+            if is_there(&rows) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not within a minute; rows so far: {}", rows.num_rows());
+        }
+    }
 }

@@ -1,0 +1,130 @@
+//! Snapshots of every version that was ever written must stay readable, or be refused by name. A golden
+//! file is never edited; a changed state is a new version.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use pipeline::codec;
+use pipeline::config::Config;
+use pipeline::event::{Body, Event, Origin, PersonAction, Survey, TicketAction};
+use pipeline::log::Record;
+use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
+use pipeline::pane::DAY_US;
+use pipeline::schema::event::EventBuilder;
+use pipeline::stage::{Batch, Stage};
+use pipeline::watermark::{Mark, STATEMENT_HEADER, Source, SourceState, Statement};
+
+use crate::{Aggregate, State};
+
+const STATE_1: &[u8] = include_bytes!("../golden/state-1.postcard");
+const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
+
+fn stage() -> Aggregate {
+    Aggregate::new(&Config::parse("golden", CONFIG, &[]).unwrap())
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition::new("keepwell.events", 0)
+}
+
+/// One record with an event of each form, and a statement that closes no pane.
+fn record() -> Record {
+    let text = Cow::Borrowed::<str>;
+    let at = 19_800 * DAY_US;
+    let bodies = vec![
+        Body::Usage { user_id: Some(text("u")), feature: text("f"), count: 2, duration_ms: Some(3), errors: None },
+        Body::Ticket {
+            ticket_id: text("t"),
+            action: TicketAction::Opened,
+            priority: None,
+            category: None,
+            csat: None,
+            user_id: None,
+        },
+        Body::Survey { survey: Survey::Nps, score: 9, scale_max: 10, user_id: None },
+        Body::Facts { facts: vec![(text("plan"), text("\"pro\""))], valid_until_us: Some(at + DAY_US), author: None },
+        Body::Milestone { id: text("go-live"), due_us: Some(at), done_us: None },
+        Body::Person { action: PersonAction::Added, user_id: text("u"), role: Some(text("champion")) },
+        Body::Deleted,
+    ];
+    let mut builder = EventBuilder::default();
+    let origin = Origin { topic: "raw", partition: 0, offset: 0, received_us: at, payload: None };
+    for (n, body) in (0..).zip(bodies) {
+        let account_id = if matches!(body, Body::Deleted) { text("gone") } else { text("acme") };
+        let event = Event { account_id, event_id: Cow::Owned(format!("e{n}")), occurred_us: at + n, body };
+        builder.push(&event, origin).unwrap();
+    }
+    let mark = Mark {
+        topic: "raw".into(),
+        partition: 0,
+        next: NextOffset(7),
+        value_us: Some(at),
+        state: SourceState::Reading,
+    };
+    let source = Source { topic: "raw".into(), epoch: 0, partitions: 1 };
+    let statement = Statement { clock: true, sources: vec![source], marks: vec![mark] };
+    Record {
+        topic_partition: partition(),
+        offset: Offset(0),
+        timestamp_ms: 0,
+        key: None,
+        value: Some(codec::encode(&builder.finish().unwrap()).unwrap()),
+        headers: vec![(STATEMENT_HEADER.to_owned(), Some(serde_json::to_vec(&statement).unwrap()))],
+    }
+}
+
+fn folded(stage: &Aggregate) -> State {
+    let mut state = State::default();
+    stage.restore(&mut state, &partition(), Position::at(NextOffset(0)), None).unwrap();
+    let record = record();
+    let batch = Batch {
+        records: [(partition(), std::slice::from_ref(&record))].into(),
+        positions: [(partition(), Position::at(NextOffset(0)))].into(),
+        ..Batch::default()
+    };
+    let step = stage.apply(&state, &batch).unwrap();
+    stage.merge(&mut state, step.changes);
+    state
+}
+
+#[test]
+fn a_state_of_version_1_stays_readable_and_is_what_the_same_records_give() {
+    let stage = stage();
+    let mut restored = State::default();
+    stage.restore(&mut restored, &partition(), Position::at(NextOffset(1)), Some(STATE_1)).unwrap();
+    assert_eq!(restored, folded(&stage));
+    assert_eq!(stage.snapshot(&restored, &partition()).unwrap(), STATE_1, "equal states give equal bytes");
+}
+
+#[test]
+fn another_version_and_damaged_bytes_are_refused_by_name() {
+    let stage = stage();
+    let refuse = |bytes: &[u8]| {
+        stage
+            .restore(&mut State::default(), &partition(), Position::at(NextOffset(1)), Some(bytes))
+            .unwrap_err()
+            .to_string()
+    };
+    let mut newer = STATE_1.to_vec();
+    newer[0] = 9;
+    assert!(refuse(&newer).contains("version 9"), "{}", refuse(&newer));
+    assert!(refuse(&STATE_1[..STATE_1.len() / 2]).contains("keepwell.events-0"));
+}
+
+#[test]
+fn a_step_changes_nothing_until_it_is_merged() {
+    let stage = stage();
+    let state = folded(&stage);
+    let bytes = stage.snapshot(&state, &partition()).unwrap();
+    let record = Record { offset: Offset(1), ..record() };
+    let batch = Batch {
+        records: [(partition(), std::slice::from_ref(&record))].into(),
+        positions: [(partition(), Position::at(NextOffset(1)))].into(),
+        is_live_due: true,
+        ..Batch::default()
+    };
+    let steps = [(); 2].map(|()| stage.apply(&state, &batch).unwrap().messages);
+    assert_eq!(steps[0], steps[1], "the same step gives the same messages");
+    assert!(steps[0].iter().any(|message| message.topic == Arc::from("keepwell.windows")));
+    assert_eq!(stage.snapshot(&state, &partition()).unwrap(), bytes);
+}
