@@ -160,7 +160,8 @@ fn cuts_and_partition_counts_change_no_final_row() {
 
 #[test]
 fn arrival_in_any_order_within_the_bound_changes_no_final_row() {
-    let raws = punctual(22);
+    // Dense, so that many events cross the end of a pane.
+    let raws = fleet::punctual(22, Shape { accounts: 4, days: 12, usage: 40 });
     let expected = Deployment::of(&raws, config(&["batch.max_records=20"])).finals();
     for seed in 0..3 {
         let shuffled = fleet::shuffled_within(&raws, seed, BOUND_MS);
