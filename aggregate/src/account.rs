@@ -45,6 +45,8 @@ pub struct Account {
     pub milestones: BTreeMap<Name, History<MilestoneEvent>>,
     /// Times of deletions that may still matter, oldest first.
     pub deletions: Vec<Deletion>,
+    /// The pane up to which it was last pruned: once a close is enough.
+    pruned: Option<Pane>,
 }
 
 /// One telling of a fact.
@@ -171,6 +173,10 @@ impl Account {
 
     /// Forgets what no later row can show. Everything up to pane `closed` is final.
     pub fn prune(&mut self, closed: Pane, settings: &Settings) {
+        if self.pruned == Some(closed) && self.deletions.is_empty() {
+            return;
+        }
+        self.pruned = Some(closed);
         let closed_us = settings.panes.end_us(closed);
         if let Some(deleted_us) = self.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < closed_us) {
             self.erase(deleted_us, settings);
