@@ -143,13 +143,9 @@ impl Account {
         }
     }
 
-    /// Whether an event whose pane has closed was erased by a deletion before it arrived.
-    pub fn is_erased(&self, event: &Event<'_>, settings: &Settings) -> bool {
-        let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
-        let pane = settings.panes.pane(event.occurred_us);
-        self.deletions.last().is_some_and(|deletion| {
-            if is_exact { event.occurred_us <= deletion.at_us } else { pane <= settings.panes.pane(deletion.at_us) }
-        })
+    /// The last deletion that is remembered, UTC microseconds.
+    pub fn deleted_us(&self) -> Option<i64> {
+        self.deletions.last().map(|deletion| deletion.at_us)
     }
 
     /// The account as of the end of pane `last`.
@@ -240,6 +236,16 @@ impl View<'_> {
     /// Last answer to a survey, UTC microseconds.
     pub fn last_answer_us(&self, survey: Survey) -> Option<i64> {
         self.account.cells.latest(self, |cell: &Cell| cell.surveys.last_us(survey))
+    }
+}
+
+/// Whether an event is erased by a deletion at `deleted_us`.
+pub fn is_erased(event: &Event<'_>, deleted_us: i64, settings: &Settings) -> bool {
+    let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
+    if is_exact {
+        event.occurred_us <= deleted_us
+    } else {
+        settings.panes.pane(event.occurred_us) <= settings.panes.pane(deleted_us)
     }
 }
 

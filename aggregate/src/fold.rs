@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use pipeline::codec;
-use pipeline::event::{Event, Origin};
+use pipeline::event::{Body, Event, Origin};
 use pipeline::log::{Message, Record};
 use pipeline::pane::Pane;
 use pipeline::reject::{Cause, reject};
@@ -22,10 +22,10 @@ use pipeline::schema::event::{EventRows, schema};
 use pipeline::stage::{Fate, Fates, StageError};
 use pipeline::watermark::{STATEMENT_HEADER, Statement};
 
-use crate::name::Name;
+use crate::account::{Account, is_erased};
 use crate::seen::event_key;
 use crate::settings::Settings;
-use crate::state::{Closing, PartitionChanges, PartitionState};
+use crate::state::{AcceptedRows, Closing, PartitionChanges, PartitionState};
 
 const READ: Fate = Fate::of("read");
 const ON_TIME: Fate = Fate::of("on_time");
@@ -42,6 +42,10 @@ pub struct Fold<'f> {
     pub changes: PartitionChanges,
     /// Ids seen in this step, for look-up.
     seen: std::collections::HashMap<u128, Pane, foldhash::fast::FixedState>,
+    /// Last deletion in this step, by account.
+    deleted_us: std::collections::HashMap<String, i64, foldhash::fast::FixedState>,
+    /// The first pane of any event accepted in this step.
+    least_pane: Option<Pane>,
     /// What became of the rows.
     pub fates: Fates,
     /// Records for the reject topic.
@@ -61,6 +65,8 @@ impl<'f> Fold<'f> {
             state,
             changes,
             seen: std::collections::HashMap::default(),
+            deleted_us: std::collections::HashMap::default(),
+            least_pane: None,
             fates: Fates::new(),
             rejects: Vec::new(),
         }
@@ -88,14 +94,20 @@ impl<'f> Fold<'f> {
         if let Some(value) = &record.value {
             let batch = codec::decode(value, &schema()).map_err(|error| wrong(error.to_string()))?;
             let rows = EventRows::new(&batch);
+            let mut accepted = Vec::with_capacity(rows.len());
             for row in 0..rows.len() {
                 let event = rows.event(row).map_err(|error| wrong(error.to_string()))?;
                 let fate = self.event(&event);
                 *self.fates.entry(READ).or_default() += 1;
                 *self.fates.entry(fate).or_default() += 1;
-                if fate == TOO_LATE {
-                    self.reject(&event, rows.origin(row));
+                match fate {
+                    TOO_LATE => self.reject(&event, rows.origin(row)),
+                    ON_TIME | LATE => accepted.push(row),
+                    _ => {}
                 }
+            }
+            if !accepted.is_empty() {
+                self.changes.accepted.push(AcceptedRows { batch, rows: accepted });
             }
         }
         if let Some(header) = record.header(STATEMENT_HEADER) {
@@ -126,38 +138,18 @@ impl<'f> Fold<'f> {
         if sighted.is_some_and(|pane| !is_forgotten(pane)) {
             return DUPLICATE;
         }
-        let account = self.state.account(&self.changes, &event.account_id);
-        if is_closed && account.is_some_and(|account| account.is_erased(event, settings)) {
+        let id = event.account_id.as_ref();
+        let deleted_us =
+            self.state.accounts.get(id).and_then(Account::deleted_us).max(self.deleted_us.get(id).copied());
+        if is_closed && deleted_us.is_some_and(|deleted_us| is_erased(event, deleted_us, settings)) {
             return DELETED;
         }
-        self.apply(event);
+        if matches!(event.body, Body::Deleted) {
+            let last_us = self.deleted_us.entry(id.to_owned()).or_insert(event.occurred_us);
+            *last_us = event.occurred_us.max(*last_us);
+        }
+        self.least_pane = Some(self.least_pane.map_or(pane, |least| least.min(pane)));
         if is_closed { LATE } else { ON_TIME }
-    }
-
-    fn apply(&mut self, event: &Event<'_>) {
-        let closed = self.closed();
-        let name = match self.changes.accounts.get_key_value(event.account_id.as_ref()) {
-            Some((name, _)) => name.clone(),
-            None => match self.state.accounts.get_key_value(event.account_id.as_ref()) {
-                Some((name, _)) => name.clone(),
-                None => Name::from(event.account_id.as_ref()),
-            },
-        };
-        let state = self.state;
-        let account = self
-            .changes
-            .accounts
-            .entry(name.clone())
-            .or_insert_with(|| {
-                let mut account = state.accounts.get(&name).cloned().unwrap_or_default();
-                if let Some(closed) = closed {
-                    account.prune(closed, self.settings);
-                }
-                Some(account)
-            })
-            .get_or_insert_default();
-        account.apply(event, self.settings);
-        self.changes.awaiting.insert(name);
     }
 
     /// Moves time and, where panes end by then, starts their close.
@@ -181,9 +173,8 @@ impl<'f> Fold<'f> {
 
     /// The first pane any account has been seen in.
     fn first_pane(&self) -> Option<Pane> {
-        let unchanged = self.state.accounts.iter().filter(|(name, _)| !self.changes.accounts.contains_key(*name));
-        let changed = self.changes.accounts.iter().filter_map(|(name, account)| Some((name, account.as_ref()?)));
-        unchanged.chain(changed).filter_map(|(_, account)| account.cells.oldest()).min()
+        let known = self.state.accounts.values().filter_map(|account| account.cells.oldest());
+        known.chain(self.least_pane).min()
     }
 
     fn reject(&mut self, event: &Event<'_>, origin: Origin<'_>) {

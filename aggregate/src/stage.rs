@@ -1,6 +1,6 @@
 //! The aggregate stage: `events` to `windows` and `feature_days`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -8,18 +8,18 @@ use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::{Message, Record};
 use pipeline::offset::{NextOffset, Position, TopicPartition};
-use pipeline::pane::Pane;
 use pipeline::schema::window::RowBuilder;
 use pipeline::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
 use pipeline::watermark::{PROGRESS_HEADER, Progress};
 use serde::{Deserialize, Serialize};
 
+use crate::account::Account;
 use crate::close::close;
 use crate::fold::Fold;
 use crate::measure::{Provenance, RowKind, append_rows};
 use crate::name::Name;
 use crate::settings::Settings;
-use crate::state::{Changes, PartitionChanges, PartitionState, STATE_VERSION, State};
+use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, STATE_VERSION, State};
 
 /// Live rows are numbered from here: above every final row of the same offset.
 const LIVE_ORDINAL: i64 = 1 << 40;
@@ -93,14 +93,30 @@ impl Aggregate {
         changes: &mut PartitionChanges,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
-        let awaiting: Vec<Name> = state.awaiting.union(&changes.awaiting).take(LIVE_ACCOUNTS + 1).cloned().collect();
-        step.has_more |= awaiting.len() > LIVE_ACCOUNTS;
+        let touched: BTreeSet<Name> = changes
+            .accepted
+            .iter()
+            .flat_map(AcceptedRows::events)
+            .map(|event| Name::from(event.account_id.as_ref()))
+            .collect();
+        let mut awaiting: BTreeMap<Name, Account> = BTreeMap::new();
+        for name in state.awaiting.union(&touched) {
+            if awaiting.len() == LIVE_ACCOUNTS {
+                step.has_more = true;
+                break;
+            }
+            awaiting.insert(name.clone(), state.accounts.get(name).cloned().unwrap_or_default());
+        }
+        for event in changes.accepted.iter().flat_map(AcceptedRows::events) {
+            if let Some(account) = awaiting.get_mut(event.account_id.as_ref()) {
+                account.apply(&event, &self.settings);
+            }
+        }
         let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();
         let open = watermark_us.map(|watermark_us| self.settings.panes.pane(watermark_us));
         let mut rows = RowBuilder::windows();
-        for name in awaiting.into_iter().take(LIVE_ACCOUNTS) {
-            let account = state.account(changes, name.as_str());
-            if let Some((account, pane)) = account.and_then(|a| Some((a, a.newest_pane(open, &self.settings)?))) {
+        for (name, account) in awaiting {
+            if let Some(pane) = account.newest_pane(open, &self.settings) {
                 let view = account.view(pane, &self.settings);
                 let kind = RowKind { is_final: false, is_retired: false, is_deleted: !view.is_known() };
                 let provenance = Provenance {
@@ -236,9 +252,8 @@ impl Stage for Aggregate {
     }
 
     fn merge(&self, state: &mut State, changes: Changes) {
-        let is_forgotten = |pane: Pane, watermark_us| self.settings.is_forgotten(pane, watermark_us);
         for (tp, changes) in changes {
-            state.entry(tp).or_default().merge(changes, is_forgotten);
+            state.entry(tp).or_default().merge(changes, &self.settings);
         }
     }
 

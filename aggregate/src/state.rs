@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::array::RecordBatch;
+use pipeline::event::Event;
 use pipeline::offset::TopicPartition;
 use pipeline::pane::Pane;
+use pipeline::schema::event::EventRows;
 use pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::name::Name;
 use crate::seen::Seen;
+use crate::settings::Settings;
 
 /// All partitions this member owns.
 pub type State = BTreeMap<TopicPartition, PartitionState>;
@@ -63,21 +67,41 @@ pub struct PartitionChanges {
     pub closed: Option<Pane>,
     /// The close under way after the step.
     pub closing: Option<Closing>,
-    /// Accounts that changed; none means forgotten.
+    /// Rows accepted, record by record. They are applied when the step is merged: nothing is copied before.
+    pub accepted: Vec<AcceptedRows>,
+    /// Accounts that a close changed; none means forgotten.
     pub accounts: BTreeMap<Name, Option<Account>>,
     /// Ids seen.
     pub seen: Vec<(u128, Pane)>,
-    /// Accounts whose live row became due.
-    pub awaiting: BTreeSet<Name>,
     /// Accounts whose live row was sent.
     pub sent: Vec<Name>,
     /// Completeness was told downstream, or is no longer so.
     pub is_complete_told: bool,
 }
 
+/// The accepted rows of one record.
+#[derive(Debug)]
+pub struct AcceptedRows {
+    /// The record's batch.
+    pub batch: RecordBatch,
+    /// Which of its rows.
+    pub rows: Vec<usize>,
+}
+
+impl AcceptedRows {
+    /// The events, in order. Every row was decoded when it was judged.
+    pub fn events(&self) -> impl Iterator<Item = Event<'_>> {
+        let rows = EventRows::new(&self.batch);
+        self.rows.iter().filter_map(move |row| rows.event(*row).ok())
+    }
+}
+
 impl PartitionState {
     /// Makes the changes of a committed step.
-    pub fn merge(&mut self, changes: PartitionChanges, is_forgotten: impl Fn(Pane, i64) -> bool) {
+    pub fn merge(&mut self, changes: PartitionChanges, settings: &Settings) {
+        for event in changes.accepted.iter().flat_map(AcceptedRows::events) {
+            self.apply(&event, settings);
+        }
         if let Some(watermarks) = changes.watermarks {
             self.watermarks = watermarks;
         }
@@ -93,20 +117,28 @@ impl PartitionState {
             self.seen.insert(key, pane);
         }
         if let Some(watermark_us) = self.watermarks.watermark_us() {
-            self.seen.forget(|pane| is_forgotten(pane, watermark_us));
+            self.seen.forget(|pane| settings.is_forgotten(pane, watermark_us));
         }
-        self.awaiting.extend(changes.awaiting);
         for name in changes.sent {
             self.awaiting.remove(&name);
         }
         self.is_complete_told = changes.is_complete_told;
     }
 
-    /// The state of an account: as changed in this step, else as it was.
-    pub fn account<'s>(&'s self, changes: &'s PartitionChanges, name: &str) -> Option<&'s Account> {
-        match changes.accounts.get(name) {
-            Some(changed) => changed.as_ref(),
-            None => self.accounts.get(name),
+    /// Takes one event into its account, whose live row becomes due.
+    fn apply(&mut self, event: &Event<'_>, settings: &Settings) {
+        let id = event.account_id.as_ref();
+        if !self.accounts.contains_key(id) {
+            self.accounts.insert(Name::from(id), Account::default());
+        }
+        if let Some(account) = self.accounts.get_mut(id) {
+            if let Some(closed) = self.closed {
+                account.prune(closed, settings);
+            }
+            account.apply(event, settings);
+        }
+        if !self.awaiting.contains(id) {
+            self.awaiting.insert(Name::from(id));
         }
     }
 }
