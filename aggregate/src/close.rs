@@ -8,8 +8,7 @@ use std::ops::Bound;
 
 use arrow::array::RecordBatch;
 use pipeline::pane::Pane;
-use pipeline::schema::feature_day;
-use pipeline::schema::window::RowBuilder;
+use pipeline::schema::{RowBuilder, feature_day, window};
 use pipeline::stage::StageError;
 
 use crate::account::Account;
@@ -48,7 +47,7 @@ pub fn close(
     max_slices: u32,
     settings: &Settings,
 ) -> Result<Slices, StageError> {
-    let mut windows = RowBuilder::windows();
+    let mut windows = window::builder();
     let mut feature_days = feature_day::builder();
     let mut accounts = BTreeMap::new();
     let mut closed = state.closed;

@@ -75,7 +75,7 @@ fn record() -> Record {
 
 fn folded(stage: &Aggregate) -> State {
     let mut state = State::default();
-    stage.restore(&mut state, &partition(), Position::at(NextOffset(0)), None).unwrap();
+    stage.restore(&mut state, &partition(), Position::at(NextOffset(0)), Position::at(NextOffset(0)), None).unwrap();
     let record = record();
     let batch = Batch {
         records: [(partition(), std::slice::from_ref(&record))].into(),
@@ -91,7 +91,9 @@ fn folded(stage: &Aggregate) -> State {
 fn a_state_of_version_1_stays_readable_and_is_what_the_same_records_give() {
     let stage = stage();
     let mut restored = State::default();
-    stage.restore(&mut restored, &partition(), Position::at(NextOffset(1)), Some(STATE_1)).unwrap();
+    stage
+        .restore(&mut restored, &partition(), Position::at(NextOffset(1)), Position::at(NextOffset(1)), Some(STATE_1))
+        .unwrap();
     assert_eq!(restored, folded(&stage));
     assert_eq!(stage.snapshot(&restored, &partition()).unwrap(), STATE_1, "equal states give equal bytes");
 }
@@ -101,7 +103,13 @@ fn another_version_and_damaged_bytes_are_refused_by_name() {
     let stage = stage();
     let refuse = |bytes: &[u8]| {
         stage
-            .restore(&mut State::default(), &partition(), Position::at(NextOffset(1)), Some(bytes))
+            .restore(
+                &mut State::default(),
+                &partition(),
+                Position::at(NextOffset(1)),
+                Position::at(NextOffset(1)),
+                Some(bytes),
+            )
             .unwrap_err()
             .to_string()
     };

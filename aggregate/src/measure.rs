@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use pipeline::event::{Priority, Survey};
 use pipeline::pane::Pane;
-use pipeline::schema::window::RowBuilder;
+use pipeline::schema::RowBuilder;
 
 use crate::account::View;
 use crate::account::people::{Headcount, MilestoneCounts};

@@ -8,9 +8,9 @@ use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::{Message, Record};
 use pipeline::offset::{NextOffset, Position, TopicPartition};
-use pipeline::schema::window::RowBuilder;
+use pipeline::schema::window;
 use pipeline::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
-use pipeline::watermark::{PROGRESS_HEADER, Progress};
+use pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
@@ -114,7 +114,7 @@ impl Aggregate {
         }
         let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();
         let open = watermark_us.map(|watermark_us| self.settings.panes.pane(watermark_us));
-        let mut rows = RowBuilder::windows();
+        let mut rows = window::builder();
         for (name, account) in awaiting {
             if let Some(pane) = account.newest_pane(open, &self.settings) {
                 let view = account.view(pane, &self.settings);
@@ -130,7 +130,14 @@ impl Aggregate {
             changes.sent.push(name);
         }
         let progress = Progress { watermark_us, complete: changes.is_complete_told };
-        self.push_rows(&rows.finish()?, &self.settings.windows_topic, tp.partition, &progress, step)
+        self.push_rows(
+            &rows.finish()?,
+            self.settings.windows.len(),
+            &self.settings.windows_topic,
+            tp.partition,
+            &progress,
+            step,
+        )
     }
 
     /// Says downstream, once, that every source is complete; behind all rows.
@@ -170,8 +177,15 @@ impl Aggregate {
             ..PartitionChanges::default()
         };
         let progress = Progress { watermark_us: state.watermarks.watermark_us(), complete: false };
-        self.push_rows(&slices.feature_days, &self.settings.feature_days_topic, tp.partition, &progress, step)?;
-        self.push_rows(&slices.windows, &self.settings.windows_topic, tp.partition, &progress, step)?;
+        self.push_rows(&slices.feature_days, 1, &self.settings.feature_days_topic, tp.partition, &progress, step)?;
+        self.push_rows(
+            &slices.windows,
+            self.settings.windows.len(),
+            &self.settings.windows_topic,
+            tp.partition,
+            &progress,
+            step,
+        )?;
         let position = match &changes.closing {
             Some(closing) => Position { slice: closing.slice, ..position },
             None => {
@@ -186,9 +200,12 @@ impl Aggregate {
         Ok(())
     }
 
+    /// Rows of an account at one time stay in one record: `score` needs all of its windows.
+    #[allow(clippy::too_many_arguments, reason = "one message is all of this")]
     fn push_rows(
         &self,
         batch: &RecordBatch,
+        unit_rows: usize,
         topic: &Arc<str>,
         partition: i32,
         progress: &Progress,
@@ -197,7 +214,7 @@ impl Aggregate {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        for value in codec::encode_split(batch, self.settings.max_record_bytes)? {
+        for value in codec::encode_split(batch, unit_rows, self.settings.max_record_bytes)? {
             let message = self.progress_message(topic, partition, progress);
             step.messages.push(Message { value: Some(value), ..message });
         }
@@ -206,15 +223,13 @@ impl Aggregate {
 
     /// A record that says how far time has come, without rows.
     fn progress_message(&self, topic: &Arc<str>, partition: i32, progress: &Progress) -> Message {
-        // A plain structure of numbers always has a JSON form.
-        let header = serde_json::to_vec(progress).unwrap_or_default();
         Message {
             topic: Arc::clone(topic),
             partition,
             timestamp_ms: None,
             key: None,
             value: None,
-            headers: vec![(PROGRESS_HEADER.to_owned(), Some(header))],
+            headers: vec![progress.header()],
         }
     }
 }
@@ -262,6 +277,7 @@ impl Stage for Aggregate {
         state: &mut State,
         partition: &TopicPartition,
         _position: Position,
+        _until: Position,
         snapshot: Option<&[u8]>,
     ) -> Result<(), StageError> {
         let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };

@@ -205,7 +205,7 @@ impl Ingest {
     ) -> Result<Vec<Message>, StageError> {
         let mut values: Vec<Option<Vec<u8>>> = match builder {
             Some(builder) => {
-                codec::encode_split(&builder.finish()?, self.max_record_bytes)?.into_iter().map(Some).collect()
+                codec::encode_split(&builder.finish()?, 1, self.max_record_bytes)?.into_iter().map(Some).collect()
             }
             None => vec![None],
         };
@@ -309,6 +309,7 @@ impl Stage for Ingest {
         state: &mut State,
         partition: &TopicPartition,
         position: Position,
+        _until: Position,
         _snapshot: Option<&[u8]>,
     ) -> Result<(), StageError> {
         state.insert(partition.clone(), SourcePartition { high_us: position.high_us, stated: None });

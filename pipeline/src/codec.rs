@@ -37,9 +37,9 @@ pub enum CodecError {
         /// Batches found.
         found: usize,
     },
-    /// A single row is above the limit.
+    /// Rows that must stay together are above the limit.
     #[error(
-        "one row takes {bytes} bytes, above the limit of {max_bytes} a record; raise kafka.max_record_bytes and the topic's max.message.bytes"
+        "the rows of one account take {bytes} bytes, above the limit of {max_bytes} a record; raise kafka.max_record_bytes and the topic's max.message.bytes"
     )]
     RowTooLarge {
         /// Encoded size.
@@ -60,11 +60,11 @@ pub fn encode(batch: &RecordBatch) -> Result<Vec<u8>, CodecError> {
 }
 
 /// The values of as many records as it takes to keep each at or below `max_bytes`, in the order of the
-/// rows. An empty batch is one record.
+/// rows. Runs of `unit_rows` rows, such as those of one account, stay in one record. An empty batch is one record.
 ///
 /// # Errors
-/// [`CodecError::RowTooLarge`] when one row alone is above the limit.
-pub fn encode_split(batch: &RecordBatch, max_bytes: usize) -> Result<Vec<Vec<u8>>, CodecError> {
+/// [`CodecError::RowTooLarge`] when one such run alone is above the limit.
+pub fn encode_split(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Vec<Vec<u8>>, CodecError> {
     let mut values = Vec::new();
     let mut todo = vec![batch.clone()];
     while let Some(piece) = todo.pop() {
@@ -72,10 +72,10 @@ pub fn encode_split(batch: &RecordBatch, max_bytes: usize) -> Result<Vec<Vec<u8>
         let num_rows = piece.num_rows();
         if value.len() <= max_bytes {
             values.push(value);
-        } else if num_rows < 2 {
+        } else if num_rows <= unit_rows {
             return Err(CodecError::RowTooLarge { bytes: value.len(), max_bytes });
         } else {
-            let half = num_rows / 2;
+            let half = (num_rows / unit_rows).div_ceil(2) * unit_rows;
             todo.push(piece.slice(half, num_rows - half));
             todo.push(piece.slice(0, half));
         }
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_large_batch_is_split_below_the_limit_and_keeps_its_order() {
-        let values = encode_split(&batch(1000), 4096).unwrap();
+        let values = encode_split(&batch(1000), 1, 4096).unwrap();
         assert!(values.len() > 4 && values.iter().all(|value| value.len() <= 4096));
         let rows: Vec<i64> = values
             .iter()
@@ -151,8 +151,15 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_belong_together_stay_in_one_record() {
+        let values = encode_split(&batch(999), 3, 4096).unwrap();
+        let lengths: Vec<_> = values.iter().map(|value| decode(value, &schema("t/1")).unwrap().num_rows()).collect();
+        assert!(lengths.len() > 4 && lengths.iter().all(|length| length % 3 == 0), "{lengths:?}");
+    }
+
+    #[test]
     fn a_row_above_the_limit_is_refused_with_its_size() {
-        assert!(matches!(encode_split(&batch(1), 10), Err(CodecError::RowTooLarge { max_bytes: 10, .. })));
+        assert!(matches!(encode_split(&batch(3), 3, 10), Err(CodecError::RowTooLarge { max_bytes: 10, .. })));
     }
 
     #[test]

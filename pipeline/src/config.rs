@@ -5,6 +5,7 @@
 
 mod duration;
 mod kafka;
+mod output;
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use duration::Span;
 pub use kafka::{Kafka, Secret};
+pub use output::{Score, Tables, Topics};
 
 use crate::event::Kind;
 use crate::pane::PaneWidth;
@@ -50,6 +52,13 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub aggregate: Aggregate,
+    /// How accounts are scored.
+    #[serde(default)]
+    #[garde(dive)]
+    pub score: Score,
+    /// The Parquet tables; needed by sink alone.
+    #[garde(dive)]
+    pub tables: Option<Tables>,
     /// Where and how often state is saved.
     #[garde(dive)]
     pub snapshots: SnapshotOptions,
@@ -96,42 +105,6 @@ impl Source {
 
 fn hour() -> Span {
     Span::from_secs(3600)
-}
-
-/// Names of Keepwell's topics.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
-#[serde(deny_unknown_fields, default)]
-pub struct Topics {
-    /// Accepted events.
-    #[garde(length(min = 1, max = 249))]
-    pub events: String,
-    /// Window rows, live and final.
-    #[garde(length(min = 1, max = 249))]
-    pub windows: String,
-    /// Adoption by feature and pane, final.
-    #[garde(length(min = 1, max = 249))]
-    pub feature_days: String,
-    /// Rejected and too late records.
-    #[garde(length(min = 1, max = 249))]
-    pub rejects: String,
-}
-
-impl Default for Topics {
-    fn default() -> Self {
-        Self {
-            events: "keepwell.events".into(),
-            windows: "keepwell.windows".into(),
-            feature_days: "keepwell.feature_days".into(),
-            rejects: "keepwell.rejects".into(),
-        }
-    }
-}
-
-impl Topics {
-    /// Every topic of Keepwell's own.
-    pub fn all(&self) -> [&str; 4] {
-        [&self.events, &self.windows, &self.feature_days, &self.rejects]
-    }
 }
 
 /// Event time. Fixed for an epoch.
@@ -352,7 +325,9 @@ impl Config {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|e| ConfigError::Unreadable { path: name.clone(), why: e.to_string() })?;
-        Self::parse(&name, &text, set)
+        let mut config = Self::parse(&name, &text, set)?;
+        config.score.resolve(path);
+        Ok(config)
     }
 
     /// Checks `text` as the content of file `name`.

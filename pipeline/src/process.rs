@@ -140,6 +140,15 @@ where
     S: Stage,
     S::State: Default,
 {
+    main_of(cli, build, |config, (stage, plan), args, shutdown| run(&stage, config, &plan, args, shutdown))
+}
+
+/// The same for a program of several stages: `build` may refuse the configuration, `work` does the rest.
+pub fn main_of<B>(
+    cli: &Cli,
+    build: impl FnOnce(&Config) -> anyhow::Result<B>,
+    work: impl FnOnce(&Config, B, &RunArgs, &Arc<AtomicBool>) -> anyhow::Result<Report>,
+) -> ExitCode {
     start_logging(cli.run.log_format);
     let config = match Config::read(&cli.run.config, &cli.run.set) {
         Ok(config) => config,
@@ -148,7 +157,7 @@ where
             return ExitCode::from(2);
         }
     };
-    let (stage, plan) = match build(&config) {
+    let built = match build(&config) {
         Ok(built) => built,
         Err(error) => {
             eprintln!("{}: {error:#}", cli.run.config.display());
@@ -159,7 +168,8 @@ where
         println!("{config:#?}");
         return ExitCode::SUCCESS;
     }
-    match run(&stage, &config, &plan, &cli.run) {
+    let report = stopped_by_signals().and_then(|shutdown| work(&config, built, &cli.run, &shutdown));
+    match report {
         Ok(report) => {
             info!(steps = report.num_steps, messages = report.num_messages, "stopped");
             print_fates(&report);
@@ -172,6 +182,16 @@ where
     }
 }
 
+/// A flag that SIGTERM and SIGINT raise; a second signal ends the process at once.
+fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let shutdown = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&shutdown))?;
+        signal_hook::flag::register(signal, Arc::clone(&shutdown))?;
+    }
+    Ok(shutdown)
+}
+
 /// One line for each fate on standard output, e.g. `rejected not_json 3`.
 fn print_fates(report: &Report) {
     for (fate, count) in &report.fates {
@@ -180,23 +200,45 @@ fn print_fates(report: &Report) {
     }
 }
 
-/// Runs a stage on Kafka until SIGTERM or SIGINT, or until it is drained.
+/// Runs a stage on Kafka until `shutdown`, or until it is drained.
 ///
 /// # Errors
 /// When the stage must stop by name.
-pub fn run<S>(stage: &S, config: &Config, plan: &Plan, args: &RunArgs) -> anyhow::Result<Report>
+pub fn run<S>(
+    stage: &S,
+    config: &Config,
+    plan: &Plan,
+    args: &RunArgs,
+    shutdown: &Arc<AtomicBool>,
+) -> anyhow::Result<Report>
 where
     S: Stage,
     S::State: Default,
 {
-    let shutdown = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        // A second signal ends the process at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&shutdown))?;
-        signal_hook::flag::register(signal, Arc::clone(&shutdown))?;
-    }
+    let log = join(stage.name(), config, plan, args, shutdown)?;
+    let snapshots = match stage.is_stateful() {
+        true => Some(Snapshots::open(&config.snapshots.url, config.snapshots.keep)?),
+        false => None,
+    };
+    let clock = SystemClock::start();
+    let options = plan.options(config, args);
+    let mut runner = Runner::new(stage, log, &clock, snapshots, options, S::State::default());
+    Ok(runner.run(shutdown)?)
+}
+
+/// Says what starts, joins the group of a stage and checks the partition counts of its topics.
+///
+/// # Errors
+/// When the client refuses its configuration, or a topic is missing or has another partition count.
+pub fn join(
+    stage: &str,
+    config: &Config,
+    plan: &Plan,
+    args: &RunArgs,
+    shutdown: &Arc<AtomicBool>,
+) -> anyhow::Result<KafkaLog> {
     info!(
-        stage = stage.name(),
+        stage,
         version = env!("CARGO_PKG_VERSION"),
         config = %args.config.display(),
         epoch = config.epoch,
@@ -205,19 +247,12 @@ where
         clock = config.time.clock,
         "starting"
     );
-    let group = format!("{}-{}", config.kafka.group_prefix, stage.name());
+    let group = format!("{}-{stage}", config.kafka.group_prefix);
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let settings = Settings::new(&config.kafka)?;
-    let mut log = KafkaLog::join(settings, &group, &args.instance, &sources, Arc::clone(&shutdown))?;
+    let mut log = KafkaLog::join(settings, &group, &args.instance, &sources, Arc::clone(shutdown))?;
     check_partitions(&mut log, config, plan)?;
-    let snapshots = match stage.is_stateful() {
-        true => Some(Snapshots::open(&config.snapshots.url, config.snapshots.keep)?),
-        false => None,
-    };
-    let clock = SystemClock::start();
-    let options = plan.options(config, args);
-    let mut runner = Runner::new(stage, log, &clock, snapshots, options, S::State::default());
-    Ok(runner.run(&shutdown)?)
+    Ok(log)
 }
 
 /// Keepwell's topics must have the partition count that is pinned for the epoch.

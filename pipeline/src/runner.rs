@@ -159,6 +159,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     /// # Errors
     /// [`RunError`] when the stage must stop by name; nothing of the step under way is in the log.
     pub fn run(&mut self, shutdown: &AtomicBool) -> Result<Report, RunError> {
+        self.fix_ends()?;
         while !shutdown.load(Ordering::Relaxed) {
             match self.log.poll(self.wait, self.room(), self.options.max_bytes)? {
                 Polled::Records(records) => self.queue(records),
@@ -283,6 +284,14 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         } else {
             self.let_go_of_state(&partitions);
             self.take_up(&partitions)?;
+        }
+        Ok(())
+    }
+
+    /// A runner that is run again drains to the ends of now.
+    fn fix_ends(&mut self) -> Result<(), RunError> {
+        for (tp, member) in &mut self.members {
+            member.drain_to = self.log.ends(tp)?.next;
         }
         Ok(())
     }

@@ -7,7 +7,11 @@ pub mod event;
 pub mod feature_day;
 #[cfg(test)]
 mod golden;
+pub mod health;
+mod row;
 pub mod window;
+
+pub use row::RowBuilder;
 
 use std::sync::Arc;
 
@@ -37,16 +41,20 @@ pub enum ColumnType {
     Float,
     /// Money with two decimals.
     Money,
+    /// Points or percent with six decimals.
+    Points,
     /// Point in time, UTC microseconds.
     Time,
     /// Map of text to text.
     TextMap,
     /// Map of text to a 64-bit integer.
     CountMap,
+    /// List of rows of these columns.
+    List(&'static [Column]),
 }
 
 /// One column of a table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
     /// Name, in the field's standard terms; the unit stands at its end.
     pub name: &'static str,
@@ -92,16 +100,22 @@ impl ColumnType {
             Self::Int64 => DataType::Int64,
             Self::Float => DataType::Float64,
             Self::Money => DataType::Decimal128(18, 2),
+            Self::Points => DataType::Decimal128(18, 6),
             Self::Time => time_type(),
             Self::TextMap => map_of(DataType::Utf8),
             Self::CountMap => map_of(DataType::Int64),
+            Self::List(columns) => {
+                DataType::List(Arc::new(Field::new("item", DataType::Struct(fields_of(columns).into()), false)))
+            }
         }
     }
 }
 
 /// The Arrow schema of a table: its columns, and `table` (such as `events/1`) in the metadata.
 pub fn schema_of<'a>(table: &str, columns: impl IntoIterator<Item = &'a Column>) -> SchemaRef {
-    let fields: Vec<Field> =
-        columns.into_iter().map(|column| Field::new(column.name, column.kind.data_type(), column.nullable)).collect();
-    Arc::new(Schema::new_with_metadata(fields, [(TABLE_KEY.to_owned(), table.to_owned())].into()))
+    Arc::new(Schema::new_with_metadata(fields_of(columns), [(TABLE_KEY.to_owned(), table.to_owned())].into()))
+}
+
+fn fields_of<'a>(columns: impl IntoIterator<Item = &'a Column>) -> Vec<Field> {
+    columns.into_iter().map(|column| Field::new(column.name, column.kind.data_type(), column.nullable)).collect()
 }

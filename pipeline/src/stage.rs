@@ -133,7 +133,8 @@ pub trait Stage {
     /// Makes the changes of a committed step.
     fn merge(&self, state: &mut Self::State, changes: Self::Changes);
 
-    /// Takes up a partition at `position`, empty or from the bytes [`Stage::snapshot`] gave for it.
+    /// Takes up a partition at `position`, empty or from the bytes [`Stage::snapshot`] gave for it. What
+    /// lies below `until` was folded and committed before and is folded again in silence.
     ///
     /// # Errors
     /// [`StageError::Snapshot`] when the bytes are of an unknown form.
@@ -142,6 +143,7 @@ pub trait Stage {
         state: &mut Self::State,
         partition: &TopicPartition,
         position: Position,
+        until: Position,
         snapshot: Option<&[u8]>,
     ) -> Result<(), StageError>;
 

@@ -85,14 +85,19 @@ pub fn wanted(config: &Config) -> Vec<Topic> {
     // Replay must reach back behind the oldest snapshot kept; a day covers an outage.
     let snapshots = config.snapshots.interval.as_duration() * config.snapshots.keep as u32;
     let min_retention_ms = (snapshots + Duration::from_secs(86_400)).as_millis() as i64;
-    let own = |name: &str| Topic {
-        name: name.to_owned(),
-        partitions: Some(config.partitions),
-        settings: BTreeMap::from([
-            ("cleanup.policy", "delete".to_owned()),
-            ("max.message.bytes", (config.kafka.max_record_bytes + 100_000).to_string()),
-        ]),
-        min_retention_ms: Some(min_retention_ms),
+    let own = |name: &str| {
+        // The last score of each account is kept for ever.
+        let is_compacted = name == config.topics.scores;
+        let policy = if is_compacted { "compact" } else { "delete" };
+        Topic {
+            name: name.to_owned(),
+            partitions: Some(config.partitions),
+            settings: BTreeMap::from([
+                ("cleanup.policy", policy.to_owned()),
+                ("max.message.bytes", (config.kafka.max_record_bytes + 100_000).to_string()),
+            ]),
+            min_retention_ms: (!is_compacted).then_some(min_retention_ms),
+        }
     };
     let raw = |name: &str| Topic {
         name: name.to_owned(),
@@ -220,8 +225,10 @@ impl Topics {
                     for (name, value) in &topic.settings {
                         new = new.set(name, value);
                     }
-                    let retention = topic.min_retention_ms.unwrap_or(0).max(7 * 86_400_000).to_string();
-                    new = new.set("retention.ms", &retention);
+                    let retention = topic.min_retention_ms.map(|least| least.max(7 * 86_400_000).to_string());
+                    if let Some(retention) = &retention {
+                        new = new.set("retention.ms", retention);
+                    }
                     let results = self
                         .runtime
                         .block_on(self.admin.create_topics([&new], &options))

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::log::Record;
 use crate::offset::NextOffset;
 
 /// Header of an `events` record that carries a [`Statement`] as JSON.
@@ -72,6 +73,22 @@ pub struct Progress {
     pub watermark_us: Option<i64>,
     /// Whether every source was declared complete.
     pub complete: bool,
+}
+
+impl Progress {
+    /// What a record says, if it says anything.
+    ///
+    /// # Errors
+    /// When its header is not of this form.
+    pub fn of(record: &Record) -> Result<Option<Self>, serde_json::Error> {
+        record.header(PROGRESS_HEADER).map(serde_json::from_slice).transpose()
+    }
+
+    /// The header of a record that says so.
+    pub fn header(&self) -> (String, Option<Vec<u8>>) {
+        // A plain structure of numbers always has a JSON form.
+        (PROGRESS_HEADER.to_owned(), Some(serde_json::to_vec(self).unwrap_or_default()))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -175,7 +175,7 @@ fn fold(config: &Config, records: &[Record]) -> Result<()> {
     }
     for (tp, records) in &by_partition {
         let start = Position::at(NextOffset(0));
-        stage.restore(&mut state, tp, start, None)?;
+        stage.restore(&mut state, tp, start, start, None)?;
         for record in records {
             let batch = Batch {
                 records: BTreeMap::from([(tp.clone(), std::slice::from_ref(record))]),

@@ -78,7 +78,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
     /// Restores the newest good snapshot at or below `target` and says where replay begins.
     fn restore_state(&mut self, tp: &TopicPartition, target: Position, ends: Ends) -> Result<Position, RunError> {
         if !self.stage.is_stateful() {
-            self.stage.restore(&mut self.state, tp, target, None)?;
+            self.stage.restore(&mut self.state, tp, target, target, None)?;
             return Ok(target);
         }
         let found = match &self.snapshots {
@@ -99,7 +99,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 ),
             });
         }
-        self.stage.restore(&mut self.state, tp, from, bytes.as_deref())?;
+        self.stage.restore(&mut self.state, tp, from, target, bytes.as_deref())?;
         Ok(from)
     }
 

@@ -5,8 +5,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes::SchemaRef;
 
 use super::ColumnType::{Int32, Int64, Text, Time};
-use super::window::RowBuilder;
-use super::{Column, known, maybe, schema_of};
+use super::{Column, RowBuilder, known, maybe, schema_of};
 
 /// Name and version, as in the schema metadata.
 pub const TABLE: &str = "feature_days/1";

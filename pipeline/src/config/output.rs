@@ -1,0 +1,103 @@
+//! What comes out: topics, scores, tables.
+
+use std::path::{Path, PathBuf};
+
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+
+use super::Span;
+
+/// Names of Keepwell's topics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields, default)]
+pub struct Topics {
+    /// Accepted events.
+    #[garde(length(min = 1, max = 249))]
+    pub events: String,
+    /// Window rows, live and final.
+    #[garde(length(min = 1, max = 249))]
+    pub windows: String,
+    /// Adoption by feature and pane, final.
+    #[garde(length(min = 1, max = 249))]
+    pub feature_days: String,
+    /// Health rows, live and final.
+    #[garde(length(min = 1, max = 249))]
+    pub health: String,
+    /// Scores of changed accounts as JSON, compacted.
+    #[garde(length(min = 1, max = 249))]
+    pub scores: String,
+    /// Triggers raised and cleared, as JSON.
+    #[garde(length(min = 1, max = 249))]
+    pub alerts: String,
+    /// Rejected and too late records.
+    #[garde(length(min = 1, max = 249))]
+    pub rejects: String,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            events: "keepwell.events".into(),
+            windows: "keepwell.windows".into(),
+            feature_days: "keepwell.feature_days".into(),
+            health: "keepwell.health".into(),
+            scores: "scores".into(),
+            alerts: "alerts".into(),
+            rejects: "keepwell.rejects".into(),
+        }
+    }
+}
+
+impl Topics {
+    /// Every topic of Keepwell's own.
+    pub fn all(&self) -> [&str; 7] {
+        [&self.events, &self.windows, &self.feature_days, &self.health, &self.scores, &self.alerts, &self.rejects]
+    }
+}
+
+/// How accounts are scored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields, default)]
+pub struct Score {
+    /// The model file, as seen from the configuration file; the default model where none is named.
+    #[garde(skip)]
+    pub model: Option<PathBuf>,
+}
+
+impl Score {
+    /// Paths are meant as seen from the configuration file.
+    pub(super) fn resolve(&mut self, config: &Path) {
+        if let (Some(model), Some(folder)) = (&mut self.model, config.parent()) {
+            *model = folder.join(&model);
+        }
+    }
+}
+
+/// The Parquet tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct Tables {
+    /// `file:///folder`, `s3://bucket/prefix`, `az://...`, `gs://...` or `memory:///`.
+    #[garde(length(min = 1))]
+    pub url: String,
+    /// Settings of the object store by their usual names, e.g. `aws_region`; the environment's are read too.
+    #[serde(default)]
+    #[garde(skip)]
+    pub options: std::collections::BTreeMap<String, String>,
+    /// Rows are written once this many bytes of them are held, in memory and before compression.
+    #[serde(default = "roll_bytes")]
+    #[garde(range(min = 1024))]
+    pub roll_bytes: usize,
+    /// Rows are written at the latest this long after they were read.
+    #[serde(default = "five_minutes")]
+    #[garde(skip)]
+    pub roll_age: Span,
+}
+
+fn roll_bytes() -> usize {
+    64 << 20
+}
+
+fn five_minutes() -> Span {
+    Span::from_secs(300)
+}

@@ -1,0 +1,86 @@
+//! The `health` table: an account's score, what it is made of and what it sets off, live and final.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::SchemaRef;
+
+use super::ColumnType::{Flag, Float, Int32, Int64, List, Points, Text, Time};
+use super::{Column, RowBuilder, known, maybe, schema_of};
+
+/// Name and version, as in the schema metadata.
+pub const TABLE: &str = "health/1";
+
+/// One factor of a score.
+pub const FACTORS: &[Column] = &[
+    known("name", Text, "factor, as the model names it"),
+    maybe("value", Float, "what its SQL gave; null: unknown"),
+    maybe("normalised", Points, "0-100, rounded half-up to 6 decimals; null: left out of the score"),
+    known("weight", Points, "weight in the model, percent"),
+    known("effective_weight", Points, "weight among the factors that count, percent, rounded half-up to 6 decimals"),
+    maybe(
+        "contribution",
+        Points,
+        "its part of the score: normalised * weight / sum of the weights that count, to 6 decimals; the parts sum to the score",
+    ),
+    maybe("missing", Text, "what stood in for an unknown value: reweight, zero or neutral"),
+];
+
+/// One factor that moved the score.
+pub const DRIVERS: &[Column] = &[
+    known("name", Text, "factor, as the model names it"),
+    known("delta", Points, "its contribution less that of the previous final row"),
+];
+
+/// One trigger that holds or has just ended.
+pub const TRIGGERS: &[Column] = &[
+    known("name", Text, "trigger, as the model names it"),
+    known("state", Text, "raised: holds since this final row; active: holds; cleared: no longer holds"),
+    known("since", Time, "as_of of the final row that raised it; on live rows of a new one, of this row"),
+    known("severity", Text, "as the model says: low, medium or high"),
+    known("playbook", Text, "what to do, as the model says"),
+    known("owner_role", Text, "who is to do it, as the model says"),
+];
+
+/// The columns, in order.
+pub const COLUMNS: &[Column] = &[
+    known("account_id", Text, "account"),
+    known("as_of", Time, "end of the windows, exclusive; a pane end"),
+    known("final", Flag, "true: the pane has closed and this row stands; false: live, more may come"),
+    known("retired", Flag, "true: silent for retire_after; the account's last row"),
+    known("deleted", Flag, "true: the account was deleted; there is no score"),
+    maybe("score", Points, "0-100, the sum of the contributions; null: no factor is known"),
+    maybe("display", Int64, "the score, rounded half-up"),
+    maybe("band", Text, "band of the unrounded score; unknown where coverage is below the model's minimum"),
+    maybe("previous_as_of", Time, "as_of of the previous final row"),
+    maybe("previous_score", Points, "score of the previous final row"),
+    maybe("previous_band", Text, "band of the previous final row"),
+    maybe("delta", Points, "score less previous_score"),
+    known("coverage", Points, "share of the weights whose value is known, percent"),
+    known("factors", List(FACTORS), "what the score is made of, in the order of the model"),
+    known("drivers", List(DRIVERS), "the factors that moved the score most since the previous final row, at most 3"),
+    known("triggers", List(TRIGGERS), "what the model's triggers say; they are raised and cleared by final rows"),
+    maybe("segment", Text, "fact"),
+    maybe("stage", Text, "fact: lifecycle stage"),
+    maybe("owner", Text, "fact: who looks after the account"),
+    known("model", Text, "name of the model"),
+    known("model_version", Int64, "version of the model"),
+    known("changed", Flag, "true: differs from what was last said of the account, and is not older"),
+    known("epoch", Int32, "epoch of the log"),
+    known("partition", Int32, "partition of the windows topic"),
+    known("next_offset", Int64, "window rows below this offset are in the row"),
+    known("ordinal", Int64, "order among rows with the same next_offset"),
+    known("events_next_offset", Int64, "events below this offset are in the row"),
+    maybe("watermark", Time, "watermark when the window rows were made"),
+];
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, COLUMNS));
+
+/// The Arrow schema.
+pub fn schema() -> SchemaRef {
+    Arc::clone(&SCHEMA)
+}
+
+/// A builder of rows.
+pub fn builder() -> RowBuilder {
+    RowBuilder::new(schema(), COLUMNS.iter())
+}

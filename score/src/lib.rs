@@ -1,0 +1,39 @@
+//! Score: window rows to health scores, explained to the last decimal.
+//!
+//! Contract: for each account in a record of `windows` one health row, live or final as the window rows
+//! are. Factors are SQL compiled once; everything after the normalised value is exact decimal; deltas,
+//! drivers and triggers compare final rows only. All of it is a fold over the log.
+
+mod compile;
+mod evaluate;
+mod explain;
+pub mod model;
+pub mod normalise;
+pub mod points;
+mod rate;
+mod settings;
+mod stage;
+mod state;
+mod windows;
+
+pub use stage::Score;
+pub use state::{PartitionState, State};
+
+use std::time::Duration;
+
+use pipeline::config::Config;
+use pipeline::process::Plan;
+
+/// Nothing in this stage waits for the clock.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What score reads and writes, and its rhythm.
+pub fn plan(config: &Config) -> Plan {
+    Plan {
+        sources: vec![config.topics.windows.clone()],
+        outputs: vec![config.topics.health.clone()],
+        tick: TICK,
+        tick_behind: TICK,
+        prove_ends: false,
+    }
+}

@@ -1,0 +1,44 @@
+//! What score is told.
+
+use std::sync::Arc;
+
+use pipeline::config::Config;
+
+use crate::compile::Compiled;
+use crate::model::{self, ModelError};
+
+/// What score is told.
+#[derive(Debug)]
+pub struct Settings {
+    /// Epoch of the log.
+    pub epoch: u32,
+    /// Topic of health rows.
+    pub health: Arc<str>,
+    /// Largest record written, in bytes.
+    pub max_record_bytes: usize,
+    /// The configured windows, e.g. `28d`.
+    pub periods: Vec<String>,
+    /// The model file.
+    pub model: Arc<Compiled>,
+}
+
+impl Settings {
+    /// The settings of a configuration.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming file, line and column of what is wrong in the model file.
+    pub fn new(config: &Config) -> Result<Self, ModelError> {
+        let periods: Vec<String> = config.aggregate.windows.iter().map(ToString::to_string).collect();
+        let model = match &config.score.model {
+            Some(path) => Compiled::parse(&path.display().to_string(), &model::read(path)?, &periods)?,
+            None => Compiled::parse("the default model", model::DEFAULT, &periods)?,
+        };
+        Ok(Self {
+            epoch: config.epoch,
+            health: config.topics.health.as_str().into(),
+            max_record_bytes: config.kafka.max_record_bytes,
+            periods,
+            model: Arc::new(model),
+        })
+    }
+}
