@@ -1,7 +1,7 @@
 //! What every stage of Keepwell needs, named by what it is.
 //!
 //! `schema`, `codec`, `offset`, `pane`, `event`, `watermark` and `stage` are pure; `log`, `snapshot`,
-//! `clock` and `runner` are the rim. The dependency goes one way: rim to core.
+//! `store`, `clock` and `runner` are the rim. The dependency goes one way: rim to core.
 
 pub mod clock;
 pub mod codec;
@@ -17,5 +17,6 @@ pub mod runner;
 pub mod schema;
 pub mod snapshot;
 pub mod stage;
+pub mod store;
 pub mod topics;
 pub mod watermark;

@@ -3,12 +3,14 @@
 //! One list of [`Column`]s per table is the source of the Arrow schema, of the check a reader makes and
 //! of the data dictionary. A changed list is a new version.
 
+pub mod columns;
 pub mod event;
 pub mod feature_day;
 #[cfg(test)]
 mod golden;
 pub mod health;
 mod row;
+pub mod score;
 pub mod window;
 
 pub use row::RowBuilder;

@@ -4,6 +4,7 @@
 //! magic, format version, a JSON header that says of what it is, the zstd-compressed state and a CRC-32
 //! of everything before. A damaged or foreign object is passed over by name and the one before is taken.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,13 +49,11 @@ pub enum SnapshotError {
     #[error("object store: {0}; check snapshots.url and the store's credentials")]
     Store(#[from] object_store::Error),
     /// The URL is not understood.
-    #[error("snapshots.url {url:?}: {why}")]
-    Url {
-        /// As configured.
-        url: String,
-        /// What is wrong.
-        why: String,
-    },
+    #[error("snapshots.url: {0}")]
+    Place(#[from] crate::store::StoreError),
+    /// The threads that write snapshots cannot be started.
+    #[error("starting the threads that write snapshots: {0}")]
+    Runtime(std::io::Error),
 }
 
 /// The bytes of a snapshot.
@@ -115,24 +114,19 @@ impl std::fmt::Debug for Snapshots {
 }
 
 impl Snapshots {
-    /// Snapshots below `url` (`file:///...` or `memory:///`), the newest `keep` of each partition.
+    /// Snapshots below `url` (see [`crate::store::parse`]), the newest `keep` of each partition.
     ///
     /// # Errors
-    /// [`SnapshotError::Url`] when the URL is not understood or its folder cannot be made.
+    /// [`SnapshotError::Place`] when the URL is not understood or its folder cannot be made.
     pub fn open(url: &str, keep: usize) -> Result<Self, SnapshotError> {
-        let wrong = |why: String| SnapshotError::Url { url: url.to_owned(), why };
-        let parsed = url::Url::parse(url).map_err(|e| wrong(e.to_string()))?;
-        if let Ok(folder) = parsed.to_file_path() {
-            std::fs::create_dir_all(&folder).map_err(|e| wrong(format!("cannot make {}: {e}", folder.display())))?;
-        }
-        let (store, prefix) = object_store::parse_url(&parsed).map_err(|e| wrong(e.to_string()))?;
+        let (store, prefix) = crate::store::parse(url, &BTreeMap::new())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("snapshots")
             .enable_all()
             .build()
-            .map_err(|e| wrong(e.to_string()))?;
-        Ok(Self { store: store.into(), prefix, runtime, keep, uploads: Vec::new() })
+            .map_err(SnapshotError::Runtime)?;
+        Ok(Self { store, prefix, runtime, keep, uploads: Vec::new() })
     }
 
     fn folder(&self, stage: &str, epoch: u32, partition: &TopicPartition) -> Path {

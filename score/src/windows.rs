@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, AsArray, BooleanArray, Int64Array, PrimitiveArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
-};
+use arrow::array::{BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow::compute::take;
-use arrow::datatypes::{ArrowPrimitiveType, Int64Type, Schema, TimestampMicrosecondType};
+use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
+use pipeline::schema::columns::{Columns, TimeArray, number, text};
 
 /// The rows of one record.
 #[derive(Debug)]
@@ -17,12 +16,12 @@ pub struct Windows<'b> {
     batch: &'b RecordBatch,
     accounts: &'b StringArray,
     periods: &'b StringArray,
-    as_of: &'b PrimitiveArray<TimestampMicrosecondType>,
+    as_of: &'b TimeArray,
     is_final: &'b BooleanArray,
     is_retired: &'b BooleanArray,
     is_deleted: &'b BooleanArray,
     next_offset: &'b Int64Array,
-    watermark: &'b PrimitiveArray<TimestampMicrosecondType>,
+    watermark: &'b TimeArray,
     segment: &'b StringArray,
     stage: &'b StringArray,
     owner: &'b StringArray,
@@ -61,19 +60,20 @@ impl<'b> Windows<'b> {
     /// # Errors
     /// [`ArrowError::SchemaError`] when a column is missing.
     pub fn of(batch: &'b RecordBatch) -> Result<Self, ArrowError> {
+        let columns = Columns::Batch(batch);
         Ok(Self {
             batch,
-            accounts: text(batch, "account_id")?,
-            periods: text(batch, "period")?,
-            as_of: primitive(batch, "as_of")?,
-            is_final: flag(batch, "final")?,
-            is_retired: flag(batch, "retired")?,
-            is_deleted: flag(batch, "deleted")?,
-            next_offset: primitive::<Int64Type>(batch, "next_offset")?,
-            watermark: primitive(batch, "watermark")?,
-            segment: text(batch, "segment")?,
-            stage: text(batch, "stage")?,
-            owner: text(batch, "owner")?,
+            accounts: columns.text("account_id")?,
+            periods: columns.text("period")?,
+            as_of: columns.time("as_of")?,
+            is_final: columns.flag("final")?,
+            is_retired: columns.flag("retired")?,
+            is_deleted: columns.flag("deleted")?,
+            next_offset: columns.int("next_offset")?,
+            watermark: columns.time("watermark")?,
+            segment: columns.text("segment")?,
+            stage: columns.text("stage")?,
+            owner: columns.text("owner")?,
         })
     }
 
@@ -95,10 +95,10 @@ impl<'b> Windows<'b> {
                     is_retired: self.is_retired.value(row),
                     is_deleted: self.is_deleted.value(row),
                     events_next_offset: self.next_offset.value(row),
-                    watermark_us: self.watermark.is_valid(row).then(|| self.watermark.value(row)),
-                    segment: self.segment.is_valid(row).then(|| self.segment.value(row)),
-                    stage: self.stage.is_valid(row).then(|| self.stage.value(row)),
-                    owner: self.owner.is_valid(row).then(|| self.owner.value(row)),
+                    watermark_us: number(self.watermark, row),
+                    segment: text(self.segment, row),
+                    stage: text(self.stage, row),
+                    owner: text(self.owner, row),
                 }),
             }
         }
@@ -130,24 +130,4 @@ impl<'b> Windows<'b> {
         let options = RecordBatchOptions::new().with_row_count(Some(cases.len()));
         RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
     }
-}
-
-fn column<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b dyn Array, ArrowError> {
-    let column = batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))?;
-    Ok(column.as_ref())
-}
-
-fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, ArrowError> {
-    Ok(column(batch, name)?.as_string())
-}
-
-fn flag<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b BooleanArray, ArrowError> {
-    Ok(column(batch, name)?.as_boolean())
-}
-
-fn primitive<'b, T: ArrowPrimitiveType>(
-    batch: &'b RecordBatch,
-    name: &str,
-) -> Result<&'b PrimitiveArray<T>, ArrowError> {
-    Ok(column(batch, name)?.as_primitive())
 }

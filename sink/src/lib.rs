@@ -1,1 +1,94 @@
+//! Sink: health and windows to those who use them. Two stages in one binary, each at its own position.
+//!
+//! Contract of `publish`: each row of `health` that is news becomes one record of `scores`, a tombstone
+//! where the account was deleted; each trigger raised or cleared one record of `alerts`. Contract of
+//! `tables`: each final row of `windows`, `feature_days` and `health` stands in the Parquet tables once.
 
+pub mod claim;
+pub mod cut;
+pub mod health;
+mod held;
+pub mod publish;
+pub mod tables;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use pipeline::clock::SystemClock;
+use pipeline::config::Config;
+use pipeline::process::{self, Plan, RunArgs};
+use pipeline::runner::Report;
+use pipeline::stage::{Fate, Stage};
+
+pub use publish::Publish;
+pub use tables::Tables;
+
+/// Nothing in `publish` waits for the clock.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What `publish` reads and writes, and its rhythm.
+pub fn publish_plan(config: &Config) -> Plan {
+    Plan {
+        sources: vec![config.topics.health.clone()],
+        outputs: vec![config.topics.scores.clone(), config.topics.alerts.clone()],
+        tick: TICK,
+        tick_behind: TICK,
+        prove_ends: false,
+    }
+}
+
+/// Refuses a configuration that says nothing of the tables.
+///
+/// # Errors
+/// When `tables` is missing.
+pub fn check(config: &Config) -> Result<pipeline::config::Tables> {
+    config.tables.clone().context("tables: missing; sink needs to know where the Parquet tables go, e.g. tables: {url: 'file:///var/lib/keepwell/tables'}")
+}
+
+/// Runs both stages until `shutdown`, or until both are drained. When one stops by name, so does the other.
+///
+/// # Errors
+/// What stopped the first that stopped.
+pub fn run(
+    config: &Config,
+    tables: &pipeline::config::Tables,
+    args: &RunArgs,
+    shutdown: &Arc<AtomicBool>,
+) -> Result<Report> {
+    let clock = SystemClock::start();
+    let ending = |result: Result<Report>| {
+        if result.is_err() {
+            shutdown.store(true, Ordering::Relaxed);
+        }
+        result
+    };
+    std::thread::scope(|threads| {
+        let publish = threads.spawn(|| {
+            let stage = Publish::new(config);
+            let report = process::run(&stage, config, &publish_plan(config), args, shutdown);
+            ending(report.with_context(|| stage.name()))
+        });
+        let written = process::join("tables", config, &tables::plan(config), args, shutdown).and_then(|log| {
+            let mut tables = Tables::new(log, &clock, config, tables, args)?;
+            Ok(tables.run(shutdown)?)
+        });
+        let written = ending(written.context("tables"));
+        let published = publish.join().map_err(|_| anyhow!("publish panicked"))?;
+        Ok(both(&published?, &written?))
+    })
+}
+
+/// One report of both, with the stage's name before each fate.
+fn both(publish: &Report, tables: &Report) -> Report {
+    let mut report = Report {
+        num_steps: publish.num_steps + tables.num_steps,
+        num_messages: publish.num_messages + tables.num_messages,
+        ..Report::default()
+    };
+    for (name, part) in [("publish", publish), ("tables", tables)] {
+        report.fates.extend(part.fates.iter().map(|(fate, count)| (Fate { name, reason: fate.name }, *count)));
+    }
+    report
+}

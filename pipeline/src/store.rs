@@ -1,0 +1,130 @@
+//! Objects by URL: local disk, S3 and others, memory. Calls wait for their answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tokio::runtime::Runtime;
+
+/// Why an object could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL is not understood.
+    #[error("{url}: {why}; expected file:///folder, s3://bucket/prefix, az://..., gs://... or memory:///")]
+    Url {
+        /// As configured.
+        url: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The store did not answer as it should.
+    #[error("object store: {0}")]
+    Store(#[from] object_store::Error),
+}
+
+/// The store and the path within it that a URL names; settings by their usual names (`aws_region`), the
+/// environment's included. The folder of a `file` URL is made.
+///
+/// # Errors
+/// [`StoreError::Url`] when the URL is not understood or its folder cannot be made.
+pub fn parse(url: &str, options: &BTreeMap<String, String>) -> Result<(Arc<dyn ObjectStore>, Path), StoreError> {
+    let wrong = |why: String| StoreError::Url { url: url.to_owned(), why };
+    let parsed = url::Url::parse(url).map_err(|e| wrong(e.to_string()))?;
+    if let Ok(folder) = parsed.to_file_path() {
+        std::fs::create_dir_all(&folder).map_err(|e| wrong(format!("cannot make {}: {e}", folder.display())))?;
+    }
+    let environment = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
+    let of_a_store = |name: &str| ["aws_", "azure_", "google_"].iter().any(|prefix| name.starts_with(prefix));
+    let options = environment
+        .filter(|(name, _)| of_a_store(name))
+        .chain(options.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let (store, prefix) = object_store::parse_url_opts(&parsed, options).map_err(|e| wrong(e.to_string()))?;
+    Ok((store.into(), prefix))
+}
+
+/// A place for objects.
+pub struct Store {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    runtime: Runtime,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// The place that a URL names.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`] when the URL is not understood or its folder cannot be made.
+    pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, StoreError> {
+        let (store, prefix) = parse(url, options)?;
+        let wrong = |error: std::io::Error| StoreError::Url { url: url.to_owned(), why: error.to_string() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(wrong)?;
+        Ok(Self { store, prefix, runtime })
+    }
+
+    fn path(&self, name: &str) -> Path {
+        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    /// Whether an object is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Store`] when the store does not answer; the same below.
+    pub fn exists(&self, name: &str) -> Result<bool, StoreError> {
+        match self.runtime.block_on(self.store.head(&self.path(name))) {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The content of an object.
+    ///
+    /// # Errors
+    /// See [`Store::exists`].
+    pub fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        let path = self.path(name);
+        Ok(self.runtime.block_on(async { self.store.get(&path).await?.bytes().await })?.to_vec())
+    }
+
+    /// Writes an object whole, over what is there.
+    ///
+    /// # Errors
+    /// See [`Store::exists`].
+    pub fn put(&self, name: &str, content: Vec<u8>) -> Result<(), StoreError> {
+        self.runtime.block_on(self.store.put(&self.path(name), PutPayload::from(content)))?;
+        Ok(())
+    }
+
+    /// Writes an object whole unless there is one; false when there is.
+    ///
+    /// # Errors
+    /// See [`Store::exists`].
+    pub fn create(&self, name: &str, content: Vec<u8>) -> Result<bool, StoreError> {
+        let options = PutOptions::from(PutMode::Create);
+        let path = self.path(name);
+        match self.runtime.block_on(self.store.put_opts(&path, PutPayload::from(content), options)) {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Names of the objects right below a folder, without its path, in order.
+    ///
+    /// # Errors
+    /// See [`Store::exists`].
+    pub fn list(&self, folder: &str) -> Result<Vec<String>, StoreError> {
+        let listing = self.runtime.block_on(self.store.list_with_delimiter(Some(&self.path(folder))))?;
+        let names = listing.objects.iter().filter_map(|object| object.location.filename());
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+}

@@ -1,0 +1,87 @@
+//! Claims: who writes which range. A range is claimed before it is written, and never cut anew.
+//!
+//! `_claims/<source>/<epoch>/<partition>/<first, 20 digits>` holds the end, the files and the writer. It is
+//! created if absent: of two that would cut a range, one finds the other's claim and adopts it. A writer
+//! finishes a claim before it makes the next, so only the newest can be unfinished.
+
+use pipeline::offset::NextOffset;
+use pipeline::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::cut::{File, Range, Source};
+
+/// What a claim says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// First record.
+    pub first: NextOffset,
+    /// Behind the last record.
+    pub end: NextOffset,
+    /// The files, in the order of their names.
+    pub files: Vec<String>,
+    /// Instance that claimed it; for people.
+    pub writer: String,
+}
+
+/// Why a claim cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its content.
+    #[error("claim {name}: {why}; was it written by another program? Restore it, or put the tables into a new place")]
+    Foreign {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+fn folder(source: Source, epoch: u32, partition: i32) -> String {
+    format!("_claims/{}/{epoch}/{partition}", source.name())
+}
+
+fn name(range: Range) -> String {
+    format!("{}/{:020}", folder(range.source, range.epoch, range.partition), range.first.0)
+}
+
+fn read(store: &Store, name: &str) -> Result<Claim, ClaimError> {
+    let content = store.get(name)?;
+    let foreign = |why: String| ClaimError::Foreign { name: name.to_owned(), why };
+    let claim: Claim = serde_json::from_slice(&content).map_err(|error| foreign(error.to_string()))?;
+    if claim.end <= claim.first || !name.ends_with(&format!("{:020}", claim.first.0)) {
+        return Err(foreign(format!("its range is {} to {}", claim.first, claim.end)));
+    }
+    Ok(claim)
+}
+
+/// The newest claim of a partition, and whether all its files are there.
+///
+/// # Errors
+/// [`ClaimError`] when the store does not answer or the claim is foreign.
+pub fn newest(store: &Store, source: Source, epoch: u32, partition: i32) -> Result<Option<(Claim, bool)>, ClaimError> {
+    let folder = folder(source, epoch, partition);
+    let Some(newest) = store.list(&folder)?.pop() else { return Ok(None) };
+    let claim = read(store, &format!("{folder}/{newest}"))?;
+    for file in &claim.files {
+        if !store.exists(file)? {
+            return Ok(Some((claim, false)));
+        }
+    }
+    Ok(Some((claim, true)))
+}
+
+/// Claims a range for its files, or gives the claim that another made before.
+///
+/// # Errors
+/// [`ClaimError`] when the store does not answer or the other's claim is foreign.
+pub fn make(store: &Store, range: Range, files: &[File], writer: &str) -> Result<Claim, ClaimError> {
+    let files = files.iter().map(|file| file.name.clone()).collect();
+    let claim = Claim { first: range.first, end: range.end, files, writer: writer.to_owned() };
+    let name = name(range);
+    let foreign = |error: serde_json::Error| ClaimError::Foreign { name: name.clone(), why: error.to_string() };
+    let content = serde_json::to_vec(&claim).map_err(foreign)?;
+    if store.create(&name, content)? { Ok(claim) } else { read(store, &name) }
+}

@@ -1,0 +1,250 @@
+//! Files of a range: a pure function of the records in it.
+//!
+//! A range of one partition becomes, for each table and each date of `as_of`, one Parquet file, sorted
+//! by account. Equal ranges give equal names and equal bytes, whoever writes them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, UInt32Array};
+use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use pipeline::offset::NextOffset;
+use pipeline::pane::DAY_US;
+use pipeline::schema::columns::Columns;
+use pipeline::schema::{feature_day, health, score, window};
+
+/// A topic whose final rows become tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// `windows`.
+    Windows,
+    /// `feature_days`.
+    FeatureDays,
+    /// `scores` and `score_factors`.
+    Health,
+}
+
+/// A range of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// Its table or tables.
+    pub source: Source,
+    /// Epoch of the log.
+    pub epoch: u32,
+    /// Partition.
+    pub partition: i32,
+    /// First record.
+    pub first: NextOffset,
+    /// Behind the last record.
+    pub end: NextOffset,
+}
+
+/// A file to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Path below the tables' place.
+    pub name: String,
+    /// All of it.
+    pub content: Vec<u8>,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Self; 3] = [Self::Windows, Self::FeatureDays, Self::Health];
+
+    /// Name, as in the claims.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Windows => "windows",
+            Self::FeatureDays => "feature_days",
+            Self::Health => "health",
+        }
+    }
+
+    /// The schema of its records.
+    pub fn schema(self) -> SchemaRef {
+        match self {
+            Self::Windows => window::schema(),
+            Self::FeatureDays => feature_day::schema(),
+            Self::Health => health::schema(),
+        }
+    }
+
+    /// The rows that are final; live rows are dropped.
+    ///
+    /// # Errors
+    /// [`ArrowError`] when the batch is of another form.
+    pub fn finals(self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        match self {
+            Self::FeatureDays => Ok(batch.clone()),
+            Self::Windows | Self::Health => filter_record_batch(batch, Columns::Batch(batch).flag("final")?),
+        }
+    }
+
+    /// Rows of the tables, by table.
+    fn tables(self, finals: &RecordBatch) -> Result<Vec<(&'static str, RecordBatch)>, ArrowError> {
+        Ok(match self {
+            Self::Windows => vec![("windows", finals.clone())],
+            Self::FeatureDays => vec![("feature_days", finals.clone())],
+            Self::Health => vec![("scores", scores(finals)?), ("score_factors", score_factors(finals)?)],
+        })
+    }
+}
+
+/// The flat table: health rows without their factors.
+fn scores(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = score::schema();
+    let columns = schema.fields().iter().map(|field| column(finals, field.name()));
+    let columns = columns.collect::<Result<_, _>>()?;
+    RecordBatch::try_new(schema, columns)
+}
+
+/// The long table: one row for each factor.
+fn score_factors(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let (lists, _) = Columns::Batch(finals).list("factors")?;
+    let items = lists.values().as_struct();
+    let (mut rows, mut positions, mut of_item) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, ends) in lists.value_offsets().windows(2).enumerate() {
+        let [first, end] = *ends else { continue };
+        for (item, position) in (first..end).zip(0..) {
+            rows.push(row as u32);
+            positions.push(position);
+            of_item.push(item as u32);
+        }
+    }
+    let (rows, of_item) = (UInt32Array::from(rows), UInt32Array::from(of_item));
+    let schema = score::factor_schema();
+    let columns = schema.fields().iter().map(|field| match field.name().as_str() {
+        "position" => Ok(Arc::new(Int32Array::from(positions.clone())) as ArrayRef),
+        "factor" => take(items.column_by_name("name").ok_or_else(|| missing("name"))?, &of_item, None),
+        name => match items.column_by_name(name) {
+            Some(values) => take(values, &of_item, None),
+            None => take(&column(finals, name)?, &rows, None),
+        },
+    });
+    let columns = columns.collect::<Result<_, _>>()?;
+    RecordBatch::try_new(schema, columns)
+}
+
+fn missing(name: &str) -> ArrowError {
+    ArrowError::SchemaError(format!("no column {name}"))
+}
+
+fn column(batch: &RecordBatch, name: &str) -> Result<ArrayRef, ArrowError> {
+    batch.column_by_name(name).cloned().ok_or_else(|| missing(name))
+}
+
+/// The files of a range that holds these final rows, in the order of their names.
+///
+/// # Errors
+/// [`ArrowError`] when the rows cannot be written.
+pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowError> {
+    let finals = concat_batches(&range.source.schema(), finals)?;
+    let mut files = Vec::new();
+    for (table, rows) in range.source.tables(&finals)? {
+        for (date, rows) in by_date(&rows)? {
+            let name = format!(
+                "{table}/date={date}/{}-{:05}-{:020}-{:020}.parquet",
+                range.epoch, range.partition, range.first.0, range.end.0
+            );
+            files.push(File { name, content: parquet(&sorted(&rows)?, range)? });
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// Rows by the UTC date of their `as_of`.
+fn by_date(rows: &RecordBatch) -> Result<BTreeMap<String, RecordBatch>, ArrowError> {
+    let as_of = Columns::Batch(rows).time("as_of")?;
+    let mut days: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+    for (row, us) in as_of.values().iter().enumerate() {
+        days.entry(us.div_euclid(DAY_US)).or_default().push(row as u32);
+    }
+    let date = |day: i64| {
+        let time =
+            jiff::Timestamp::from_microsecond(day * DAY_US).map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+        Ok::<_, ArrowError>(time.to_string().chars().take_while(|c| *c != 'T').collect::<String>())
+    };
+    days.into_iter().map(|(day, of)| Ok((date(day)?, take_record_batch(rows, &UInt32Array::from(of))?))).collect()
+}
+
+/// By account, then time, then the order in which the rows were made.
+fn sorted(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let keys = ["account_id", "as_of", "next_offset", "ordinal", "position"];
+    let keys = keys.iter().filter_map(|key| rows.column_by_name(key));
+    let keys: Vec<_> = keys.map(|values| SortColumn { values: Arc::clone(values), options: None }).collect();
+    take_record_batch(rows, &lexsort_to_indices(&keys, None)?)
+}
+
+fn parquet(rows: &RecordBatch, range: Range) -> Result<Vec<u8>, ArrowError> {
+    let level = ZstdLevel::try_new(3).map_err(ArrowError::from)?;
+    let of = format!(
+        "{} epoch {} partition {} offsets [{}, {})",
+        range.source.name(),
+        range.epoch,
+        range.partition,
+        range.first,
+        range.end
+    );
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_key_value_metadata(Some(vec![KeyValue::new("keepwell.range".to_owned(), of)]))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).map_err(ArrowError::from)?;
+    writer.write(rows).map_err(ArrowError::from)?;
+    writer.into_inner().map_err(ArrowError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day(account: &str, day: i64, feature: &str) -> RecordBatch {
+        let mut rows = feature_day::builder();
+        rows.text("account_id", Some(account));
+        rows.time("as_of", Some(day * DAY_US));
+        rows.text("feature", Some(feature));
+        rows.int("events", 1);
+        rows.int("uses", 1);
+        rows.int("users", 1);
+        rows.int("duration_ms", None);
+        rows.int("errors", None);
+        rows.int32("epoch", 1);
+        rows.int32("partition", 2);
+        rows.int("next_offset", 3);
+        rows.int("ordinal", 4);
+        rows.end_row();
+        rows.finish().unwrap()
+    }
+
+    #[test]
+    fn a_range_gives_one_sorted_file_a_date_and_the_same_bytes_however_it_was_read() {
+        let range =
+            Range { source: Source::FeatureDays, epoch: 1, partition: 2, first: NextOffset(7), end: NextOffset(9) };
+        let pieces = [day("b", 20_000, "f"), day("a", 20_000, "f"), day("a", 20_001, "f")];
+        let files = super::files(range, &pieces).unwrap();
+        let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
+        let name = |date: &str| format!("feature_days/date={date}/1-00002-{:020}-{:020}.parquet", 7, 9);
+        assert_eq!(names, [name("2024-10-04"), name("2024-10-05")]);
+        let whole = concat_batches(&feature_day::schema(), &pieces).unwrap();
+        assert_eq!(super::files(range, &[whole]).unwrap(), files);
+        let content = bytes_of(&files[0]);
+        assert_eq!(content.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    fn bytes_of(file: &File) -> RecordBatch {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.parquet");
+        std::fs::write(&path, &file.content).unwrap();
+        let file = std::fs::File::open(path).unwrap();
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        reader.build().unwrap().next().unwrap().unwrap()
+    }
+}

@@ -1,0 +1,129 @@
+//! What is held of one partition: records read and not yet in files.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use pipeline::codec::{self, CodecError};
+use pipeline::log::Record;
+use pipeline::offset::{NextOffset, Offset};
+
+use crate::claim::Claim;
+use crate::cut::Source;
+
+/// Rows of live records only are claimed this late: the place to go on from follows the log.
+const EMPTY_AGE: Duration = Duration::from_secs(3600);
+
+/// One owned partition.
+#[derive(Debug)]
+pub struct Held {
+    /// Its table or tables.
+    pub source: Source,
+    /// Where the range begins.
+    pub first: NextOffset,
+    /// Behind the last record taken in.
+    pub next: NextOffset,
+    /// A claim to be fulfilled: the range ends where it says.
+    pub adopted: Option<Claim>,
+    /// End of the partition when it was taken up.
+    pub drain_to: NextOffset,
+    /// Final rows by record.
+    rows: Vec<(Offset, RecordBatch)>,
+    bytes: usize,
+    since: Option<Duration>,
+    /// Records not yet taken in: a range must be cut first.
+    waiting: VecDeque<Record>,
+}
+
+/// What became of the rows of a record.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    /// Rows read.
+    pub read: u64,
+    /// Live rows: they are dropped.
+    pub live: u64,
+}
+
+impl Held {
+    /// A partition taken up at `first`.
+    pub fn new(source: Source, first: NextOffset, adopted: Option<Claim>, drain_to: NextOffset) -> Self {
+        Self {
+            source,
+            first,
+            next: first,
+            adopted,
+            drain_to,
+            rows: Vec::new(),
+            bytes: 0,
+            since: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// A record that was read.
+    pub fn queue(&mut self, record: Record) {
+        self.waiting.push_back(record);
+    }
+
+    /// Records not yet taken in.
+    pub fn num_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes the next record in, unless a range must be cut before it.
+    ///
+    /// # Errors
+    /// [`CodecError`] when it is not of the source's table.
+    pub fn take_in(&mut self, now: Duration, roll_bytes: usize) -> Result<Option<Counts>, CodecError> {
+        let is_beyond = |record: &Record| self.adopted.as_ref().is_some_and(|claim| record.offset.0 >= claim.end.0);
+        if self.waiting.front().is_none_or(is_beyond) || self.bytes >= roll_bytes {
+            return Ok(None);
+        }
+        let Some(record) = self.waiting.pop_front() else { return Ok(None) };
+        let mut counts = Counts { read: 0, live: 0 };
+        if let Some(value) = &record.value {
+            let batch = codec::decode(value, &self.source.schema())?;
+            let finals = self.source.finals(&batch)?;
+            counts = Counts { read: batch.num_rows() as u64, live: (batch.num_rows() - finals.num_rows()) as u64 };
+            if finals.num_rows() > 0 {
+                self.bytes += finals.get_array_memory_size();
+                self.rows.push((record.offset, finals));
+            }
+        }
+        self.next = record.offset.next();
+        self.since.get_or_insert(now);
+        Ok(Some(counts))
+    }
+
+    /// Where to cut now, if it is time: an adopted claim is complete, enough is held, or it is old enough.
+    pub fn cut_due(&self, now: Duration, roll_bytes: usize, roll_age: Duration, is_last: bool) -> Option<NextOffset> {
+        if let Some(claim) = &self.adopted {
+            let is_complete = self.next >= claim.end || self.waiting.front().is_some_and(|r| r.offset.0 >= claim.end.0);
+            return is_complete.then_some(claim.end);
+        }
+        let age = if self.rows.is_empty() { EMPTY_AGE.max(roll_age) } else { roll_age };
+        let is_old = self.since.is_some_and(|since| now.saturating_sub(since) >= age);
+        (self.next > self.first && (self.bytes >= roll_bytes || is_old || is_last)).then_some(self.next)
+    }
+
+    /// The final rows below `end`.
+    pub fn rows_below(&self, end: NextOffset) -> Vec<RecordBatch> {
+        self.rows.iter().filter(|(offset, _)| offset.0 < end.0).map(|(_, rows)| rows.clone()).collect()
+    }
+
+    /// The range up to `end` is in its files. Returns how many rows that were.
+    pub fn written(&mut self, end: NextOffset, now: Duration) -> u64 {
+        let below = self.rows.partition_point(|(offset, _)| offset.0 < end.0);
+        let written = self.rows.drain(..below).map(|(_, rows)| rows.num_rows() as u64).sum();
+        (self.first, self.next, self.adopted) = (end, self.next.max(end), None);
+        self.bytes = self.rows.iter().map(|(_, rows)| rows.get_array_memory_size()).sum();
+        self.since = (self.next > self.first).then_some(now);
+        written
+    }
+
+    /// Whether nothing is held and the partition was read to where it ended when it was taken up.
+    pub fn is_drained(&self, met_end: Option<NextOffset>) -> bool {
+        let is_read = self.next >= self.drain_to || met_end.is_some_and(|end| end >= self.drain_to);
+        self.waiting.is_empty() && is_read
+    }
+}

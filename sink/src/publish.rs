@@ -1,0 +1,181 @@
+//! The publish stage: `health` to the `scores` topic and to `alerts`.
+//!
+//! It remembers nothing: whether a row is news stands on the row.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pipeline::codec;
+use pipeline::config::Config;
+use pipeline::log::{Message, Record};
+use pipeline::offset::{Position, TopicPartition};
+use pipeline::schema::health as table;
+use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
+use serde::{Deserialize, Serialize};
+
+use crate::health::{Health, Row, Trigger, rows};
+
+/// Name and version of the JSON form of an alert.
+pub const ALERT: &str = "alerts/1";
+
+/// A trigger raised or cleared: the value of a record of `alerts`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    /// `alerts/1`.
+    pub schema: String,
+    /// Names the episode: the same when raised and when cleared.
+    pub alert_id: String,
+    /// `raised` or `cleared`.
+    pub event: String,
+    /// Account.
+    pub account_id: String,
+    /// `as_of` of the final row that says so.
+    pub as_of: String,
+    /// The trigger, as the model names it.
+    pub trigger: String,
+    /// `as_of` of the final row that raised it.
+    pub since: String,
+    /// `low`, `medium` or `high`.
+    pub severity: String,
+    /// What to do.
+    pub playbook: String,
+    /// Who is to do it.
+    pub owner_role: String,
+    /// Who looks after the account: its fact `owner`.
+    pub owner: Option<String>,
+    /// Score at that time.
+    pub score: Option<f64>,
+    /// Its band.
+    pub band: Option<String>,
+}
+
+/// The publish stage.
+#[derive(Debug)]
+pub struct Publish {
+    scores: Arc<str>,
+    alerts: Arc<str>,
+}
+
+impl Publish {
+    /// The stage as configured.
+    pub fn new(config: &Config) -> Self {
+        Self { scores: config.topics.scores.as_str().into(), alerts: config.topics.alerts.as_str().into() }
+    }
+
+    fn publish(&self, row: Row, partition: i32, step: &mut Step<()>) -> Result<(), serde_json::Error> {
+        let Row { mut health, is_changed, is_deleted } = row;
+        let mut count = |name| *step.fates.entry(Fate::of(name)).or_default() += 1;
+        count("read");
+        count(match (is_changed, is_deleted) {
+            (false, _) => "unchanged",
+            (true, true) => "tombstone",
+            (true, false) => "published",
+        });
+        let message = |topic: &Arc<str>, value| Message {
+            topic: Arc::clone(topic),
+            partition,
+            timestamp_ms: None,
+            key: Some(health.account_id.clone().into_bytes()),
+            value,
+            headers: Vec::new(),
+        };
+        let is_news = |trigger: &&Trigger| health.is_final && trigger.state != "active";
+        for trigger in health.triggers.iter().filter(is_news) {
+            step.messages.push(message(&self.alerts, Some(serde_json::to_vec(&alert(&health, trigger))?)));
+        }
+        if is_changed {
+            let tombstone = message(&self.scores, None);
+            health.triggers.retain(|trigger| trigger.state != "cleared");
+            let value = if is_deleted { None } else { Some(serde_json::to_vec(&health)?) };
+            step.messages.push(Message { value, ..tombstone });
+        }
+        Ok(())
+    }
+}
+
+fn alert(health: &Health, trigger: &Trigger) -> Alert {
+    Alert {
+        schema: ALERT.to_owned(),
+        alert_id: format!("{}/{}/{}", health.account_id, trigger.name, trigger.since),
+        event: trigger.state.clone(),
+        account_id: health.account_id.clone(),
+        as_of: health.as_of.clone(),
+        trigger: trigger.name.clone(),
+        since: trigger.since.clone(),
+        severity: trigger.severity.clone(),
+        playbook: trigger.playbook.clone(),
+        owner_role: trigger.owner_role.clone(),
+        owner: health.owner.clone(),
+        score: health.score,
+        band: health.band.clone(),
+    }
+}
+
+impl Stage for Publish {
+    type State = BTreeSet<TopicPartition>;
+    type Changes = ();
+
+    fn name(&self) -> &'static str {
+        "publish"
+    }
+
+    fn is_stateful(&self) -> bool {
+        false
+    }
+
+    fn apply(&self, state: &Self::State, batch: &Batch<'_>) -> Result<Step<()>, StageError> {
+        let mut step = Step {
+            messages: Vec::new(),
+            positions: BTreeMap::new(),
+            changes: (),
+            fates: Fates::new(),
+            has_more: false,
+        };
+        for (tp, records) in batch.records.iter().filter(|(tp, _)| state.contains(*tp)) {
+            let Some(last) = records.last() else { continue };
+            for record in *records {
+                self.record(record, &mut step)?;
+            }
+            step.positions.insert(tp.clone(), Position::at(last.offset.next()));
+        }
+        Ok(step)
+    }
+
+    fn merge(&self, _state: &mut Self::State, (): ()) {}
+
+    fn restore(
+        &self,
+        state: &mut Self::State,
+        partition: &TopicPartition,
+        _position: Position,
+        _until: Position,
+        _snapshot: Option<&[u8]>,
+    ) -> Result<(), StageError> {
+        state.insert(partition.clone());
+        Ok(())
+    }
+
+    fn forget(&self, state: &mut Self::State, partition: &TopicPartition) {
+        state.remove(partition);
+    }
+
+    fn snapshot(&self, _state: &Self::State, _partition: &TopicPartition) -> Result<Vec<u8>, StageError> {
+        Ok(Vec::new())
+    }
+}
+
+impl Publish {
+    fn record(&self, record: &Record, step: &mut Step<()>) -> Result<(), StageError> {
+        let Some(value) = &record.value else { return Ok(()) };
+        let refused = |why: String| StageError::Record {
+            topic_partition: record.topic_partition.clone(),
+            offset: record.offset.0,
+            why,
+        };
+        let batch = codec::decode(value, &table::schema()).map_err(|error| refused(error.to_string()))?;
+        for row in rows(&batch)? {
+            self.publish(row, record.topic_partition.partition, step).map_err(|error| refused(error.to_string()))?;
+        }
+        Ok(())
+    }
+}

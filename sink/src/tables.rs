@@ -1,0 +1,308 @@
+//! The tables stage: final rows to Parquet, each once. Its position comes from its claims alone.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arrow::error::ArrowError;
+use pipeline::clock::Clock;
+use pipeline::config::{Config, Tables as TablesConfig};
+use pipeline::log::{Log, LogError, Polled, Record};
+use pipeline::offset::{NextOffset, TopicPartition};
+use pipeline::process::{Plan, RunArgs};
+use pipeline::runner::{Report, RunError};
+use pipeline::stage::{Fate, Fates, StageError};
+use pipeline::store::{Store, StoreError};
+use tracing::{info, warn};
+
+use crate::claim::{self, ClaimError};
+use crate::cut::{Range, Source, files};
+use crate::held::Held;
+
+/// How long a poll waits when nothing is due.
+const POLL_WAIT: Duration = Duration::from_millis(50);
+/// How long a store that did not answer is left alone.
+const RETRY_WAIT: Duration = Duration::from_secs(2);
+
+/// Why the tables stage ended otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TablesError {
+    /// The log, a record or a position.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The tables' place.
+    #[error("tables.url: {0}")]
+    Place(#[from] StoreError),
+    /// A claim.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// Rows cannot be written.
+    #[error("writing {source_name} of partition {partition}: {why}")]
+    Rows {
+        /// Their source.
+        source_name: &'static str,
+        /// Their partition.
+        partition: i32,
+        /// Arrow's words.
+        why: ArrowError,
+    },
+    /// A claim names other files than its range gives.
+    #[error(
+        "the claim of {partition} from {first} to {end} names other files than this version writes; finish it with the version that claimed it"
+    )]
+    OtherFiles {
+        /// Their partition.
+        partition: TopicPartition,
+        /// First record.
+        first: NextOffset,
+        /// Behind the last record.
+        end: NextOffset,
+    },
+}
+
+impl From<LogError> for TablesError {
+    fn from(error: LogError) -> Self {
+        Self::Run(error.into())
+    }
+}
+
+/// How the tables are written.
+#[derive(Debug, Clone)]
+struct Options {
+    epoch: u32,
+    max_records: usize,
+    max_bytes: usize,
+    roll_bytes: usize,
+    roll_age: Duration,
+    drain: bool,
+    from_beginning: bool,
+    writer: String,
+}
+
+/// The tables stage on a log.
+#[derive(Debug)]
+pub struct Tables<'t, L: Log, C: Clock> {
+    log: L,
+    clock: &'t C,
+    store: Store,
+    sources: BTreeMap<String, Source>,
+    options: Options,
+    held: BTreeMap<TopicPartition, Held>,
+    wait: Duration,
+    /// While the store does not answer nothing more is read.
+    retry_at: Option<Duration>,
+    report: Report,
+}
+
+/// What the tables stage reads.
+pub fn plan(config: &Config) -> Plan {
+    Plan {
+        sources: sources(config).into_keys().collect(),
+        outputs: Vec::new(),
+        tick: POLL_WAIT,
+        tick_behind: POLL_WAIT,
+        prove_ends: false,
+    }
+}
+
+fn sources(config: &Config) -> BTreeMap<String, Source> {
+    let topics = &config.topics;
+    [(&topics.windows, Source::Windows), (&topics.feature_days, Source::FeatureDays), (&topics.health, Source::Health)]
+        .map(|(topic, source)| (topic.clone(), source))
+        .into()
+}
+
+impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
+    /// The stage as configured, before it has read anything.
+    ///
+    /// # Errors
+    /// [`TablesError::Place`] when the URL is not understood.
+    pub fn new(
+        log: L,
+        clock: &'t C,
+        config: &Config,
+        tables: &TablesConfig,
+        args: &RunArgs,
+    ) -> Result<Self, TablesError> {
+        let options = Options {
+            epoch: config.epoch,
+            max_records: config.batch.max_records,
+            max_bytes: config.batch.max_bytes,
+            roll_bytes: tables.roll_bytes,
+            roll_age: tables.roll_age.as_duration(),
+            drain: args.drain,
+            from_beginning: args.from.is_some(),
+            writer: args.instance.clone(),
+        };
+        Ok(Self {
+            log,
+            clock,
+            store: Store::open(&tables.url, &tables.options)?,
+            sources: sources(config),
+            options,
+            held: BTreeMap::new(),
+            wait: Duration::ZERO,
+            retry_at: None,
+            report: Report::default(),
+        })
+    }
+
+    /// Runs until `shutdown`, or with `drain` until everything there is now stands in files.
+    ///
+    /// # Errors
+    /// [`TablesError`] when the stage must stop by name; what is claimed is finished at the next start.
+    pub fn run(&mut self, shutdown: &AtomicBool) -> Result<Report, TablesError> {
+        for (tp, held) in &mut self.held {
+            held.drain_to = self.log.ends(tp)?.next;
+        }
+        while !shutdown.load(Ordering::Relaxed) {
+            let room = if self.retry_at.is_some() { 0 } else { self.room() };
+            match self.log.poll(self.wait, room, self.options.max_bytes)? {
+                Polled::Records(records) => self.queue(records),
+                Polled::Assigned(partitions) => self.take_up(&partitions)?,
+                Polled::Revoked(partitions) => self.let_go(&partitions)?,
+            }
+            self.wait = POLL_WAIT;
+            self.take_in()?;
+            let is_last = self.options.drain && self.is_drained();
+            let is_all_written = self.cut_where_due(is_last)?;
+            if is_last && is_all_written {
+                break;
+            }
+        }
+        Ok(self.report.clone())
+    }
+
+    fn room(&self) -> usize {
+        let waiting: usize = self.held.values().map(Held::num_waiting).sum();
+        self.options.max_records.saturating_sub(waiting)
+    }
+
+    fn queue(&mut self, records: Vec<Record>) {
+        for record in records {
+            if let Some(held) = self.held.get_mut(&record.topic_partition) {
+                held.queue(record);
+            }
+        }
+    }
+
+    /// Goes on where the newest claim ends, or finishes it first.
+    fn take_up(&mut self, partitions: &[TopicPartition]) -> Result<(), TablesError> {
+        let mut starts = BTreeMap::new();
+        for tp in partitions {
+            let Some(source) = self.sources.get(tp.topic.as_ref()).copied() else { continue };
+            let ends = self.log.ends(tp)?;
+            let newest = claim::newest(&self.store, source, self.options.epoch, tp.partition)?;
+            let (first, adopted) = match newest {
+                Some((claim, true)) => (claim.end, None),
+                Some((claim, false)) => (claim.first, Some(claim)),
+                None if self.options.from_beginning => (ends.first, None),
+                None => (NextOffset(0), None),
+            };
+            if first < ends.first || first > ends.next {
+                let why = format!(
+                    "the tables end at {first} but the log reaches from {} to {}: records expired before they were written, or the topic was made again. \
+                     To go on without them start with --from beginning in a new place (tables.url), or start a new epoch",
+                    ends.first, ends.next
+                );
+                return Err(RunError::Stop { partition: tp.clone(), why }.into());
+            }
+            info!(partition = %tp, %first, end = %ends.next, unfinished = adopted.is_some(), "partition taken up");
+            self.held.insert(tp.clone(), Held::new(source, first, adopted, ends.next));
+            starts.insert(tp.clone(), first);
+        }
+        self.log.start(&starts)?;
+        Ok(())
+    }
+
+    fn let_go(&mut self, partitions: &[TopicPartition]) -> Result<(), TablesError> {
+        info!(?partitions, "partitions let go");
+        for tp in partitions {
+            self.held.remove(tp);
+        }
+        self.log.release(partitions)?;
+        Ok(())
+    }
+
+    fn take_in(&mut self) -> Result<(), TablesError> {
+        let now = self.clock.monotonic();
+        for (tp, held) in &mut self.held {
+            let at = held.next;
+            let refused = |error: pipeline::codec::CodecError| {
+                let why = error.to_string();
+                RunError::from(StageError::Record { topic_partition: tp.clone(), offset: at.0, why })
+            };
+            while let Some(counts) = held.take_in(now, self.options.roll_bytes).map_err(refused)? {
+                add(&mut self.report.fates, "read", counts.read);
+                add(&mut self.report.fates, "live", counts.live);
+            }
+            if held.num_waiting() > 0 {
+                self.wait = Duration::ZERO;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_drained(&self) -> bool {
+        !self.held.is_empty() && self.held.iter().all(|(tp, held)| held.is_drained(self.log.met_end(tp)))
+    }
+
+    /// Writes the ranges that are due. True when nothing is left that should be written by now.
+    fn cut_where_due(&mut self, is_last: bool) -> Result<bool, TablesError> {
+        let now = self.clock.monotonic();
+        if self.retry_at.is_some_and(|at| now < at) {
+            return Ok(false);
+        }
+        self.retry_at = None;
+        let due = |held: &Held| held.cut_due(now, self.options.roll_bytes, self.options.roll_age, is_last);
+        let due: Vec<_> = self.held.iter().filter_map(|(tp, held)| Some((tp.clone(), due(held)?))).collect();
+        let mut is_all_written = true;
+        for (tp, end) in due {
+            match self.cut(&tp, end) {
+                Ok(is_written) => is_all_written &= is_written,
+                Err(TablesError::Claim(ClaimError::Store(error)) | TablesError::Place(error)) => {
+                    warn!(%error, partition = %tp, "waiting for the object store; nothing more is read meanwhile");
+                    self.retry_at = Some(now + RETRY_WAIT);
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(is_all_written)
+    }
+
+    /// Claims a range and writes its files. False when another has claimed it to a different end.
+    fn cut(&mut self, tp: &TopicPartition, end: NextOffset) -> Result<bool, TablesError> {
+        let Some(held) = self.held.get_mut(tp) else { return Ok(true) };
+        let range =
+            Range { source: held.source, epoch: self.options.epoch, partition: tp.partition, first: held.first, end };
+        let rows = |why| TablesError::Rows { source_name: range.source.name(), partition: tp.partition, why };
+        let files = files(range, &held.rows_below(end)).map_err(rows)?;
+        let claim = match &held.adopted {
+            Some(claim) => claim.clone(),
+            None => claim::make(&self.store, range, &files, &self.options.writer)?,
+        };
+        if claim.end != end {
+            info!(partition = %tp, first = %claim.first, end = %claim.end, writer = claim.writer, "claim adopted");
+            held.adopted = Some(claim);
+            self.wait = Duration::ZERO;
+            return Ok(false);
+        }
+        if !claim.files.iter().eq(files.iter().map(|file| &file.name)) {
+            return Err(TablesError::OtherFiles { partition: tp.clone(), first: range.first, end });
+        }
+        for file in files {
+            self.store.put(&file.name, file.content)?;
+            self.report.num_messages += 1;
+        }
+        let written = held.written(end, self.clock.monotonic());
+        add(&mut self.report.fates, "written", written);
+        self.report.num_steps += 1;
+        self.wait = Duration::ZERO;
+        Ok(true)
+    }
+}
+
+fn add(fates: &mut Fates, name: &'static str, count: u64) {
+    *fates.entry(Fate::of(name)).or_default() += count;
+}
