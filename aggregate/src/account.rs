@@ -167,6 +167,11 @@ impl Account {
         open.max(self.cells.newest()).max(deleted)
     }
 
+    /// Whether something is known of it that is in no final row up to pane `closed`.
+    pub fn is_ahead_of(&self, closed: Pane, settings: &Settings) -> bool {
+        self.newest_pane(None, settings).is_some_and(|newest| newest > closed)
+    }
+
     /// Forgets what no later row can show. Everything up to pane `closed` is final.
     pub fn prune(&mut self, closed: Pane, settings: &Settings) {
         if self.pruned == Some(closed) && self.deletions.is_empty() {

@@ -122,6 +122,12 @@ impl PartitionState {
         for name in changes.sent {
             self.awaiting.remove(&name);
         }
+        if let Some(closed) = changes.closed {
+            // The final row said it all: a live row is due only for what lies ahead of it.
+            let accounts = &self.accounts;
+            self.awaiting
+                .retain(|name| accounts.get(name).is_some_and(|account| account.is_ahead_of(closed, settings)));
+        }
         self.is_complete_told = changes.is_complete_told;
     }
 

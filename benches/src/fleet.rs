@@ -42,8 +42,19 @@ struct Fleet {
     rng: Rng,
     /// Arrival time and record.
     records: Vec<(i64, Raw)>,
+    /// Accounts that stay away after this time.
+    gone: Vec<(String, i64)>,
     serial: usize,
     is_punctual: bool,
+}
+
+impl Raw {
+    /// Whether its value names an account.
+    fn names(&self, account: &str) -> bool {
+        let name = format!("\"{account}\"");
+        let value = self.value.as_deref().unwrap_or_default();
+        value.windows(name.len()).any(|part| part == name.as_bytes())
+    }
 }
 
 /// The raw records of a fleet, in the order of their arrival.
@@ -65,7 +76,7 @@ pub fn shuffled_within(raws: &[Raw], seed: u64, bound_ms: i64) -> Vec<Raw> {
 }
 
 fn generate(seed: u64, shape: Shape, is_punctual: bool) -> Vec<Raw> {
-    let mut fleet = Fleet { rng: Rng::with_seed(seed), records: Vec::new(), serial: 0, is_punctual };
+    let mut fleet = Fleet { rng: Rng::with_seed(seed), records: Vec::new(), gone: Vec::new(), serial: 0, is_punctual };
     for n in 0..shape.accounts {
         let account = format!("account-{n:03}");
         fleet.facts(&account, n, shape.days);
@@ -76,10 +87,17 @@ fn generate(seed: u64, shape: Shape, is_punctual: bool) -> Vec<Raw> {
             fleet.surveys(&account, day);
         }
         if n % 7 == 3 {
-            fleet.delete(&account, shape.days);
+            let at_ms = fleet.delete(&account, shape.days);
+            if n % 2 == 0 {
+                fleet.gone.push((account, at_ms));
+            }
         }
     }
     // A stable sort keeps the order of generation among equal arrivals.
+    // Some deleted accounts stay away.
+    fleet
+        .records
+        .retain(|(_, raw)| !fleet.gone.iter().any(|(account, at_ms)| raw.at_ms > *at_ms && raw.names(account)));
     fleet.records.sort_by_key(|(arrival_ms, _)| *arrival_ms);
     fleet.records.into_iter().map(|(_, raw)| raw).collect()
 }
@@ -245,10 +263,11 @@ impl Fleet {
         }
     }
 
-    fn delete(&mut self, account: &str, days: i64) {
+    fn delete(&mut self, account: &str, days: i64) -> i64 {
         let at_ms = self.moment(days / 2);
         let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "deleted"});
         self.arrive(Kind::Account, at_ms, &event);
+        at_ms
     }
 }
 

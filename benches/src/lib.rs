@@ -1,7 +1,9 @@
 //! What the promises are checked and measured with: the oracle, generated and public data, comparisons.
 
+pub mod check;
 pub mod compare;
 pub mod deployment;
 pub mod fleet;
 pub mod kafka;
 pub mod oracle;
+pub mod streamed;

@@ -4,6 +4,7 @@
 //! else: watermark, fates, panes, windows and measures are stated anew, in `oracle/*.sql`.
 
 mod arrival;
+pub mod scored;
 
 use std::sync::Arc;
 
@@ -22,6 +23,10 @@ pub use arrival::{Arrivals, read};
 pub struct Answer {
     /// The final rows, in the order of account, time and period; maps as `key=value;` texts, times as microseconds.
     pub finals: Vec<RecordBatch>,
+    /// The rows of the open pane, as live rows must say at the end; in the same form.
+    pub lives: Vec<RecordBatch>,
+    /// Accounts with an event that no final row has seen: each has a live row at the end.
+    pub touched: Vec<RecordBatch>,
     /// The feature days, in the order of account, pane and feature.
     pub feature_days: Vec<RecordBatch>,
     /// Fates and counts, in the order of their names.
@@ -44,6 +49,7 @@ const STATEMENTS: [&str; 6] = [
 /// When a record is not understood or a statement fails.
 pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
     let arrivals = read(records, config.time.panes())?;
+    let closed_us = arrivals.closed_us;
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     register(&session, "events", arrivals.events)?;
     register(&session, "fact", vec![arrivals.facts])?;
@@ -52,7 +58,7 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
     register_settings(&session, config)?;
     for statement in STATEMENTS.iter().flat_map(|file| file.split("-- table ").skip(1)) {
         let (name, sql) = statement.split_once('\n').context("a table without a statement")?;
-        let sql = fill(&without_comments(sql), config);
+        let sql = fill(&without_comments(sql), config, closed_us);
         let table = async {
             let frame = session.sql(&sql).await?;
             let empty = RecordBatch::new_empty(Arc::clone(frame.schema().inner()));
@@ -68,11 +74,19 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
     let collect = async |sql: &str| anyhow::Ok(session.sql(sql).await?.collect().await?);
     let fates = collect("select fate, count(*) as n from fated group by fate order by fate").await?;
     let feature_days = format!(
-        "select account_id, (p + 1) * {} as as_of, feature, events, uses, users, duration_ms, errors from feature_day order by 1, 2, 3",
+        "select account_id, (p + 1) * {0} as as_of, feature, events, uses, users, duration_ms, errors from feature_day where (p + 1) * {0} <= {closed_us} order by 1, 2, 3",
         config.time.pane.as_micros()
     );
     Ok(Answer {
-        finals: collect("select * from finals").await?,
+        finals: collect(&format!("select * from finals where as_of <= {closed_us} order by account_id, as_of, period"))
+            .await?,
+        lives: collect(&format!("select * from finals where as_of > {closed_us} order by account_id, as_of, period"))
+            .await?,
+        touched: collect(&format!(
+            "select distinct account_id from accepted where (visible + 1) * {} > {closed_us}",
+            config.time.pane.as_micros()
+        ))
+        .await?,
         feature_days: collect(&feature_days).await?,
         fates: fates.iter().flat_map(pairs).collect(),
     })
@@ -129,7 +143,7 @@ fn register_settings(session: &SessionContext, config: &Config) -> Result<()> {
 }
 
 /// Puts the configuration's numbers and the repeated column lists into a statement.
-fn fill(sql: &str, config: &Config) -> String {
+fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
     let aggregate = &config.aggregate;
     let columns = |side: &str, prefix: &str| {
         let columns = WINDOWED.iter().map(|column| format!("{side}.{0} as {prefix}{0}", column.name));
@@ -151,6 +165,7 @@ fn fill(sql: &str, config: &Config) -> String {
     catalogue.dedup();
     [
         ("{width}", config.time.pane.as_micros().to_string()),
+        ("{closed}", closed_us.to_string()),
         ("{lateness}", config.time.lateness.as_micros().to_string()),
         ("{retire}", aggregate.retire_after.as_micros().to_string()),
         ("{first_value_feature}", aggregate.first_value_feature.clone().unwrap_or_default()),

@@ -1,6 +1,7 @@
 //! The only place that reads a clock. The core takes time as an argument.
 #![allow(clippy::disallowed_methods, reason = "this is the one place that reads the clocks")]
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Where the runner gets its time from.
@@ -49,5 +50,34 @@ impl Clock for FixedClock {
 
     fn monotonic(&self) -> Duration {
         Duration::ZERO
+    }
+}
+
+/// A clock that is set by hand; for the demo and for simulations.
+#[derive(Debug)]
+pub struct SetClock {
+    start_us: i64,
+    wall_us: AtomicI64,
+}
+
+impl SetClock {
+    /// A clock that starts at this time, UTC microseconds.
+    pub fn at(wall_us: i64) -> Self {
+        Self { start_us: wall_us, wall_us: AtomicI64::new(wall_us) }
+    }
+
+    /// Sets the time; never back.
+    pub fn set(&self, wall_us: i64) {
+        self.wall_us.fetch_max(wall_us, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SetClock {
+    fn wall_us(&self) -> i64 {
+        self.wall_us.load(Ordering::Relaxed)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.wall_us().abs_diff(self.start_us))
     }
 }

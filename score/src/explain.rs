@@ -73,15 +73,15 @@ pub fn append_row(
     let is_outdated = said.is_some_and(|said| said.as_of_us > case.as_of_us);
     let is_changed = !is_outdated && said.is_none_or(|said| said.digest != digest);
     row.append(rows, is_changed, provenance);
-    if case.is_final && (case.is_deleted || case.is_retired) && !is_outdated {
-        return None;
-    }
     let said = if is_outdated { said } else { Some(Said { as_of_us: case.as_of_us, digest }) };
-    let last = match before.and_then(|account| account.last.clone()) {
-        last if !case.is_final => last,
-        _ => Some(row.remembered(model)),
-    };
-    Some(Account { last, said })
+    match before.and_then(|account| account.last.clone()) {
+        // What was said of a newer time stays said; without it nothing is remembered.
+        _ if case.is_final && (case.is_deleted || case.is_retired) => {
+            is_outdated.then_some(Account { last: None, said })
+        }
+        last if !case.is_final => Some(Account { last, said }),
+        _ => Some(Account { last: Some(row.remembered(model)), said }),
+    }
 }
 
 /// The factors whose contribution changed most since the previous final row of the same model.

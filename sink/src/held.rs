@@ -103,7 +103,8 @@ impl Held {
         }
         let age = if self.rows.is_empty() { EMPTY_AGE.max(roll_age) } else { roll_age };
         let is_old = self.since.is_some_and(|since| now.saturating_sub(since) >= age);
-        (self.next > self.first && (self.bytes >= roll_bytes || is_old || is_last)).then_some(self.next)
+        let is_end = is_last && !self.rows.is_empty();
+        (self.next > self.first && (self.bytes >= roll_bytes || is_old || is_end)).then_some(self.next)
     }
 
     /// The final rows below `end`.

@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use benches::deployment;
 use benches::kafka::Kafka;
 use clap::Parser;
 use ingest::decode::{Limits, decode};
-use pipeline::clock::SystemClock;
+use local::in_process;
+use pipeline::clock::{FixedClock, SystemClock};
 use pipeline::config::Config;
 use pipeline::event::Kind;
 use pipeline::log::kafka::KafkaLog;
@@ -62,7 +62,7 @@ fn main() -> Result<()> {
         })
     })?;
     let ingest = rate("ingest, exactly once, Kafka to Kafka", args.events, || run_ingest(&config))?;
-    let broker = deployment::broker(&config, PARTITIONS);
+    let broker = in_process::broker(&config, PARTITIONS);
     messages.iter().try_for_each(|message| broker.produce(message))?;
     rate("ingest, in memory", args.events, || ingest_in_memory(&config, &broker))?;
     rate("aggregate's fold, in memory", args.events, || fold(&config, &broker.records(&config.topics.events)))?;
@@ -162,7 +162,14 @@ fn run_ingest(config: &Config) -> Result<()> {
 
 fn ingest_in_memory(config: &Config, broker: &MemoryBroker) -> Result<()> {
     let wall_us = jiff::Timestamp::now().as_microsecond();
-    deployment::drain(&ingest::Ingest::new(config)?, &ingest::plan(config), broker, config, &args(), wall_us)?;
+    in_process::drain(
+        &ingest::Ingest::new(config)?,
+        &ingest::plan(config),
+        broker,
+        config,
+        &args(),
+        &FixedClock { wall_us },
+    )?;
     Ok(())
 }
 

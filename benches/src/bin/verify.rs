@@ -1,5 +1,5 @@
-//! Loads a folder of NDJSON into real Kafka, runs the stages, and compares every final row with the oracle
-//! and with the same data through the in-memory log.
+//! Loads a folder of NDJSON into real Kafka, runs the four programs, and compares every final row, the last
+//! live rows, every score, the `scores` topic and the tables with the oracle and with the in-memory log.
 //!
 //! `cargo build --workspace && cargo run -p keepwell-benches --bin verify -- FOLDER`
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
@@ -11,16 +11,19 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
 use benches::fleet::Raw;
 use benches::kafka::Kafka;
-use benches::{compare, deployment, oracle};
+use benches::streamed::{self, Streamed};
+use benches::{check, compare, deployment};
 use clap::Parser;
+use local::in_process::{self, InProcess, Stages};
+use pipeline::clock::FixedClock;
 use pipeline::config::Config;
 use pipeline::event::Kind;
-use pipeline::log::{Message, Record};
+use pipeline::log::Message;
 use pipeline::process::{LogFormat, RunArgs};
 use pipeline::schema::window::PROVENANCE;
-use pipeline::schema::{feature_day, window};
 
 /// Partitions of each raw topic.
 const RAW_PARTITIONS: i32 = 2;
@@ -60,28 +63,35 @@ fn main() -> Result<()> {
     for source in &config.sources {
         kafka.create_topic(&source.topic, RAW_PARTITIONS)?;
     }
-    let keepwell = Keepwell { path: &path, set: &args.set };
-    keepwell.run(&["topics", "--replication", "1", "apply"])?;
+    let programs = Programs { path: &path, set: &args.set };
+    programs.run("keepwell", &["topics", "--replication", "1", "apply"])?;
     timed("load", raws.len(), || kafka.produce(&messages))?;
-    let ingest = timed("ingest", raws.len(), || keepwell.drain("ingest", &["--complete"]))?;
-    let aggregate = timed("aggregate", ingest["emitted"] as usize, || keepwell.drain("aggregate", &[]))?;
-    println!("ingest {ingest:?}\naggregate {aggregate:?}");
-    check_sums(raws.len() as u64, &ingest, &aggregate)?;
+    let ingest = timed("keepwell-ingest", raws.len(), || programs.drain("ingest", &["--complete"]))?;
+    let aggregate = timed("keepwell-aggregate", ingest["emitted"] as usize, || programs.drain("aggregate", &[]))?;
+    let finals = aggregate["read"] as usize;
+    let score = timed("keepwell-score", finals, || programs.drain("score", &[]))?;
+    let sink = timed("keepwell-sink", score["read"] as usize, || programs.drain("sink", &[]))?;
+    println!("ingest {ingest:?}\naggregate {aggregate:?}\nscore {score:?}\nsink {sink:?}");
+    check_sums(raws.len() as u64, &ingest, &aggregate, &score, &sink)?;
 
-    let finals = finals(&kafka.records(&config.topics.windows)?)?;
-    let days = compare::rows_of(&kafka.records(&config.topics.feature_days)?, &feature_day::schema())?;
-    let events = kafka.records(&config.topics.events)?;
+    let streamed = timed("reading the topics", 0, || Streamed::read(&config, |topic| kafka.records(topic)))?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let answer = timed("oracle", finals.num_rows(), || runtime.block_on(oracle::answer(&events, &config)))?;
-    let rows = compare::same_rows(&finals, &answer.finals, &KEYS)?;
-    let columns = answer.finals.first().map_or(0, RecordBatch::num_columns);
-    println!("{rows} final rows x {columns} columns equal the oracle's, cell by cell");
-    let rows = compare::same_rows(&days, &answer.feature_days, &["account_id", "as_of", "feature"])?;
-    println!("{rows} feature days equal the oracle's, cell by cell");
+    let rows = streamed.windows.num_rows();
+    let checked = timed("oracle", rows, || runtime.block_on(check::against_oracle(&streamed, &config)))?;
+    println!("equal to the oracle, cell by cell: {checked:?}");
+    let claims = check::tables(&streamed, &folder.path().join("tables"))?;
+    println!("the Parquet tables hold every final row once, in {claims} claims without gap or overlap");
 
-    let in_memory = timed("in memory, both stages", raws.len(), || through_memory(&messages, &config))?;
-    let rows = compare::same_rows(&in_memory, &[without_provenance(&finals)?], &KEYS)?;
-    println!("{rows} final rows are the same through the in-memory log, provenance aside");
+    let in_memory = timed("in memory, all stages", raws.len(), || through_memory(&messages, &config))?;
+    let windows = streamed::finals(&streamed.windows)?;
+    let rows = compare::same_rows(&streamed::finals(&in_memory.windows)?, &[without(&windows, &[])?], &KEYS)?;
+    println!("{rows} final window rows are the same through the in-memory log, provenance aside");
+    let last = |health: &RecordBatch| {
+        streamed::stacked(&streamed::finals(health)?, &streamed::last_lives(health)?)
+            .and_then(|rows| without(&rows, &["changed"]))
+    };
+    let rows = compare::same_rows(&last(&in_memory.health)?, &[last(&streamed.health)?], &KEYS[..2])?;
+    println!("{rows} scores, the last of each account among them, are the same, provenance aside");
     Ok(())
 }
 
@@ -116,37 +126,37 @@ fn configuration(address: &str, folder: &Path, sources: &[(&str, Kind)], partiti
     let kind = |kind: Kind| format!("{kind:?}").to_lowercase();
     let sources: String =
         sources.iter().map(|(name, k)| format!("  - {{topic: v{id}-{name}, kind: {}}}\n", kind(*k))).collect();
-    let topics: String = ["events", "windows", "feature_days", "rejects"]
+    let topics: String = ["events", "windows", "feature_days", "health", "scores", "alerts", "rejects"]
         .iter()
         .map(|name| format!("  {name}: v{id}-keepwell-{}\n", name.replace('_', "-")))
         .collect();
     format!(
         "epoch: 1\npartitions: {partitions}\nkafka: {{bootstrap_servers: '{address}', group_prefix: v{id}}}\nsources:\n{sources}topics:\n{topics}\
-         time: {{clock: false}}\nsnapshots: {{url: 'file://{}/snapshots'}}\n",
+         time: {{clock: false}}\nsnapshots: {{url: 'file://{0}/snapshots'}}\ntables: {{url: 'file://{0}/tables'}}\n",
         folder.display()
     )
 }
 
-/// The program, built beside this one.
-struct Keepwell<'k> {
+/// The programs, built beside this one.
+struct Programs<'k> {
     path: &'k Path,
     set: &'k [String],
 }
 
-impl Keepwell<'_> {
-    fn run(&self, args: &[&str]) -> Result<String> {
-        let program = std::env::current_exe()?.with_file_name("keepwell");
+impl Programs<'_> {
+    fn run(&self, name: &str, args: &[&str]) -> Result<String> {
+        let program = std::env::current_exe()?.with_file_name(name);
         let mut command = Command::new(&program);
         command.args(args).args(self.set.iter().flat_map(|set| ["--set", set])).env("KEEPWELL_CONFIG", self.path);
         let output =
             command.output().with_context(|| format!("{}: `cargo build --workspace` makes it", program.display()))?;
-        ensure!(output.status.success(), "{args:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "{name} {args:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Runs a stage until it is drained and gives its fates.
     fn drain(&self, stage: &str, more: &[&str]) -> Result<BTreeMap<String, u64>> {
-        let lines = self.run(&[&[stage, "--drain"], more].concat())?;
+        let lines = self.run(&format!("keepwell-{stage}"), &[&["--drain"], more].concat())?;
         let fates = lines.lines().map(|line| {
             let (fate, count) = line.rsplit_once(' ').context("a line without a count")?;
             Ok((fate.to_owned(), count.parse()?))
@@ -155,31 +165,38 @@ impl Keepwell<'_> {
     }
 }
 
+type Counts = BTreeMap<String, u64>;
+
 /// I6: every record and every event has a fate.
-fn check_sums(raws: u64, ingest: &BTreeMap<String, u64>, aggregate: &BTreeMap<String, u64>) -> Result<()> {
-    let sum =
-        |fates: &BTreeMap<String, u64>| fates.iter().filter(|(name, _)| *name != "read").map(|(_, n)| n).sum::<u64>();
-    ensure!(ingest["read"] == raws && sum(ingest) == raws, "ingest's fates do not add up to {raws}");
-    ensure!(
-        aggregate["read"] == ingest["emitted"] && sum(aggregate) == aggregate["read"],
-        "aggregate's fates do not add up"
-    );
-    println!("the fates add up: {raws} read, {} accepted", ingest["emitted"]);
+fn check_sums(raws: u64, ingest: &Counts, aggregate: &Counts, score: &Counts, sink: &Counts) -> Result<()> {
+    let adds_up = |fates: &Counts, prefix: &str, read: u64| {
+        let of_part = || fates.iter().filter_map(|(name, count)| Some((name.strip_prefix(prefix)?, count)));
+        let others: u64 = of_part().filter(|(name, _)| *name != "read").map(|(_, count)| count).sum();
+        let found: u64 = of_part().filter(|(name, _)| *name == "read").map(|(_, count)| count).sum();
+        ensure!(found == read && others == read, "the fates do not add up to {read}: {fates:?}");
+        Ok(())
+    };
+    adds_up(ingest, "", raws)?;
+    adds_up(aggregate, "", ingest["emitted"])?;
+    adds_up(score, "", score["read"])?;
+    adds_up(sink, "publish ", score["read"])?;
+    adds_up(sink, "tables ", sink["tables read"])?;
+    println!("the fates add up: {raws} read, {} accepted, {} scored", ingest["emitted"], score["read"]);
     Ok(())
 }
 
-fn finals(records: &[Record]) -> Result<RecordBatch> {
-    compare::where_flag(&compare::rows_of(records, &window::schema())?, "final", true)
-}
-
-fn without_provenance(rows: &RecordBatch) -> Result<RecordBatch> {
-    let is_kept = |name: &str| PROVENANCE.iter().all(|column| column.name != name);
+/// Flat columns that do not depend on the cut of the log, and not `more`.
+fn without(rows: &RecordBatch, more: &[&str]) -> Result<RecordBatch> {
+    let is_kept = |name: &str| {
+        PROVENANCE.iter().all(|column| column.name != name) && name != "events_next_offset" && !more.contains(&name)
+    };
     let schema = rows.schema();
-    let kept = schema.fields().iter().enumerate().filter(|(_, field)| is_kept(field.name())).map(|(i, _)| i);
+    let is_list = |field: &arrow::datatypes::Field| matches!(field.data_type(), DataType::List(_));
+    let kept = schema.fields().iter().enumerate().filter(|(_, f)| is_kept(f.name()) && !is_list(f)).map(|(i, _)| i);
     Ok(rows.project(&kept.collect::<Vec<_>>())?)
 }
 
-fn through_memory(messages: &[Message], config: &Config) -> Result<RecordBatch> {
+fn through_memory(messages: &[Message], config: &Config) -> Result<Streamed> {
     let args = RunArgs {
         config: PathBuf::new(),
         set: Vec::new(),
@@ -191,19 +208,13 @@ fn through_memory(messages: &[Message], config: &Config) -> Result<RecordBatch> 
     };
     let config = Config {
         snapshots: pipeline::config::SnapshotOptions { url: "memory:///".into(), ..config.snapshots.clone() },
+        tables: None,
         ..config.clone()
     };
-    let broker = deployment::broker(&config, RAW_PARTITIONS);
+    let broker = in_process::broker(&config, RAW_PARTITIONS);
     messages.iter().try_for_each(|message| broker.produce(message))?;
-    let wall_us = jiff::Timestamp::now().as_microsecond();
-    deployment::drain(&ingest::Ingest::new(&config)?, &ingest::plan(&config), &broker, &config, &args, wall_us)?;
-    deployment::drain(
-        &aggregate::Aggregate::new(&config),
-        &aggregate::plan(&config),
-        &broker,
-        &config,
-        &args,
-        wall_us,
-    )?;
-    finals(&broker.records(&config.topics.windows))
+    let clock = FixedClock { wall_us: jiff::Timestamp::now().as_microsecond() };
+    let stages = Stages::new(&config)?;
+    InProcess::new(&stages, &broker, &config, &args, &clock)?.drain()?;
+    Streamed::read(&config, |topic| Ok(broker.records(topic)))
 }

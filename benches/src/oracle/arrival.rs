@@ -22,8 +22,10 @@ pub struct Arrivals {
     pub facts: RecordBatch,
     /// One row a feature of a `features` fact.
     pub entitlements: RecordBatch,
-    /// The record that closed each pane of each partition.
+    /// The record that closed each pane of each partition; behind them all, the open pane.
     pub closes: RecordBatch,
+    /// End of the last pane that closed.
+    pub closed_us: i64,
 }
 
 /// Columns of `events` that the statements use, by their name there.
@@ -129,11 +131,21 @@ pub fn read(records: &[Record], panes: PaneWidth) -> Result<Arrivals> {
             *closed = Some(last);
         }
     }
+    let closed_us = times.values().filter_map(|(_, closed)| *closed).max().map(|pane| (pane + 1) * panes.width_us);
+    // The open pane as if it closed behind everything: what live rows say at the end.
+    for (partition, (_, closed)) in &times {
+        if let Some(closed) = closed {
+            close_part.push(i64::from(*partition));
+            close_pane.push(closed + 1);
+            close_off.push(i64::MAX);
+        }
+    }
     if events.is_empty() {
         events.push(arrived(&RecordBatch::new_empty(schema()), 0, 0, None)?);
     }
     let (part, off, row, mut feature) = entitlements;
     Ok(Arrivals {
+        closed_us: closed_us.unwrap_or(i64::MIN),
         events,
         facts: facts.finish()?,
         entitlements: RecordBatch::try_from_iter([

@@ -68,7 +68,7 @@ left join num_entitled n on n.account_id = g.account_id and n.p = g.p
 left join milestones ms on ms.account_id = g.account_id and ms.p = g.p
 
 -- table finals
-select a.account_id, a.end_us as as_of, n.period, true as final, a.retired, a.deleted, {now_columns}, {previous_columns}, {as_of_columns}
+select a.account_id, a.end_us as as_of, n.period, a.end_us <= {closed} as final, a.retired, a.deleted, {now_columns}, {previous_columns}, {as_of_columns}
 from as_of a
 join half n on n.account_id = a.account_id and n.p = a.p and n.is_previous = 0
 join half b on b.account_id = a.account_id and b.p = a.p and b.is_previous = 1 and b.period = n.period

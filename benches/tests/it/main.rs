@@ -1,20 +1,24 @@
 //! The stages on the in-memory log against the oracle.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use arrow::array::RecordBatch;
 use benches::fleet::{self, Raw, Shape};
-use benches::{compare, deployment, oracle};
-use pipeline::config::Config;
+use benches::streamed::Streamed;
+use benches::{check, compare, deployment};
+use local::in_process::{self, InProcess, Ledger, Stages};
+use pipeline::clock::FixedClock;
+use pipeline::config::{Config, Span, Tables};
 use pipeline::log::Record;
 use pipeline::log::memory::MemoryBroker;
 use pipeline::process::{From, LogFormat, RunArgs};
 use pipeline::runner::Runner;
-use pipeline::schema::{feature_day, window};
-use pipeline::stage::{Fates, add_fates};
+use pipeline::schema::window;
+use pipeline::stage::Fates;
+use tempfile::TempDir;
 
-const CONFIG: &str = include_str!("fleet.yaml");
 /// 2025-01-01: after all events.
 const WALL_US: i64 = 1_735_689_600_000_000;
 const RAW_PARTITIONS: i32 = 2;
@@ -23,7 +27,8 @@ const BOUND_MS: i64 = 50 * 60_000;
 
 fn config(set: &[&str]) -> Config {
     let set: Vec<String> = set.iter().map(ToString::to_string).collect();
-    Config::parse("fleet.yaml", CONFIG, &set).unwrap()
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fleet.yaml");
+    Config::read(&path, &set).unwrap()
 }
 
 fn args() -> RunArgs {
@@ -42,8 +47,9 @@ fn args() -> RunArgs {
 struct Deployment {
     broker: MemoryBroker,
     config: Config,
-    ingest: Fates,
-    aggregate: Fates,
+    fates: Ledger,
+    /// Where the tables are.
+    folder: TempDir,
 }
 
 impl Deployment {
@@ -52,10 +58,16 @@ impl Deployment {
         Self::in_parts(&[raws], config)
     }
 
-    /// Part by part, with a restart of both stages before each. Completion is declared with the last.
-    fn in_parts(parts: &[&[Raw]], config: Config) -> Self {
-        let broker = deployment::broker(&config, RAW_PARTITIONS);
-        let (mut ingest, mut aggregate) = (Fates::new(), Fates::new());
+    /// Part by part, with a restart of all stages before each. Completion is declared with the last.
+    fn in_parts(parts: &[&[Raw]], mut config: Config) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", folder.path().display());
+        config.tables =
+            Some(Tables { url, options: BTreeMap::new(), roll_bytes: 1 << 20, roll_age: Span::from_secs(60) });
+        let broker = in_process::broker(&config, RAW_PARTITIONS);
+        let stages = Stages::new(&config).unwrap();
+        let clock = FixedClock { wall_us: WALL_US };
+        let mut fates = Ledger::default();
         let mut serial = 0;
         for (n, part) in parts.iter().enumerate() {
             for raw in *part {
@@ -63,49 +75,71 @@ impl Deployment {
                 serial += 1;
             }
             let args = RunArgs { complete: n + 1 == parts.len(), ..args() };
-            let stage = ingest::Ingest::new(&config).unwrap();
-            let report = deployment::drain(&stage, &ingest::plan(&config), &broker, &config, &args, WALL_US).unwrap();
-            add_fates(&mut ingest, &report.fates);
-            let stage = aggregate::Aggregate::new(&config);
-            let report =
-                deployment::drain(&stage, &aggregate::plan(&config), &broker, &config, &args, WALL_US).unwrap();
-            add_fates(&mut aggregate, &report.fates);
+            let mut deployment = InProcess::new(&stages, &broker, &config, &args, &clock).unwrap();
+            fates.add(&deployment.drain().unwrap());
         }
-        Self { broker, config, ingest, aggregate }
+        Self { broker, config, fates, folder }
     }
 
     fn records(&self, topic: &str) -> Vec<Record> {
         self.broker.records(topic)
     }
 
-    fn answer(&self) -> oracle::Answer {
-        let events = self.records(&self.config.topics.events);
-        tokio::runtime::Runtime::new().unwrap().block_on(oracle::answer(&events, &self.config)).unwrap()
+    fn streamed(&self) -> Streamed {
+        Streamed::read(&self.config, |topic| Ok(self.broker.records(topic))).unwrap()
     }
 
     fn rows(&self, is_final: bool) -> RecordBatch {
-        let rows = compare::rows_of(&self.records(&self.config.topics.windows), &window::schema()).unwrap();
-        compare::where_flag(&rows, "final", is_final).unwrap()
+        compare::where_flag(&self.streamed().windows, "final", is_final).unwrap()
     }
 
-    /// Final rows without what depends on the cut of the log.
-    fn finals(&self) -> RecordBatch {
-        let rows = self.rows(true);
-        let is_kept = |name: &str| window::PROVENANCE.iter().all(|column| column.name != name);
-        let schema = rows.schema();
-        let kept: Vec<_> = (0..rows.num_columns()).filter(|i| is_kept(schema.field(*i).name())).collect();
-        rows.project(&kept).unwrap()
+    /// Final window and health rows without what depends on the cut of the log.
+    fn finals(&self) -> Finals {
+        let streamed = self.streamed();
+        let without = |rows: &RecordBatch, columns: &[&str]| {
+            let rows = compare::where_flag(rows, "final", true).unwrap();
+            let schema = rows.schema();
+            let kept: Vec<_> =
+                (0..rows.num_columns()).filter(|i| !columns.contains(&schema.field(*i).name().as_str())).collect();
+            rows.project(&kept).unwrap()
+        };
+        let provenance: Vec<&str> = window::PROVENANCE.iter().map(|column| column.name).collect();
+        // Whether a row is news depends on the live rows before it.
+        let of_health = [provenance.as_slice(), &["events_next_offset", "changed"]].concat();
+        let health = without(&streamed.health, &of_health);
+        let items = ["factors", "drivers", "triggers"].map(|list| compare::items_of(&health, list).unwrap());
+        let flat: Vec<usize> =
+            (0..health.num_columns()).filter(|i| !health.schema().field(*i).data_type().is_nested()).collect();
+        Finals { windows: without(&streamed.windows, &provenance), health: health.project(&flat).unwrap(), items }
     }
 
-    /// Checks every row and fate against the oracle.
+    /// Checks every row, fate and file against the oracle.
     fn check(&self) -> usize {
-        let answer = self.answer();
-        let count = |name: &str| count(&self.aggregate, name) as i64;
-        let streamed: Vec<_> = answer.fates.iter().map(|(name, _)| (name.clone(), count(name))).collect();
-        assert_eq!(streamed, answer.fates);
-        let days = compare::rows_of(&self.records(&self.config.topics.feature_days), &feature_day::schema()).unwrap();
-        compare::same_rows(&days, &answer.feature_days, &["account_id", "as_of", "feature"]).unwrap();
-        compare::same_rows(&self.rows(true), &answer.finals, &KEYS).unwrap()
+        let streamed = self.streamed();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let checked = runtime.block_on(check::against_oracle(&streamed, &self.config)).unwrap();
+        let fates: BTreeMap<String, u64> =
+            checked.fates.keys().map(|name| (name.clone(), count(&self.fates.aggregate, name))).collect();
+        assert_eq!(fates, checked.fates);
+        assert!(check::tables(&streamed, self.folder.path()).unwrap() > 0);
+        checked.windows
+    }
+}
+
+/// Final rows that timing must not change.
+struct Finals {
+    windows: RecordBatch,
+    health: RecordBatch,
+    items: [RecordBatch; 3],
+}
+
+impl Finals {
+    fn assert_same(&self, expected: &Self) {
+        compare::same_rows(&self.windows, std::slice::from_ref(&expected.windows), &KEYS).unwrap();
+        compare::same_rows(&self.health, std::slice::from_ref(&expected.health), &KEYS[..2]).unwrap();
+        for (items, expected) in self.items.iter().zip(&expected.items) {
+            compare::same_rows(items, std::slice::from_ref(expected), &["account_id", "as_of", "position"]).unwrap();
+        }
     }
 }
 
@@ -124,7 +158,7 @@ fn punctual(seed: u64) -> Vec<Raw> {
 fn every_final_row_is_the_oracles_and_the_fates_add_up() {
     let raws = fleet::dirty(7, Shape { accounts: 12, days: 60, usage: 3 });
     let deployment = Deployment::of(&raws, config(&[]));
-    let (ingest, aggregate) = (&deployment.ingest, &deployment.aggregate);
+    let Ledger { ingest, aggregate, score, publish, tables } = &deployment.fates;
     assert_eq!(count(ingest, "read"), raws.len() as u64);
     assert_eq!(count(ingest, "read"), count(ingest, "emitted") + count(ingest, "rejected"));
     let fates = ["on_time", "late", "duplicate", "too_late", "deleted"].map(|name| count(aggregate, name));
@@ -134,6 +168,16 @@ fn every_final_row_is_the_oracles_and_the_fates_add_up() {
     let rejects = deployment.records(&deployment.config.topics.rejects);
     assert_eq!(rejects.len() as u64, count(ingest, "rejected") + count(aggregate, "too_late"));
     assert!(rejects.iter().all(|record| record.value.is_some()), "every reject keeps its bytes");
+    for (fates, parts) in [
+        (score, ["scored", "unscored", "deleted"]),
+        (publish, ["published", "unchanged", "tombstone"]),
+        (tables, ["written", "live", "live"]),
+    ] {
+        let sum: u64 = std::collections::BTreeSet::from(parts).iter().map(|name| count(fates, name)).sum();
+        assert!(sum > 0 && sum == count(fates, "read"), "{fates:?}");
+    }
+    assert_eq!(count(publish, "read"), count(score, "read"));
+    assert!(count(publish, "tombstone") > 0 && count(publish, "unchanged") > 0, "{publish:?}");
     assert!(deployment.check() > 1000);
 }
 
@@ -150,11 +194,11 @@ fn the_oracle_agrees_for_many_fleets_cuts_and_partition_counts() {
 fn cuts_and_partition_counts_change_no_final_row() {
     let raws = punctual(21);
     let expected = Deployment::of(&raws, config(&[])).finals();
-    assert!(expected.num_rows() > 500);
+    assert!(expected.windows.num_rows() > 500);
     for (cut, partitions) in [(3, 3), (50, 1), (100_000, 6)] {
         let config = config(&[&format!("batch.max_records={cut}"), &format!("partitions={partitions}")]);
         let finals = Deployment::of(&raws, config).finals();
-        compare::same_rows(&finals, std::slice::from_ref(&expected), &KEYS).unwrap();
+        finals.assert_same(&expected);
     }
 }
 
@@ -167,8 +211,8 @@ fn arrival_in_any_order_within_the_bound_changes_no_final_row() {
         let shuffled = fleet::shuffled_within(&raws, seed, BOUND_MS);
         assert_ne!(shuffled, raws);
         let deployment = Deployment::of(&shuffled, config(&["batch.max_records=20"]));
-        assert_eq!(count(&deployment.aggregate, "late"), 0);
-        compare::same_rows(&deployment.finals(), std::slice::from_ref(&expected), &KEYS).unwrap();
+        assert_eq!(count(&deployment.fates.aggregate, "late"), 0);
+        deployment.finals().assert_same(&expected);
     }
 }
 
@@ -182,7 +226,8 @@ fn restarts_from_snapshots_or_from_the_log_alone_change_no_final_row() {
     let replayed = Deployment::in_parts(&parts, config(&[]));
     assert!(restored.check() > 500);
     assert_eq!(restored.rows(true), replayed.rows(true));
-    assert_eq!(restored.aggregate, replayed.aggregate);
+    assert_eq!(restored.fates.aggregate, replayed.fates.aggregate);
+    restored.finals().assert_same(&replayed.finals());
     assert!(folder.path().join("aggregate/1").exists(), "snapshots were written");
 }
 
@@ -194,8 +239,9 @@ fn a_snapshot_of_other_settings_is_refused_by_name() {
     let deployment = Deployment::of(&raws, config(&[&url]));
     let other = config(&[&url, "time.lateness=3d"]);
     let stage = aggregate::Aggregate::new(&other);
-    let error =
-        deployment::drain(&stage, &aggregate::plan(&other), &deployment.broker, &other, &args(), WALL_US).unwrap_err();
+    let clock = FixedClock { wall_us: WALL_US };
+    let plan = aggregate::plan(&other);
+    let error = in_process::drain(&stage, &plan, &deployment.broker, &other, &args(), &clock).unwrap_err();
     assert!(error.to_string().contains("fixed for an epoch"), "{error}");
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pipeline::config::Config;
+use local::{demo, explain, load};
+use pipeline::config::{Config, ConfigError};
 use pipeline::process::{self, Cli};
 use pipeline::topics::{Finding, Topics, wanted};
 
@@ -17,10 +18,20 @@ struct Keepwell {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A fleet of accounts through all stages in this process: no broker needed.
+    Demo(demo::DemoArgs),
+    /// NDJSON files into raw topics, merged by event time.
+    Load(load::LoadArgs),
+    /// The last score of an account, down to the contributions that sum to it.
+    Explain(explain::ExplainArgs),
     /// Raw events in, accepted events and rejects out.
     Ingest(Cli),
     /// Accepted events in, window rows and feature days out.
     Aggregate(Cli),
+    /// Window rows in, health rows out.
+    Score(Cli),
+    /// Health and windows in, scores, alerts and Parquet tables out.
+    Sink(Cli),
     /// Keepwell's topics: what they should be like and what they are like.
     Topics(TopicsArgs),
 }
@@ -52,14 +63,29 @@ enum TopicsAction {
 
 fn main() -> ExitCode {
     match Keepwell::parse().command {
+        Command::Demo(args) => ended(demo::run(&args)),
+        Command::Load(args) => ended(load::run(&args).map(|count| println!("{count} records"))),
+        Command::Explain(args) => ended(explain::run(&args).map(|text| print!("{text}"))),
         Command::Ingest(cli) => process::main(&cli, |config| Ok((ingest::Ingest::new(config)?, ingest::plan(config)))),
         Command::Aggregate(cli) => {
             process::main(&cli, |config| Ok((aggregate::Aggregate::new(config), aggregate::plan(config))))
         }
+        Command::Score(cli) => process::main(&cli, |config| Ok((score::Score::new(config)?, score::plan(config)))),
+        Command::Sink(cli) => process::main_of(&cli, sink::check, |config, tables, args, shutdown| {
+            sink::run(config, &tables, args, shutdown)
+        }),
         Command::Topics(args) => match Config::read(&args.config, &args.set) {
             Err(error) => fail(2, &error),
             Ok(config) => topics(&config, &args).unwrap_or_else(|error| fail(1, &error)),
         },
+    }
+}
+
+/// 0, or 1 with what went wrong; 2 where that is the configuration.
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(if error.is::<ConfigError>() { 2 } else { 1 }, &format!("{error:#}")),
     }
 }
 

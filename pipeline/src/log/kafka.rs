@@ -7,7 +7,9 @@
 
 mod ownership;
 pub mod settings;
+pub mod tail;
 mod transaction;
+pub mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

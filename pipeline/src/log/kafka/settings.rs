@@ -104,6 +104,25 @@ impl Settings {
         Ok(config)
     }
 
+    /// A reader without group of committed records.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            // librdkafka asks for a name although no group is joined.
+            .set("group.id", "keepwell-reader")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
+        config
+    }
+
+    /// A producer outside of transactions.
+    pub(super) fn writer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config.set("enable.idempotence", "true").set("linger.ms", "20");
+        config
+    }
+
     pub(super) fn producer(&self) -> ClientConfig {
         let mut config = self.client();
         config

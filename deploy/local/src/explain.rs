@@ -1,0 +1,159 @@
+//! `keepwell explain`: the last score of an account, down to the contributions that sum to it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use pipeline::config::Config;
+use pipeline::log::kafka::tail::Tail;
+use pipeline::offset::TopicPartition;
+use pipeline::partitioner::partition_of;
+use sink::health::Health;
+
+/// What is to be explained.
+#[derive(Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// The account.
+    pub account: String,
+    /// Read a file with one score a line, as `keepwell demo` writes it, instead of the `scores` topic.
+    #[arg(long)]
+    pub scores: Option<PathBuf>,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: Output,
+    /// The configuration file.
+    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
+    pub config: PathBuf,
+    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// Form of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// As on the `scores` topic.
+    Json,
+}
+
+/// How long the topic may take to be read.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The answer, as text.
+///
+/// # Errors
+/// When the account has no score, or file or topic cannot be read.
+pub fn run(args: &ExplainArgs) -> Result<String> {
+    let found = match &args.scores {
+        Some(path) => in_file(path, &args.account)?,
+        None => in_topic(&Config::read(&args.config, &args.set)?, &args.account)?,
+    };
+    let Some(health) = found else {
+        bail!("account {} has no score: it is not known, was deleted, or has not been scored yet", args.account);
+    };
+    match args.output {
+        Output::Json => Ok(serde_json::to_string_pretty(&health)? + "\n"),
+        Output::Text => text(&health),
+    }
+}
+
+fn in_file(path: &Path, account: &str) -> Result<Option<Health>> {
+    let content = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut found = None;
+    for (number, line) in (1..).zip(content.lines()) {
+        let health: Health = serde_json::from_str(line).with_context(|| format!("{}:{number}", path.display()))?;
+        if health.account_id == account {
+            found = Some(health);
+        }
+    }
+    Ok(found)
+}
+
+/// The last record of the account's key, in the partition that is its own.
+fn in_topic(config: &Config, account: &str) -> Result<Option<Health>> {
+    let partition = partition_of(account, config.partitions);
+    let tp = TopicPartition::new(config.topics.scores.as_str(), partition);
+    let mut found = None;
+    Tail::open(&config.kafka)?.read(&tp, PATIENCE, &Arc::new(AtomicBool::new(false)), |record| {
+        if record.key.as_deref() == Some(account.as_bytes()) {
+            found = record.value;
+        }
+    })?;
+    Ok(found.map(|value| serde_json::from_slice(&value)).transpose()?)
+}
+
+fn points(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| value.to_string())
+}
+
+fn text(health: &Health) -> Result<String> {
+    let mut out = String::new();
+    let kind = if health.is_final { "final" } else { "live" };
+    writeln!(
+        out,
+        "{}: {} ({}), {} as of {}, {kind}",
+        health.account_id,
+        health.display.map_or("no score".to_owned(), |display| display.to_string()),
+        points(health.score),
+        health.band.as_deref().unwrap_or("no band"),
+        health.as_of,
+    )?;
+    if let Some(previous) = &health.previous {
+        writeln!(
+            out,
+            "before: {} {} as of {}, change {}",
+            points(previous.score),
+            previous.band.as_deref().unwrap_or("no band"),
+            previous.as_of,
+            points(health.delta)
+        )?;
+    }
+    for (name, fact) in [("segment", &health.segment), ("stage", &health.stage), ("owner", &health.owner)] {
+        if let Some(fact) = fact {
+            writeln!(out, "{name}: {fact}")?;
+        }
+    }
+    let model = &health.model;
+    writeln!(out, "model {} version {}, coverage {} %\n", model.name, model.version, health.coverage)?;
+    writeln!(
+        out,
+        "  {:<16} {:>14} {:>12} {:>10} {:>10} {:>12}",
+        "factor", "value", "normalised", "weight", "effective", "contribution"
+    )?;
+    for factor in &health.factors {
+        let missing = factor.missing.as_deref().map(|missing| format!("  unknown: {missing}")).unwrap_or_default();
+        writeln!(
+            out,
+            "  {:<16} {:>14} {:>12} {:>10} {:>10} {:>12}{missing}",
+            factor.name,
+            factor.value.map_or("-".to_owned(), |value| format!("{value:.4}")),
+            points(factor.normalised),
+            factor.weight,
+            factor.effective_weight,
+            points(factor.contribution)
+        )?;
+    }
+    writeln!(out, "  {:<16} {:>66}", "score", points(health.score))?;
+    for driver in &health.drivers {
+        writeln!(out, "moved by {}: {:+}", driver.name, driver.delta)?;
+    }
+    for trigger in &health.triggers {
+        writeln!(
+            out,
+            "trigger {} since {}, severity {}: playbook {} for {}",
+            trigger.name, trigger.since, trigger.severity, trigger.playbook, trigger.owner_role
+        )?;
+    }
+    let from = &health.provenance;
+    writeln!(
+        out,
+        "made of epoch {} partition {}: window rows below offset {}, events below offset {}",
+        from.epoch, from.partition, from.next_offset, from.events_next_offset
+    )?;
+    Ok(out)
+}

@@ -1,0 +1,183 @@
+//! A whole deployment in one process, on the in-memory log: the same stages, no broker.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use aggregate::Aggregate;
+use anyhow::{Context, Result};
+use ingest::Ingest;
+use pipeline::clock::Clock;
+use pipeline::config::Config;
+use pipeline::log::memory::{MemoryBroker, MemoryLog};
+use pipeline::process::{Plan, RunArgs};
+use pipeline::runner::{Report, Runner};
+use pipeline::snapshot::Snapshots;
+use pipeline::stage::{Fates, Stage, add_fates};
+use score::Score;
+use sink::{Publish, Tables};
+
+/// A broker with the topics of a configuration; raw topics have this many partitions.
+pub fn broker(config: &Config, raw_partitions: i32) -> MemoryBroker {
+    let broker = MemoryBroker::default();
+    for topic in config.topics.all() {
+        broker.create_topic(topic, config.partitions);
+    }
+    for source in &config.sources {
+        broker.create_topic(&source.topic, raw_partitions);
+    }
+    broker
+}
+
+/// A member of a stage's group on the broker, that has not read anything yet.
+///
+/// # Errors
+/// When the snapshots' place cannot be opened.
+pub fn runner<'s, S, C>(
+    stage: &'s S,
+    plan: &Plan,
+    broker: &MemoryBroker,
+    config: &Config,
+    args: &RunArgs,
+    clock: &'s C,
+) -> Result<Runner<'s, S, MemoryLog, C>>
+where
+    S: Stage,
+    S::State: Default,
+    C: Clock,
+{
+    let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
+    let log = broker.member(stage.name(), &sources);
+    let snapshots =
+        stage.is_stateful().then(|| Snapshots::open(&config.snapshots.url, config.snapshots.keep)).transpose()?;
+    Ok(Runner::new(stage, log, clock, snapshots, plan.options(config, args), S::State::default()))
+}
+
+/// Runs a stage on the broker until it is drained.
+///
+/// # Errors
+/// When the stage stops by name.
+pub fn drain<S, C>(
+    stage: &S,
+    plan: &Plan,
+    broker: &MemoryBroker,
+    config: &Config,
+    args: &RunArgs,
+    clock: &C,
+) -> Result<Report>
+where
+    S: Stage,
+    S::State: Default,
+    C: Clock,
+{
+    Ok(runner(stage, plan, broker, config, args, clock)?.run(&AtomicBool::new(false))?)
+}
+
+/// The stages of a deployment.
+#[derive(Debug)]
+pub struct Stages {
+    ingest: Ingest,
+    aggregate: Aggregate,
+    score: Score,
+    publish: Publish,
+}
+
+impl Stages {
+    /// The stages as configured.
+    ///
+    /// # Errors
+    /// When the configuration or the model file is refused.
+    pub fn new(config: &Config) -> Result<Self> {
+        Ok(Self {
+            ingest: Ingest::new(config)?,
+            aggregate: Aggregate::new(config),
+            score: Score::new(config)?,
+            publish: Publish::new(config),
+        })
+    }
+}
+
+/// All stages on one broker, each with the state it has come to.
+#[derive(Debug)]
+pub struct InProcess<'s, C: Clock> {
+    ingest: Runner<'s, Ingest, MemoryLog, C>,
+    aggregate: Runner<'s, Aggregate, MemoryLog, C>,
+    score: Runner<'s, Score, MemoryLog, C>,
+    publish: Runner<'s, Publish, MemoryLog, C>,
+    tables: Option<Tables<'s, MemoryLog, C>>,
+}
+
+/// What became of everything, stage by stage, since the start.
+#[derive(Debug, Default, Clone)]
+pub struct Ledger {
+    /// Records of the raw topics.
+    pub ingest: Fates,
+    /// Accepted events.
+    pub aggregate: Fates,
+    /// Accounts in window rows.
+    pub score: Fates,
+    /// Health rows.
+    pub publish: Fates,
+    /// Rows for the tables.
+    pub tables: Fates,
+}
+
+impl<'s, C: Clock> InProcess<'s, C> {
+    /// The stages on a broker, before they have read anything. Without `tables` in the configuration
+    /// no tables are written.
+    ///
+    /// # Errors
+    /// When a place for snapshots or tables cannot be opened.
+    pub fn new(
+        stages: &'s Stages,
+        broker: &MemoryBroker,
+        config: &Config,
+        args: &RunArgs,
+        clock: &'s C,
+    ) -> Result<Self> {
+        let tables = config.tables.as_ref().map(|tables| {
+            let plan = sink::tables::plan(config);
+            let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
+            Tables::new(broker.member("tables", &sources), clock, config, tables, args)
+        });
+        Ok(Self {
+            ingest: runner(&stages.ingest, &ingest::plan(config), broker, config, args, clock)?,
+            aggregate: runner(&stages.aggregate, &aggregate::plan(config), broker, config, args, clock)?,
+            score: runner(&stages.score, &score::plan(config), broker, config, args, clock)?,
+            publish: runner(&stages.publish, &sink::publish_plan(config), broker, config, args, clock)?,
+            tables: tables.transpose()?,
+        })
+    }
+
+    /// Runs stage after stage until each is drained.
+    ///
+    /// # Errors
+    /// When a stage stops by name.
+    pub fn drain(&mut self) -> Result<Ledger> {
+        let go_on = Arc::new(AtomicBool::new(false));
+        Ok(Ledger {
+            ingest: self.ingest.run(&go_on).context("ingest")?.fates,
+            aggregate: self.aggregate.run(&go_on).context("aggregate")?.fates,
+            score: self.score.run(&go_on).context("score")?.fates,
+            publish: self.publish.run(&go_on).context("publish")?.fates,
+            tables: match &mut self.tables {
+                Some(tables) => tables.run(&go_on).context("tables")?.fates,
+                None => Fates::new(),
+            },
+        })
+    }
+}
+
+impl Ledger {
+    /// Takes the counts of another run in.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.ingest, &other.ingest),
+            (&mut self.aggregate, &other.aggregate),
+            (&mut self.score, &other.score),
+            (&mut self.publish, &other.publish),
+            (&mut self.tables, &other.tables),
+        ] {
+            add_fates(mine, theirs);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Reads a partition from its first record to the end it has now; without a group.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::settings::Settings;
+use super::{SLICE, record};
+use crate::config::Kafka;
+use crate::log::{LogError, Record};
+use crate::offset::TopicPartition;
+
+/// A reader of committed records.
+pub struct Tail {
+    consumer: BaseConsumer,
+}
+
+impl std::fmt::Debug for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tail").finish_non_exhaustive()
+    }
+}
+
+impl Tail {
+    /// A reader of the configured cluster.
+    ///
+    /// # Errors
+    /// [`LogError`] when the client refuses its configuration.
+    pub fn open(kafka: &Kafka) -> Result<Self, LogError> {
+        let consumer = Settings::new(kafka)?.reader().create();
+        Ok(Self { consumer: consumer.map_err(|error| LogError::Configuration(error.to_string()))? })
+    }
+
+    /// Hands every committed record of a partition to `take`, in order, up to the end it has now.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when the broker does not answer or the end is not reached within `patience`.
+    pub fn read(
+        &self,
+        of: &TopicPartition,
+        patience: Duration,
+        stop: &Arc<AtomicBool>,
+        mut take: impl FnMut(Record),
+    ) -> Result<(), LogError> {
+        let failed =
+            |why: &dyn std::fmt::Display| LogError::Fatal { doing: format!("reading {of}"), why: why.to_string() };
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&of.topic, of.partition, KafkaOffset::Beginning).map_err(|e| failed(&e))?;
+        self.consumer.assign(&list).map_err(|e| failed(&e))?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.consumer.poll(SLICE) {
+                Some(Ok(message)) => take(record(of, &message)),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) if super::is_final(&error) => return Err(failed(&error)),
+                Some(Err(_)) | None if Instant::now() > deadline => {
+                    return Err(failed(&"its end was not reached in time; is the broker there?"));
+                }
+                Some(Err(_)) | None if stop.load(Ordering::Relaxed) => return Err(failed(&"stopped")),
+                Some(Err(_)) | None => {}
+            }
+        }
+    }
+}

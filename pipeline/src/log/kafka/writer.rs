@@ -1,0 +1,114 @@
+//! Writes records outside of any transaction, as a producer of raw events does: idempotent, in order.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+
+use super::settings::Settings;
+use crate::config::Kafka;
+use crate::log::{LogError, Message};
+
+/// How long everything written may take to be delivered.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one question to the broker may take.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Remembers the first record that was not delivered.
+#[derive(Debug, Default)]
+struct Deliveries {
+    failed: Mutex<Option<String>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
+        }
+    }
+}
+
+/// A producer.
+pub struct Writer {
+    producer: BaseProducer<Deliveries>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// A producer of the configured cluster.
+    ///
+    /// # Errors
+    /// [`LogError`] when the client refuses its configuration.
+    pub fn open(kafka: &Kafka) -> Result<Self, LogError> {
+        let producer = Settings::new(kafka)?.writer().create_with_context(Deliveries::default());
+        Ok(Self { producer: producer.map_err(|error| LogError::Configuration(error.to_string()))? })
+    }
+
+    /// Number of partitions of a topic.
+    ///
+    /// # Errors
+    /// [`LogError::NoTopic`] when it does not exist; [`LogError::Fatal`] when the broker does not answer.
+    pub fn partitions(&self, topic: &str) -> Result<i32, LogError> {
+        let metadata = self.producer.client().fetch_metadata(Some(topic), ANSWER);
+        let metadata = metadata.map_err(|error| failed(&format!("asking for {topic}"), &error))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        let count = found.map(|topic| topic.partitions().len() as i32).filter(|count| *count > 0);
+        count.ok_or_else(|| LogError::NoTopic(topic.to_owned()))
+    }
+
+    /// Hands a record over; waits while too many are on their way.
+    ///
+    /// # Errors
+    /// [`LogError`] when it is not taken, or an earlier one was not delivered.
+    pub fn write(&mut self, message: &Message) -> Result<(), LogError> {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &message.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(&message.topic).partition(message.partition).headers(headers);
+        (record.key, record.payload, record.timestamp) =
+            (message.key.as_deref(), message.value.as_deref(), message.timestamp_ms);
+        while let Err((error, returned)) = self.producer.send(record) {
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                return Err(failed(&format!("writing to {}", message.topic), &error));
+            }
+            self.producer.poll(Duration::from_millis(10));
+            record = returned;
+        }
+        self.delivered()
+    }
+
+    /// Waits until everything is delivered.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when a record was not delivered, or not within two minutes.
+    pub fn flush(&mut self) -> Result<(), LogError> {
+        self.producer.flush(PATIENCE).map_err(|error| failed("delivering what was written", &error))?;
+        self.delivered()
+    }
+
+    fn delivered(&self) -> Result<(), LogError> {
+        let failed = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match failed {
+            Some(why) => Err(LogError::Fatal { doing: "delivering what was written".into(), why }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn failed(doing: &str, error: &KafkaError) -> LogError {
+    LogError::Fatal { doing: doing.to_owned(), why: error.to_string() }
+}
