@@ -12,11 +12,12 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use benches::fleet::{self, Raw, Shape};
 use benches::kafka::Kafka;
-use benches::{compare, deployment, oracle};
+use benches::streamed::Streamed;
+use benches::{check, compare, deployment};
 use pipeline::config::Config;
 use pipeline::log::Record;
 use pipeline::reject::REASON_HEADER;
-use pipeline::schema::{event, feature_day, window};
+use pipeline::schema::{event, window};
 use tempfile::TempDir;
 
 const RAW_PARTITIONS: i32 = 2;
@@ -42,6 +43,7 @@ impl Deployment {
         let text = include_str!("deployment.yaml")
             .replace("@NAME@", &format!("{name}-{}", std::process::id()))
             .replace("@BROKER@", &kafka().address)
+            .replace("@MODEL@", concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/tests/it/model.yaml"))
             .replace("@FOLDER@", &folder.path().display().to_string());
         std::fs::write(&path, text).unwrap();
         let config = Config::read(&path, &[]).unwrap();
@@ -103,18 +105,14 @@ impl Deployment {
         kafka().records(topic).unwrap()
     }
 
-    /// Checks everything that was streamed against the oracle. Returns the oracle's fates.
+    /// Checks everything that was streamed, and the tables, against the oracle. Returns the oracle's fates.
     fn check(&self) -> BTreeMap<String, u64> {
-        let topics = &self.config.topics;
+        let streamed = Streamed::read(&self.config, |topic| kafka().records(topic)).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let answer = runtime.block_on(oracle::answer(&self.records(&topics.events), &self.config)).unwrap();
-        let rows = compare::rows_of(&self.records(&topics.windows), &window::schema()).unwrap();
-        let finals = compare::where_flag(&rows, "final", true).unwrap();
-        let rows = compare::same_rows(&finals, &answer.finals, &["account_id", "as_of", "period"]).unwrap();
-        assert!(rows > 500, "{rows} rows");
-        let days = compare::rows_of(&self.records(&topics.feature_days), &feature_day::schema()).unwrap();
-        compare::same_rows(&days, &answer.feature_days, &["account_id", "as_of", "feature"]).unwrap();
-        answer.fates.into_iter().map(|(fate, count)| (fate, count as u64)).collect()
+        let checked = runtime.block_on(check::against_oracle(&streamed, &self.config)).unwrap();
+        assert!(checked.windows > 500 && checked.triggers > 0 && checked.published > 5, "{checked:?}");
+        assert!(check::tables(&streamed, &self.folder.path().join("tables")).unwrap() > 0);
+        checked.fates
     }
 
     /// Records of the reject topic, by reason.
@@ -140,11 +138,17 @@ fn sum(fates: &BTreeMap<String, u64>, prefix: &str) -> u64 {
 #[test]
 fn a_dirty_fleet_through_real_kafka_equals_the_oracle_and_every_record_has_a_fate() {
     let deployment = Deployment::new("fleet");
-    let raws = fleet::dirty(11, Shape { accounts: 10, days: 40, usage: 4 });
+    let raws = fleet::dirty(11, Shape { accounts: 11, days: 40, usage: 4 });
     deployment.load(&raws);
     let ingest = deployment.drain("ingest", &["--complete"]);
     let aggregate = deployment.drain("aggregate", &[]);
+    let score = deployment.drain("score", &[]);
+    let sink = deployment.drain("sink", &[]);
 
+    assert_eq!(score["read"], sum(&score, "scored") + sum(&score, "unscored") + sum(&score, "deleted"));
+    assert_eq!(sink["publish read"], score["read"]);
+    assert_eq!(sink["publish read"], sink["publish published"] + sink["publish unchanged"] + sink["publish tombstone"]);
+    assert_eq!(sink["tables read"], sink["tables written"] + sink["tables live"]);
     assert_eq!(ingest["read"], raws.len() as u64);
     assert_eq!(ingest["read"], ingest["emitted"] + sum(&ingest, "rejected"));
     assert_eq!(aggregate["read"], ingest["emitted"]);
@@ -168,6 +172,12 @@ fn killed_in_the_middle_and_restarted_nothing_is_lost_and_nothing_comes_twice() 
     deployment.drain("ingest", &["--complete"]);
     deployment.kill_at("aggregate", &[], &topics.windows, &[10, 60]);
     deployment.drain("aggregate", &[]);
+    // Small steps, so that there is a middle.
+    let small = ["--set", "batch.max_records=2"];
+    deployment.kill_at("score", &small, &topics.health, &[6, 20]);
+    deployment.drain("score", &small);
+    deployment.kill_at("sink", &small, &topics.scores, &[3, 60]);
+    deployment.drain("sink", &[]);
 
     let fates = deployment.check();
     let rejects = deployment.rejects();
