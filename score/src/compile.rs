@@ -2,12 +2,16 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, new_null_array,
+};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, DataFusionError, Result as PlanResult};
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{ColumnarValue, Expr, Volatility, cast, create_udf};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 use pipeline::pane::DAY_US;
@@ -65,7 +69,7 @@ impl Compute {
                     .ok_or_else(|| ArrowError::SchemaError(format!("no column {}", field.name())))
             })
             .collect::<Result<_, _>>()?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.columns), columns, &options)?;
         self.expr.evaluate(&rows).and_then(|value| value.into_array(rows.num_rows())).map_err(failed)
     }
@@ -144,8 +148,17 @@ fn compute(session: &SessionContext, period: &str, sql: &str, to: &DataType) -> 
         .map(|field| field.as_ref().clone())
         .collect();
     let columns = Arc::new(Schema::new(columns));
-    let expr = session.create_physical_expr(cast(expr, to.clone()), &DFSchema::try_from(Arc::clone(&columns))?)?;
-    Ok(Compute { period: period.to_owned(), columns, expr })
+    let row = DFSchema::try_from(Arc::clone(&columns))?;
+    let context = SimplifyContext::builder().with_schema(Arc::new(row.clone())).build();
+    let simplifier = ExprSimplifier::new(context);
+    // Some functions, such as coalesce, exist only until they are simplified.
+    let expr = simplifier.simplify(simplifier.coerce(cast(expr, to.clone()), &row)?)?;
+    let compute = Compute { period: period.to_owned(), columns, expr: session.create_physical_expr(expr, &row)? };
+    // What fails on a row of nulls would fail on the first account.
+    let nulls = compute.columns.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    compute.evaluate(&RecordBatch::try_new_with_options(Arc::clone(&compute.columns), nulls, &options)?)?;
+    Ok(compute)
 }
 
 fn refuse_what_is_no_function_of_the_row(expr: &Expr) -> PlanResult<()> {

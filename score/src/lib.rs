@@ -14,6 +14,8 @@ mod rate;
 mod settings;
 mod stage;
 mod state;
+#[cfg(test)]
+mod tests;
 mod windows;
 
 pub use stage::Score;

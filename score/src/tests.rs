@@ -1,0 +1,244 @@
+//! Model files and the stage as a whole.
+
+use pipeline::codec;
+use pipeline::config::Config;
+use pipeline::log::Record;
+use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
+use pipeline::pane::DAY_US;
+use pipeline::schema::columns::{Columns, millionths};
+use pipeline::schema::{ColumnType, RowBuilder, health, window};
+use pipeline::stage::{Batch, Stage};
+use pipeline::watermark::Progress;
+
+use crate::compile::Compiled;
+use crate::model::DEFAULT;
+use crate::{Score, State};
+
+const EXAMPLE: &str = include_str!("../models/worked_example.yaml");
+
+fn periods() -> Vec<String> {
+    ["7d", "28d", "90d"].map(str::to_owned).to_vec()
+}
+
+#[test]
+fn the_default_model_and_the_example_compile() {
+    for text in [DEFAULT, EXAMPLE] {
+        let compiled = Compiled::parse("model.yaml", text, &periods()).unwrap();
+        assert_eq!(compiled.models.len(), 1);
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_model_is_named_with_its_place() {
+    // text to replace, replacement, words the message must hold
+    let cases: [(&str, &str, &[&str]); 15] = [
+        ("weight: 35", "weight: 36", &["101", "100", "worked-example", ":4:"]),
+        ("weight: 35", "weight: -1", &["usage_depth", "above 0", ":9:"]),
+        ("weight: 35", "wieght: 35", &["wieght", "12"]),
+        ("sql: uses_per_user", "sql: uses_per_usr", &["uses_per_usr", ":10:"]),
+        ("sql: uses_per_user", "sql: uses_per_user +", &[":10:"]),
+        ("sql: uses_per_user", "sql: random()", &["random", "as_of", ":10:"]),
+        ("sql: uses_per_user", "sql: account_id like 1", &[":10:"]),
+        ("sql: uses_per_user", "sql: sum(uses)", &[":10:"]),
+        ("period: 28d", "period: 30d", &["30d", "7d, 28d, 90d", ":5:"]),
+        ("missing: reweight", "missing: carry", &["carry", "reweight"]),
+        ("{from: 0, to: 10}", "{from: 3, to: 3}", &["usage_depth", "different", ":9:"]),
+        ("name: training", "name: billing", &["billing", "twice", ":21:"]),
+        ("{name: red, from: 0}", "{name: red, from: 10}", &["rise from 0", ":4:"]),
+        ("minimum_coverage: 50", "minimum_coverage: 150", &["minimum_coverage", ":4:"]),
+        ("    period: 28d", "    only_for: {stages: [new]}\n    period: 28d", &["only_for", ":4:"]),
+    ];
+    for (from, to, words) in cases {
+        assert!(EXAMPLE.contains(from), "{from}");
+        let message =
+            Compiled::parse("model.yaml", &EXAMPLE.replacen(from, to, 1), &periods()).unwrap_err().to_string();
+        for word in words.iter().chain(&["model.yaml"]) {
+            assert!(message.contains(word), "{word:?} is not in: {message}");
+        }
+    }
+}
+
+const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
+
+fn partition() -> TopicPartition {
+    TopicPartition::new("keepwell.windows", 0)
+}
+
+fn stage(model: &str) -> Score {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.yaml");
+    std::fs::write(&path, model).unwrap();
+    Score::new(&Config::parse("test", CONFIG, &[format!("score.model={}", path.display())]).unwrap()).unwrap()
+}
+
+/// Values of a window row that are not null or zero, by column.
+type Values<'v> = &'v [(&'v str, f64)];
+
+/// A window row of 28 days with these values.
+fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
+    for column in window::columns() {
+        let value = values.iter().find(|(name, _)| *name == column.name).map(|(_, value)| *value);
+        match (column.kind, column.name) {
+            (ColumnType::Text, "account_id") => rows.text(column.name, Some("acme")),
+            (ColumnType::Text, "period") => rows.text(column.name, Some("28d")),
+            (ColumnType::Text, _) => rows.text(column.name, None),
+            (ColumnType::Flag, "final") => rows.flag(column.name, is_final),
+            (ColumnType::Flag, _) => rows.flag(column.name, value.is_some()),
+            (ColumnType::Int32, _) => rows.int32(column.name, 1),
+            (ColumnType::Int64, _) => {
+                rows.int(column.name, value.map(|v| v as i64).or((!column.nullable).then_some(0)))
+            }
+            (ColumnType::Float, _) => rows.float(column.name, value.or((!column.nullable).then_some(0.0))),
+            (ColumnType::Money, _) => rows.money(column.name, None),
+            (ColumnType::Time, "as_of") => rows.time(column.name, Some(day * DAY_US)),
+            (ColumnType::Time, _) => rows.time(column.name, None),
+            (ColumnType::TextMap, _) => rows.text_map(column.name, None::<std::iter::Empty<_>>),
+            (ColumnType::CountMap, _) => rows.count_map(column.name, std::iter::empty()),
+            (kind, name) => panic!("{name}: {kind:?}"),
+        }
+    }
+    rows.end_row();
+}
+
+fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) -> Record {
+    let mut rows = window::builder();
+    append(&mut rows, day, is_final, values);
+    Record {
+        topic_partition: partition(),
+        offset: Offset(offset),
+        timestamp_ms: 0,
+        key: None,
+        value: Some(codec::encode(&rows.finish().unwrap()).unwrap()),
+        headers: vec![Progress { watermark_us: Some(day * DAY_US), complete: false }.header()],
+    }
+}
+
+const GOOD: Values<'_> = &[("uses_per_user", 8.0), ("trained", 60.0), ("ticket_csat_mean", 4.4), ("invoices", 70.0)];
+const BAD: Values<'_> = &[("uses_per_user", 1.0), ("trained", 60.0), ("ticket_csat_mean", 1.0), ("invoices", 70.0)];
+
+/// Folds records and gives what each health row says: score, delta, drivers, triggers, changed.
+fn told(stage: &Score, state: &mut State, records: &[Record]) -> Vec<String> {
+    let first = records.first().map_or(0, |record| record.offset.0);
+    let batch = Batch {
+        records: [(partition(), records)].into(),
+        positions: [(partition(), Position::at(NextOffset(first)))].into(),
+        ..Batch::default()
+    };
+    let step = stage.apply(state, &batch).unwrap();
+    stage.merge(state, step.changes);
+    let values = step.messages.iter().filter_map(|message| message.value.as_ref());
+    values.flat_map(|value| lines(value)).collect()
+}
+
+fn lines(value: &[u8]) -> Vec<String> {
+    let batch = codec::decode(value, &health::schema()).unwrap();
+    let columns = Columns::Batch(&batch);
+    let decimal = |name: &str, row| {
+        millionths(columns.decimal(name).unwrap(), row).map_or("-".to_owned(), |value| (value as f64 / 1e6).to_string())
+    };
+    let items = |name: &str, row: usize, what: &str| {
+        let (list, items) = columns.list(name).unwrap();
+        let ends = list.value_offsets();
+        let (names, other) = (items.text("name").unwrap(), items.text(what).ok());
+        let item = |i: i32| {
+            other.map_or(names.value(i as usize).to_owned(), |o| {
+                format!("{}:{}", names.value(i as usize), o.value(i as usize))
+            })
+        };
+        (ends[row]..ends[row + 1]).map(item).collect::<Vec<_>>().join("+")
+    };
+    let changed = |row: usize| if columns.flag("changed").unwrap().value(row) { "changed" } else { "same" };
+    (0..batch.num_rows())
+        .map(|row| {
+            let (score, delta) = (decimal("score", row), decimal("delta", row));
+            format!(
+                "{score} {delta} [{}] [{}] {}",
+                items("drivers", row, "-"),
+                items("triggers", row, "state"),
+                changed(row)
+            )
+        })
+        .collect()
+}
+
+fn fresh(stage: &Score) -> State {
+    let mut state = State::default();
+    let start = Position::at(NextOffset(0));
+    stage.restore(&mut state, &partition(), start, start, None).unwrap();
+    state
+}
+
+const WITH_TRIGGER: &str = "
+    triggers:
+      - {name: unhappy, sql: ticket_csat_mean < 2, severity: high, playbook: call, owner_role: csm}
+";
+
+#[test]
+fn comparisons_and_triggers_go_by_final_rows_and_news_by_what_was_said_last() {
+    let stage = stage(&format!("{EXAMPLE}{WITH_TRIGGER}"));
+    let mut state = fresh(&stage);
+    let records = [
+        record(0, 100, true, GOOD),
+        record(1, 101, false, BAD),
+        record(2, 101, true, BAD),
+        record(3, 102, true, BAD),
+        record(4, 103, true, GOOD),
+        record(5, 105, false, GOOD),
+        record(6, 104, true, BAD),
+    ];
+    assert_eq!(
+        told(&stage, &mut state, &records),
+        [
+            "74.75 - [] [] changed",
+            "29 -45.75 [usage_depth+ticket_csat] [unhappy:active] changed",
+            "29 -45.75 [usage_depth+ticket_csat] [unhappy:raised] same",
+            "29 0 [] [unhappy:active] same",
+            "74.75 45.75 [usage_depth+ticket_csat] [unhappy:cleared] changed",
+            "74.75 0 [] [] same",
+            // Final, but older than what was said: no news, although the score differs.
+            "29 -45.75 [usage_depth+ticket_csat] [unhappy:raised] same",
+        ]
+    );
+}
+
+#[test]
+fn cuts_into_batches_change_nothing() {
+    let stage = stage(&format!("{EXAMPLE}{WITH_TRIGGER}"));
+    let records: Vec<Record> =
+        (0..6).map(|n| record(n, 100 + n, n % 2 == 0, if n % 3 == 0 { BAD } else { GOOD })).collect();
+    let (mut whole, mut cut) = (fresh(&stage), fresh(&stage));
+    let expected = told(&stage, &mut whole, &records);
+    let pieces: Vec<String> = records.chunks(1).flat_map(|piece| told(&stage, &mut cut, piece)).collect();
+    assert_eq!(pieces, expected);
+    assert_eq!(stage.snapshot(&cut, &partition()).unwrap(), stage.snapshot(&whole, &partition()).unwrap());
+}
+
+#[test]
+fn a_retired_account_is_forgotten_and_comes_back_as_new() {
+    let stage = stage(EXAMPLE);
+    let mut state = fresh(&stage);
+    let retired: Vec<(&str, f64)> = GOOD.iter().copied().chain([("retired", 1.0)]).collect();
+    let records = [record(0, 100, true, GOOD), record(1, 101, true, &retired), record(2, 150, true, GOOD)];
+    assert_eq!(told(&stage, &mut state, &records[..2]), ["74.75 - [] [] changed", "74.75 0 [] [] changed"]);
+    assert!(state[&partition()].accounts.is_empty());
+    assert_eq!(told(&stage, &mut state, &records[2..]), ["74.75 - [] [] changed"]);
+}
+
+#[test]
+fn replay_uses_the_model_of_the_snapshot_and_a_new_one_acts_from_the_committed_position_on() {
+    let old = stage(EXAMPLE);
+    let mut state = fresh(&old);
+    told(&old, &mut state, &[record(0, 100, true, GOOD)]);
+    let snapshot = old.snapshot(&state, &partition()).unwrap();
+
+    // Record 1 was committed under the old model, then the model changed.
+    let halved = EXAMPLE.replace("to: 10}", "to: 20}").replace("version: 1", "version: 2");
+    let new = stage(&halved);
+    let mut state = State::default();
+    let (from, until) = (Position::at(NextOffset(1)), Position::at(NextOffset(2)));
+    new.restore(&mut state, &partition(), from, until, Some(&snapshot)).unwrap();
+    let replayed = told(&new, &mut state, &[record(1, 101, true, GOOD)]);
+    assert_eq!(replayed, ["74.75 0 [] [] same"]);
+    let next = told(&new, &mut state, &[record(2, 102, true, GOOD)]);
+    assert_eq!(next, ["60.75 -14 [] [] changed"], "a new version: no drivers, and news");
+}
