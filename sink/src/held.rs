@@ -27,8 +27,8 @@ pub struct Held {
     pub adopted: Option<Claim>,
     /// End of the partition when it was taken up.
     pub drain_to: NextOffset,
-    /// Final rows by record.
-    rows: Vec<(Offset, RecordBatch)>,
+    /// Records that hold final rows: those rows, and the size of the record.
+    rows: Vec<(Offset, RecordBatch, usize)>,
     bytes: usize,
     since: Option<Duration>,
     /// Records not yet taken in: a range must be cut first.
@@ -86,8 +86,8 @@ impl Held {
             let finals = self.source.finals(&batch)?;
             counts = Counts { read: batch.num_rows() as u64, live: (batch.num_rows() - finals.num_rows()) as u64 };
             if finals.num_rows() > 0 {
-                self.bytes += finals.get_array_memory_size();
-                self.rows.push((record.offset, finals));
+                self.bytes += value.len();
+                self.rows.push((record.offset, finals, value.len()));
             }
         }
         self.next = record.offset.next();
@@ -109,15 +109,15 @@ impl Held {
 
     /// The final rows below `end`.
     pub fn rows_below(&self, end: NextOffset) -> Vec<RecordBatch> {
-        self.rows.iter().filter(|(offset, _)| offset.0 < end.0).map(|(_, rows)| rows.clone()).collect()
+        self.rows.iter().filter(|(offset, ..)| offset.0 < end.0).map(|(_, rows, _)| rows.clone()).collect()
     }
 
     /// The range up to `end` is in its files. Returns how many rows that were.
     pub fn written(&mut self, end: NextOffset, now: Duration) -> u64 {
-        let below = self.rows.partition_point(|(offset, _)| offset.0 < end.0);
-        let written = self.rows.drain(..below).map(|(_, rows)| rows.num_rows() as u64).sum();
+        let below = self.rows.partition_point(|(offset, ..)| offset.0 < end.0);
+        let written = self.rows.drain(..below).map(|(_, rows, _)| rows.num_rows() as u64).sum();
         (self.first, self.next, self.adopted) = (end, self.next.max(end), None);
-        self.bytes = self.rows.iter().map(|(_, rows)| rows.get_array_memory_size()).sum();
+        self.bytes = self.rows.iter().map(|(.., bytes)| bytes).sum();
         self.since = (self.next > self.first).then_some(now);
         written
     }

@@ -84,7 +84,7 @@ pub struct Tables {
     #[serde(default)]
     #[garde(skip)]
     pub options: std::collections::BTreeMap<String, String>,
-    /// Rows are written once this many bytes of them are held, in memory and before compression.
+    /// Rows are written once records of this many bytes are held of a partition.
     #[serde(default = "roll_bytes")]
     #[garde(range(min = 1024))]
     pub roll_bytes: usize,

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests wait for processes, with a limit")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -14,10 +14,13 @@ use benches::fleet::{self, Raw, Shape};
 use benches::kafka::Kafka;
 use benches::streamed::Streamed;
 use benches::{check, compare, deployment};
+use indicatif::ProgressBar;
+use local::demo::DemoArgs;
 use pipeline::config::Config;
 use pipeline::log::Record;
 use pipeline::reject::REASON_HEADER;
 use pipeline::schema::{event, window};
+use pipeline::stage::Fates;
 use tempfile::TempDir;
 
 const RAW_PARTITIONS: i32 = 2;
@@ -323,4 +326,94 @@ impl Deployment {
             assert!(Instant::now() < deadline, "not within a minute; rows so far: {}", rows.num_rows());
         }
     }
+}
+
+#[test]
+fn the_demo_finds_what_was_planted_and_the_same_seed_gives_the_same_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let play = |name: &str, accounts: u64| {
+        let args = DemoArgs { seed: 1, accounts, days: 90, out: folder.path().join(name) };
+        local::demo::play(&args, &ProgressBar::hidden()).unwrap()
+    };
+    let outcome = play("whole", 500);
+    let planted: BTreeSet<&str> =
+        outcome.accounts.iter().filter(|account| account.fate.is_planted()).map(|a| a.id.as_str()).collect();
+    assert!(planted.len() > 30, "{} planted", planted.len());
+    let mut worst: Vec<_> =
+        outcome.scores.iter().map(|health| (health.score.unwrap(), health.account_id.as_str())).collect();
+    worst.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let found = worst.iter().take(planted.len()).filter(|(_, account)| planted.contains(account)).count();
+    assert!(found * 100 >= planted.len() * 80, "{found} of {} planted are among as many worst", planted.len());
+    let fates = |fates: &Fates, name: &str| fates.iter().filter(|(f, _)| f.name == name).map(|(_, n)| n).sum::<u64>();
+    assert_eq!(fates(&outcome.ledger.ingest, "emitted"), outcome.num_events as u64);
+    assert!(fates(&outcome.ledger.tables, "live") > 1000, "the last day went live");
+
+    let files = |name: &str| {
+        let files = walk(&folder.path().join(name)).into_iter();
+        files
+            .map(|path| {
+                (path.strip_prefix(folder.path().join(name)).unwrap().to_owned(), std::fs::read(&path).unwrap())
+            })
+            .collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!((play("once", 20).scores, files("once")), (play("again", 20).scores, files("again")));
+}
+
+fn walk(folder: &std::path::Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn files_are_loaded_in_the_order_of_time_and_a_score_is_explained_down_to_its_factors() {
+    let deployment = Deployment::new("loaded");
+    let day_ms = 86_400_000_i64;
+    let start_ms = 1_704_067_200_000;
+    let (mut usage, mut tickets) = (String::new(), String::new());
+    for n in 0..40_i64 {
+        let at = start_ms + n * day_ms / 4;
+        usage += &format!(
+            "{{\"event_id\":\"u{n}\",\"account_id\":\"acme\",\"user_id\":\"u\",\"feature\":\"export\",\"occurred_at\":{at}}}\n"
+        );
+        let kind = if n % 2 == 0 { "opened" } else { "resolved" };
+        tickets += &format!(
+            "{{\"event_id\":\"t{n}\",\"account_id\":\"acme\",\"ticket_id\":\"T{}\",\"type\":\"{kind}\",\"occurred_at\":{}}}\n",
+            n / 2,
+            at + 1
+        );
+    }
+    let source = |n: usize| deployment.config.sources[n].topic.clone();
+    let file = |name: &str, content: &str| {
+        let path = deployment.folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let arguments = [
+        format!("{}={}", source(1), file("t.ndjson", &tickets)),
+        format!("{}={}", source(0), file("u.ndjson", &usage)),
+    ];
+    let loaded = deployment.keepwell(&["load", &arguments[0], &arguments[1]]);
+    assert_eq!(String::from_utf8_lossy(&loaded.stdout), "80 records\n", "{loaded:?}");
+    let stamps: Vec<i64> = deployment.records(&source(0)).iter().map(|record| record.timestamp_ms).collect();
+    assert!(stamps.len() == 40 && stamps.is_sorted() && stamps[0] == start_ms, "{stamps:?}");
+    let wrong = deployment.keepwell(&["load", "nowhere=t.ndjson"]);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("not among the configured sources"), "{wrong:?}");
+
+    deployment.drain("ingest", &["--complete"]);
+    for stage in ["aggregate", "score", "sink"] {
+        deployment.drain(stage, &[]);
+    }
+    let explained = deployment.keepwell(&["explain", "acme"]);
+    let text = String::from_utf8_lossy(&explained.stdout);
+    for word in ["acme: ", "breadth", "contribution", "model everyone version 7", "moved by trend", "events below offset"] {
+        assert!(text.contains(word), "{word} is not in {text}");
+    }
+    let json = deployment.keepwell(&["explain", "acme", "--output", "json"]);
+    let health: sink::health::Health = serde_json::from_slice(&json.stdout).unwrap();
+    let sum: f64 = health.factors.iter().filter_map(|factor| factor.contribution).sum();
+    assert!((sum - health.score.unwrap()).abs() < 1e-9, "{health:?}");
+    let unknown = deployment.keepwell(&["explain", "nobody"]);
+    assert!(
+        unknown.status.code() == Some(1) && String::from_utf8_lossy(&unknown.stderr).contains("nobody has no score")
+    );
 }
