@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::{Message, Record};
+use pipeline::metrics::Gauges;
 use pipeline::offset::{NextOffset, Position, TopicPartition};
 use pipeline::schema::window;
 use pipeline::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
@@ -306,6 +307,14 @@ impl Stage for Aggregate {
 
     fn forget(&self, state: &mut State, partition: &TopicPartition) {
         state.remove(partition);
+    }
+
+    fn gauges(&self, state: &State, partition: &TopicPartition) -> Gauges {
+        let shown = |state: &PartitionState| Gauges {
+            watermark_us: state.watermarks.watermark_us(),
+            num_accounts: Some(state.accounts.len()),
+        };
+        state.get(partition).map(shown).unwrap_or_default()
     }
 
     fn snapshot(&self, state: &State, partition: &TopicPartition) -> Result<Vec<u8>, StageError> {

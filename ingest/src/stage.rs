@@ -8,6 +8,7 @@ use pipeline::codec;
 use pipeline::config::{Config, Source};
 use pipeline::event::{Body, Event, Kind, Origin};
 use pipeline::log::{Message, Record};
+use pipeline::metrics::Gauges;
 use pipeline::offset::{Position, TopicPartition};
 use pipeline::pane::{DAY_US, PaneWidth};
 use pipeline::partitioner::partition_of;
@@ -318,6 +319,10 @@ impl Stage for Ingest {
 
     fn forget(&self, state: &mut State, partition: &TopicPartition) {
         state.remove(partition);
+    }
+
+    fn gauges(&self, _state: &State, _partition: &TopicPartition) -> Gauges {
+        Gauges::default()
     }
 
     fn snapshot(&self, _state: &State, _partition: &TopicPartition) -> Result<Vec<u8>, StageError> {

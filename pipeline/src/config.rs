@@ -4,6 +4,7 @@
 //! is allowed. `--set path.to.key=value` replaces a value before it is checked.
 
 mod duration;
+mod http;
 mod kafka;
 mod output;
 
@@ -14,6 +15,7 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 
 pub use duration::Span;
+pub use http::{Http, Listen};
 pub use kafka::{Kafka, Secret};
 pub use output::{Score, Tables, Topics};
 
@@ -62,6 +64,10 @@ pub struct Config {
     /// Where and how often state is saved.
     #[garde(dive)]
     pub snapshots: SnapshotOptions,
+    /// Where each stage answers Prometheus and orchestrators.
+    #[serde(default)]
+    #[garde(dive)]
+    pub http: Http,
     /// How much is taken at once.
     #[serde(default)]
     #[garde(dive)]

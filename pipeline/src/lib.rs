@@ -3,11 +3,13 @@
 //! `schema`, `codec`, `offset`, `pane`, `event`, `watermark` and `stage` are pure; `log`, `snapshot`,
 //! `store`, `clock` and `runner` are the rim. The dependency goes one way: rim to core.
 
+pub mod admin;
 pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod event;
 pub mod log;
+pub mod metrics;
 pub mod offset;
 pub mod pane;
 pub mod partitioner;

@@ -169,6 +169,9 @@ pub trait Log {
     /// is read. None while there is more to read or the end has not been met yet.
     fn met_end(&self, partition: &TopicPartition) -> Option<NextOffset>;
 
+    /// The end of a partition as last heard of, for the lag; none while nothing is known.
+    fn end_seen(&self, partition: &TopicPartition) -> Option<NextOffset>;
+
     /// Writes `messages` and `positions` in one transaction, fenced by the group membership.
     ///
     /// # Errors

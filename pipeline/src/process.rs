@@ -11,11 +11,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
+use crate::admin;
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::log::Log;
 use crate::log::kafka::KafkaLog;
 use crate::log::kafka::settings::Settings;
+use crate::metrics::{Metrics, StageMetrics};
 use crate::runner::{Options, Report, RunError, Runner};
 use crate::snapshot::Snapshots;
 use crate::stage::Stage;
@@ -65,6 +67,9 @@ pub struct RunArgs {
     /// Where to start partitions without a committed position although output exists.
     #[arg(long, value_enum)]
     pub from: Option<From>,
+    /// Where to answer /metrics, /livez and /readyz: HOST:PORT, or off. Default: the configuration's `http`.
+    #[arg(long, global = true)]
+    pub http: Option<Listen>,
     /// Form of the log on standard error.
     #[arg(long, value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
@@ -215,14 +220,38 @@ where
     S: Stage,
     S::State: Default,
 {
+    let clock = SystemClock::start();
+    let metrics = Metrics::new()?;
+    let told = metrics.stage(stage.name());
+    if let Listen::At(address) = args.http.unwrap_or(config.http.of(stage.name())) {
+        admin::serve(address, metrics, vec![told.clone()], clock)?;
+    }
+    run_told(stage, config, plan, args, shutdown, (clock, told))
+}
+
+/// The same for a program of several stages that answers for all of them.
+///
+/// # Errors
+/// When the stage must stop by name.
+pub fn run_told<S>(
+    stage: &S,
+    config: &Config,
+    plan: &Plan,
+    args: &RunArgs,
+    shutdown: &Arc<AtomicBool>,
+    (clock, told): (SystemClock, StageMetrics),
+) -> anyhow::Result<Report>
+where
+    S: Stage,
+    S::State: Default,
+{
     let log = join(stage.name(), config, plan, args, shutdown)?;
     let snapshots = match stage.is_stateful() {
         true => Some(Snapshots::open(&config.snapshots.url, config.snapshots.keep)?),
         false => None,
     };
-    let clock = SystemClock::start();
     let options = plan.options(config, args);
-    let mut runner = Runner::new(stage, log, &clock, snapshots, options, S::State::default());
+    let mut runner = Runner::new(stage, log, &clock, snapshots, options, S::State::default(), told);
     Ok(runner.run(shutdown)?)
 }
 

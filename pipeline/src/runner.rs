@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::log::{Log, LogError, Polled, Verdict};
+use crate::metrics::StageMetrics;
 use crate::offset::{NextOffset, Position, TopicPartition};
 use crate::snapshot::{SnapshotError, Snapshots};
 use crate::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
@@ -108,6 +109,8 @@ const MAX_SLICES: u32 = 8;
 const PROOF_INTERVAL: Duration = Duration::from_millis(500);
 /// A proof older than this is void: the partition counts as being read.
 const PROOF_LEASE: Duration = Duration::from_secs(5);
+/// How often lag, watermark and state are shown.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last snapshots may take at the end of a run.
 const LAST_UPLOADS: Duration = Duration::from_secs(60);
 
@@ -123,9 +126,12 @@ pub struct Runner<'r, S: Stage, L: Log, C: Clock> {
     members: BTreeMap<TopicPartition, Member>,
     partition_counts: BTreeMap<String, i32>,
     last_tick: Duration,
+    last_told: Duration,
+    is_assigned: bool,
     is_behind: bool,
     wait: Duration,
     report: Report,
+    metrics: StageMetrics,
 }
 
 impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
@@ -137,6 +143,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         snapshots: Option<Snapshots>,
         options: Options,
         state: S::State,
+        metrics: StageMetrics,
     ) -> Self {
         Self {
             stage,
@@ -148,9 +155,12 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             members: BTreeMap::new(),
             partition_counts: BTreeMap::new(),
             last_tick: Duration::ZERO,
+            last_told: Duration::ZERO,
+            is_assigned: false,
             is_behind: false,
             wait: Duration::ZERO,
             report: Report::default(),
+            metrics,
         }
     }
 
@@ -169,6 +179,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             self.wait = POLL_WAIT;
             self.replay()?;
             self.prove_ends()?;
+            self.tell();
             let is_last = self.options.drain && self.is_drained();
             let is_done = match self.next_step(is_last)? {
                 Some(step) => {
@@ -226,6 +237,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             is_complete: self.options.complete,
         };
         let step = self.stage.apply(&self.state, &batch)?;
+        self.metrics.computed(self.clock.monotonic().saturating_sub(now));
         if is_tick {
             self.last_tick = now;
         }
@@ -234,16 +246,24 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
 
     /// Commits a step and merges it, or leaves everything as it was. True when the step is done.
     fn carry_out(&mut self, step: Step<S::Changes>) -> Result<bool, RunError> {
+        let before = self.clock.monotonic();
         match self.log.commit(&step.messages, &step.positions)? {
             Verdict::Committed => {
+                let (now, wall_us) = (self.clock.monotonic(), self.clock.wall_us());
+                self.metrics.committed(&step.fates, step.messages.len(), now.saturating_sub(before), wall_us);
+                if let Some(since_ms) = self.oldest_of(&step) {
+                    self.metrics.waited(since_ms, wall_us);
+                }
                 self.merge(step);
                 return Ok(true);
             }
             Verdict::Aborted(why) => {
+                self.metrics.not_committed("aborted");
                 warn!(why, "step aborted; it is computed again");
                 self.wait = RETRY_WAIT;
             }
             Verdict::Lost(why) => {
+                self.metrics.not_committed("lost");
                 warn!(why, "the verdict of a commit is lost; the committed positions decide");
                 self.log.recover()?;
                 self.settle(step)?;
@@ -286,6 +306,37 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             self.take_up(&partitions)?;
         }
         Ok(())
+    }
+
+    /// Timestamp of the oldest record that a step takes, in milliseconds.
+    fn oldest_of(&self, step: &Step<S::Changes>) -> Option<i64> {
+        let taken = step.positions.iter().filter_map(|(tp, position)| {
+            let first = self.members.get(tp)?.pending().first()?;
+            (first.offset.0 < position.next.0).then_some(first.timestamp_ms)
+        });
+        taken.min()
+    }
+
+    /// Shows that the loop goes round, how far behind it is and what it waits for.
+    fn tell(&mut self) {
+        let now = self.clock.monotonic();
+        let replaying = self.members.iter().find(|(_, member)| member.is_replaying());
+        let waits_for = match replaying {
+            Some((tp, _)) => format!("the replay of {tp}"),
+            None if !self.is_assigned => "partitions to be assigned".to_owned(),
+            None => String::new(),
+        };
+        self.metrics.tick(now, &waits_for);
+        if now.saturating_sub(self.last_told) < TELL_INTERVAL {
+            return;
+        }
+        self.last_told = now;
+        for (tp, member) in &self.members {
+            if let Some(end) = self.log.end_seen(tp) {
+                self.metrics.lag(tp, end.0 - member.position.next.0);
+            }
+            self.metrics.show(tp, self.stage.gauges(&self.state, tp));
+        }
     }
 
     /// A runner that is run again drains to the ends of now.
@@ -353,6 +404,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             next,
         };
         if snapshots.put(&header, &state)? {
+            self.metrics.saved(tp, state.len(), self.clock.wall_us());
             (member.saved, member.last_snapshot) = (Some(next), now);
         }
         Ok(())
@@ -368,6 +420,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     fn let_go_of_state(&mut self, partitions: &[TopicPartition]) {
         for tp in partitions {
             self.members.remove(tp);
+            self.metrics.forget(tp);
             self.stage.forget(&mut self.state, tp);
         }
     }

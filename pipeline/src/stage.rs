@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::log::{Message, Record};
+use crate::metrics::Gauges;
 use crate::offset::{NextOffset, Position, TopicPartition};
 
 /// What a stage may look at besides its state.
@@ -149,6 +150,9 @@ pub trait Stage {
 
     /// Forgets a partition that is no longer owned.
     fn forget(&self, state: &mut Self::State, partition: &TopicPartition);
+
+    /// What the state of a partition shows to Prometheus.
+    fn gauges(&self, state: &Self::State, partition: &TopicPartition) -> Gauges;
 
     /// The state of one partition as bytes. Equal states give equal bytes.
     ///

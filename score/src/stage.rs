@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::{Message, Record};
+use pipeline::metrics::Gauges;
 use pipeline::offset::{NextOffset, Position, TopicPartition};
 use pipeline::schema::{RowBuilder, health, window};
 use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
@@ -207,6 +208,14 @@ impl Stage for Score {
 
     fn forget(&self, state: &mut State, partition: &TopicPartition) {
         state.remove(partition);
+    }
+
+    fn gauges(&self, state: &State, partition: &TopicPartition) -> Gauges {
+        let shown = |state: &PartitionState| Gauges {
+            watermark_us: state.progress.as_ref().and_then(|progress| progress.watermark_us),
+            num_accounts: Some(state.accounts.len()),
+        };
+        state.get(partition).map(shown).unwrap_or_default()
     }
 
     fn snapshot(&self, state: &State, partition: &TopicPartition) -> Result<Vec<u8>, StageError> {

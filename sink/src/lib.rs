@@ -16,8 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use pipeline::admin;
 use pipeline::clock::SystemClock;
-use pipeline::config::Config;
+use pipeline::config::{Config, Listen};
+use pipeline::metrics::Metrics;
 use pipeline::process::{self, Plan, RunArgs};
 use pipeline::runner::Report;
 use pipeline::stage::{Fate, Stage};
@@ -58,6 +60,11 @@ pub fn run(
     shutdown: &Arc<AtomicBool>,
 ) -> Result<Report> {
     let clock = SystemClock::start();
+    let metrics = Metrics::new()?;
+    let (publishing, writing) = (metrics.stage("publish"), metrics.stage("tables"));
+    if let Listen::At(address) = args.http.unwrap_or(config.http.sink) {
+        admin::serve(address, metrics, vec![publishing.clone(), writing.clone()], clock)?;
+    }
     let ending = |result: Result<Report>| {
         if result.is_err() {
             shutdown.store(true, Ordering::Relaxed);
@@ -65,13 +72,13 @@ pub fn run(
         result
     };
     std::thread::scope(|threads| {
-        let publish = threads.spawn(|| {
+        let publish = threads.spawn(move || {
             let stage = Publish::new(config);
-            let report = process::run(&stage, config, &publish_plan(config), args, shutdown);
+            let report = process::run_told(&stage, config, &publish_plan(config), args, shutdown, (clock, publishing));
             ending(report.with_context(|| stage.name()))
         });
         let written = process::join("tables", config, &tables::plan(config), args, shutdown).and_then(|log| {
-            let mut tables = Tables::new(log, &clock, config, tables, args)?;
+            let mut tables = Tables::new(log, &clock, config, tables, args, writing)?;
             Ok(tables.run(shutdown)?)
         });
         let written = ending(written.context("tables"));

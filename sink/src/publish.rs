@@ -8,6 +8,7 @@ use std::sync::Arc;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::{Message, Record};
+use pipeline::metrics::Gauges;
 use pipeline::offset::{Position, TopicPartition};
 use pipeline::schema::health as table;
 use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
@@ -157,6 +158,10 @@ impl Stage for Publish {
 
     fn forget(&self, state: &mut Self::State, partition: &TopicPartition) {
         state.remove(partition);
+    }
+
+    fn gauges(&self, _state: &Self::State, _partition: &TopicPartition) -> Gauges {
+        Gauges::default()
     }
 
     fn snapshot(&self, _state: &Self::State, _partition: &TopicPartition) -> Result<Vec<u8>, StageError> {

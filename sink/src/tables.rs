@@ -8,10 +8,11 @@ use arrow::error::ArrowError;
 use pipeline::clock::Clock;
 use pipeline::config::{Config, Tables as TablesConfig};
 use pipeline::log::{Log, LogError, Polled, Record};
+use pipeline::metrics::StageMetrics;
 use pipeline::offset::{NextOffset, TopicPartition};
 use pipeline::process::{Plan, RunArgs};
 use pipeline::runner::{Report, RunError};
-use pipeline::stage::{Fate, Fates, StageError};
+use pipeline::stage::{Fate, StageError, add_fates};
 use pipeline::store::{Store, StoreError};
 use tracing::{info, warn};
 
@@ -21,6 +22,8 @@ use crate::held::Held;
 
 /// How long a poll waits when nothing is due.
 const POLL_WAIT: Duration = Duration::from_millis(50);
+/// How often the lag is shown.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a store that did not answer is left alone.
 const RETRY_WAIT: Duration = Duration::from_secs(2);
 
@@ -92,6 +95,9 @@ pub struct Tables<'t, L: Log, C: Clock> {
     /// While the store does not answer nothing more is read.
     retry_at: Option<Duration>,
     report: Report,
+    metrics: StageMetrics,
+    is_assigned: bool,
+    last_told: Duration,
 }
 
 /// What the tables stage reads.
@@ -123,6 +129,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         config: &Config,
         tables: &TablesConfig,
         args: &RunArgs,
+        metrics: StageMetrics,
     ) -> Result<Self, TablesError> {
         let options = Options {
             epoch: config.epoch,
@@ -144,6 +151,9 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             wait: Duration::ZERO,
             retry_at: None,
             report: Report::default(),
+            metrics,
+            is_assigned: false,
+            last_told: Duration::ZERO,
         })
     }
 
@@ -164,6 +174,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             }
             self.wait = POLL_WAIT;
             self.take_in()?;
+            self.tell();
             let is_last = self.options.drain && self.is_drained();
             let is_all_written = self.cut_where_due(is_last)?;
             if is_last && is_all_written {
@@ -212,6 +223,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             starts.insert(tp.clone(), first);
         }
         self.log.start(&starts)?;
+        self.is_assigned = true;
         Ok(())
     }
 
@@ -219,9 +231,31 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         info!(?partitions, "partitions let go");
         for tp in partitions {
             self.held.remove(tp);
+            self.metrics.forget(tp);
         }
         self.log.release(partitions)?;
         Ok(())
+    }
+
+    /// Shows that the loop goes round, how far behind it is and what it waits for.
+    fn tell(&mut self) {
+        let now = self.clock.monotonic();
+        let waits_for = match (self.is_assigned, self.retry_at) {
+            (false, _) => "partitions to be assigned",
+            (true, Some(_)) => "the object store",
+            (true, None) => "",
+        };
+        self.metrics.tick(now, waits_for);
+        if now.saturating_sub(self.last_told) < TELL_INTERVAL {
+            return;
+        }
+        self.last_told = now;
+        for (tp, held) in &self.held {
+            // The position of the tables is what is in files.
+            if let Some(end) = self.log.end_seen(tp) {
+                self.metrics.lag(tp, end.0 - held.first.0);
+            }
+        }
     }
 
     fn take_in(&mut self) -> Result<(), TablesError> {
@@ -233,8 +267,9 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
                 RunError::from(StageError::Record { topic_partition: tp.clone(), offset: at.0, why })
             };
             while let Some(counts) = held.take_in(now, self.options.roll_bytes).map_err(refused)? {
-                add(&mut self.report.fates, "read", counts.read);
-                add(&mut self.report.fates, "live", counts.live);
+                let fates = [(Fate::of("read"), counts.read), (Fate::of("live"), counts.live)].into();
+                add_fates(&mut self.report.fates, &fates);
+                self.metrics.counted(&fates);
             }
             if held.num_waiting() > 0 {
                 self.wait = Duration::ZERO;
@@ -276,6 +311,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         let Some(held) = self.held.get_mut(tp) else { return Ok(true) };
         let range =
             Range { source: held.source, epoch: self.options.epoch, partition: tp.partition, first: held.first, end };
+        let before = self.clock.monotonic();
         let rows = |why| TablesError::Rows { source_name: range.source.name(), partition: tp.partition, why };
         let files = files(range, &held.rows_below(end)).map_err(rows)?;
         let claim = match &held.adopted {
@@ -296,13 +332,12 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             self.report.num_messages += 1;
         }
         let written = held.written(end, self.clock.monotonic());
-        add(&mut self.report.fates, "written", written);
+        let fates = [(Fate::of("written"), written)].into();
+        add_fates(&mut self.report.fates, &fates);
+        let took = self.clock.monotonic().saturating_sub(before);
+        self.metrics.committed(&fates, claim.files.len(), took, self.clock.wall_us());
         self.report.num_steps += 1;
         self.wait = Duration::ZERO;
         Ok(true)
     }
-}
-
-fn add(fates: &mut Fates, name: &'static str, count: u64) {
-    *fates.entry(Fate::of(name)).or_default() += count;
 }

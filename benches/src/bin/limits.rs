@@ -20,6 +20,7 @@ use pipeline::log::kafka::KafkaLog;
 use pipeline::log::kafka::settings::Settings;
 use pipeline::log::memory::MemoryBroker;
 use pipeline::log::{Message, Record};
+use pipeline::metrics::StageMetrics;
 use pipeline::offset::{NextOffset, Position, TopicPartition};
 use pipeline::process::{LogFormat, RunArgs};
 use pipeline::runner::Runner;
@@ -145,6 +146,7 @@ fn args() -> RunArgs {
         drain: true,
         complete: false,
         from: None,
+        http: None,
         log_format: LogFormat::Text,
     }
 }
@@ -156,7 +158,16 @@ fn run_ingest(config: &Config) -> Result<()> {
     let group = format!("{}-ingest", config.kafka.group_prefix);
     let log = KafkaLog::join(Settings::new(&config.kafka)?, &group, "0", &sources, Arc::clone(&stop))?;
     let clock = SystemClock::start();
-    Runner::new(&stage, log, &clock, None, plan.options(config, &args()), ingest::State::default()).run(&stop)?;
+    Runner::new(
+        &stage,
+        log,
+        &clock,
+        None,
+        plan.options(config, &args()),
+        ingest::State::default(),
+        StageMetrics::unread("ingest")?,
+    )
+    .run(&stop)?;
     Ok(())
 }
 

@@ -132,7 +132,7 @@ fn configuration(address: &str, folder: &Path, sources: &[(&str, Kind)], partiti
         .collect();
     format!(
         "epoch: 1\npartitions: {partitions}\nkafka: {{bootstrap_servers: '{address}', group_prefix: v{id}}}\nsources:\n{sources}topics:\n{topics}\
-         time: {{clock: false}}\nsnapshots: {{url: 'file://{0}/snapshots'}}\ntables: {{url: 'file://{0}/tables'}}\n",
+         time: {{clock: false}}\nsnapshots: {{url: 'file://{0}/snapshots'}}\ntables: {{url: 'file://{0}/tables'}}\nhttp: {{ingest: 'off', aggregate: 'off', score: 'off', sink: 'off'}}\n",
         folder.display()
     )
 }
@@ -204,6 +204,7 @@ fn through_memory(messages: &[Message], config: &Config) -> Result<Streamed> {
         drain: true,
         complete: true,
         from: None,
+        http: None,
         log_format: LogFormat::Text,
     };
     let config = Config {

@@ -13,6 +13,7 @@ use pipeline::clock::FixedClock;
 use pipeline::config::{Config, Span, Tables};
 use pipeline::log::Record;
 use pipeline::log::memory::MemoryBroker;
+use pipeline::metrics::StageMetrics;
 use pipeline::process::{From, LogFormat, RunArgs};
 use pipeline::runner::Runner;
 use pipeline::schema::window;
@@ -39,6 +40,7 @@ fn args() -> RunArgs {
         drain: true,
         complete: true,
         from: None::<From>,
+        http: None,
         log_format: LogFormat::Text,
     }
 }
@@ -254,7 +256,8 @@ fn without_snapshots_and_with_output_a_missing_position_is_a_named_stop() {
     let log = deployment.broker.member("another-group", &sources);
     let clock = pipeline::clock::FixedClock { wall_us: WALL_US };
     let options = plan.options(&deployment.config, &args());
-    let mut runner = Runner::new(&stage, log, &clock, None, options, aggregate::State::default());
+    let told = StageMetrics::unread("aggregate").unwrap();
+    let mut runner = Runner::new(&stage, log, &clock, None, options, aggregate::State::default(), told);
     let error = runner.run(&AtomicBool::new(false)).unwrap_err().to_string();
     assert!(error.contains("no committed position") && error.contains("--from beginning"), "{error}");
 }

@@ -162,6 +162,7 @@ fn run_args() -> RunArgs {
         drain: true,
         complete: false,
         from: None,
+        http: None,
         log_format: LogFormat::Text,
     }
 }

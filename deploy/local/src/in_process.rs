@@ -9,6 +9,7 @@ use ingest::Ingest;
 use pipeline::clock::Clock;
 use pipeline::config::Config;
 use pipeline::log::memory::{MemoryBroker, MemoryLog};
+use pipeline::metrics::StageMetrics;
 use pipeline::process::{Plan, RunArgs};
 use pipeline::runner::{Report, Runner};
 use pipeline::snapshot::Snapshots;
@@ -49,7 +50,8 @@ where
     let log = broker.member(stage.name(), &sources);
     let snapshots =
         stage.is_stateful().then(|| Snapshots::open(&config.snapshots.url, config.snapshots.keep)).transpose()?;
-    Ok(Runner::new(stage, log, clock, snapshots, plan.options(config, args), S::State::default()))
+    let metrics = StageMetrics::unread(stage.name())?;
+    Ok(Runner::new(stage, log, clock, snapshots, plan.options(config, args), S::State::default(), metrics))
 }
 
 /// Runs a stage on the broker until it is drained.
@@ -137,7 +139,8 @@ impl<'s, C: Clock> InProcess<'s, C> {
         let tables = config.tables.as_ref().map(|tables| {
             let plan = sink::tables::plan(config);
             let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-            Tables::new(broker.member("tables", &sources), clock, config, tables, args)
+            let metrics = StageMetrics::unread("tables")?;
+            anyhow::Ok(Tables::new(broker.member("tables", &sources), clock, config, tables, args, metrics)?)
         });
         Ok(Self {
             ingest: runner(&stages.ingest, &ingest::plan(config), broker, config, args, clock)?,

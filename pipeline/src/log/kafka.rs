@@ -343,6 +343,10 @@ impl Log for KafkaLog {
         self.queues.get(partition)?.met_end
     }
 
+    fn end_seen(&self, partition: &TopicPartition) -> Option<NextOffset> {
+        self.consumer.context().stable_end(partition)
+    }
+
     fn commit(
         &mut self,
         messages: &[Message],

@@ -146,6 +146,10 @@ impl Log for MemoryLog {
         (next.0 == end).then_some(next)
     }
 
+    fn end_seen(&self, partition: &TopicPartition) -> Option<NextOffset> {
+        Some(NextOffset(self.broker.lock().partition(partition).ok()?.len() as i64))
+    }
+
     fn commit(
         &mut self,
         messages: &[Message],

@@ -28,6 +28,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             starts.insert(tp.clone(), from.next);
         }
         self.log.start(&starts)?;
+        self.is_assigned = true;
         Ok(())
     }
 

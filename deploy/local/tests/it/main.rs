@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait for processes, with a limit")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -257,15 +259,45 @@ impl Drop for Running {
     }
 }
 
+/// What a process answers to a request, status line first.
+fn ask(port: u16, method: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Asks again and again until the answer shows what is awaited.
+fn ask_until(port: u16, path: &str, is_there: impl Fn(&str) -> bool) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = ask(port, "GET", path).unwrap_or_else(|error| error.to_string());
+        if is_there(&answer) {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within a minute, {path}: {answer}");
+    }
+}
+
 #[test]
 fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well() {
     let deployment = Deployment::new("live");
     let set = ["--set", "time.clock=true", "--set", "aggregate.live_interval=50ms"];
     let start = |stage: &str| {
-        let args = [&[stage], set.as_slice()].concat();
-        Running(deployment.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let http = format!("127.0.0.1:{port}");
+        let args = [&[stage, "--http", &http], set.as_slice()].concat();
+        let child = deployment.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        (Running(child), port)
     };
-    let stages = [start("ingest"), start("aggregate")];
+    let stages = ["ingest", "aggregate", "score", "sink"].map(start);
+    let ports = [0, 1, 2, 3].map(|n: usize| stages[n].1);
+    for port in ports {
+        ask_until(port, "/readyz", |answer| answer.starts_with("HTTP/1.1 200"));
+        assert!(ask(port, "GET", "/livez").unwrap().ends_with("alive\n"));
+        assert!(ask(port, "POST", "/metrics").unwrap().starts_with("HTTP/1.1 405"));
+    }
     let now_ms = std::process::Command::new("date").arg("+%s000").output().unwrap().stdout;
     let now_ms: i64 = String::from_utf8(now_ms).unwrap().trim().parse().unwrap();
     let day_ms = 86_400_000;
@@ -311,7 +343,25 @@ fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well(
         let is_final = rows.column_by_name("final").unwrap().as_boolean();
         (0..rows.num_rows()).any(|row| !is_final.value(row) && events.value(row) == 2)
     });
-    assert_eq!(stages.map(Running::stop), [Some(0), Some(0)]);
+    let scores = &deployment.config.topics.scores;
+    kafka().wait_for(scores, 1).unwrap();
+    for (port, stage, fate) in [
+        (ports[0], "ingest", "emitted"),
+        (ports[1], "aggregate", "on_time"),
+        (ports[2], "score", "scored"),
+        (ports[3], "publish", "published"),
+        (ports[3], "tables", "written"),
+    ] {
+        let series = format!("keepwell_records_total{{fate=\"{fate}\",reason=\"\",stage=\"{stage}\"}} ");
+        let metrics = ask_until(port, "/metrics", |answer| answer.contains(&series));
+        for name in ["last_progress_timestamp_seconds", "commit_duration_seconds_count", "build_info"] {
+            assert!(metrics.contains(&format!("keepwell_{name}{{")), "{name} is not in {metrics}");
+        }
+    }
+    ask_until(ports[1], "/metrics", |metrics| {
+        metrics.contains("keepwell_watermark_timestamp_seconds{") && metrics.contains("keepwell_lag_records{")
+    });
+    assert_eq!(stages.map(|(stage, _)| stage.stop()), [Some(0); 4]);
 }
 
 impl Deployment {
@@ -405,7 +455,9 @@ fn files_are_loaded_in_the_order_of_time_and_a_score_is_explained_down_to_its_fa
     }
     let explained = deployment.keepwell(&["explain", "acme"]);
     let text = String::from_utf8_lossy(&explained.stdout);
-    for word in ["acme: ", "breadth", "contribution", "model everyone version 7", "moved by trend", "events below offset"] {
+    for word in
+        ["acme: ", "breadth", "contribution", "model everyone version 7", "moved by trend", "events below offset"]
+    {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let json = deployment.keepwell(&["explain", "acme", "--output", "json"]);

@@ -24,6 +24,7 @@ pub(super) enum Change {
 pub(super) struct Ownership {
     changes: Mutex<VecDeque<Change>>,
     eof_offsets: Mutex<BTreeMap<TopicPartition, NextOffset>>,
+    stable_ends: Mutex<BTreeMap<TopicPartition, NextOffset>>,
     is_closing: AtomicBool,
 }
 
@@ -46,6 +47,11 @@ impl Ownership {
         lock(&self.eof_offsets).get(of).copied()
     }
 
+    /// The last stable offset of a partition, as the statistics last told.
+    pub fn stable_end(&self, of: &TopicPartition) -> Option<NextOffset> {
+        lock(&self.stable_ends).get(of).copied()
+    }
+
     pub fn forget_eof(&self, of: &TopicPartition) {
         lock(&self.eof_offsets).remove(of);
     }
@@ -61,12 +67,18 @@ pub(super) fn unassign(consumer: &BaseConsumer<Ownership>, partitions: &TopicPar
 
 impl ClientContext for Ownership {
     fn stats(&self, statistics: Statistics) {
+        let mut stable_ends = lock(&self.stable_ends);
         let mut eof_offsets = lock(&self.eof_offsets);
         for (name, topic) in statistics.topics {
             // Partition -1 is librdkafka's own; an invalid offset is negative.
-            for partition in topic.partitions.into_values().filter(|p| p.partition >= 0 && p.eof_offset >= 0) {
+            for partition in topic.partitions.into_values().filter(|p| p.partition >= 0) {
                 let tp = TopicPartition::new(name.as_str(), partition.partition);
-                eof_offsets.insert(tp, NextOffset(partition.eof_offset));
+                if partition.ls_offset >= 0 {
+                    stable_ends.insert(tp.clone(), NextOffset(partition.ls_offset));
+                }
+                if partition.eof_offset >= 0 {
+                    eof_offsets.insert(tp, NextOffset(partition.eof_offset));
+                }
             }
         }
     }

@@ -1,0 +1,341 @@
+//! What a process tells Prometheus: every name stands here, with its labels and unit.
+//!
+//! Times are Unix timestamps, not ages; an age is `time() - metric`. No label holds an account.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::offset::TopicPartition;
+use crate::stage::{Fate, Fates};
+
+/// Buckets from a millisecond to a minute.
+const DURATIONS_S: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Buckets from ten milliseconds to an hour.
+const LATENCIES_S: [f64; 14] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0, 3600.0];
+
+/// The metrics of a process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    records: IntCounterVec,
+    messages: IntCounterVec,
+    steps: IntCounterVec,
+    step_duration: HistogramVec,
+    commit_duration: HistogramVec,
+    event_to_commit: HistogramVec,
+    last_progress: GaugeVec,
+    lag: IntGaugeVec,
+    watermark: GaugeVec,
+    accounts: IntGaugeVec,
+    state_bytes: IntGaugeVec,
+    snapshot: GaugeVec,
+    build: IntGaugeVec,
+}
+
+impl Metrics {
+    /// All metrics, of no stage yet.
+    ///
+    /// # Errors
+    /// None in practice: names are valid and used once, as a test shows.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(format!("keepwell_{name}"), help);
+        let buckets = |name: &str, help: &str, buckets: &[f64]| {
+            HistogramOpts::new(format!("keepwell_{name}"), help).buckets(buckets.to_vec())
+        };
+        let partition = ["stage", "topic", "partition"];
+        let metrics = Self {
+            registry: Registry::new(),
+            records: IntCounterVec::new(
+                opts(
+                    "records_total",
+                    "Records, events or rows by what became of them; fate read is the sum of the others",
+                ),
+                &["stage", "fate", "reason"],
+            )?,
+            messages: IntCounterVec::new(opts("messages_total", "Records or files written"), &["stage"])?,
+            steps: IntCounterVec::new(
+                opts("steps_total", "Steps by outcome: committed, aborted, lost (the verdict)"),
+                &["stage", "outcome"],
+            )?,
+            step_duration: HistogramVec::new(
+                buckets("step_duration_seconds", "Time to compute a step", &DURATIONS_S),
+                &["stage"],
+            )?,
+            commit_duration: HistogramVec::new(
+                buckets("commit_duration_seconds", "Time to write and commit a step", &DURATIONS_S),
+                &["stage"],
+            )?,
+            event_to_commit: HistogramVec::new(
+                buckets(
+                    "event_to_commit_seconds",
+                    "From the timestamp of a step's oldest record to its commit",
+                    &LATENCIES_S,
+                ),
+                &["stage"],
+            )?,
+            last_progress: GaugeVec::new(
+                opts("last_progress_timestamp_seconds", "When the last step was committed"),
+                &["stage"],
+            )?,
+            lag: IntGaugeVec::new(
+                opts("lag_records", "Records between the position and the end of the partition"),
+                &partition,
+            )?,
+            watermark: GaugeVec::new(
+                opts("watermark_timestamp_seconds", "No event before this time is to be expected"),
+                &partition,
+            )?,
+            accounts: IntGaugeVec::new(opts("state_accounts", "Accounts in the state"), &partition)?,
+            state_bytes: IntGaugeVec::new(
+                opts("state_bytes", "Bytes of the state when it was last saved"),
+                &partition,
+            )?,
+            snapshot: GaugeVec::new(opts("snapshot_timestamp_seconds", "When the state was last saved"), &partition)?,
+            build: IntGaugeVec::new(opts("build_info", "Always 1; the version is a label"), &["stage", "version"])?,
+        };
+        let Self { registry, .. } = &metrics;
+        registry.register(Box::new(metrics.records.clone()))?;
+        registry.register(Box::new(metrics.messages.clone()))?;
+        registry.register(Box::new(metrics.steps.clone()))?;
+        registry.register(Box::new(metrics.step_duration.clone()))?;
+        registry.register(Box::new(metrics.commit_duration.clone()))?;
+        registry.register(Box::new(metrics.event_to_commit.clone()))?;
+        registry.register(Box::new(metrics.last_progress.clone()))?;
+        registry.register(Box::new(metrics.lag.clone()))?;
+        registry.register(Box::new(metrics.watermark.clone()))?;
+        registry.register(Box::new(metrics.accounts.clone()))?;
+        registry.register(Box::new(metrics.state_bytes.clone()))?;
+        registry.register(Box::new(metrics.snapshot.clone()))?;
+        registry.register(Box::new(metrics.build.clone()))?;
+        Ok(metrics)
+    }
+
+    /// The metrics of one stage, with what is known from the start set to 0.
+    pub fn stage(&self, stage: &'static str) -> StageMetrics {
+        self.build.with_label_values(&[stage, env!("CARGO_PKG_VERSION")]).set(1);
+        self.messages.with_label_values(&[stage]).inc_by(0);
+        for outcome in ["committed", "aborted", "lost"] {
+            self.steps.with_label_values(&[stage, outcome]).inc_by(0);
+        }
+        self.records.with_label_values(&[stage, "read", ""]).inc_by(0);
+        StageMetrics { metrics: self.clone(), stage, status: Arc::new(Status::default()) }
+    }
+
+    /// All metrics in Prometheus' text form.
+    ///
+    /// # Errors
+    /// When a metric cannot be written.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+}
+
+/// The metrics and the status of one stage.
+#[derive(Debug, Clone)]
+pub struct StageMetrics {
+    metrics: Metrics,
+    stage: &'static str,
+    status: Arc<Status>,
+}
+
+/// Whether a stage lives, and what it waits for.
+#[derive(Debug)]
+struct Status {
+    /// When the loop last went round, milliseconds of the process's monotonic clock.
+    ticked_ms: AtomicU64,
+    waits_for: Mutex<String>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self { ticked_ms: AtomicU64::new(0), waits_for: Mutex::new("partitions to be assigned".to_owned()) }
+    }
+}
+
+/// What a stage shows of one partition of its state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Watermark, UTC microseconds.
+    pub watermark_us: Option<i64>,
+    /// Accounts in the state.
+    pub num_accounts: Option<usize>,
+}
+
+impl StageMetrics {
+    /// Metrics that nobody reads; for tests and runs in one process.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`].
+    pub fn unread(stage: &'static str) -> Result<Self, prometheus::Error> {
+        Ok(Metrics::new()?.stage(stage))
+    }
+
+    fn of<'p>(&'p self, tp: &'p TopicPartition, partition: &'p str) -> [&'p str; 3] {
+        [self.stage, &tp.topic, partition]
+    }
+
+    /// The loop has gone round.
+    pub fn tick(&self, now: Duration, waits_for: &str) {
+        self.status.ticked_ms.store(now.as_millis() as u64, Ordering::Relaxed);
+        let mut known = self.status.waits_for.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != waits_for {
+            waits_for.clone_into(&mut known);
+        }
+    }
+
+    /// Since when the loop has not gone round.
+    pub fn still_for(&self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_millis(self.status.ticked_ms.load(Ordering::Relaxed)))
+    }
+
+    /// What the stage waits for before it does its work; empty when it does.
+    pub fn waits_for(&self) -> String {
+        self.status.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Name of the stage.
+    pub fn name(&self) -> &'static str {
+        self.stage
+    }
+
+    /// A step was computed in this time.
+    pub fn computed(&self, took: Duration) {
+        self.metrics.step_duration.with_label_values(&[self.stage]).observe(took.as_secs_f64());
+    }
+
+    /// What became of what, outside of a step.
+    pub fn counted(&self, fates: &Fates) {
+        for (Fate { name, reason }, count) in fates {
+            self.metrics.records.with_label_values(&[self.stage, *name, *reason]).inc_by(*count);
+        }
+    }
+
+    /// A step was committed: what became of what, how many records were written, in which time, at which wall-clock time.
+    pub fn committed(&self, fates: &Fates, num_messages: usize, took: Duration, wall_us: i64) {
+        self.counted(fates);
+        self.metrics.messages.with_label_values(&[self.stage]).inc_by(num_messages as u64);
+        self.metrics.steps.with_label_values(&[self.stage, "committed"]).inc();
+        self.metrics.commit_duration.with_label_values(&[self.stage]).observe(took.as_secs_f64());
+        self.metrics.last_progress.with_label_values(&[self.stage]).set(wall_us as f64 / 1e6);
+    }
+
+    /// A step was not committed: `aborted`, or `lost` where the verdict was not heard.
+    pub fn not_committed(&self, outcome: &'static str) {
+        self.metrics.steps.with_label_values(&[self.stage, outcome]).inc();
+    }
+
+    /// The oldest record of a committed step is this old.
+    pub fn waited(&self, since_ms: i64, wall_us: i64) {
+        let waited_s = (wall_us - since_ms * 1000).max(0) as f64 / 1e6;
+        self.metrics.event_to_commit.with_label_values(&[self.stage]).observe(waited_s);
+    }
+
+    /// How far a partition is behind.
+    pub fn lag(&self, tp: &TopicPartition, records: i64) {
+        self.metrics.lag.with_label_values(&self.of(tp, &tp.partition.to_string())).set(records.max(0));
+    }
+
+    /// What the state of a partition shows.
+    pub fn show(&self, tp: &TopicPartition, gauges: Gauges) {
+        let partition = tp.partition.to_string();
+        if let Some(watermark_us) = gauges.watermark_us {
+            self.metrics.watermark.with_label_values(&self.of(tp, &partition)).set(watermark_us as f64 / 1e6);
+        }
+        if let Some(num_accounts) = gauges.num_accounts {
+            self.metrics.accounts.with_label_values(&self.of(tp, &partition)).set(num_accounts as i64);
+        }
+    }
+
+    /// The state of a partition was saved.
+    pub fn saved(&self, tp: &TopicPartition, num_bytes: usize, wall_us: i64) {
+        let partition = tp.partition.to_string();
+        self.metrics.state_bytes.with_label_values(&self.of(tp, &partition)).set(num_bytes as i64);
+        self.metrics.snapshot.with_label_values(&self.of(tp, &partition)).set(wall_us as f64 / 1e6);
+    }
+
+    /// A partition is another's now.
+    pub fn forget(&self, tp: &TopicPartition) {
+        let partition = tp.partition.to_string();
+        let labels = self.of(tp, &partition);
+        // A series that was never set is not there to be removed.
+        let removed = [
+            self.metrics.lag.remove_label_values(&labels).is_ok(),
+            self.metrics.watermark.remove_label_values(&labels).is_ok(),
+            self.metrics.accounts.remove_label_values(&labels).is_ok(),
+            self.metrics.state_bytes.remove_label_values(&labels).is_ok(),
+            self.metrics.snapshot.remove_label_values(&labels).is_ok(),
+        ];
+        tracing::debug!(partition = %tp, series = removed.iter().filter(|removed| **removed).count(), "series removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Dashboards and alerts hang on these names: a change is a change for every user.
+    const TYPES: &str = "\
+keepwell_build_info gauge
+keepwell_commit_duration_seconds histogram
+keepwell_event_to_commit_seconds histogram
+keepwell_lag_records gauge
+keepwell_last_progress_timestamp_seconds gauge
+keepwell_messages_total counter
+keepwell_records_total counter
+keepwell_snapshot_timestamp_seconds gauge
+keepwell_state_accounts gauge
+keepwell_state_bytes gauge
+keepwell_step_duration_seconds histogram
+keepwell_steps_total counter
+keepwell_watermark_timestamp_seconds gauge";
+
+    #[test]
+    fn every_name_and_type_is_as_it_was_and_a_partition_let_go_leaves_no_series() {
+        let metrics = Metrics::new().unwrap();
+        let stage = metrics.stage("aggregate");
+        let tp = TopicPartition::new("keepwell.events", 3);
+        stage.computed(Duration::from_millis(3));
+        stage.committed(
+            &[(Fate { name: "rejected", reason: "not_json" }, 2)].into(),
+            5,
+            Duration::from_millis(4),
+            7_000_000,
+        );
+        stage.waited(6_000, 7_000_000);
+        stage.lag(&tp, 9);
+        stage.show(&tp, Gauges { watermark_us: Some(5_500_000), num_accounts: Some(4) });
+        stage.saved(&tp, 1000, 7_000_000);
+        let text = metrics.text().unwrap();
+        let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert_eq!(types.join("\n"), TYPES);
+        for line in [
+            r#"keepwell_records_total{fate="rejected",reason="not_json",stage="aggregate"} 2"#,
+            r#"keepwell_watermark_timestamp_seconds{partition="3",stage="aggregate",topic="keepwell.events"} 5.5"#,
+            r#"keepwell_event_to_commit_seconds_sum{stage="aggregate"} 1"#,
+            r#"keepwell_steps_total{outcome="aborted",stage="aggregate"} 0"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        stage.forget(&tp);
+        assert!(!metrics.text().unwrap().contains("partition="));
+    }
+
+    #[test]
+    fn a_stage_lives_while_its_loop_goes_round_and_is_ready_when_it_waits_for_nothing() {
+        let stage = StageMetrics::unread("score").unwrap();
+        assert!(!stage.waits_for().is_empty());
+        stage.tick(Duration::from_secs(10), "");
+        assert_eq!(
+            (stage.waits_for().as_str(), stage.still_for(Duration::from_secs(13))),
+            ("", Duration::from_secs(3))
+        );
+    }
+}
