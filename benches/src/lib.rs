@@ -1,5 +1,6 @@
 //! What the promises are checked and measured with: the oracle, generated and public data, comparisons.
 
+pub mod bad_input;
 pub mod check;
 pub mod compare;
 pub mod deployment;

@@ -4,9 +4,11 @@
 //! are re-keyed by account. Behind the rows it covers, every record says how far each source has come.
 //! No state: the highest event time of a source partition lives in its committed position.
 
+pub mod cli;
 pub mod decode;
 mod input;
 pub mod reason;
+pub mod rejects;
 pub mod stage;
 mod time_of;
 

@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use pipeline::process::{self, Cli};
 
 fn main() -> ExitCode {
-    process::main(&Cli::parse(), |config| Ok((ingest::Ingest::new(config)?, ingest::plan(config))))
+    ingest::cli::main(&ingest::cli::Cli::parse())
 }

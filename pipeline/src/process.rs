@@ -32,7 +32,20 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-const EXAMPLES: &str = "Examples:
+impl Cli {
+    /// How the stage is run.
+    pub fn run_args(&self) -> &RunArgs {
+        &self.run
+    }
+
+    /// Whether the configuration is only to be checked.
+    pub fn is_check(&self) -> bool {
+        self.command.is_some()
+    }
+}
+
+/// Shown below every stage's help.
+pub const EXAMPLES: &str = "Examples:
   run until stopped:        --config keepwell.yaml
   a second process:         --config keepwell.yaml --instance 1
   a backfill, then exit:    --config keepwell.yaml --drain --complete --set time.clock=false
@@ -40,7 +53,7 @@ const EXAMPLES: &str = "Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Log level: KEEPWELL_LOG (default info).";
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Copy, Subcommand)]
 enum Command {
     /// Checks the configuration and prints it resolved, secrets by name only.
     Check,
@@ -145,17 +158,20 @@ where
     S: Stage,
     S::State: Default,
 {
-    main_of(cli, build, |config, (stage, plan), args, shutdown| run(&stage, config, &plan, args, shutdown))
+    main_of(&cli.run, cli.is_check(), build, |config, (stage, plan), args, shutdown| {
+        run(&stage, config, &plan, args, shutdown)
+    })
 }
 
 /// The same for a program of several stages: `build` may refuse the configuration, `work` does the rest.
 pub fn main_of<B>(
-    cli: &Cli,
+    args: &RunArgs,
+    is_check: bool,
     build: impl FnOnce(&Config) -> anyhow::Result<B>,
     work: impl FnOnce(&Config, B, &RunArgs, &Arc<AtomicBool>) -> anyhow::Result<Report>,
 ) -> ExitCode {
-    start_logging(cli.run.log_format);
-    let config = match Config::read(&cli.run.config, &cli.run.set) {
+    start_logging(args.log_format);
+    let config = match Config::read(&args.config, &args.set) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
@@ -165,15 +181,15 @@ pub fn main_of<B>(
     let built = match build(&config) {
         Ok(built) => built,
         Err(error) => {
-            eprintln!("{}: {error:#}", cli.run.config.display());
+            eprintln!("{}: {error:#}", args.config.display());
             return ExitCode::from(2);
         }
     };
-    if let Some(Command::Check) = cli.command {
-        println!("{config:#?}");
+    if is_check {
+        say(&format!("{config:#?}\n"));
         return ExitCode::SUCCESS;
     }
-    let report = stopped_by_signals().and_then(|shutdown| work(&config, built, &cli.run, &shutdown));
+    let report = stopped_by_signals().and_then(|shutdown| work(&config, built, args, &shutdown));
     match report {
         Ok(report) => {
             info!(steps = report.num_steps, messages = report.num_messages, "stopped");
@@ -197,11 +213,22 @@ fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(shutdown)
 }
 
+/// Text on standard output. A reader that has seen enough and closed it is no error.
+pub fn say(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        eprintln!("standard output: {error}");
+    }
+}
+
 /// One line for each fate on standard output, e.g. `rejected not_json 3`.
 fn print_fates(report: &Report) {
     for (fate, count) in &report.fates {
         let reason = if fate.reason.is_empty() { String::new() } else { format!(" {}", fate.reason) };
-        println!("{}{reason} {count}", fate.name);
+        say(&format!("{}{reason} {count}\n", fate.name));
     }
 }
 

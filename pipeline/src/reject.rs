@@ -8,6 +8,16 @@ use crate::log::{Headers, Message};
 /// Stable reason code; the one to filter by.
 pub const REASON_HEADER: &str = "keepwell.reason";
 
+/// Headers added to a rejected record besides [`REASON_HEADER`], under Kafka Connect's names.
+pub const CONTEXT_HEADERS: [&str; 6] = [
+    "__connect.errors.topic",
+    "__connect.errors.partition",
+    "__connect.errors.offset",
+    "__connect.errors.connector.name",
+    "__connect.errors.stage",
+    "__connect.errors.exception.message",
+];
+
 /// Where a rejected record came from and why it was set aside.
 pub struct Cause<'c> {
     /// Stage that set it aside.
@@ -34,15 +44,15 @@ pub fn reject(
     value: Option<Vec<u8>>,
     mut headers: Headers,
 ) -> Message {
-    let context: [(&str, String); 7] = [
-        ("__connect.errors.topic", cause.topic.to_owned()),
-        ("__connect.errors.partition", cause.partition.to_string()),
-        ("__connect.errors.offset", cause.offset.to_string()),
-        ("__connect.errors.connector.name", "keepwell".to_owned()),
-        ("__connect.errors.stage", cause.stage.to_owned()),
-        ("__connect.errors.exception.message", cause.message.to_string()),
-        (REASON_HEADER, cause.reason.to_owned()),
+    let context = [
+        cause.topic.to_owned(),
+        cause.partition.to_string(),
+        cause.offset.to_string(),
+        "keepwell".to_owned(),
+        cause.stage.to_owned(),
+        cause.message.to_string(),
     ];
-    headers.extend(context.into_iter().map(|(name, text)| (name.to_owned(), Some(text.into_bytes()))));
+    let context = CONTEXT_HEADERS.into_iter().zip(context).chain([(REASON_HEADER, cause.reason.to_owned())]);
+    headers.extend(context.map(|(name, text)| (name.to_owned(), Some(text.into_bytes()))));
     Message { topic: Arc::clone(topic), partition, timestamp_ms: None, key, value, headers }
 }

@@ -11,6 +11,7 @@ mod held;
 pub mod publish;
 pub mod tables;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -98,4 +99,11 @@ fn both(publish: &Report, tables: &Report) -> Report {
         report.fates.extend(part.fates.iter().map(|(fate, count)| (Fate { name, reason: fate.name }, *count)));
     }
     report
+}
+
+/// The whole of `main`.
+pub fn main(cli: &process::Cli) -> ExitCode {
+    process::main_of(cli.run_args(), cli.is_check(), check, |config, tables, args, shutdown| {
+        run(config, &tables, args, shutdown)
+    })
 }

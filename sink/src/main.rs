@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use pipeline::process::{self, Cli};
+use pipeline::process::Cli;
 
 fn main() -> ExitCode {
-    process::main_of(&Cli::parse(), sink::check, |config, tables, args, shutdown| {
-        sink::run(config, &tables, args, shutdown)
-    })
+    sink::main(&Cli::parse())
 }

@@ -1,6 +1,8 @@
 //! The stages on the in-memory log against the oracle.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bad_input;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 

@@ -18,7 +18,7 @@ use pipeline::event::Kind;
 use pipeline::log::Message;
 use pipeline::log::memory::MemoryBroker;
 use pipeline::partitioner::partition_of;
-use pipeline::process::{LogFormat, RunArgs};
+use pipeline::process::{self, LogFormat, RunArgs};
 use sink::health::Health;
 
 use crate::in_process::{InProcess, Ledger, Stages, broker};
@@ -92,7 +92,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .with_style(ProgressStyle::with_template("{msg:<38} [{bar:40}] day {pos}/{len} {elapsed}")?);
     let outcome = play(args, &progress)?;
     progress.finish_and_clear();
-    print!("{}", report::text(&outcome, args)?);
+    process::say(&report::text(&outcome, args)?);
     Ok(())
 }
 

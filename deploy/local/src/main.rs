@@ -25,7 +25,7 @@ enum Command {
     /// The last score of an account, down to the contributions that sum to it.
     Explain(explain::ExplainArgs),
     /// Raw events in, accepted events and rejects out.
-    Ingest(Cli),
+    Ingest(ingest::cli::Cli),
     /// Accepted events in, window rows and feature days out.
     Aggregate(Cli),
     /// Window rows in, health rows out.
@@ -64,16 +64,14 @@ enum TopicsAction {
 fn main() -> ExitCode {
     match Keepwell::parse().command {
         Command::Demo(args) => ended(demo::run(&args)),
-        Command::Load(args) => ended(load::run(&args).map(|count| println!("{count} records"))),
-        Command::Explain(args) => ended(explain::run(&args).map(|text| print!("{text}"))),
-        Command::Ingest(cli) => process::main(&cli, |config| Ok((ingest::Ingest::new(config)?, ingest::plan(config)))),
+        Command::Load(args) => ended(load::run(&args).map(|count| process::say(&format!("{count} records\n")))),
+        Command::Explain(args) => ended(explain::run(&args).map(|text| process::say(&text))),
+        Command::Ingest(cli) => ingest::cli::main(&cli),
         Command::Aggregate(cli) => {
             process::main(&cli, |config| Ok((aggregate::Aggregate::new(config), aggregate::plan(config))))
         }
         Command::Score(cli) => process::main(&cli, |config| Ok((score::Score::new(config)?, score::plan(config)))),
-        Command::Sink(cli) => process::main_of(&cli, sink::check, |config, tables, args, shutdown| {
-            sink::run(config, &tables, args, shutdown)
-        }),
+        Command::Sink(cli) => sink::main(&cli),
         Command::Topics(args) => match Config::read(&args.config, &args.set) {
             Err(error) => fail(2, &error),
             Ok(config) => topics(&config, &args).unwrap_or_else(|error| fail(1, &error)),
@@ -98,10 +96,10 @@ fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
     let topics = Topics::connect(config, args.replication)?;
     let findings = topics.check(&wanted(config))?;
     for finding in &findings {
-        println!("{finding}");
+        process::say(&format!("{finding}\n"));
     }
     if findings.is_empty() {
-        println!("all topics are as they should be");
+        process::say("all topics are as they should be\n");
     }
     if args.action == TopicsAction::Apply {
         topics.apply(&findings)?;

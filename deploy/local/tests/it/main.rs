@@ -209,6 +209,22 @@ fn rejected_records_keep_key_value_and_headers_and_say_why_and_where_from() {
     assert_eq!(header(REASON_HEADER), "not_utf8");
     assert_eq!(header("__connect.errors.topic"), deployment.config.sources[0].topic);
     assert_eq!(header("__connect.errors.offset"), "0");
+
+    let rejects = |args: &[&str]| {
+        let output = deployment.keepwell(&[&["ingest", "rejects"], args].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(rejects(&["list"]), "not_utf8 1\n");
+    assert_eq!(rejects(&["list", "--reason", "not_json"]), "");
+    let line = rejects(&["list", "--each"]);
+    assert!(line.starts_with(&format!("not_utf8\t{}-0 0\t", deployment.config.sources[0].topic)), "{line}");
+    assert_eq!(rejects(&["replay", "--reason", "not_utf8"]), "not_utf8 1\n");
+    let raw_records = deployment.records(&deployment.config.sources[0].topic);
+    let [first, again] = raw_records.as_slice() else { panic!("{raw_records:?}") };
+    assert_eq!((&again.key, &again.value, &again.headers), (&first.key, &first.value, &first.headers));
+    deployment.drain("ingest", &[]);
+    assert_eq!(rejects(&["list"]), "not_utf8 2\n");
 }
 
 #[test]
