@@ -4,6 +4,7 @@
 //! of the data dictionary. A changed list is a new version.
 
 pub mod columns;
+pub mod dictionary;
 pub mod event;
 pub mod feature_day;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
+mod documents;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;

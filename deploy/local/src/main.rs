@@ -32,6 +32,8 @@ enum Command {
     Score(Cli),
     /// Health and windows in, scores, alerts and Parquet tables out.
     Sink(Cli),
+    /// The columns of every topic and table, as Markdown.
+    Dictionary,
     /// Keepwell's topics: what they should be like and what they are like.
     Topics(TopicsArgs),
 }
@@ -72,6 +74,10 @@ fn main() -> ExitCode {
         }
         Command::Score(cli) => process::main(&cli, |config| Ok((score::Score::new(config)?, score::plan(config)))),
         Command::Sink(cli) => sink::main(&cli),
+        Command::Dictionary => {
+            process::say(&pipeline::schema::dictionary::markdown());
+            ExitCode::SUCCESS
+        }
         Command::Topics(args) => match Config::read(&args.config, &args.set) {
             Err(error) => fail(2, &error),
             Ok(config) => topics(&config, &args).unwrap_or_else(|error| fail(1, &error)),

@@ -1,0 +1,55 @@
+"""Reads Keepwell's topics with a client and an Arrow that are not Keepwell's own.
+
+    deploy/python/python deploy/python/read_topics.py BROKER SCORES HEALTH
+
+Prints one JSON object: the last score of each account on SCORES, and what HEALTH holds of final rows.
+Fails where a key does not lie in the partition of the Java client's default partitioner.
+"""
+
+import json
+import sys
+
+import pyarrow.ipc
+from kafka import KafkaConsumer, TopicPartition
+from kafka.partitioner.default import murmur2
+
+
+def records(broker, topic):
+    consumer = KafkaConsumer(
+        bootstrap_servers=broker, isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False
+    )
+    partitions = sorted(consumer.partitions_for_topic(topic))
+    for partition in partitions:
+        tp = TopicPartition(topic, partition)
+        consumer.assign([tp])
+        consumer.seek_to_beginning(tp)
+        end = consumer.end_offsets([tp])[tp]
+        while consumer.position(tp) < end:
+            for batch in consumer.poll(timeout_ms=1000).values():
+                for record in batch:
+                    yield len(partitions), record
+    consumer.close()
+
+
+def main():
+    broker, scores, health = sys.argv[1:]
+    last = {}
+    for count, record in records(broker, scores):
+        expected = (murmur2(record.key) & 0x7FFFFFFF) % count
+        if record.partition != expected:
+            sys.exit(f"{record.key!r} lies in partition {record.partition}, the default partitioner says {expected}")
+        account = record.key.decode()
+        if record.value is None:
+            last.pop(account, None)
+        else:
+            last[account] = json.loads(record.value)["score"]
+    finals = 0
+    for _, record in records(broker, health):
+        if record.value is not None:
+            rows = pyarrow.ipc.open_stream(record.value).read_all()
+            finals += sum(rows.column("final").to_pylist())
+    print(json.dumps({"last": last, "finals": finals}))
+
+
+if __name__ == "__main__":
+    main()

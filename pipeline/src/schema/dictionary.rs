@@ -1,0 +1,82 @@
+//! The data dictionary: every table's columns, from the lists that make the schemas.
+
+use super::{Column, ColumnType, event, feature_day, health, score, window};
+
+/// A table, where it is found and what it holds.
+struct Table {
+    name: &'static str,
+    place: &'static str,
+    columns: Vec<Column>,
+}
+
+fn tables() -> Vec<Table> {
+    let table = |name, place, columns: Vec<Column>| Table { name, place, columns };
+    vec![
+        table(event::TABLE, "topic `keepwell.events`", event::COLUMNS.to_vec()),
+        table(
+            window::TABLE,
+            "topic `keepwell.windows`; Parquet `windows`, final rows",
+            window::columns().copied().collect(),
+        ),
+        table(
+            feature_day::TABLE,
+            "topic `keepwell.feature_days`; Parquet `feature_days`",
+            feature_day::COLUMNS.to_vec(),
+        ),
+        table(health::TABLE, "topic `keepwell.health`", health::COLUMNS.to_vec()),
+        table(score::SCORES, "Parquet `scores`, final rows", score::columns().copied().collect()),
+        table(score::SCORE_FACTORS, "Parquet `score_factors`, final rows", score::FACTOR_COLUMNS.to_vec()),
+    ]
+}
+
+fn kind(kind: ColumnType) -> String {
+    match kind {
+        ColumnType::Text | ColumnType::Label => "text".into(),
+        ColumnType::Bytes => "bytes".into(),
+        ColumnType::Code => "code".into(),
+        ColumnType::Flag => "true or false".into(),
+        ColumnType::Int32 => "int32".into(),
+        ColumnType::Int64 => "int64".into(),
+        ColumnType::Float => "double".into(),
+        ColumnType::Money => "decimal(18,2)".into(),
+        ColumnType::Points => "decimal(18,6)".into(),
+        ColumnType::Time => "UTC microseconds".into(),
+        ColumnType::TextMap => "map of texts".into(),
+        ColumnType::CountMap => "map of int64".into(),
+        ColumnType::List(columns) => {
+            let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
+            format!("list of ({})", names.join(", "))
+        }
+    }
+}
+
+/// The dictionary as Markdown.
+pub fn markdown() -> String {
+    let mut out = String::from(
+        "# Data dictionary\n\nMade from the schemas by `keepwell dictionary`; a test compares it with this file.\nNull means unknown, never zero. A changed table is a new version.\n",
+    );
+    for Table { name, place, columns } in tables() {
+        let mut lines = String::new();
+        for Column { name, kind: of, nullable, doc } in columns {
+            let null = if nullable { "yes" } else { "" };
+            lines += &format!("| `{name}` | {} | {null} | {} |\n", kind(of), doc.replace('|', "\\|"));
+            if let ColumnType::List(items) = of {
+                for item in items {
+                    let null = if item.nullable { "yes" } else { "" };
+                    lines += &format!("| `{name}.{}` | {} | {null} | {} |\n", item.name, kind(item.kind), item.doc);
+                }
+            }
+        }
+        out += &format!("\n## {name}\n\n{place}\n\n| column | type | null | meaning |\n|---|---|---|---|\n{lines}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_written_dictionary_is_the_one_of_the_schemas() {
+        let written = include_str!("../../../DATA.md");
+        assert!(written == super::markdown(), "DATA.md differs: cargo run --bin keepwell -- dictionary > DATA.md");
+    }
+}
