@@ -289,12 +289,14 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             return Ok(false);
         }
         self.retry_at = None;
-        let due = |held: &Held| held.cut_due(now, self.options.roll_bytes, self.options.roll_age, is_last);
-        let due: Vec<_> = self.held.iter().filter_map(|(tp, held)| Some((tp.clone(), due(held)?))).collect();
+        let (roll_bytes, roll_age) = (self.options.roll_bytes, self.options.roll_age);
+        let cut_due = |held: &Held| held.cut_due(now, roll_bytes, roll_age, is_last);
+        let due: Vec<_> = self.held.iter().filter_map(|(tp, held)| Some((tp.clone(), cut_due(held)?))).collect();
         let mut is_all_written = true;
         for (tp, end) in due {
             match self.cut(&tp, end) {
-                Ok(is_written) => is_all_written &= is_written,
+                // Behind an adopted range there may be more to cut.
+                Ok(is_written) => is_all_written &= is_written && self.held.get(&tp).and_then(cut_due).is_none(),
                 Err(TablesError::Claim(ClaimError::Store(error)) | TablesError::Place(error)) => {
                     warn!(%error, partition = %tp, "waiting for the object store; nothing more is read meanwhile");
                     self.retry_at = Some(now + RETRY_WAIT);

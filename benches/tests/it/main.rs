@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod documents;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
