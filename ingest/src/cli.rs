@@ -40,6 +40,7 @@ pub fn main(cli: &Cli) -> ExitCode {
         };
     }
     process::main_of(
+        "ingest",
         &cli.run,
         cli.command.is_some(),
         |config| Ok((Ingest::new(config)?, plan(config))),

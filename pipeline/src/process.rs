@@ -153,18 +153,19 @@ pub fn start_logging(format: LogFormat) {
 }
 
 /// The whole of a stage's `main`.
-pub fn main<S>(cli: &Cli, build: impl Fn(&Config) -> anyhow::Result<(S, Plan)>) -> ExitCode
+pub fn main<S>(program: &'static str, cli: &Cli, build: impl Fn(&Config) -> anyhow::Result<(S, Plan)>) -> ExitCode
 where
     S: Stage,
     S::State: Default,
 {
-    main_of(&cli.run, cli.is_check(), build, |config, (stage, plan), args, shutdown| {
+    main_of(program, &cli.run, cli.is_check(), build, |config, (stage, plan), args, shutdown| {
         run(&stage, config, &plan, args, shutdown)
     })
 }
 
-/// The same for a program of several stages: `build` may refuse the configuration, `work` does the rest.
+/// The same for a program of several stages, which says in one line what starts: `build` may refuse the configuration, `work` does the rest.
 pub fn main_of<B>(
+    program: &'static str,
     args: &RunArgs,
     is_check: bool,
     build: impl FnOnce(&Config) -> anyhow::Result<B>,
@@ -189,6 +190,17 @@ pub fn main_of<B>(
         say(&format!("{config:#?}\n"));
         return ExitCode::SUCCESS;
     }
+    info!(
+        program,
+        version = env!("CARGO_PKG_VERSION"),
+        config = %args.config.display(),
+        epoch = config.epoch,
+        brokers = config.kafka.bootstrap_servers,
+        instance = args.instance,
+        clock = config.time.clock,
+        http = %args.http.unwrap_or(config.http.of(program)),
+        "starting"
+    );
     let report = stopped_by_signals().and_then(|shutdown| work(&config, built, args, &shutdown));
     match report {
         Ok(report) => {
@@ -282,7 +294,7 @@ where
     Ok(runner.run(shutdown)?)
 }
 
-/// Says what starts, joins the group of a stage and checks the partition counts of its topics.
+/// Joins the group of a stage and checks the partition counts of its topics.
 ///
 /// # Errors
 /// When the client refuses its configuration, or a topic is missing or has another partition count.
@@ -293,16 +305,6 @@ pub fn join(
     args: &RunArgs,
     shutdown: &Arc<AtomicBool>,
 ) -> anyhow::Result<KafkaLog> {
-    info!(
-        stage,
-        version = env!("CARGO_PKG_VERSION"),
-        config = %args.config.display(),
-        epoch = config.epoch,
-        brokers = config.kafka.bootstrap_servers,
-        instance = args.instance,
-        clock = config.time.clock,
-        "starting"
-    );
     let group = format!("{}-{stage}", config.kafka.group_prefix);
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let settings = Settings::new(&config.kafka)?;

@@ -6,5 +6,5 @@ use clap::Parser;
 use pipeline::process::{self, Cli};
 
 fn main() -> ExitCode {
-    process::main(&Cli::parse(), |config| Ok((score::Score::new(config)?, score::plan(config))))
+    process::main("score", &Cli::parse(), |config| Ok((score::Score::new(config)?, score::plan(config))))
 }

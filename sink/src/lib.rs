@@ -103,7 +103,7 @@ fn both(publish: &Report, tables: &Report) -> Report {
 
 /// The whole of `main`.
 pub fn main(cli: &process::Cli) -> ExitCode {
-    process::main_of(cli.run_args(), cli.is_check(), check, |config, tables, args, shutdown| {
+    process::main_of("sink", cli.run_args(), cli.is_check(), check, |config, tables, args, shutdown| {
         run(config, &tables, args, shutdown)
     })
 }

@@ -70,9 +70,11 @@ fn main() -> ExitCode {
         Command::Explain(args) => ended(explain::run(&args).map(|text| process::say(&text))),
         Command::Ingest(cli) => ingest::cli::main(&cli),
         Command::Aggregate(cli) => {
-            process::main(&cli, |config| Ok((aggregate::Aggregate::new(config), aggregate::plan(config))))
+            process::main("aggregate", &cli, |config| Ok((aggregate::Aggregate::new(config), aggregate::plan(config))))
         }
-        Command::Score(cli) => process::main(&cli, |config| Ok((score::Score::new(config)?, score::plan(config)))),
+        Command::Score(cli) => {
+            process::main("score", &cli, |config| Ok((score::Score::new(config)?, score::plan(config))))
+        }
         Command::Sink(cli) => sink::main(&cli),
         Command::Dictionary => {
             process::say(&pipeline::schema::dictionary::markdown());
