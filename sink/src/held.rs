@@ -74,9 +74,9 @@ impl Held {
     ///
     /// # Errors
     /// [`CodecError`] when it is not of the source's table.
-    pub fn take_in(&mut self, now: Duration, roll_bytes: usize) -> Result<Option<Counts>, CodecError> {
+    pub fn take_in(&mut self, now: Duration) -> Result<Option<Counts>, CodecError> {
         let is_beyond = |record: &Record| self.adopted.as_ref().is_some_and(|claim| record.offset.0 >= claim.end.0);
-        if self.waiting.front().is_none_or(is_beyond) || self.bytes >= roll_bytes {
+        if self.waiting.front().is_none_or(is_beyond) {
             return Ok(None);
         }
         let Some(record) = self.waiting.pop_front() else { return Ok(None) };
@@ -95,16 +95,22 @@ impl Held {
         Ok(Some(counts))
     }
 
-    /// Where to cut now, if it is time: an adopted claim is complete, enough is held, or it is old enough.
-    pub fn cut_due(&self, now: Duration, roll_bytes: usize, roll_age: Duration, is_last: bool) -> Option<NextOffset> {
+    /// Where to cut now, if it is time: an adopted claim is complete, what is held is old enough, or it is wanted.
+    /// Rows of live records alone wait until they are old.
+    pub fn cut_due(&self, now: Duration, roll_age: Duration, is_wanted: bool) -> Option<NextOffset> {
         if let Some(claim) = &self.adopted {
             let is_complete = self.next >= claim.end || self.waiting.front().is_some_and(|r| r.offset.0 >= claim.end.0);
             return is_complete.then_some(claim.end);
         }
         let age = if self.rows.is_empty() { EMPTY_AGE.max(roll_age) } else { roll_age };
         let is_old = self.since.is_some_and(|since| now.saturating_sub(since) >= age);
-        let is_end = is_last && !self.rows.is_empty();
-        (self.next > self.first && (self.bytes >= roll_bytes || is_old || is_end)).then_some(self.next)
+        let is_wanted = is_wanted && !self.rows.is_empty();
+        (self.next > self.first && (is_old || is_wanted)).then_some(self.next)
+    }
+
+    /// Size of the records whose final rows are held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The final rows below `end`.

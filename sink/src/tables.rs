@@ -258,15 +258,24 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         }
     }
 
+    fn held_bytes(&self) -> usize {
+        self.held.values().map(Held::bytes).sum()
+    }
+
     fn take_in(&mut self) -> Result<(), TablesError> {
         let now = self.clock.monotonic();
+        let mut total = self.held_bytes();
         for (tp, held) in &mut self.held {
             let at = held.next;
             let refused = |error: pipeline::codec::CodecError| {
                 let why = error.to_string();
                 RunError::from(StageError::Record { topic_partition: tp.clone(), offset: at.0, why })
             };
-            while let Some(counts) = held.take_in(now, self.options.roll_bytes).map_err(refused)? {
+            // An adopted range must be read to its end, however much is held.
+            while total < self.options.roll_bytes || held.adopted.is_some() {
+                let before = held.bytes();
+                let Some(counts) = held.take_in(now).map_err(refused)? else { break };
+                total += held.bytes() - before;
                 let fates = [(Fate::of("read"), counts.read), (Fate::of("live"), counts.live)].into();
                 add_fates(&mut self.report.fates, &fates);
                 self.metrics.counted(&fates);
@@ -289,14 +298,22 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             return Ok(false);
         }
         self.retry_at = None;
-        let (roll_bytes, roll_age) = (self.options.roll_bytes, self.options.roll_age);
-        let cut_due = |held: &Held| held.cut_due(now, roll_bytes, roll_age, is_last);
-        let due: Vec<_> = self.held.iter().filter_map(|(tp, held)| Some((tp.clone(), cut_due(held)?))).collect();
+        let roll_age = self.options.roll_age;
+        // Where too much is held in all, the partition that holds most is written.
+        let is_full = self.held_bytes() >= self.options.roll_bytes;
+        let free = self.held.iter().filter(|(_, held)| is_full && held.adopted.is_none());
+        let largest = free.max_by_key(|(_, held)| held.bytes()).map(|(tp, _)| tp.clone());
+        let cut_due =
+            |tp: &TopicPartition, held: &Held| held.cut_due(now, roll_age, is_last || largest.as_ref() == Some(tp));
+        let due: Vec<_> = self.held.iter().filter_map(|(tp, held)| Some((tp.clone(), cut_due(tp, held)?))).collect();
         let mut is_all_written = true;
         for (tp, end) in due {
             match self.cut(&tp, end) {
                 // Behind an adopted range there may be more to cut.
-                Ok(is_written) => is_all_written &= is_written && self.held.get(&tp).and_then(cut_due).is_none(),
+                Ok(is_written) => {
+                    let more = self.held.get(&tp).and_then(|held| cut_due(&tp, held));
+                    is_all_written &= is_written && more.is_none();
+                }
                 Err(TablesError::Claim(ClaimError::Store(error)) | TablesError::Place(error)) => {
                     warn!(%error, partition = %tp, "waiting for the object store; nothing more is read meanwhile");
                     self.retry_at = Some(now + RETRY_WAIT);

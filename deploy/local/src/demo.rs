@@ -131,20 +131,16 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
         clock.set(until_ms * 1000);
         let is_live = until_ms > START_MS + (args.days - 1) * DAY_MS;
         progress.set_message(if is_live { "live, hour by hour" } else { "history: ingest, aggregate, score, sink" });
-        ledger_of(&mut deployment)?;
+        deployment.drain()?;
         progress.set_position(((until_ms - START_MS) / DAY_MS) as u64);
     }
     // An hour past the last midnight: the bound has passed and the last day closes.
     clock.set((START_MS + args.days * DAY_MS + 2 * HOUR_MS) * 1000);
-    let ledger = ledger_of(&mut deployment)?;
+    let ledger = deployment.drain()?;
     let scores = last_scores(&broker, &config)?;
     write_scores(&folder.join("scores.ndjson"), &scores)?;
     let history = report::history(&broker, &config)?;
     Ok(Outcome { accounts, scores, history, ledger, num_events: events.len() })
-}
-
-fn ledger_of(deployment: &mut InProcess<'_, SetClock>) -> Result<Ledger> {
-    deployment.drain()
 }
 
 /// When the stages run: every ten days of history, then every hour of the last day.

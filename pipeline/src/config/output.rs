@@ -84,7 +84,7 @@ pub struct Tables {
     #[serde(default)]
     #[garde(skip)]
     pub options: std::collections::BTreeMap<String, String>,
-    /// Rows are written once records of this many bytes are held of a partition.
+    /// Once records of this many bytes are held in all, the partition that holds most is written.
     #[serde(default = "roll_bytes")]
     #[garde(range(min = 1024))]
     pub roll_bytes: usize,
@@ -95,7 +95,7 @@ pub struct Tables {
 }
 
 fn roll_bytes() -> usize {
-    64 << 20
+    256 << 20
 }
 
 fn five_minutes() -> Span {
