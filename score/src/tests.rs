@@ -242,3 +242,24 @@ fn replay_uses_the_model_of_the_snapshot_and_a_new_one_acts_from_the_committed_p
     let next = told(&new, &mut state, &[record(2, 102, true, GOOD)]);
     assert_eq!(next, ["60.75 -14 [] [] changed"], "a new version: no drivers, and news");
 }
+
+/// A golden file is never edited; a changed state is a new version with a file of its own.
+const STATE_1: &[u8] = include_bytes!("../golden/state-1.postcard");
+
+#[test]
+fn a_state_of_version_1_stays_readable_and_is_what_the_same_records_give() {
+    let stage = stage(include_str!("../golden/model-1.yaml"));
+    let mut folded = fresh(&stage);
+    told(&stage, &mut folded, &[record(0, 100, true, GOOD), record(1, 101, true, BAD), record(2, 102, false, GOOD)]);
+    let bytes = stage.snapshot(&folded, &partition()).unwrap();
+    assert_eq!(bytes, STATE_1, "equal states give equal bytes");
+    let mut restored = State::default();
+    let at = Position::at(NextOffset(3));
+    stage.restore(&mut restored, &partition(), at, at, Some(STATE_1)).unwrap();
+    assert_eq!(told(&stage, &mut restored, &[record(3, 102, true, BAD)]), ["29 0 [] [unhappy:active] changed"]);
+    let mut newer = STATE_1.to_vec();
+    newer[0] = 9;
+    let refused = stage.restore(&mut restored, &partition(), at, at, Some(&newer)).unwrap_err().to_string();
+    assert!(refused.contains("version 9"), "{refused}");
+    assert!(stage.restore(&mut restored, &partition(), at, at, Some(&STATE_1[..40])).is_err());
+}
