@@ -167,6 +167,12 @@ impl Account {
         open.max(self.cells.newest()).max(deleted)
     }
 
+    /// The pane of the first thing known of it, a deletion included.
+    pub fn oldest_pane(&self, settings: &Settings) -> Option<Pane> {
+        let deleted = self.deletions.first().map(|deletion| settings.panes.pane(deletion.at_us));
+        [self.cells.oldest(), deleted].into_iter().flatten().min()
+    }
+
     /// Whether something is known of it that is in no final row up to pane `closed`.
     pub fn is_ahead_of(&self, closed: Pane, settings: &Settings) -> bool {
         self.newest_pane(None, settings).is_some_and(|newest| newest > closed)

@@ -19,6 +19,8 @@ use crate::state::{Closing, PartitionState};
 
 /// Rows of a slice, give or take one account.
 const SLICE_ROWS: usize = 3000;
+/// Accounts of a slice at most: those without a row cost time too.
+const SLICE_ACCOUNTS: usize = 20_000;
 
 /// What a part of a close brings.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ pub fn close(
     let mut accounts = BTreeMap::new();
     let mut closed = state.closed;
     let mut slices_left = max_slices;
-    let mut slice_rows = 0;
+    let (mut slice_rows, mut slice_accounts) = (0, 0);
     let watermark_us = state.watermarks.watermark_us();
     while closing.pane <= closing.to && slices_left > 0 {
         let from = closing.after.take().map_or(Bound::Unbounded, Bound::Excluded);
@@ -76,8 +78,9 @@ pub fn close(
             let num_rows = windows.num_rows() + feature_days.num_rows() - before;
             closing.ordinal += num_rows as i64;
             slice_rows += num_rows;
-            if slice_rows >= SLICE_ROWS {
-                slice_rows = 0;
+            slice_accounts += 1;
+            if slice_rows >= SLICE_ROWS || slice_accounts >= SLICE_ACCOUNTS {
+                (slice_rows, slice_accounts) = (0, 0);
                 closing.slice += 1;
                 slices_left -= 1;
                 if slices_left == 0 {

@@ -173,7 +173,7 @@ impl<'f> Fold<'f> {
 
     /// The first pane any account has been seen in.
     fn first_pane(&self) -> Option<Pane> {
-        let known = self.state.accounts.values().filter_map(|account| account.cells.oldest());
+        let known = self.state.accounts.values().filter_map(|account| account.oldest_pane(self.settings));
         known.chain(self.least_pane).min()
     }
 

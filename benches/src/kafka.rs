@@ -130,6 +130,21 @@ impl Kafka {
         Ok(count)
     }
 
+    /// Leaves a record of an aborted transaction in partition 0 of a topic.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn abort(&self, topic: &str, transactional_id: &str) -> Result<()> {
+        let wait = Duration::from_secs(20);
+        let producer: BaseProducer = self.config().set("transactional.id", transactional_id).create()?;
+        producer.init_transactions(wait)?;
+        producer.begin_transaction()?;
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).payload(b"half");
+        producer.send(record).map_err(|(error, _)| error)?;
+        producer.flush(wait)?;
+        Ok(producer.abort_transaction(wait)?)
+    }
+
     /// Every committed record of a topic, partition by partition.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `keepwell-ingest rejects`: what was set aside, why, and the way back once the fault is mended.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -104,7 +105,10 @@ pub fn run(config: &Config, action: &Action) -> Result<()> {
         let tp = TopicPartition::new(config.topics.rejects.as_str(), partition);
         // Collected before anything is written back, so that what is rejected again is not met again.
         let mut records = Vec::new();
-        tail.read(&tp, PATIENCE, &go_on, |record| records.push(record))?;
+        tail.read(&tp, PATIENCE, &go_on, |record| {
+            records.push(record);
+            ControlFlow::Continue(())
+        })?;
         for record in records {
             let offset = record.offset.0;
             let origin =

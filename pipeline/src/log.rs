@@ -146,6 +146,12 @@ pub trait Log {
     /// [`LogError`] when the broker cannot be asked.
     fn ends(&mut self, of: &TopicPartition) -> Result<Ends, LogError>;
 
+    /// Whether a partition holds any committed record.
+    ///
+    /// # Errors
+    /// [`LogError`] when the broker cannot be asked.
+    fn has_committed(&mut self, of: &TopicPartition) -> Result<bool, LogError>;
+
     /// Number of partitions of a topic; none when there is no such topic.
     ///
     /// # Errors

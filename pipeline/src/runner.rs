@@ -105,6 +105,8 @@ const POLL_WAIT: Duration = Duration::from_millis(50);
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 /// Slices of a long close in one transaction.
 const MAX_SLICES: u32 = 8;
+/// How long replay goes on between two polls.
+const REPLAY_TURN: Duration = Duration::from_millis(500);
 /// How often the end of a partition is proven anew.
 const PROOF_INTERVAL: Duration = Duration::from_millis(500);
 /// A proof older than this is void: the partition counts as being read.
@@ -360,6 +362,11 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
 
     fn snapshot_where_due(&mut self) -> Result<(), RunError> {
         let now = self.clock.monotonic();
+        for tp in self.snapshots.as_mut().map(Snapshots::take_failed).unwrap_or_default() {
+            if let Some(member) = self.members.get_mut(&tp) {
+                member.saved = None;
+            }
+        }
         let due: Vec<_> = self
             .members
             .iter()
@@ -395,6 +402,10 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         if slice > 0 || member.is_replaying() || member.saved == Some(next) {
             return Ok(());
         }
+        member.last_snapshot = now;
+        if snapshots.is_busy(tp) {
+            return Ok(());
+        }
         let state = self.stage.snapshot(&self.state, tp)?;
         let header = crate::snapshot::Header {
             stage: self.stage.name().to_owned(),
@@ -403,10 +414,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             partition: tp.partition,
             next,
         };
-        if snapshots.put(&header, &state)? {
-            self.metrics.saved(tp, state.len(), self.clock.wall_us());
-            (member.saved, member.last_snapshot) = (Some(next), now);
-        }
+        snapshots.put(&header, &state)?;
+        self.metrics.saved(tp, state.len(), self.clock.wall_us());
+        member.saved = Some(next);
         Ok(())
     }
 

@@ -105,6 +105,7 @@ pub struct Snapshots {
     runtime: Runtime,
     keep: usize,
     uploads: Vec<(TopicPartition, JoinHandle<Result<(), SnapshotError>>)>,
+    failed: Vec<TopicPartition>,
 }
 
 impl std::fmt::Debug for Snapshots {
@@ -126,7 +127,7 @@ impl Snapshots {
             .enable_all()
             .build()
             .map_err(SnapshotError::Runtime)?;
-        Ok(Self { store, prefix, runtime, keep, uploads: Vec::new() })
+        Ok(Self { store, prefix, runtime, keep, uploads: Vec::new(), failed: Vec::new() })
     }
 
     fn folder(&self, stage: &str, epoch: u32, partition: &TopicPartition) -> Path {
@@ -148,7 +149,8 @@ impl Snapshots {
     /// # Errors
     /// [`SnapshotError::Store`] when the store cannot be listed.
     pub fn exist(&self, stage: &str, epoch: u32, partition: &TopicPartition) -> Result<bool, SnapshotError> {
-        Ok(!self.list(&self.folder(stage, epoch, partition))?.is_empty())
+        // One at the very beginning holds nothing.
+        Ok(self.list(&self.folder(stage, epoch, partition))?.iter().any(|(next, _)| *next > NextOffset(0)))
     }
 
     /// The newest good snapshot at or below `committed`: its position and the state.
@@ -178,17 +180,25 @@ impl Snapshots {
         Ok(None)
     }
 
-    /// Starts to write a snapshot unless one of that partition is still being written, and removes old ones behind it.
+    /// Whether a snapshot of a partition is still being written.
+    pub fn is_busy(&mut self, partition: &TopicPartition) -> bool {
+        self.reap();
+        self.uploads.iter().any(|(uploading, _)| uploading == partition)
+    }
+
+    /// Partitions whose snapshot was not written since this was last asked.
+    pub fn take_failed(&mut self) -> Vec<TopicPartition> {
+        self.reap();
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Starts to write a snapshot, and removes old ones behind it.
     ///
     /// # Errors
-    /// [`SnapshotError`] when the bytes cannot be made. A failed upload is named in the log and tried
-    /// again with the next snapshot: the log still has everything.
-    pub fn put(&mut self, header: &Header, state: &[u8]) -> Result<bool, SnapshotError> {
-        self.reap();
+    /// [`SnapshotError`] when the bytes cannot be made. A failed upload is named in the log and by
+    /// [`Snapshots::take_failed`]: the log still has everything.
+    pub fn put(&mut self, header: &Header, state: &[u8]) -> Result<(), SnapshotError> {
         let partition = TopicPartition::new(header.topic.as_str(), header.partition);
-        if self.uploads.iter().any(|(uploading, _)| *uploading == partition) {
-            return Ok(false);
-        }
         let bytes = encode(header, state)?;
         let folder = self.folder(&header.stage, header.epoch, &partition);
         let path = folder.clone().join(format!("{:020}.snapshot", header.next.0));
@@ -204,21 +214,26 @@ impl Snapshots {
             Ok(())
         };
         self.uploads.push((partition, self.runtime.spawn(upload)));
-        Ok(true)
+        Ok(())
     }
 
     /// Waits for the uploads under way, for at most `limit`.
     pub fn finish(&mut self, limit: Duration) {
         for (partition, upload) in std::mem::take(&mut self.uploads) {
             let waited = self.runtime.block_on(async { tokio::time::timeout(limit, upload).await });
-            report(&partition, waited.map_err(|_| "timed out".to_owned()).and_then(|r| r.map_err(|e| e.to_string())));
+            let ended = waited.map_err(|_| "timed out".to_owned()).and_then(|r| r.map_err(|e| e.to_string()));
+            if !report(&partition, ended) {
+                self.failed.push(partition);
+            }
         }
     }
 
     fn reap(&mut self) {
         for (partition, upload) in std::mem::take(&mut self.uploads) {
             if upload.is_finished() {
-                report(&partition, self.runtime.block_on(upload).map_err(|e| e.to_string()));
+                if !report(&partition, self.runtime.block_on(upload).map_err(|e| e.to_string())) {
+                    self.failed.push(partition);
+                }
             } else {
                 self.uploads.push((partition, upload));
             }
@@ -226,13 +241,15 @@ impl Snapshots {
     }
 }
 
-fn report(partition: &TopicPartition, result: Result<Result<(), SnapshotError>, String>) {
+/// Whether it was written; says so where not.
+fn report(partition: &TopicPartition, result: Result<Result<(), SnapshotError>, String>) -> bool {
     let why = match result {
-        Ok(Ok(())) => return,
+        Ok(Ok(())) => return true,
         Ok(Err(error)) => error.to_string(),
         Err(why) => why,
     };
-    warn!(%partition, why, "a snapshot was not written; the next one will be tried");
+    warn!(%partition, why, "a snapshot was not written; it will be tried again");
+    false
 }
 
 /// Snapshot paths with the offsets in their names, oldest first; other objects are left out.

@@ -5,12 +5,13 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, new_null_array,
 };
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, DataFusionError, Result as PlanResult};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{ColumnarValue, Expr, Volatility, cast, create_udf};
+use datafusion::logical_expr::{ColumnarValue, Expr, ExprSchemable, Volatility, cast, create_udf};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
@@ -56,9 +57,8 @@ impl Compute {
     /// Its values for window rows, one row each.
     ///
     /// # Errors
-    /// [`ArrowError`] when a column is missing or the expression fails, such as by an overflow.
+    /// [`ArrowError`] when a column is missing.
     fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, ArrowError> {
-        let failed = |error: DataFusionError| ArrowError::ComputeError(error.to_string());
         let columns: Vec<ArrayRef> = self
             .columns
             .fields()
@@ -71,7 +71,19 @@ impl Compute {
             .collect::<Result<_, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.columns), columns, &options)?;
-        self.expr.evaluate(&rows).and_then(|value| value.into_array(rows.num_rows())).map_err(failed)
+        let evaluate =
+            |rows: &RecordBatch| self.expr.evaluate(rows).and_then(|value| value.into_array(rows.num_rows()));
+        if let Ok(values) = evaluate(&rows) {
+            return Ok(values);
+        }
+        // A row on which it fails, such as by a division by zero, is unknown; its neighbours are not. Row by
+        // row a condition guards what stands behind it, however the rows came together.
+        let failed = |error: DataFusionError| ArrowError::ComputeError(error.to_string());
+        let unknown = new_null_array(&self.expr.data_type(&self.columns).map_err(failed)?, 1);
+        let values: Vec<ArrayRef> = (0..rows.num_rows())
+            .map(|row| evaluate(&rows.slice(row, 1)).unwrap_or_else(|_| Arc::clone(&unknown)))
+            .collect();
+        concat(&values.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     }
 
     /// Names of the columns it looks at.
@@ -149,6 +161,11 @@ fn compute(session: &SessionContext, period: &str, sql: &str, to: &DataType) -> 
         .collect();
     let columns = Arc::new(Schema::new(columns));
     let row = DFSchema::try_from(Arc::clone(&columns))?;
+    let found = expr.get_type(&row)?;
+    if !(found == DataType::Boolean || to.is_floating() && found.is_numeric()) {
+        let wanted = if to.is_floating() { "a number" } else { "true or false" };
+        return Err(DataFusionError::Plan(format!("it must give {wanted}, and gives {found}")));
+    }
     let context = SimplifyContext::builder().with_schema(Arc::new(row.clone())).build();
     let simplifier = ExprSimplifier::new(context);
     // Some functions, such as coalesce, exist only until they are simplified.
@@ -157,7 +174,8 @@ fn compute(session: &SessionContext, period: &str, sql: &str, to: &DataType) -> 
     // What fails on a row of nulls would fail on the first account.
     let nulls = compute.columns.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(1));
-    compute.evaluate(&RecordBatch::try_new_with_options(Arc::clone(&compute.columns), nulls, &options)?)?;
+    let nulls = RecordBatch::try_new_with_options(Arc::clone(&compute.columns), nulls, &options)?;
+    compute.expr.evaluate(&nulls).and_then(|value| value.into_array(1))?;
     Ok(compute)
 }
 

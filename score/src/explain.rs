@@ -10,7 +10,7 @@ use crate::compile::Compiled;
 use crate::evaluate::Verdict;
 use crate::model::Trigger;
 use crate::points::Points;
-use crate::state::{Account, LastFinal, Said};
+use crate::state::{Account, LastFinal, Raised, Said};
 use crate::windows::Case;
 
 /// Most factors named as drivers.
@@ -31,9 +31,12 @@ pub struct Provenance {
 
 /// A trigger on a row.
 struct Fired<'m> {
-    trigger: &'m Trigger,
+    name: &'m str,
     state: &'static str,
     since_us: i64,
+    severity: &'m str,
+    playbook: &'m str,
+    owner_role: &'m str,
 }
 
 /// One health row in the making.
@@ -100,25 +103,30 @@ fn drivers<'m>(verdict: &'m Verdict<'_>, previous: Option<&LastFinal>) -> Vec<(&
     deltas
 }
 
-/// Triggers are raised and cleared by final rows; on live rows they are shown as they would be.
-fn fired<'m>(case: &Case<'_>, verdict: &Verdict<'m>, previous: Option<&LastFinal>) -> Vec<Fired<'m>> {
-    if case.is_deleted {
-        return Vec::new();
-    }
+/// Triggers are raised and cleared by final rows; on live rows they are shown as they would be. The last
+/// row of an account clears them all, and a row of another model those that it does not know.
+fn fired<'m>(case: &Case<'_>, verdict: &Verdict<'m>, previous: Option<&'m LastFinal>) -> Vec<Fired<'m>> {
+    let is_last = case.is_deleted || case.is_retired;
     let triggers = verdict.model.model.triggers.iter().zip(&verdict.triggers);
-    triggers
-        .filter_map(|(trigger, holds)| {
-            let since = previous.and_then(|last| last.raised.get(&trigger.name.value)).copied();
-            let (state, since_us) = match (since, holds) {
-                (Some(since_us), true) => ("active", since_us),
-                (Some(since_us), false) if case.is_final => ("cleared", since_us),
-                (None, true) if case.is_final => ("raised", case.as_of_us),
-                (None, true) => ("active", case.as_of_us),
-                (_, false) => return None,
-            };
-            Some(Fired { trigger, state, since_us })
-        })
-        .collect()
+    let holding = triggers.filter(|(_, holds)| **holds && !is_last).map(|(trigger, _)| {
+        let before = previous.and_then(|last| last.raised.get(&trigger.name.value));
+        let (state, since_us) = match before {
+            Some(raised) => ("active", raised.since_us),
+            None if case.is_final => ("raised", case.as_of_us),
+            None => ("active", case.as_of_us),
+        };
+        let Trigger { name, severity, playbook, owner_role, .. } = trigger;
+        Fired { name: &name.value, state, since_us, severity: severity.name(), playbook, owner_role }
+    });
+    let mut fired: Vec<Fired<'m>> = holding.collect();
+    let before = previous.filter(|_| case.is_final).into_iter().flat_map(|last| &last.raised);
+    for (name, raised) in before {
+        if !fired.iter().any(|holding| holding.name == name) {
+            let Raised { since_us, severity, playbook, owner_role } = raised;
+            fired.push(Fired { name, state: "cleared", since_us: *since_us, severity, playbook, owner_role });
+        }
+    }
+    fired
 }
 
 fn model_digest(verdict: &Verdict<'_>, version: i64) -> u64 {
@@ -130,6 +138,17 @@ fn model_digest(verdict: &Verdict<'_>, version: i64) -> u64 {
         hasher.write_u8(0);
     }
     hasher.finish()
+}
+
+impl Fired<'_> {
+    fn remembered(&self) -> Raised {
+        Raised {
+            since_us: self.since_us,
+            severity: self.severity.to_owned(),
+            playbook: self.playbook.to_owned(),
+            owner_role: self.owner_role.to_owned(),
+        }
+    }
 }
 
 impl Row<'_> {
@@ -145,7 +164,7 @@ impl Row<'_> {
         }
         text(Some(&self.verdict.model.model.name.value));
         for fired in self.fired.iter().filter(|fired| fired.state != "cleared") {
-            text(Some(&fired.trigger.name.value));
+            text(Some(fired.name));
         }
         let score = self.verdict.rating.score.filter(|_| !self.case.is_deleted);
         hasher.write_i64(score.map_or(-1, Points::millionths));
@@ -162,7 +181,7 @@ impl Row<'_> {
             band: self.band.to_owned(),
             model,
             contributions: self.verdict.rating.factors.iter().map(|factor| factor.contribution).collect(),
-            raised: holding.map(|f| (f.trigger.name.value.clone(), f.since_us)).collect::<BTreeMap<_, _>>(),
+            raised: holding.map(|fired| (fired.name.to_owned(), fired.remembered())).collect::<BTreeMap<_, _>>(),
         }
     }
 
@@ -195,12 +214,12 @@ impl Row<'_> {
         });
         rows.list("triggers", |triggers| {
             for fired in &self.fired {
-                triggers.text("name", Some(&fired.trigger.name.value));
+                triggers.text("name", Some(fired.name));
                 triggers.text("state", Some(fired.state));
                 triggers.time("since", Some(fired.since_us));
-                triggers.text("severity", Some(fired.trigger.severity.name()));
-                triggers.text("playbook", Some(&fired.trigger.playbook));
-                triggers.text("owner_role", Some(&fired.trigger.owner_role));
+                triggers.text("severity", Some(fired.severity));
+                triggers.text("playbook", Some(fired.playbook));
+                triggers.text("owner_role", Some(fired.owner_role));
                 triggers.end_row();
             }
         });

@@ -12,6 +12,9 @@ use crate::points::Points;
 /// The default model, built in.
 pub const DEFAULT: &str = include_str!("../models/default.yaml");
 
+/// Band of an account of which too little is known.
+pub const UNKNOWN: &str = "unknown";
+
 /// A model file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -266,8 +269,11 @@ impl Model {
             if let Some(fault) = factor.normalise.fault() {
                 return at(&factor.name, format!("factor {}: {fault}", factor.name.value));
             }
-            if !(factor.weight > 0.0 && factor.weight <= 1e6) {
-                return at(&factor.name, format!("factor {}: weight must be above 0", factor.name.value));
+            if !(factor.weight() > Points::ZERO && factor.weight <= 1e6) {
+                return at(
+                    &factor.name,
+                    format!("factor {}: weight must be from 0.000001 to 1000000", factor.name.value),
+                );
             }
         }
         let sum: Points = self.factors.iter().map(Factor::weight).sum();
@@ -279,6 +285,9 @@ impl Model {
         }
         if !(0.0..=100.0).contains(&self.minimum_coverage) {
             return at(&self.name, "minimum_coverage must lie in 0-100 percent".into());
+        }
+        if let Some(band) = self.bands.iter().find(|band| band.name.value == UNKNOWN) {
+            return at(&band.name, format!("the band {UNKNOWN} stands for too little coverage: choose another name"));
         }
         let from: Vec<f64> = self.bands.iter().map(|band| band.from).collect();
         let starts_at_zero = from.first().is_some_and(|first| first.total_cmp(&0.0).is_eq());
@@ -298,7 +307,7 @@ impl Model {
             BandBasis::Display => Points::from_millionths(score.whole() * 1_000_000),
         };
         let is_reached = |band: &&Band| Points::round(band.from).is_some_and(|from| from <= basis);
-        self.bands.iter().rev().find(is_reached).map_or("unknown", |band| &band.name.value)
+        self.bands.iter().rev().find(is_reached).map_or(UNKNOWN, |band| &band.name.value)
     }
 }
 

@@ -42,7 +42,7 @@ impl Normalise {
         let is_point = |points: f64| (0.0..=100.0).contains(&points);
         let rises = |values: &[f64]| values.is_sorted_by(|a, b| a < b) && values.iter().all(|value| value.is_finite());
         match self {
-            Self::Linear { from, to } => (!(from.is_finite() && to.is_finite()) || from.total_cmp(to).is_eq())
+            Self::Linear { from, to } => (!(to - from).is_finite() || (to - from).abs() < f64::MIN_POSITIVE)
                 .then(|| "linear: `from` and `to` must be two different numbers".into()),
             Self::Piecewise(pairs) => {
                 let values: Vec<f64> = pairs.iter().map(|[value, _]| *value).collect();
@@ -128,6 +128,8 @@ mod tests {
         let step = |below| Step { below, points: 1.0 };
         let faulty = [
             Normalise::Linear { from: 1.0, to: 1.0 },
+            Normalise::Linear { from: 0.0, to: -0.0 },
+            Normalise::Linear { from: -1e308, to: 1e308 },
             Normalise::Piecewise(vec![[0.0, 0.0]]),
             Normalise::Piecewise(vec![[1.0, 0.0], [0.0, 100.0]]),
             Normalise::Piecewise(vec![[0.0, 0.0], [1.0, 101.0]]),

@@ -5,7 +5,7 @@
 //! known ones. Each running sum is rounded and a contribution is the step from one to the next: so
 //! contributions sum to the score exactly, each within a millionth of its own quotient.
 
-use crate::model::{Missing, Model};
+use crate::model::{Missing, Model, UNKNOWN};
 use crate::points::{Mean, Points};
 
 /// What became of one factor.
@@ -75,7 +75,7 @@ impl Rating {
     /// The band by the model, `unknown` where too little is known.
     pub fn band<'m>(&self, model: &'m Model) -> &'m str {
         let is_covered = Points::round(model.minimum_coverage).is_some_and(|least| self.coverage >= least);
-        self.score.filter(|_| is_covered).map_or("unknown", |score| model.band(score))
+        self.score.filter(|_| is_covered).map_or(UNKNOWN, |score| model.band(score))
     }
 }
 

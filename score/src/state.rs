@@ -53,8 +53,21 @@ pub struct LastFinal {
     pub model: u64,
     /// In the order of the model's factors.
     pub contributions: Vec<Option<Points>>,
-    /// Triggers that hold, and the `as_of` of the row that raised each, UTC microseconds.
-    pub raised: BTreeMap<String, i64>,
+    /// Triggers that hold, by name.
+    pub raised: BTreeMap<String, Raised>,
+}
+
+/// A trigger that holds: enough to say that it is cleared, also when the model no longer knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raised {
+    /// `as_of` of the final row that raised it, UTC microseconds.
+    pub since_us: i64,
+    /// As the model said.
+    pub severity: String,
+    /// As the model said.
+    pub playbook: String,
+    /// As the model said.
+    pub owner_role: String,
 }
 
 /// What was last said of an account.

@@ -31,9 +31,17 @@ fn the_default_model_and_the_example_compile() {
 #[test]
 fn what_is_wrong_in_a_model_is_named_with_its_place() {
     // text to replace, replacement, words the message must hold
-    let cases: [(&str, &str, &[&str]); 15] = [
+    let cases: [(&str, &str, &[&str]); 19] = [
+        ("sql: uses_per_user", "sql: stage", &["a number", "Utf8", ":10:"]),
+        ("sql: uses_per_user", "sql: as_of", &["a number", ":10:"]),
+        (
+            "{name: green, from: 75}",
+            "{name: green, from: 75}\n    triggers:\n      - {name: t, sql: nps, severity: low, playbook: p, owner_role: o}",
+            &["true or false", ":30:"],
+        ),
+        ("name: yellow", "name: unknown", &["unknown", "another name"]),
         ("weight: 35", "weight: 36", &["101", "100", "worked-example", ":4:"]),
-        ("weight: 35", "weight: -1", &["usage_depth", "above 0", ":9:"]),
+        ("weight: 35", "weight: -1", &["usage_depth", "0.000001", ":9:"]),
         ("weight: 35", "wieght: 35", &["wieght", "12"]),
         ("sql: uses_per_user", "sql: uses_per_usr", &["uses_per_usr", ":10:"]),
         ("sql: uses_per_user", "sql: uses_per_user +", &[":10:"]),
@@ -81,6 +89,7 @@ fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
         match (column.kind, column.name) {
             (ColumnType::Text, "account_id") => rows.text(column.name, Some("acme")),
             (ColumnType::Text, "period") => rows.text(column.name, Some("28d")),
+            (ColumnType::Text, "segment") => rows.text(column.name, value.map(|_| "other")),
             (ColumnType::Text, _) => rows.text(column.name, None),
             (ColumnType::Flag, "final") => rows.flag(column.name, is_final),
             (ColumnType::Flag, _) => rows.flag(column.name, value.is_some()),
@@ -202,6 +211,24 @@ fn comparisons_and_triggers_go_by_final_rows_and_news_by_what_was_said_last() {
 }
 
 #[test]
+fn a_row_on_which_the_sql_fails_is_unknown_whatever_its_neighbours() {
+    let text = EXAMPLE.replace("sql: uses_per_user", "sql: case when events > 0 then errors / (events - 1) end");
+    let stage = stage(&text);
+    let with = |events: f64| -> Vec<(&'static str, f64)> {
+        GOOD.iter().copied().chain([("events", events), ("errors", 5.0)]).collect()
+    };
+    let values = [with(0.0), with(1.0), with(2.0), with(6.0)];
+    let all: Vec<Record> = (0..).zip(&values).map(|(n, values)| record(n, 100 + n, true, values)).collect();
+    let scores = |lines: Vec<String>| -> Vec<String> {
+        lines.iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
+    };
+    let together = scores(told(&stage, &mut fresh(&stage), &all));
+    let alone = |record: &Record| scores(told(&stage, &mut fresh(&stage), std::slice::from_ref(record)));
+    assert_eq!(together, ["71.923077", "71.923077", "64.25", "50.25"]);
+    assert_eq!(all.iter().flat_map(alone).collect::<Vec<_>>(), together);
+}
+
+#[test]
 fn cuts_into_batches_change_nothing() {
     let stage = stage(&format!("{EXAMPLE}{WITH_TRIGGER}"));
     let records: Vec<Record> =
@@ -211,6 +238,20 @@ fn cuts_into_batches_change_nothing() {
     let pieces: Vec<String> = records.chunks(1).flat_map(|piece| told(&stage, &mut cut, piece)).collect();
     assert_eq!(pieces, expected);
     assert_eq!(stage.snapshot(&cut, &partition()).unwrap(), stage.snapshot(&whole, &partition()).unwrap());
+}
+
+#[test]
+fn every_trigger_that_was_raised_is_cleared_also_by_another_model_and_by_the_last_row() {
+    let other = EXAMPLE.replace("name: worked-example", "name: other\n    only_for: {segments: [other]}");
+    let (_, other) = other.split_once("models:\n").unwrap();
+    let (head, own) = EXAMPLE.split_once("models:\n").unwrap();
+    let stage = stage(&format!("{head}models:\n{other}{own}{WITH_TRIGGER}"));
+    let with = |more: &'static str| BAD.iter().copied().chain([(more, 1.0)]).collect::<Vec<_>>();
+    for last in ["retired", "deleted", "segment"] {
+        let mut state = fresh(&stage);
+        let told = told(&stage, &mut state, &[record(0, 100, true, BAD), record(1, 101, true, &with(last))]);
+        assert!(told[0].contains("[unhappy:raised]") && told[1].contains("[unhappy:cleared]"), "{last}: {told:?}");
+    }
 }
 
 #[test]

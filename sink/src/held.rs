@@ -9,7 +9,7 @@ use pipeline::log::Record;
 use pipeline::offset::{NextOffset, Offset};
 
 use crate::claim::Claim;
-use crate::cut::Source;
+use crate::cut::{File, Source};
 
 /// Rows of live records only are claimed this late: the place to go on from follows the log.
 const EMPTY_AGE: Duration = Duration::from_secs(3600);
@@ -33,6 +33,20 @@ pub struct Held {
     since: Option<Duration>,
     /// Records not yet taken in: a range must be cut first.
     waiting: VecDeque<Record>,
+    waiting_bytes: usize,
+    /// A claimed range whose files are being written.
+    pub writing: Option<Writing>,
+}
+
+/// A claimed range whose files are being written, one after another.
+#[derive(Debug)]
+pub struct Writing {
+    /// Behind the last record of the range.
+    pub end: NextOffset,
+    /// Files still to be written.
+    pub files: VecDeque<File>,
+    /// Files of the range.
+    pub num_files: usize,
 }
 
 /// What became of the rows of a record.
@@ -57,17 +71,25 @@ impl Held {
             bytes: 0,
             since: None,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            writing: None,
         }
     }
 
     /// A record that was read.
     pub fn queue(&mut self, record: Record) {
+        self.waiting_bytes += record.value.as_ref().map_or(0, Vec::len);
         self.waiting.push_back(record);
     }
 
     /// Records not yet taken in.
     pub fn num_waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Bytes of records not yet taken in.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// Takes the next record in, unless a range must be cut before it.
@@ -80,6 +102,7 @@ impl Held {
             return Ok(None);
         }
         let Some(record) = self.waiting.pop_front() else { return Ok(None) };
+        self.waiting_bytes -= record.value.as_ref().map_or(0, Vec::len);
         let mut counts = Counts { read: 0, live: 0 };
         if let Some(value) = &record.value {
             let batch = codec::decode(value, &self.source.schema())?;
@@ -98,6 +121,9 @@ impl Held {
     /// Where to cut now, if it is time: an adopted claim is complete, what is held is old enough, or it is wanted.
     /// Rows of live records alone wait until they are old.
     pub fn cut_due(&self, now: Duration, roll_age: Duration, is_wanted: bool) -> Option<NextOffset> {
+        if let Some(writing) = &self.writing {
+            return Some(writing.end);
+        }
         if let Some(claim) = &self.adopted {
             let is_complete = self.next >= claim.end || self.waiting.front().is_some_and(|r| r.offset.0 >= claim.end.0);
             return is_complete.then_some(claim.end);
@@ -122,7 +148,7 @@ impl Held {
     pub fn written(&mut self, end: NextOffset, now: Duration) -> u64 {
         let below = self.rows.partition_point(|(offset, ..)| offset.0 < end.0);
         let written = self.rows.drain(..below).map(|(_, rows, _)| rows.num_rows() as u64).sum();
-        (self.first, self.next, self.adopted) = (end, self.next.max(end), None);
+        (self.first, self.next, self.adopted, self.writing) = (end, self.next.max(end), None, None);
         self.bytes = self.rows.iter().map(|(.., bytes)| bytes).sum();
         self.since = (self.next > self.first).then_some(now);
         written
@@ -131,6 +157,6 @@ impl Held {
     /// Whether nothing is held and the partition was read to where it ended when it was taken up.
     pub fn is_drained(&self, met_end: Option<NextOffset>) -> bool {
         let is_read = self.next >= self.drain_to || met_end.is_some_and(|end| end >= self.drain_to);
-        self.waiting.is_empty() && is_read
+        self.waiting.is_empty() && self.adopted.is_none() && is_read
     }
 }

@@ -18,10 +18,12 @@ use tracing::{info, warn};
 
 use crate::claim::{self, ClaimError};
 use crate::cut::{Range, Source, files};
-use crate::held::Held;
+use crate::held::{Held, Writing};
 
 /// How long a poll waits when nothing is due.
 const POLL_WAIT: Duration = Duration::from_millis(50);
+/// How long files are written between two polls.
+const WRITE_TURN: Duration = Duration::from_secs(1);
 /// How often the lag is shown.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a store that did not answer is left alone.
@@ -166,8 +168,8 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             held.drain_to = self.log.ends(tp)?.next;
         }
         while !shutdown.load(Ordering::Relaxed) {
-            let room = if self.retry_at.is_some() { 0 } else { self.room() };
-            match self.log.poll(self.wait, room, self.options.max_bytes)? {
+            let (records, bytes) = self.room();
+            match self.log.poll(self.wait, records, bytes)? {
                 Polled::Records(records) => self.queue(records),
                 Polled::Assigned(partitions) => self.take_up(&partitions)?,
                 Polled::Revoked(partitions) => self.let_go(&partitions)?,
@@ -184,9 +186,14 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         Ok(self.report.clone())
     }
 
-    fn room(&self) -> usize {
+    /// How many records and bytes may be read; none while the store does not answer.
+    fn room(&self) -> (usize, usize) {
         let waiting: usize = self.held.values().map(Held::num_waiting).sum();
-        self.options.max_records.saturating_sub(waiting)
+        let waiting_bytes: usize = self.held.values().map(Held::waiting_bytes).sum();
+        if self.retry_at.is_some() || waiting_bytes >= self.options.max_bytes {
+            return (0, 0);
+        }
+        (self.options.max_records.saturating_sub(waiting), self.options.max_bytes - waiting_bytes)
     }
 
     fn queue(&mut self, records: Vec<Record>) {
@@ -210,9 +217,10 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
                 None if self.options.from_beginning => (ends.first, None),
                 None => (NextOffset(0), None),
             };
-            if first < ends.first || first > ends.next {
+            let reached = adopted.as_ref().map_or(first, |claim| claim.end);
+            if first < ends.first || reached > ends.next {
                 let why = format!(
-                    "the tables end at {first} but the log reaches from {} to {}: records expired before they were written, or the topic was made again. \
+                    "the tables end at {reached} but the log reaches from {} to {}: records expired before they were written, or the topic was made again. \
                      To go on without them start with --from beginning in a new place (tables.url), or start a new epoch",
                     ends.first, ends.next
                 );
@@ -258,8 +266,9 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         }
     }
 
+    /// What is held besides adopted ranges, whose size another has chosen.
     fn held_bytes(&self) -> usize {
-        self.held.values().map(Held::bytes).sum()
+        self.held.values().filter(|held| held.adopted.is_none()).map(Held::bytes).sum()
     }
 
     fn take_in(&mut self) -> Result<(), TablesError> {
@@ -275,7 +284,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             while total < self.options.roll_bytes || held.adopted.is_some() {
                 let before = held.bytes();
                 let Some(counts) = held.take_in(now).map_err(refused)? else { break };
-                total += held.bytes() - before;
+                total += if held.adopted.is_none() { held.bytes() - before } else { 0 };
                 let fates = [(Fate::of("read"), counts.read), (Fate::of("live"), counts.live)].into();
                 add_fates(&mut self.report.fates, &fates);
                 self.metrics.counted(&fates);
@@ -291,7 +300,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         !self.held.is_empty() && self.held.iter().all(|(tp, held)| held.is_drained(self.log.met_end(tp)))
     }
 
-    /// Writes the ranges that are due. True when nothing is left that should be written by now.
+    /// Goes on with a range that is due. True when none is.
     fn cut_where_due(&mut self, is_last: bool) -> Result<bool, TablesError> {
         let now = self.clock.monotonic();
         if self.retry_at.is_some_and(|at| now < at) {
@@ -305,32 +314,56 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         let largest = free.max_by_key(|(_, held)| held.bytes()).map(|(tp, _)| tp.clone());
         let cut_due =
             |tp: &TopicPartition, held: &Held| held.cut_due(now, roll_age, is_last || largest.as_ref() == Some(tp));
-        let due: Vec<_> = self.held.iter().filter_map(|(tp, held)| Some((tp.clone(), cut_due(tp, held)?))).collect();
-        let mut is_all_written = true;
-        for (tp, end) in due {
-            match self.cut(&tp, end) {
-                // Behind an adopted range there may be more to cut.
-                Ok(is_written) => {
-                    let more = self.held.get(&tp).and_then(|held| cut_due(&tp, held));
-                    is_all_written &= is_written && more.is_none();
-                }
-                Err(TablesError::Claim(ClaimError::Store(error)) | TablesError::Place(error)) => {
-                    warn!(%error, partition = %tp, "waiting for the object store; nothing more is read meanwhile");
-                    self.retry_at = Some(now + RETRY_WAIT);
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
+        // One a turn: between two the membership is kept alive.
+        let Some((tp, end)) = self.held.iter().find_map(|(tp, held)| Some((tp.clone(), cut_due(tp, held)?))) else {
+            return Ok(true);
+        };
+        self.wait = Duration::ZERO;
+        match self.cut(&tp, end) {
+            Ok(()) => Ok(false),
+            Err(TablesError::Claim(ClaimError::Store(error)) | TablesError::Place(error)) => {
+                warn!(%error, partition = %tp, "waiting for the object store; nothing more is read meanwhile");
+                self.retry_at = Some(now + RETRY_WAIT);
+                self.wait = POLL_WAIT;
+                Ok(false)
             }
+            Err(error) => Err(error),
         }
-        Ok(is_all_written)
     }
 
-    /// Claims a range and writes its files. False when another has claimed it to a different end.
-    fn cut(&mut self, tp: &TopicPartition, end: NextOffset) -> Result<bool, TablesError> {
-        let Some(held) = self.held.get_mut(tp) else { return Ok(true) };
+    /// Goes on with a range: claims it, then writes its files for about a second. Where another has claimed it
+    /// to a different end, that claim is adopted.
+    fn cut(&mut self, tp: &TopicPartition, end: NextOffset) -> Result<(), TablesError> {
+        let before = self.clock.monotonic();
+        if self.held.get(tp).is_some_and(|held| held.writing.is_none()) {
+            self.claim(tp, end)?;
+        }
+        let Some(held) = self.held.get_mut(tp) else { return Ok(()) };
+        let Some(writing) = &mut held.writing else { return Ok(()) };
+        while let Some(file) = writing.files.front() {
+            self.store.put(&file.name, file.content.clone())?;
+            writing.files.pop_front();
+            if self.clock.monotonic().saturating_sub(before) > WRITE_TURN {
+                break;
+            }
+        }
+        if writing.files.is_empty() {
+            let num_files = writing.num_files;
+            let fates = [(Fate::of("written"), held.written(end, self.clock.monotonic()))].into();
+            add_fates(&mut self.report.fates, &fates);
+            let took = self.clock.monotonic().saturating_sub(before);
+            self.metrics.committed(&fates, num_files, took, self.clock.wall_us());
+            self.report.num_messages += num_files as u64;
+            self.report.num_steps += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes the files of a range and claims it, or adopts the claim that another made before.
+    fn claim(&mut self, tp: &TopicPartition, end: NextOffset) -> Result<(), TablesError> {
+        let Some(held) = self.held.get_mut(tp) else { return Ok(()) };
         let range =
             Range { source: held.source, epoch: self.options.epoch, partition: tp.partition, first: held.first, end };
-        let before = self.clock.monotonic();
         let rows = |why| TablesError::Rows { source_name: range.source.name(), partition: tp.partition, why };
         let files = files(range, &held.rows_below(end)).map_err(rows)?;
         let claim = match &held.adopted {
@@ -340,23 +373,12 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         if claim.end != end {
             info!(partition = %tp, first = %claim.first, end = %claim.end, writer = claim.writer, "claim adopted");
             held.adopted = Some(claim);
-            self.wait = Duration::ZERO;
-            return Ok(false);
+            return Ok(());
         }
         if !claim.files.iter().eq(files.iter().map(|file| &file.name)) {
             return Err(TablesError::OtherFiles { partition: tp.clone(), first: range.first, end });
         }
-        for file in files {
-            self.store.put(&file.name, file.content)?;
-            self.report.num_messages += 1;
-        }
-        let written = held.written(end, self.clock.monotonic());
-        let fates = [(Fate::of("written"), written)].into();
-        add_fates(&mut self.report.fates, &fates);
-        let took = self.clock.monotonic().saturating_sub(before);
-        self.metrics.committed(&fates, claim.files.len(), took, self.clock.wall_us());
-        self.report.num_steps += 1;
-        self.wait = Duration::ZERO;
-        Ok(true)
+        held.writing = Some(Writing { end, num_files: files.len(), files: files.into() });
+        Ok(())
     }
 }

@@ -96,9 +96,10 @@ fn statements(file: &ModelFile) -> Vec<(String, String)> {
         }
         for trigger in &model.triggers {
             flags.push(format!(
-                "select c.account_id, c.as_of, '{name}' as name, coalesce(w.holds, false) as holds, '{severity}' as severity, '{playbook}' as playbook, '{owner_role}' as owner_role \
-                 from cases c join (select account_id, as_of, ({sql}) as holds from windows where period = '{period}') w \
-                 on w.account_id = c.account_id and w.as_of = c.as_of where c.number = {number} and not c.deleted",
+                "select c.account_id, c.as_of, '{name}' as name, c.number = {number} and coalesce(w.holds, false) and not c.deleted and not c.retired as holds, \
+                 '{severity}' as severity, '{playbook}' as playbook, '{owner_role}' as owner_role \
+                 from cases c left join (select account_id, as_of, ({sql}) as holds from windows where period = '{period}') w \
+                 on w.account_id = c.account_id and w.as_of = c.as_of",
                 name = trigger.name.value,
                 severity = trigger.severity.name(),
                 playbook = trigger.playbook,

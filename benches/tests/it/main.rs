@@ -238,6 +238,25 @@ fn restarts_from_snapshots_or_from_the_log_alone_change_no_final_row() {
 }
 
 #[test]
+fn stages_that_have_read_nothing_yet_can_be_started_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[&format!("snapshots.url=file://{}", folder.path().display())]);
+    let broker = in_process::broker(&config, RAW_PARTITIONS);
+    let stages = Stages::new(&config).unwrap();
+    let clock = FixedClock { wall_us: WALL_US };
+    let start = |raws: &[Raw]| {
+        for (serial, raw) in raws.iter().enumerate() {
+            broker.produce(&deployment::message(raw, serial, RAW_PARTITIONS, &config).unwrap()).unwrap();
+        }
+        InProcess::new(&stages, &broker, &config, &args(), &clock).unwrap().drain().unwrap()
+    };
+    start(&[]);
+    // One account: most partitions of every topic stay without rows.
+    start(&fleet::punctual(26, Shape { accounts: 1, days: 9, usage: 3 }));
+    assert!(count(&start(&[]).ingest, "read") == 0 && folder.path().join("score/1").exists());
+}
+
+#[test]
 fn a_snapshot_of_other_settings_is_refused_by_name() {
     let raws = punctual(24);
     let folder = tempfile::tempdir().unwrap();

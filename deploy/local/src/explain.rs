@@ -1,6 +1,7 @@
 //! `keepwell explain`: the last score of an account, down to the contributions that sum to it.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -83,6 +84,7 @@ fn in_topic(config: &Config, account: &str) -> Result<Option<Health>> {
         if record.key.as_deref() == Some(account.as_bytes()) {
             found = record.value;
         }
+        ControlFlow::Continue(())
     })?;
     Ok(found.map(|value| serde_json::from_slice(&value)).transpose()?)
 }

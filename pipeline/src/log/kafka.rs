@@ -12,6 +12,7 @@ mod transaction;
 pub mod writer;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,10 +29,14 @@ use super::{Ends, Log, LogError, Message, Polled, Record, Verdict};
 use crate::offset::{NextOffset, Offset, Position, TopicPartition};
 use ownership::{Change, Ownership};
 use settings::Settings;
+use tail::Tail;
 use transaction::Deliveries;
 
 /// Longest time a call waits before the membership is polled again.
 const SLICE: Duration = Duration::from_millis(900);
+
+/// How long a look into a partition may take.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// A member of a consumer group that writes in transactions.
 pub struct KafkaLog {
@@ -293,6 +298,15 @@ impl Log for KafkaLog {
         let ask = |log: &Self| log.handle.fetch_watermarks(&of.topic, of.partition, SLICE);
         let (first, next) = self.patiently(&format!("asking for the ends of {of}"), ask)?;
         Ok(Ends { first: NextOffset(first), next: NextOffset(next) })
+    }
+
+    fn has_committed(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
+        let mut is_any = false;
+        Tail::of(&self.settings)?.read(of, LOOK, &self.stop, |_| {
+            is_any = true;
+            ControlFlow::Break(())
+        })?;
+        Ok(is_any)
     }
 
     fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError> {

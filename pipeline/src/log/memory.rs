@@ -126,6 +126,10 @@ impl Log for MemoryLog {
         Ok(Ends { first: NextOffset(0), next })
     }
 
+    fn has_committed(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
+        Ok(!self.broker.lock().partition(of)?.is_empty())
+    }
+
     fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError> {
         Ok(self.broker.lock().topics.get(topic).map(|partitions| partitions.len() as i32))
     }

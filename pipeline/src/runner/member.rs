@@ -23,7 +23,7 @@ pub(super) struct Member {
     pub proof_asked: Option<Duration>,
     /// When it was last saved.
     pub last_snapshot: Duration,
-    /// Position of the newest snapshot of this run.
+    /// Position that needs no snapshot: of the newest one, or where nothing was folded since.
     pub saved: Option<NextOffset>,
     pending: Vec<Record>,
 }
@@ -38,7 +38,8 @@ impl Member {
             proof: None,
             proof_asked: None,
             last_snapshot: now,
-            saved: None,
+            // A snapshot says more than the log only once something was folded.
+            saved: Some(position.next),
             pending: Vec::new(),
         }
     }

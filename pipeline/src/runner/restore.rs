@@ -1,10 +1,11 @@
 //! Taking up partitions: where to start, what to replay in silence, when to stop by name.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tracing::info;
 
-use super::{Member, PROOF_INTERVAL, PROOF_LEASE, RunError, Runner};
+use super::{MAX_SLICES, Member, PROOF_INTERVAL, PROOF_LEASE, REPLAY_TURN, RunError, Runner};
 use crate::clock::Clock;
 use crate::log::{Ends, Log, LogError};
 use crate::offset::{NextOffset, Position, TopicPartition};
@@ -57,7 +58,8 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             let written = if self.stage.is_stateful() { tp.partition..tp.partition + 1 } else { 0..count };
             for partition in written {
                 let output = TopicPartition::new(topic.as_str(), partition);
-                if self.log.ends(&output)?.next > NextOffset(0) {
+                // Records of a transaction that was aborted are no output.
+                if self.log.ends(&output)?.next > NextOffset(0) && self.log.has_committed(&output)? {
                     return Err(stop(format!(
                         "{output} holds records but the group has no committed position: {remedy}"
                     )));
@@ -106,10 +108,16 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
 
     /// Folds in silence what was committed before: nothing is written and nothing is counted.
     pub(super) fn replay(&mut self) -> Result<(), RunError> {
+        let started = self.clock.monotonic();
         let replaying: Vec<_> =
             self.members.iter().filter(|(_, member)| member.is_replaying()).map(|(tp, _)| tp.clone()).collect();
         for tp in replaying {
             while let Some(member) = self.members.get_mut(&tp).filter(|member| member.is_replaying()) {
+                // The membership is kept alive by polls: a long replay goes on in the next turn.
+                if self.clock.monotonic().saturating_sub(started) > REPLAY_TURN {
+                    self.wait = Duration::ZERO;
+                    return Ok(());
+                }
                 let until = member.replay_until;
                 let below = member.pending().partition_point(|record| record.offset.0 < until.next.0);
                 // Slices of the record at `until` are repeated one by one; records below it as they come.
@@ -130,7 +138,10 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                     records: BTreeMap::from([(tp.clone(), records)]),
                     positions: BTreeMap::from([(tp.clone(), member.position)]),
                     // At the record of the position itself only its slices up to there are repeated.
-                    max_slices: if below == 0 { until.slice.saturating_sub(member.position.slice) } else { u32::MAX },
+                    max_slices: match below {
+                        0 => until.slice.saturating_sub(member.position.slice).min(MAX_SLICES),
+                        _ => MAX_SLICES,
+                    },
                     ..Batch::default()
                 };
                 let step = self.stage.apply(&self.state, &batch)?;

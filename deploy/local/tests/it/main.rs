@@ -256,6 +256,14 @@ fn output_without_a_committed_position_is_a_named_stop() {
     assert!(text.contains("no committed position") && text.contains("--from beginning"), "{text}");
 }
 
+#[test]
+fn records_of_an_aborted_transaction_are_no_output() {
+    let deployment = Deployment::new("aborted");
+    deployment.load(&fleet::dirty(1, Shape { accounts: 2, days: 5, usage: 2 }));
+    kafka().abort(&deployment.config.topics.events, "aborted").unwrap();
+    assert!(deployment.drain("ingest", &["--complete"])["emitted"] > 0);
+}
+
 /// A stage that runs until it is told to stop.
 struct Running(Child);
 

@@ -1,5 +1,6 @@
 //! Reads a partition from its first record to the end it has now; without a group.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -31,11 +32,16 @@ impl Tail {
     /// # Errors
     /// [`LogError`] when the client refuses its configuration.
     pub fn open(kafka: &Kafka) -> Result<Self, LogError> {
-        let consumer = Settings::new(kafka)?.reader().create();
+        Self::of(&Settings::new(kafka)?)
+    }
+
+    /// A reader with these settings.
+    pub(super) fn of(settings: &Settings) -> Result<Self, LogError> {
+        let consumer = settings.reader().create();
         Ok(Self { consumer: consumer.map_err(|error| LogError::Configuration(error.to_string()))? })
     }
 
-    /// Hands every committed record of a partition to `take`, in order, up to the end it has now.
+    /// Hands every committed record of a partition to `take`, in order, up to the end it has now or until told to break.
     ///
     /// # Errors
     /// [`LogError::Fatal`] when the broker does not answer or the end is not reached within `patience`.
@@ -44,7 +50,7 @@ impl Tail {
         of: &TopicPartition,
         patience: Duration,
         stop: &Arc<AtomicBool>,
-        mut take: impl FnMut(Record),
+        mut take: impl FnMut(Record) -> ControlFlow<()>,
     ) -> Result<(), LogError> {
         let failed =
             |why: &dyn std::fmt::Display| LogError::Fatal { doing: format!("reading {of}"), why: why.to_string() };
@@ -54,7 +60,11 @@ impl Tail {
         let deadline = Instant::now() + patience;
         loop {
             match self.consumer.poll(SLICE) {
-                Some(Ok(message)) => take(record(of, &message)),
+                Some(Ok(message)) => {
+                    if take(record(of, &message)).is_break() {
+                        return Ok(());
+                    }
+                }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) if super::is_final(&error) => return Err(failed(&error)),
                 Some(Err(_)) | None if Instant::now() > deadline => {
