@@ -120,9 +120,11 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
+        // A kill in the middle of a write leaves `NAME#1`, which no reader's pattern and no listing of the store shows.
+        let is_staged = path.file_name().is_some_and(|name| name.to_string_lossy().contains('#'));
         if path.is_dir() {
             files.extend(files_below(&path)?);
-        } else {
+        } else if !is_staged {
             files.push(path);
         }
     }
