@@ -334,8 +334,12 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         }
         self.last_told = now;
         for (tp, member) in &self.members {
-            if let Some(end) = self.log.end_seen(tp) {
-                self.metrics.lag(tp, end.0 - member.position.next.0);
+            // At the end nothing but transaction markers lies ahead.
+            let is_at_end = member.num_pending() == 0 && self.log.met_end(tp).is_some();
+            match self.log.end_seen(tp) {
+                Some(_) if is_at_end => self.metrics.lag(tp, 0),
+                Some(end) => self.metrics.lag(tp, end.0 - member.position.next.0),
+                None => {}
             }
             self.metrics.show(tp, self.stage.gauges(&self.state, tp));
         }

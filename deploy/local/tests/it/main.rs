@@ -2,18 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests wait for processes, with a limit")]
 
+mod live;
 mod readers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
 use benches::fleet::{self, Raw, Shape};
 use benches::kafka::Kafka;
 use benches::streamed::Streamed;
@@ -23,7 +19,7 @@ use local::demo::DemoArgs;
 use pipeline::config::Config;
 use pipeline::log::Record;
 use pipeline::reject::REASON_HEADER;
-use pipeline::schema::{event, window};
+use pipeline::schema::event;
 use pipeline::stage::Fates;
 use tempfile::TempDir;
 
@@ -262,146 +258,6 @@ fn records_of_an_aborted_transaction_are_no_output() {
     deployment.load(&fleet::dirty(1, Shape { accounts: 2, days: 5, usage: 2 }));
     kafka().abort(&deployment.config.topics.events, "aborted").unwrap();
     assert!(deployment.drain("ingest", &["--complete"])["emitted"] > 0);
-}
-
-/// A stage that runs until it is told to stop.
-struct Running(Child);
-
-impl Running {
-    /// SIGTERM, and the exit code.
-    fn stop(mut self) -> Option<i32> {
-        let id = self.0.id().to_string();
-        assert!(Command::new("kill").arg(&id).status().unwrap().success());
-        self.0.wait().unwrap().code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // After a failed assertion nothing may be left running; after `stop` there is nothing to kill.
-        if let Err(error) = self.0.kill() {
-            eprintln!("kill: {error}");
-        }
-    }
-}
-
-/// What a process answers to a request, status line first.
-fn ask(port: u16, method: &str, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-/// Asks again and again until the answer shows what is awaited.
-fn ask_until(port: u16, path: &str, is_there: impl Fn(&str) -> bool) -> String {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let answer = ask(port, "GET", path).unwrap_or_else(|error| error.to_string());
-        if is_there(&answer) {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "not within a minute, {path}: {answer}");
-    }
-}
-
-#[test]
-fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well() {
-    let deployment = Deployment::new("live");
-    let set = ["--set", "time.clock=true", "--set", "aggregate.live_interval=50ms"];
-    let start = |stage: &str| {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let http = format!("127.0.0.1:{port}");
-        let args = [&[stage, "--http", &http], set.as_slice()].concat();
-        let child = deployment.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        (Running(child), port)
-    };
-    let stages = ["ingest", "aggregate", "score", "sink"].map(start);
-    let ports = [0, 1, 2, 3].map(|n: usize| stages[n].1);
-    for port in ports {
-        ask_until(port, "/readyz", |answer| answer.starts_with("HTTP/1.1 200"));
-        assert!(ask(port, "GET", "/livez").unwrap().ends_with("alive\n"));
-        assert!(ask(port, "POST", "/metrics").unwrap().starts_with("HTTP/1.1 405"));
-    }
-    let now_ms = std::process::Command::new("date").arg("+%s000").output().unwrap().stdout;
-    let now_ms: i64 = String::from_utf8(now_ms).unwrap().trim().parse().unwrap();
-    let day_ms = 86_400_000;
-    // One event of each kind, three days old: the topics are read to their ends, so the clock closes the days since.
-    let old = now_ms - 3 * day_ms;
-    let usage = |id: &str, at: i64| {
-        format!(r#"{{"event_id":"{id}","account_id":"acme","user_id":"u","feature":"export","occurred_at":{at}}}"#)
-    };
-    let raws = [
-        (pipeline::event::Kind::Usage, usage("1", old)),
-        (
-            pipeline::event::Kind::Ticket,
-            format!(r#"{{"event_id":"2","account_id":"acme","ticket_id":"t","occurred_at":{old},"type":"opened"}}"#),
-        ),
-        (
-            pipeline::event::Kind::Survey,
-            format!(r#"{{"event_id":"3","account_id":"acme","occurred_at":{old},"survey":"nps","score":9}}"#),
-        ),
-        (
-            pipeline::event::Kind::Account,
-            format!(
-                r#"{{"event_id":"4","account_id":"acme","occurred_at":{old},"type":"upsert","facts":{{"plan":"pro"}}}}"#
-            ),
-        ),
-        (
-            pipeline::event::Kind::Person,
-            format!(r#"{{"event_id":"5","account_id":"acme","user_id":"u","occurred_at":{old},"type":"added"}}"#),
-        ),
-    ];
-    let raws = raws.map(|(kind, text)| Raw { kind, key: None, value: Some(text.into_bytes()), at_ms: old });
-    deployment.load(&raws);
-    let windows = &deployment.config.topics.windows;
-    deployment.wait_for_row(windows, |rows| rows.column_by_name("final").unwrap().as_boolean().true_count() >= 6);
-    deployment.load(&[Raw {
-        kind: pipeline::event::Kind::Usage,
-        key: None,
-        value: Some(usage("6", now_ms).into_bytes()),
-        at_ms: now_ms,
-    }]);
-    // The live row of today, longest window: both uses.
-    deployment.wait_for_row(windows, |rows| {
-        let events = rows.column_by_name("events").unwrap().as_primitive::<Int64Type>();
-        let is_final = rows.column_by_name("final").unwrap().as_boolean();
-        (0..rows.num_rows()).any(|row| !is_final.value(row) && events.value(row) == 2)
-    });
-    let scores = &deployment.config.topics.scores;
-    kafka().wait_for(scores, 1).unwrap();
-    for (port, stage, fate) in [
-        (ports[0], "ingest", "emitted"),
-        (ports[1], "aggregate", "on_time"),
-        (ports[2], "score", "scored"),
-        (ports[3], "publish", "published"),
-        (ports[3], "tables", "written"),
-    ] {
-        let series = format!("keepwell_records_total{{fate=\"{fate}\",reason=\"\",stage=\"{stage}\"}} ");
-        let metrics = ask_until(port, "/metrics", |answer| answer.contains(&series));
-        for name in ["last_progress_timestamp_seconds", "commit_duration_seconds_count", "build_info"] {
-            assert!(metrics.contains(&format!("keepwell_{name}{{")), "{name} is not in {metrics}");
-        }
-    }
-    ask_until(ports[1], "/metrics", |metrics| {
-        metrics.contains("keepwell_watermark_timestamp_seconds{") && metrics.contains("keepwell_lag_records{")
-    });
-    assert_eq!(stages.map(|(stage, _)| stage.stop()), [Some(0); 4]);
-}
-
-impl Deployment {
-    /// Reads a topic of window rows again and again until it shows what is awaited.
-    fn wait_for_row(&self, topic: &str, is_there: impl Fn(&RecordBatch) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let rows = compare::rows_of(&self.records(topic), &window::schema()).unwrap();
-            if is_there(&rows) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "not within a minute; rows so far: {}", rows.num_rows());
-        }
-    }
 }
 
 #[test]
