@@ -202,7 +202,6 @@ impl Aggregate {
     }
 
     /// Rows of an account at one time stay in one record: `score` needs all of its windows.
-    #[allow(clippy::too_many_arguments, reason = "one message is all of this")]
     fn push_rows(
         &self,
         batch: &RecordBatch,

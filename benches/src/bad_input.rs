@@ -5,7 +5,7 @@ use local::in_process;
 use pipeline::clock::FixedClock;
 use pipeline::config::Config;
 use pipeline::log::Message;
-use pipeline::process::{LogFormat, RunArgs};
+use pipeline::process::RunArgs;
 use pipeline::reject::REASON_HEADER;
 use pipeline::schema::event;
 use pipeline::stage::Fate;
@@ -51,16 +51,7 @@ pub fn judge(texts: &[Vec<u8>]) -> Result<Vec<Judged>> {
         produce(text.clone())?;
     }
     produce(neighbour(texts.len()))?;
-    let args = RunArgs {
-        config: std::path::PathBuf::new(),
-        set: Vec::new(),
-        instance: "0".into(),
-        drain: true,
-        complete: true,
-        from: None,
-        http: None,
-        log_format: LogFormat::Text,
-    };
+    let args = RunArgs::drained(true);
     let clock = FixedClock { wall_us: WALL_US };
     let stage = ingest::Ingest::new(&config)?;
     let report = in_process::drain(&stage, &ingest::plan(&config), &broker, &config, &args, &clock)?;

@@ -3,24 +3,28 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use pipeline::log::kafka::tail::Tail;
+use pipeline::log::kafka::writer::Writer;
 use pipeline::log::{Message, Record};
-use pipeline::offset::{Offset, TopicPartition};
+use pipeline::offset::TopicPartition;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 /// Names a running broker (`host:port`) to be used instead of one started for the tests.
 pub const BROKER_VARIABLE: &str = "KEEPWELL_TEST_KAFKA";
+
+/// How long a partition may take to be read.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A broker that ends with this value, or one that was there before.
 #[derive(Debug)]
@@ -61,6 +65,11 @@ impl Kafka {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address);
         config
+    }
+
+    /// The same as Keepwell's own clients are told it.
+    fn kafka(&self) -> pipeline::config::Kafka {
+        pipeline::config::Kafka::at(&self.address)
     }
 
     /// Makes a topic with one replica.
@@ -104,29 +113,13 @@ impl Kafka {
     /// # Errors
     /// When one cannot be delivered.
     pub fn produce<'m>(&self, messages: impl IntoIterator<Item = &'m Message>) -> Result<usize> {
-        let producer: BaseProducer = self.config().set("enable.idempotence", "true").set("linger.ms", "20").create()?;
+        let mut writer = Writer::open(&self.kafka())?;
         let mut count = 0;
         for message in messages {
-            let mut headers = OwnedHeaders::new();
-            for (key, value) in &message.headers {
-                headers = headers.insert(Header { key, value: value.as_deref() });
-            }
-            let mut record: BaseRecord<'_, [u8], [u8]> =
-                BaseRecord::to(&message.topic).partition(message.partition).headers(headers);
-            (record.key, record.payload, record.timestamp) =
-                (message.key.as_deref(), message.value.as_deref(), message.timestamp_ms);
-            while let Err((error, returned)) = producer.send(record) {
-                ensure!(
-                    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull),
-                    "producing to {}: {error}",
-                    message.topic
-                );
-                producer.poll(Duration::from_millis(10));
-                record = returned;
-            }
+            writer.write(message)?;
             count += 1;
         }
-        producer.flush(Duration::from_secs(120))?;
+        writer.flush()?;
         Ok(count)
     }
 
@@ -150,43 +143,14 @@ impl Kafka {
     /// # Errors
     /// When the topic cannot be read within two minutes.
     pub fn records(&self, topic: &str) -> Result<Vec<Record>> {
-        let consumer: BaseConsumer = self
-            .config()
-            .set("group.id", "keepwell-reader")
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
-            .create()?;
-        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20))?;
-        let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len()) as i32;
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let kafka = self.kafka();
+        let (tail, count) = (Tail::open(&kafka)?, Writer::open(&kafka)?.partitions(topic)?);
         let mut records = Vec::new();
         for partition in 0..count {
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(topic, partition, KafkaOffset::Beginning)?;
-            consumer.assign(&list)?;
-            loop {
-                match consumer.poll(Duration::from_millis(100)) {
-                    Some(Ok(message)) => records.push(Record {
-                        topic_partition: TopicPartition::new(topic, partition),
-                        offset: Offset(message.offset()),
-                        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
-                        key: message.key().map(<[u8]>::to_vec),
-                        value: message.payload().map(<[u8]>::to_vec),
-                        headers: message
-                            .headers()
-                            .map(|headers| {
-                                headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
-                            })
-                            .unwrap_or_default(),
-                    }),
-                    Some(Err(KafkaError::PartitionEOF(at))) if at == partition => break,
-                    Some(Err(KafkaError::PartitionEOF(_))) | None => {
-                        ensure!(Instant::now() < deadline, "{topic} was not read within two minutes");
-                    }
-                    Some(Err(error)) => return Err(error.into()),
-                }
-            }
+            tail.read(&TopicPartition::new(topic, partition), PATIENCE, &Arc::default(), |record| {
+                records.push(record);
+                ControlFlow::Continue(())
+            })?;
         }
         Ok(records)
     }

@@ -88,6 +88,22 @@ pub struct RunArgs {
     pub log_format: LogFormat,
 }
 
+impl RunArgs {
+    /// A run in this process that reads to the ends there are, with or without declaring them complete.
+    pub fn drained(complete: bool) -> Self {
+        Self {
+            config: PathBuf::new(),
+            set: Vec::new(),
+            instance: "0".into(),
+            drain: true,
+            complete,
+            from: None,
+            http: None,
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
 /// Where to start.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum From {

@@ -77,14 +77,14 @@ pub fn append_row(
     let is_changed = !is_outdated && said.is_none_or(|said| said.digest != digest);
     row.append(rows, is_changed, provenance);
     let said = if is_outdated { said } else { Some(Said { as_of_us: case.as_of_us, digest }) };
-    match before.and_then(|account| account.last.clone()) {
-        // What was said of a newer time stays said; without it nothing is remembered.
-        _ if case.is_final && (case.is_deleted || case.is_retired) => {
-            is_outdated.then_some(Account { last: None, said })
-        }
-        last if !case.is_final => Some(Account { last, said }),
-        _ => Some(Account { last: Some(row.remembered(model)), said }),
-    }
+    let last = match before {
+        _ if case.is_final && (case.is_deleted || case.is_retired) => None,
+        _ if case.is_final => Some(row.remembered(model)),
+        before => before.and_then(|account| account.last.clone()),
+    };
+    // Behind its last row nothing is remembered, but for what was said of a newer time.
+    let is_over = case.is_final && last.is_none() && !is_outdated;
+    (!is_over).then_some(Account { last, said })
 }
 
 /// The factors whose contribution changed most since the previous final row of the same model.

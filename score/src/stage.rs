@@ -27,6 +27,13 @@ pub struct Score {
     settings: Settings,
 }
 
+/// The rows of a partition in the making, and what they change.
+struct Fold<'s> {
+    state: &'s PartitionState,
+    changes: PartitionChanges,
+    rows: RowBuilder,
+}
+
 /// The bytes of a snapshot: version, the model file the state was folded with, state.
 #[derive(Serialize, Deserialize)]
 struct Saved<S> {
@@ -53,8 +60,7 @@ impl Score {
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
         let Some(last) = records.last() else { return Ok(()) };
-        let mut changes = PartitionChanges::default();
-        let mut rows = health::builder();
+        let mut fold = Fold { state, changes: PartitionChanges::default(), rows: health::builder() };
         for record in records {
             let refused = |why: String| StageError::Record {
                 topic_partition: record.topic_partition.clone(),
@@ -62,7 +68,7 @@ impl Score {
                 why,
             };
             let progress = Progress::of(record).map_err(|error| refused(error.to_string()))?;
-            changes.progress = progress.or(changes.progress);
+            fold.changes.progress = progress.or(fold.changes.progress);
             let Some(value) = &record.value else { continue };
             let batch = codec::decode(value, &window::schema()).map_err(|error| refused(error.to_string()))?;
             let model = match &state.earlier {
@@ -70,25 +76,22 @@ impl Score {
                 _ => &self.settings.model,
             };
             let windows = Windows::of(&batch)?;
-            self.score(model, &windows, record, state, &mut changes, &mut rows, &mut step.fates)
+            self.score(model, &windows, record, &mut fold, &mut step.fates)
                 .map_err(|error| refused(error.to_string()))?;
         }
-        self.emit(&mut rows, state, tp, &changes, step)?;
+        self.emit(&mut fold, tp, step)?;
         step.positions.insert(tp.clone(), Position::at(last.offset.next()));
-        step.changes.insert(tp.clone(), changes);
+        step.changes.insert(tp.clone(), fold.changes);
         Ok(())
     }
 
     /// The health rows of one record.
-    #[allow(clippy::too_many_arguments, reason = "what is read, what is known, what comes out")]
     fn score(
         &self,
         model: &Compiled,
         windows: &Windows<'_>,
         record: &Record,
-        state: &PartitionState,
-        changes: &mut PartitionChanges,
-        rows: &mut RowBuilder,
+        fold: &mut Fold<'_>,
         fates: &mut Fates,
     ) -> Result<(), arrow::error::ArrowError> {
         let cases = windows.cases();
@@ -107,22 +110,16 @@ impl Score {
                 next_offset: record.offset.next().0,
                 ordinal,
             };
-            let before = changes.account(state, case.account_id);
-            let account = append_row(rows, case, verdict, model, before, provenance);
-            changes.accounts.insert(case.account_id.to_owned(), account);
+            let before = fold.changes.account(fold.state, case.account_id);
+            let account = append_row(&mut fold.rows, case, verdict, model, before, provenance);
+            fold.changes.accounts.insert(case.account_id.to_owned(), account);
         }
         Ok(())
     }
 
     /// Rows, and how far time has come; the latter alone where it moved without rows.
-    fn emit(
-        &self,
-        rows: &mut RowBuilder,
-        state: &PartitionState,
-        tp: &TopicPartition,
-        changes: &PartitionChanges,
-        step: &mut Step<Changes>,
-    ) -> Result<(), StageError> {
+    fn emit(&self, fold: &mut Fold<'_>, tp: &TopicPartition, step: &mut Step<Changes>) -> Result<(), StageError> {
+        let Fold { state, changes, rows } = fold;
         let message = |value, progress: Option<&Progress>| Message {
             topic: Arc::clone(&self.settings.health),
             partition: tp.partition,

@@ -5,13 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::{Message, Record};
 use pipeline::metrics::Gauges;
 use pipeline::offset::{Position, TopicPartition};
+use pipeline::schema::columns::Columns;
 use pipeline::schema::health as table;
-use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
+use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step, add_fates};
 use serde::{Deserialize, Serialize};
 
 use crate::health::{Health, Row, Trigger, rows};
@@ -169,6 +173,15 @@ impl Stage for Publish {
     }
 }
 
+/// The rows of which something is to be said; most are not among them.
+fn news(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = Columns::Batch(batch);
+    let (changed, finals, (triggers, _)) =
+        (columns.flag("changed")?, columns.flag("final")?, columns.list("triggers")?);
+    let is_news = |row| changed.value(row) || (finals.value(row) && triggers.value_length(row) > 0);
+    filter_record_batch(batch, &(0..batch.num_rows()).map(|row| Some(is_news(row))).collect())
+}
+
 impl Publish {
     fn record(&self, record: &Record, step: &mut Step<()>) -> Result<(), StageError> {
         let Some(value) = &record.value else { return Ok(()) };
@@ -178,7 +191,10 @@ impl Publish {
             why,
         };
         let batch = codec::decode(value, &table::schema()).map_err(|error| refused(error.to_string()))?;
-        for row in rows(&batch)? {
+        let news = news(&batch)?;
+        let unchanged = (batch.num_rows() - news.num_rows()) as u64;
+        add_fates(&mut step.fates, &[(Fate::of("read"), unchanged), (Fate::of("unchanged"), unchanged)].into());
+        for row in rows(&news)? {
             self.publish(row, record.topic_partition.partition, step).map_err(|error| refused(error.to_string()))?;
         }
         Ok(())

@@ -304,6 +304,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
     fn cut_where_due(&mut self, is_last: bool) -> Result<bool, TablesError> {
         let now = self.clock.monotonic();
         if self.retry_at.is_some_and(|at| now < at) {
+            self.wait = POLL_WAIT;
             return Ok(false);
         }
         self.retry_at = None;

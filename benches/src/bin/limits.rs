@@ -22,7 +22,7 @@ use pipeline::log::memory::MemoryBroker;
 use pipeline::log::{Message, Record};
 use pipeline::metrics::StageMetrics;
 use pipeline::offset::{NextOffset, Position, TopicPartition};
-use pipeline::process::{LogFormat, RunArgs};
+use pipeline::process::RunArgs;
 use pipeline::runner::Runner;
 use pipeline::stage::{Batch, Stage};
 use rdkafka::config::ClientConfig;
@@ -139,16 +139,7 @@ fn consume(kafka: &Kafka, topic: &str, count: usize, mut each: impl FnMut(&[u8])
 }
 
 fn args() -> RunArgs {
-    RunArgs {
-        config: "limits".into(),
-        set: Vec::new(),
-        instance: "0".into(),
-        drain: true,
-        complete: false,
-        from: None,
-        http: None,
-        log_format: LogFormat::Text,
-    }
+    RunArgs::drained(false)
 }
 
 fn run_ingest(config: &Config) -> Result<()> {

@@ -22,7 +22,7 @@ use pipeline::clock::FixedClock;
 use pipeline::config::Config;
 use pipeline::event::Kind;
 use pipeline::log::Message;
-use pipeline::process::{LogFormat, RunArgs};
+use pipeline::process::RunArgs;
 use pipeline::schema::window::PROVENANCE;
 
 /// Partitions of each raw topic.
@@ -197,16 +197,7 @@ fn without(rows: &RecordBatch, more: &[&str]) -> Result<RecordBatch> {
 }
 
 fn through_memory(messages: &[Message], config: &Config) -> Result<Streamed> {
-    let args = RunArgs {
-        config: PathBuf::new(),
-        set: Vec::new(),
-        instance: "0".into(),
-        drain: true,
-        complete: true,
-        from: None,
-        http: None,
-        log_format: LogFormat::Text,
-    };
+    let args = RunArgs::drained(true);
     let config = Config {
         snapshots: pipeline::config::SnapshotOptions { url: "memory:///".into(), ..config.snapshots.clone() },
         tables: None,

@@ -18,7 +18,7 @@ use pipeline::config::{Config, Span, Tables};
 use pipeline::log::Record;
 use pipeline::log::memory::MemoryBroker;
 use pipeline::metrics::StageMetrics;
-use pipeline::process::{From, LogFormat, RunArgs};
+use pipeline::process::RunArgs;
 use pipeline::runner::Runner;
 use pipeline::schema::window;
 use pipeline::stage::Fates;
@@ -37,16 +37,7 @@ fn config(set: &[&str]) -> Config {
 }
 
 fn args() -> RunArgs {
-    RunArgs {
-        config: "fleet.yaml".into(),
-        set: Vec::new(),
-        instance: "0".into(),
-        drain: true,
-        complete: true,
-        from: None::<From>,
-        http: None,
-        log_format: LogFormat::Text,
-    }
+    RunArgs::drained(true)
 }
 
 /// A deployment that has read everything.

@@ -18,7 +18,7 @@ use pipeline::event::Kind;
 use pipeline::log::Message;
 use pipeline::log::memory::MemoryBroker;
 use pipeline::partitioner::partition_of;
-use pipeline::process::{self, LogFormat, RunArgs};
+use pipeline::process::{self, RunArgs};
 use sink::health::Health;
 
 use crate::in_process::{InProcess, Ledger, Stages, broker};
@@ -151,16 +151,7 @@ fn stops(days: i64) -> Vec<i64> {
 }
 
 fn run_args() -> RunArgs {
-    RunArgs {
-        config: PathBuf::new(),
-        set: Vec::new(),
-        instance: "demo".into(),
-        drain: true,
-        complete: false,
-        from: None,
-        http: None,
-        log_format: LogFormat::Text,
-    }
+    RunArgs::drained(false)
 }
 
 fn message(event: &fleet::RawEvent, accounts: &[Account], config: &Config) -> Result<Message> {

@@ -41,6 +41,21 @@ pub struct Kafka {
     pub session_timeout: Span,
 }
 
+impl Kafka {
+    /// A broker at `host:port`, everything else as by default.
+    pub fn at(bootstrap_servers: &str) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.to_owned(),
+            properties: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            group_prefix: keepwell(),
+            max_record_bytes: record_bytes(),
+            transaction_timeout: ten_seconds(),
+            session_timeout: ten_seconds(),
+        }
+    }
+}
+
 fn keepwell() -> String {
     "keepwell".into()
 }

@@ -22,10 +22,17 @@ use super::{KafkaLog, SLICE};
 use crate::log::{LogError, Message, Verdict};
 use crate::offset::{Position, TopicPartition};
 
-/// Remembers the first message of a transaction that could not be delivered.
+/// Remembers the first message that could not be delivered.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
     failed: Mutex<Option<String>>,
+}
+
+impl Deliveries {
+    /// Why a message was not delivered, since this was last asked.
+    pub fn take_failed(&self) -> Option<String> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl ClientContext for Deliveries {}
@@ -190,7 +197,7 @@ fn drain(log: &KafkaLog, deadline: Instant) -> Result<(), Trouble> {
             return Err(Trouble::Abort("messages were not delivered within the transaction timeout".into()));
         }
     }
-    let failed = log.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let failed = log.producer.context().take_failed();
     failed.map_or(Ok(()), |why| Err(Trouble::Abort(format!("a message was not delivered: {why}"))))
 }
 

@@ -1,14 +1,13 @@
 //! Writes records outside of any transaction, as a producer of raw events does: idempotent, in order.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::settings::Settings;
+use super::transaction::Deliveries;
 use crate::config::Kafka;
 use crate::log::{LogError, Message};
 
@@ -16,24 +15,6 @@ use crate::log::{LogError, Message};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long one question to the broker may take.
 const ANSWER: Duration = Duration::from_secs(20);
-
-/// Remembers the first record that was not delivered.
-#[derive(Debug, Default)]
-struct Deliveries {
-    failed: Mutex<Option<String>>,
-}
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
-        }
-    }
-}
 
 /// A producer.
 pub struct Writer {
@@ -101,8 +82,7 @@ impl Writer {
     }
 
     fn delivered(&self) -> Result<(), LogError> {
-        let failed = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match failed {
+        match self.producer.context().take_failed() {
             Some(why) => Err(LogError::Fatal { doing: "delivering what was written".into(), why }),
             None => Ok(()),
         }
