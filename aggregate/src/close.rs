@@ -17,8 +17,6 @@ use crate::name::Name;
 use crate::settings::Settings;
 use crate::state::{Closing, PartitionState};
 
-/// Rows of a slice, give or take one account.
-const SLICE_ROWS: usize = 3000;
 /// Accounts of a slice at most: those without a row cost time too.
 const SLICE_ACCOUNTS: usize = 20_000;
 
@@ -79,7 +77,7 @@ pub fn close(
             closing.ordinal += num_rows as i64;
             slice_rows += num_rows;
             slice_accounts += 1;
-            if slice_rows >= SLICE_ROWS || slice_accounts >= SLICE_ACCOUNTS {
+            if slice_rows >= settings.slice_rows || slice_accounts >= SLICE_ACCOUNTS {
                 (slice_rows, slice_accounts) = (0, 0);
                 closing.slice += 1;
                 slices_left -= 1;

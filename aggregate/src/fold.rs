@@ -107,7 +107,7 @@ impl<'f> Fold<'f> {
                 }
             }
             if !accepted.is_empty() {
-                self.changes.accepted.push(AcceptedRows { batch, rows: accepted });
+                self.changes.accepted.push(AcceptedRows { batch, rows: accepted, closed: self.closed() });
             }
         }
         if let Some(header) = record.header(STATEMENT_HEADER) {

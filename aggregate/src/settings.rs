@@ -6,6 +6,9 @@ use pipeline::config::{Config, Targets};
 use pipeline::event::Priority;
 use pipeline::pane::{Pane, PaneWidth};
 
+/// Rows of a slice of a close.
+const SLICE_ROWS: usize = 3000;
+
 /// One trailing window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
@@ -52,6 +55,8 @@ pub struct Settings {
     pub first_response_target_ms: [i64; 4],
     /// Targets for the resolution, in milliseconds by [`Priority`].
     pub resolution_target_ms: [i64; 4],
+    /// Rows after which a slice of a close ends, give or take one account. The same for as long as a close lasts.
+    pub slice_rows: usize,
     /// All that shapes the state and the rows, as text: a snapshot of other settings is refused.
     pub fingerprint: String,
 }
@@ -72,6 +77,11 @@ impl Settings {
             names.dedup();
             names
         };
+        // How often live rows are sent shapes nothing.
+        let shaping = pipeline::config::Aggregate {
+            live_interval: pipeline::config::Aggregate::default().live_interval,
+            ..config.aggregate.clone()
+        };
         let target_ms = |t: &Targets| [t.low, t.normal, t.high, t.urgent].map(|span| span.as_micros() / 1000);
         Self {
             epoch: config.epoch,
@@ -91,7 +101,8 @@ impl Settings {
             first_value_feature: config.aggregate.first_value_feature.clone(),
             first_response_target_ms: target_ms(&config.aggregate.first_response_target),
             resolution_target_ms: target_ms(&config.aggregate.resolution_target),
-            fingerprint: format!("{:?} {:?} {:?}", config.time.pane, config.time.lateness, config.aggregate),
+            slice_rows: SLICE_ROWS,
+            fingerprint: format!("{:?} {:?} {shaping:?}", config.time.pane, config.time.lateness),
         }
     }
 

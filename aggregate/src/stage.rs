@@ -47,6 +47,12 @@ impl Aggregate {
         Self { settings: Settings::new(config) }
     }
 
+    /// The same with slices of about so many rows: a small deployment closes in many slices too, for simulations.
+    pub fn with_slices_of(mut self, rows: usize) -> Self {
+        self.settings.slice_rows = rows;
+        self
+    }
+
     /// Folds records until they end or a close begins.
     fn fold(
         &self,

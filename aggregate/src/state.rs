@@ -86,6 +86,8 @@ pub struct AcceptedRows {
     pub batch: RecordBatch,
     /// Which of its rows.
     pub rows: Vec<usize>,
+    /// The newest final pane when they were judged.
+    pub closed: Option<Pane>,
 }
 
 impl AcceptedRows {
@@ -99,8 +101,12 @@ impl AcceptedRows {
 impl PartitionState {
     /// Makes the changes of a committed step.
     pub fn merge(&mut self, changes: PartitionChanges, settings: &Settings) {
-        for event in changes.accepted.iter().flat_map(AcceptedRows::events) {
-            self.apply(&event, settings);
+        for accepted in &changes.accepted {
+            // As if each record were a step of its own: the cut into steps leaves no trace.
+            self.closed = accepted.closed.or(self.closed);
+            for event in accepted.events() {
+                self.apply(&event, settings);
+            }
         }
         if let Some(watermarks) = changes.watermarks {
             self.watermarks = watermarks;

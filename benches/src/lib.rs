@@ -7,4 +7,5 @@ pub mod deployment;
 pub mod fleet;
 pub mod kafka;
 pub mod oracle;
+pub mod sim;
 pub mod streamed;

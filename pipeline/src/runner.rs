@@ -65,6 +65,15 @@ pub struct Report {
     pub num_messages: u64,
 }
 
+/// Whether the loop goes round again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// There may be more to do, now or later.
+    GoesOn,
+    /// Everything up to the ends that `drain` speaks of is done.
+    Drained,
+}
+
 /// Why a run ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -173,30 +182,41 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     pub fn run(&mut self, shutdown: &AtomicBool) -> Result<Report, RunError> {
         self.fix_ends()?;
         while !shutdown.load(Ordering::Relaxed) {
-            match self.log.poll(self.wait, self.room(), self.options.max_bytes)? {
-                Polled::Records(records) => self.queue(records),
-                Polled::Assigned(partitions) => self.take_up(&partitions)?,
-                Polled::Revoked(partitions) => self.let_go(&partitions)?,
-            }
-            self.wait = POLL_WAIT;
-            self.replay()?;
-            self.prove_ends()?;
-            self.tell();
-            let is_last = self.options.drain && self.is_drained();
-            let is_done = match self.next_step(is_last)? {
-                Some(step) => {
-                    let has_more = step.has_more;
-                    self.carry_out(step)? && !has_more
-                }
-                None => true,
-            };
-            if is_last && is_done {
+            if self.turn()? == Turn::Drained {
                 break;
             }
-            self.snapshot_where_due()?;
         }
         self.snapshot_all()?;
         Ok(self.report.clone())
+    }
+
+    /// Goes round the loop once: for what is run by a scheduler of its own.
+    ///
+    /// # Errors
+    /// See [`Runner::run`].
+    pub fn turn(&mut self) -> Result<Turn, RunError> {
+        match self.log.poll(self.wait, self.room(), self.options.max_bytes)? {
+            Polled::Records(records) => self.queue(records),
+            Polled::Assigned(partitions) => self.take_up(&partitions)?,
+            Polled::Revoked(partitions) => self.let_go(&partitions)?,
+        }
+        self.wait = POLL_WAIT;
+        self.replay()?;
+        self.prove_ends()?;
+        self.tell();
+        let is_last = self.options.drain && self.is_drained();
+        let is_done = match self.next_step(is_last)? {
+            Some(step) => {
+                let has_more = step.has_more;
+                self.carry_out(step)? && !has_more
+            }
+            None => true,
+        };
+        if is_last && is_done {
+            return Ok(Turn::Drained);
+        }
+        self.snapshot_where_due()?;
+        Ok(Turn::GoesOn)
     }
 
     /// The state; for inspection after a run.

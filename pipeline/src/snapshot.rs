@@ -20,6 +20,8 @@ use crate::offset::{NextOffset, Position, TopicPartition};
 const MAGIC: &[u8; 8] = b"KEEPWELL";
 const FORMAT: u16 = 1;
 const ZSTD_LEVEL: i32 = 1;
+/// How long a snapshot that is written at once may take.
+const AT_ONCE: Duration = Duration::from_secs(60);
 
 /// Of what a snapshot is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +106,7 @@ pub struct Snapshots {
     prefix: Path,
     runtime: Runtime,
     keep: usize,
+    is_beside: bool,
     uploads: Vec<(TopicPartition, JoinHandle<Result<(), SnapshotError>>)>,
     failed: Vec<TopicPartition>,
 }
@@ -127,7 +130,18 @@ impl Snapshots {
             .enable_all()
             .build()
             .map_err(SnapshotError::Runtime)?;
-        Ok(Self { store, prefix, runtime, keep, uploads: Vec::new(), failed: Vec::new() })
+        Ok(Self { store, prefix, runtime, keep, is_beside: true, uploads: Vec::new(), failed: Vec::new() })
+    }
+
+    /// Snapshots in a store that is at hand, each written before the loop goes on: for simulations.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Runtime`] when there is no runtime to be had.
+    pub fn at_once(store: Arc<dyn ObjectStore>, keep: usize) -> Result<Self, SnapshotError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(SnapshotError::Runtime)?;
+        let prefix = Path::default();
+        Ok(Self { store, prefix, runtime, keep, is_beside: false, uploads: Vec::new(), failed: Vec::new() })
     }
 
     fn folder(&self, stage: &str, epoch: u32, partition: &TopicPartition) -> Path {
@@ -214,6 +228,9 @@ impl Snapshots {
             Ok(())
         };
         self.uploads.push((partition, self.runtime.spawn(upload)));
+        if !self.is_beside {
+            self.finish(AT_ONCE);
+        }
         Ok(())
     }
 

@@ -43,7 +43,40 @@ pub fn parse(url: &str, options: &BTreeMap<String, String>) -> Result<(Arc<dyn O
     Ok((store.into(), prefix))
 }
 
-/// A place for objects.
+/// A place for objects. Every call waits for its answer.
+pub trait Objects: std::fmt::Debug {
+    /// Whether an object is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Store`] when the store does not answer; the same below.
+    fn exists(&self, name: &str) -> Result<bool, StoreError>;
+
+    /// The content of an object.
+    ///
+    /// # Errors
+    /// See [`Objects::exists`].
+    fn get(&self, name: &str) -> Result<Vec<u8>, StoreError>;
+
+    /// Writes an object whole, over what is there.
+    ///
+    /// # Errors
+    /// See [`Objects::exists`].
+    fn put(&self, name: &str, content: Vec<u8>) -> Result<(), StoreError>;
+
+    /// Writes an object whole unless there is one; false when there is.
+    ///
+    /// # Errors
+    /// See [`Objects::exists`].
+    fn create(&self, name: &str, content: Vec<u8>) -> Result<bool, StoreError>;
+
+    /// Names of the objects right below a folder, without its path, in order.
+    ///
+    /// # Errors
+    /// See [`Objects::exists`].
+    fn list(&self, folder: &str) -> Result<Vec<String>, StoreError>;
+}
+
+/// The objects below a URL.
 pub struct Store {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
@@ -71,12 +104,10 @@ impl Store {
     fn path(&self, name: &str) -> Path {
         name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
     }
+}
 
-    /// Whether an object is there.
-    ///
-    /// # Errors
-    /// [`StoreError::Store`] when the store does not answer; the same below.
-    pub fn exists(&self, name: &str) -> Result<bool, StoreError> {
+impl Objects for Store {
+    fn exists(&self, name: &str) -> Result<bool, StoreError> {
         match self.runtime.block_on(self.store.head(&self.path(name))) {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
@@ -84,29 +115,17 @@ impl Store {
         }
     }
 
-    /// The content of an object.
-    ///
-    /// # Errors
-    /// See [`Store::exists`].
-    pub fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+    fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         let path = self.path(name);
         Ok(self.runtime.block_on(async { self.store.get(&path).await?.bytes().await })?.to_vec())
     }
 
-    /// Writes an object whole, over what is there.
-    ///
-    /// # Errors
-    /// See [`Store::exists`].
-    pub fn put(&self, name: &str, content: Vec<u8>) -> Result<(), StoreError> {
+    fn put(&self, name: &str, content: Vec<u8>) -> Result<(), StoreError> {
         self.runtime.block_on(self.store.put(&self.path(name), PutPayload::from(content)))?;
         Ok(())
     }
 
-    /// Writes an object whole unless there is one; false when there is.
-    ///
-    /// # Errors
-    /// See [`Store::exists`].
-    pub fn create(&self, name: &str, content: Vec<u8>) -> Result<bool, StoreError> {
+    fn create(&self, name: &str, content: Vec<u8>) -> Result<bool, StoreError> {
         let options = PutOptions::from(PutMode::Create);
         let path = self.path(name);
         match self.runtime.block_on(self.store.put_opts(&path, PutPayload::from(content), options)) {
@@ -116,11 +135,7 @@ impl Store {
         }
     }
 
-    /// Names of the objects right below a folder, without its path, in order.
-    ///
-    /// # Errors
-    /// See [`Store::exists`].
-    pub fn list(&self, folder: &str) -> Result<Vec<String>, StoreError> {
+    fn list(&self, folder: &str) -> Result<Vec<String>, StoreError> {
         let listing = self.runtime.block_on(self.store.list_with_delimiter(Some(&self.path(folder))))?;
         let names = listing.objects.iter().filter_map(|object| object.location.filename());
         let mut names: Vec<String> = names.map(str::to_owned).collect();

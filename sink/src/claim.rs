@@ -5,7 +5,7 @@
 //! finishes a claim before it makes the next, so only the newest can be unfinished.
 
 use pipeline::offset::NextOffset;
-use pipeline::store::{Store, StoreError};
+use pipeline::store::{Objects, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::cut::{File, Range, Source};
@@ -47,7 +47,7 @@ fn name(range: Range) -> String {
     format!("{}/{:020}", folder(range.source, range.epoch, range.partition), range.first.0)
 }
 
-fn read(store: &Store, name: &str) -> Result<Claim, ClaimError> {
+fn read(store: &dyn Objects, name: &str) -> Result<Claim, ClaimError> {
     let content = store.get(name)?;
     let foreign = |why: String| ClaimError::Foreign { name: name.to_owned(), why };
     let claim: Claim = serde_json::from_slice(&content).map_err(|error| foreign(error.to_string()))?;
@@ -61,7 +61,12 @@ fn read(store: &Store, name: &str) -> Result<Claim, ClaimError> {
 ///
 /// # Errors
 /// [`ClaimError`] when the store does not answer or the claim is foreign.
-pub fn newest(store: &Store, source: Source, epoch: u32, partition: i32) -> Result<Option<(Claim, bool)>, ClaimError> {
+pub fn newest(
+    store: &dyn Objects,
+    source: Source,
+    epoch: u32,
+    partition: i32,
+) -> Result<Option<(Claim, bool)>, ClaimError> {
     let folder = folder(source, epoch, partition);
     let Some(newest) = store.list(&folder)?.pop() else { return Ok(None) };
     let claim = read(store, &format!("{folder}/{newest}"))?;
@@ -77,7 +82,7 @@ pub fn newest(store: &Store, source: Source, epoch: u32, partition: i32) -> Resu
 ///
 /// # Errors
 /// [`ClaimError`] when the store does not answer or the other's claim is foreign.
-pub fn make(store: &Store, range: Range, files: &[File], writer: &str) -> Result<Claim, ClaimError> {
+pub fn make(store: &dyn Objects, range: Range, files: &[File], writer: &str) -> Result<Claim, ClaimError> {
     let files = files.iter().map(|file| file.name.clone()).collect();
     let claim = Claim { first: range.first, end: range.end, files, writer: writer.to_owned() };
     let name = name(range);

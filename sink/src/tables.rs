@@ -11,9 +11,9 @@ use pipeline::log::{Log, LogError, Polled, Record};
 use pipeline::metrics::StageMetrics;
 use pipeline::offset::{NextOffset, TopicPartition};
 use pipeline::process::{Plan, RunArgs};
-use pipeline::runner::{Report, RunError};
+use pipeline::runner::{Report, RunError, Turn};
 use pipeline::stage::{Fate, StageError, add_fates};
-use pipeline::store::{Store, StoreError};
+use pipeline::store::{Objects, Store, StoreError};
 use tracing::{info, warn};
 
 use crate::claim::{self, ClaimError};
@@ -89,7 +89,7 @@ struct Options {
 pub struct Tables<'t, L: Log, C: Clock> {
     log: L,
     clock: &'t C,
-    store: Store,
+    store: Box<dyn Objects + 't>,
     sources: BTreeMap<String, Source>,
     options: Options,
     held: BTreeMap<TopicPartition, Held>,
@@ -133,6 +133,20 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         args: &RunArgs,
         metrics: StageMetrics,
     ) -> Result<Self, TablesError> {
+        let store = Box::new(Store::open(&tables.url, &tables.options)?);
+        Ok(Self::on(store, log, clock, config, tables, args, metrics))
+    }
+
+    /// The stage as configured, on a store that is at hand.
+    pub fn on(
+        store: Box<dyn Objects + 't>,
+        log: L,
+        clock: &'t C,
+        config: &Config,
+        tables: &TablesConfig,
+        args: &RunArgs,
+        metrics: StageMetrics,
+    ) -> Self {
         let options = Options {
             epoch: config.epoch,
             max_records: config.batch.max_records,
@@ -143,10 +157,10 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             from_beginning: args.from.is_some(),
             writer: args.instance.clone(),
         };
-        Ok(Self {
+        Self {
             log,
             clock,
-            store: Store::open(&tables.url, &tables.options)?,
+            store,
             sources: sources(config),
             options,
             held: BTreeMap::new(),
@@ -156,7 +170,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             metrics,
             is_assigned: false,
             last_told: Duration::ZERO,
-        })
+        }
     }
 
     /// Runs until `shutdown`, or with `drain` until everything there is now stands in files.
@@ -168,22 +182,30 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             held.drain_to = self.log.ends(tp)?.next;
         }
         while !shutdown.load(Ordering::Relaxed) {
-            let (records, bytes) = self.room();
-            match self.log.poll(self.wait, records, bytes)? {
-                Polled::Records(records) => self.queue(records),
-                Polled::Assigned(partitions) => self.take_up(&partitions)?,
-                Polled::Revoked(partitions) => self.let_go(&partitions)?,
-            }
-            self.wait = POLL_WAIT;
-            self.take_in()?;
-            self.tell();
-            let is_last = self.options.drain && self.is_drained();
-            let is_all_written = self.cut_where_due(is_last)?;
-            if is_last && is_all_written {
+            if self.turn()? == Turn::Drained {
                 break;
             }
         }
         Ok(self.report.clone())
+    }
+
+    /// Goes round the loop once: for what is run by a scheduler of its own.
+    ///
+    /// # Errors
+    /// See [`Tables::run`].
+    pub fn turn(&mut self) -> Result<Turn, TablesError> {
+        let (records, bytes) = self.room();
+        match self.log.poll(self.wait, records, bytes)? {
+            Polled::Records(records) => self.queue(records),
+            Polled::Assigned(partitions) => self.take_up(&partitions)?,
+            Polled::Revoked(partitions) => self.let_go(&partitions)?,
+        }
+        self.wait = POLL_WAIT;
+        self.take_in()?;
+        self.tell();
+        let is_last = self.options.drain && self.is_drained();
+        let is_all_written = self.cut_where_due(is_last)?;
+        Ok(if is_last && is_all_written { Turn::Drained } else { Turn::GoesOn })
     }
 
     /// How many records and bytes may be read; none while the store does not answer.
@@ -210,7 +232,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         for tp in partitions {
             let Some(source) = self.sources.get(tp.topic.as_ref()).copied() else { continue };
             let ends = self.log.ends(tp)?;
-            let newest = claim::newest(&self.store, source, self.options.epoch, tp.partition)?;
+            let newest = claim::newest(self.store.as_ref(), source, self.options.epoch, tp.partition)?;
             let (first, adopted) = match newest {
                 Some((claim, true)) => (claim.end, None),
                 Some((claim, false)) => (claim.first, Some(claim)),
@@ -369,7 +391,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         let files = files(range, &held.rows_below(end)).map_err(rows)?;
         let claim = match &held.adopted {
             Some(claim) => claim.clone(),
-            None => claim::make(&self.store, range, &files, &self.options.writer)?,
+            None => claim::make(self.store.as_ref(), range, &files, &self.options.writer)?,
         };
         if claim.end != end {
             info!(partition = %tp, first = %claim.first, end = %claim.end, writer = claim.writer, "claim adopted");

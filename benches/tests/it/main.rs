@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod documents;
+mod sim;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -274,7 +275,7 @@ fn without_snapshots_and_with_output_a_missing_position_is_a_named_stop() {
     let stage = aggregate::Aggregate::new(&deployment.config);
     let plan = aggregate::plan(&deployment.config);
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-    let log = deployment.broker.member("another-group", &sources);
+    let log = deployment.broker.join("another-group", "one", &sources).unwrap();
     let clock = pipeline::clock::FixedClock { wall_us: WALL_US };
     let options = plan.options(&deployment.config, &args());
     let told = StageMetrics::unread("aggregate").unwrap();

@@ -1,5 +1,6 @@
 //! I9: a file appears whole, once, whoever writes it and whoever stopped in the middle.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -23,6 +24,7 @@ struct Source {
     config: Config,
     records: Vec<Record>,
     broker: MemoryBroker,
+    num_writers: Cell<u32>,
 }
 
 impl Source {
@@ -33,7 +35,7 @@ impl Source {
         let records = [&topics.windows, &topics.feature_days, &topics.health].into_iter().flat_map(of_topic).collect();
         let config = deployment.config.clone();
         let broker = in_process::broker(&config, 1);
-        Self { config, records, broker }
+        Self { config, records, broker, num_writers: Cell::new(0) }
     }
 
     /// Writes the part of each partition's records that lies between two shares of it, in percent.
@@ -59,7 +61,9 @@ impl Source {
         let tables =
             TablesConfig { url, options: Default::default(), roll_bytes: 1 << 30, roll_age: Span::from_secs(60) };
         let topics = &self.config.topics;
-        let log = self.broker.member("tables", &[&topics.windows, &topics.feature_days, &topics.health]);
+        // Each in a group of its own: all believe that they own everything.
+        let group = format!("tables-{}", self.num_writers.replace(self.num_writers.get() + 1));
+        let log = self.broker.join(&group, "0", &[&topics.windows, &topics.feature_days, &topics.health]).unwrap();
         let metrics = StageMetrics::unread("tables").unwrap();
         Tables::new(log, &CLOCK, &self.config, &tables, &args(), metrics).unwrap()
     }

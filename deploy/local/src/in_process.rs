@@ -17,6 +17,9 @@ use pipeline::stage::{Fates, Stage, add_fates};
 use score::Score;
 use sink::{Publish, Tables};
 
+/// The only member of each group.
+const INSTANCE: &str = "in-process";
+
 /// A broker with the topics of a configuration; raw topics have this many partitions.
 pub fn broker(config: &Config, raw_partitions: i32) -> MemoryBroker {
     let broker = MemoryBroker::default();
@@ -47,7 +50,7 @@ where
     C: Clock,
 {
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-    let log = broker.member(stage.name(), &sources);
+    let log = broker.join(stage.name(), INSTANCE, &sources)?;
     let snapshots =
         stage.is_stateful().then(|| Snapshots::open(&config.snapshots.url, config.snapshots.keep)).transpose()?;
     let metrics = StageMetrics::unread(stage.name())?;
@@ -140,7 +143,8 @@ impl<'s, C: Clock> InProcess<'s, C> {
             let plan = sink::tables::plan(config);
             let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
             let metrics = StageMetrics::unread("tables")?;
-            anyhow::Ok(Tables::new(broker.member("tables", &sources), clock, config, tables, args, metrics)?)
+            let log = broker.join("tables", INSTANCE, &sources)?;
+            anyhow::Ok(Tables::new(log, clock, config, tables, args, metrics)?)
         });
         Ok(Self {
             ingest: runner(&stages.ingest, &ingest::plan(config), broker, config, args, clock)?,

@@ -1,41 +1,96 @@
-//! The log in memory, with the rules of the real one: a transaction is in whole or not at all, readers
-//! see committed records only, a group's positions change with the transaction that brings them.
+//! The log in memory, with the rules of the real one: a transaction is in whole or not at all and ends with a
+//! marker that takes an offset, readers see what is committed and nothing behind an open transaction, a group's
+//! positions change with the transaction that brings them, and whoever is no longer a member is fenced.
 
-use std::collections::BTreeMap;
+mod group;
+mod partition;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Ends, Log, LogError, Message, Polled, Record, Verdict};
-use crate::offset::{NextOffset, Offset, Position, TopicPartition};
+use crate::offset::{NextOffset, Position, TopicPartition};
+use group::{Group, Standing};
+use partition::{Partition, Serial};
 
 #[derive(Debug, Default)]
 struct Broker {
-    topics: BTreeMap<Arc<str>, Vec<Vec<Record>>>,
-    positions: BTreeMap<(String, TopicPartition), Position>,
+    topics: BTreeMap<Arc<str>, Vec<Partition>>,
+    groups: BTreeMap<String, Group>,
+    /// Open transactions by transactional id.
+    open: BTreeMap<String, Transaction>,
+    num_transactions: Serial,
+    version: u64,
+}
+
+/// An open transaction.
+#[derive(Debug, Default)]
+struct Transaction {
+    serial: Serial,
+    partitions: BTreeSet<TopicPartition>,
 }
 
 impl Broker {
-    fn partition(&mut self, of: &TopicPartition) -> Result<&mut Vec<Record>, LogError> {
+    fn partition(&mut self, of: &TopicPartition) -> Result<&mut Partition, LogError> {
         let partition = self.topics.get_mut(&of.topic).and_then(|p| p.get_mut(of.partition as usize));
         partition.ok_or_else(|| LogError::NoTopic(of.to_string()))
     }
 
-    fn append(&mut self, message: &Message, wall_ms: i64) -> Result<(), LogError> {
-        let topic_partition = TopicPartition::new(Arc::clone(&message.topic), message.partition);
-        let records = self.partition(&topic_partition)?;
-        records.push(Record {
-            topic_partition,
-            offset: Offset(records.len() as i64),
-            timestamp_ms: message.timestamp_ms.unwrap_or(wall_ms),
-            key: message.key.clone(),
-            value: message.value.clone(),
-            headers: message.headers.clone(),
-        });
+    fn append(&mut self, message: &Message, within: Option<Serial>) -> Result<TopicPartition, LogError> {
+        let tp = TopicPartition::new(Arc::clone(&message.topic), message.partition);
+        self.partition(&tp)?.append(tp.clone(), message, within);
+        self.version += 1;
+        Ok(tp)
+    }
+
+    fn write_open(&mut self, id: &str, messages: &[Message]) -> Result<(), LogError> {
+        let mut transaction = match self.open.remove(id) {
+            Some(transaction) => transaction,
+            None => {
+                self.num_transactions += 1;
+                Transaction { serial: self.num_transactions, ..Transaction::default() }
+            }
+        };
+        for message in messages {
+            let tp = self.append(message, Some(transaction.serial))?;
+            transaction.partitions.insert(tp);
+        }
+        self.open.insert(id.to_owned(), transaction);
         Ok(())
+    }
+
+    fn end_open(&mut self, id: &str, is_commit: bool) -> Result<(), LogError> {
+        let Some(transaction) = self.open.remove(id) else { return Ok(()) };
+        for tp in &transaction.partitions {
+            self.partition(tp)?.end(transaction.serial, is_commit);
+        }
+        self.version += 1;
+        Ok(())
+    }
+
+    fn partitions_of(&self, topics: &BTreeSet<Arc<str>>) -> Vec<TopicPartition> {
+        let count = |topic: &Arc<str>| self.topics.get(topic).map_or(0, Vec::len) as i32;
+        topics.iter().flat_map(|topic| (0..count(topic)).map(|p| TopicPartition::new(Arc::clone(topic), p))).collect()
+    }
+
+    fn join(&mut self, group: &str, instance: &str, topics: &[Arc<str>]) -> u64 {
+        let mut all = self.groups.get(group).map(Group::topics).unwrap_or_default();
+        all.extend(topics.iter().cloned());
+        let partitions = self.partitions_of(&all);
+        self.version += 1;
+        self.groups.entry(group.to_owned()).or_default().join(instance, topics.to_vec(), &partitions)
+    }
+
+    fn expel(&mut self, group: &str, instance: &str) {
+        let all = self.groups.get(group).map(Group::topics).unwrap_or_default();
+        let partitions = self.partitions_of(&all);
+        self.groups.entry(group.to_owned()).or_default().expel(instance, &partitions);
+        self.version += 1;
     }
 }
 
-/// Topics, records and group positions, shared by all members. Cloning shares them.
+/// Topics, records, groups and their positions, shared by all members. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryBroker {
     broker: Arc<Mutex<Broker>>,
@@ -46,9 +101,12 @@ impl MemoryBroker {
         self.broker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a topic, or leaves it as it is.
+    /// Makes a topic, or adds partitions to it; it never gets fewer.
     pub fn create_topic(&self, topic: &str, partitions: i32) {
-        self.lock().topics.entry(topic.into()).or_insert_with(|| vec![Vec::new(); partitions as usize]);
+        let mut broker = self.lock();
+        let known = broker.topics.entry(topic.into()).or_default();
+        let count = known.len().max(partitions as usize);
+        known.resize_with(count, Partition::default);
     }
 
     /// Writes one record outside of any transaction, as a producer of raw events does.
@@ -56,27 +114,100 @@ impl MemoryBroker {
     /// # Errors
     /// [`LogError::NoTopic`] when the topic or partition does not exist.
     pub fn produce(&self, message: &Message) -> Result<(), LogError> {
-        self.lock().append(message, 0)
+        self.lock().append(message, None).map(|_| ())
     }
 
-    /// Every record of a topic, partition by partition.
+    /// Writes records in the transaction of this id and leaves it open.
+    ///
+    /// # Errors
+    /// [`LogError::NoTopic`] when a topic or partition does not exist.
+    pub fn write_open(&self, transactional_id: &str, messages: &[Message]) -> Result<(), LogError> {
+        self.lock().write_open(transactional_id, messages)
+    }
+
+    /// Ends the open transaction of this id, if there is one.
+    ///
+    /// # Errors
+    /// [`LogError::NoTopic`] when a topic has gone.
+    pub fn end_open(&self, transactional_id: &str, is_commit: bool) -> Result<(), LogError> {
+        self.lock().end_open(transactional_id, is_commit)
+    }
+
+    /// Aborts the open transactions whose id `is_due`, as the broker does when they time out.
+    ///
+    /// # Errors
+    /// [`LogError::NoTopic`] when a topic has gone.
+    pub fn time_out_transactions(&self, is_due: impl Fn(&str) -> bool) -> Result<(), LogError> {
+        let mut broker = self.lock();
+        let ids: Vec<String> = broker.open.keys().filter(|id| is_due(id)).cloned().collect();
+        ids.iter().try_for_each(|id| broker.end_open(id, false))
+    }
+
+    /// Takes a record over from another broker, at its own offset.
+    ///
+    /// # Errors
+    /// [`LogError::NoTopic`] when the topic or partition does not exist.
+    pub fn put(&self, record: &Record) -> Result<(), LogError> {
+        self.lock().partition(&record.topic_partition).map(|partition| partition.put(record))
+    }
+
+    /// Removes the records of a partition below an offset, as retention does.
+    ///
+    /// # Errors
+    /// [`LogError::NoTopic`] when the topic or partition does not exist.
+    pub fn expire(&self, of: &TopicPartition, below: NextOffset) -> Result<(), LogError> {
+        self.lock().partition(of).map(|partition| partition.expire(below))
+    }
+
+    /// Every committed record of a topic, partition by partition.
     pub fn records(&self, topic: &str) -> Vec<Record> {
-        self.lock().topics.get(topic).into_iter().flatten().flatten().cloned().collect()
+        let broker = self.lock();
+        let partitions = broker.topics.get(topic).into_iter().flatten();
+        partitions.flat_map(|partition| partition.read(NextOffset(0))).cloned().collect()
     }
 
-    /// A member of `group` that owns all partitions of `topics`.
-    pub fn member(&self, group: &str, topics: &[&str]) -> MemoryLog {
-        let broker = self.lock();
-        let assigned = topics.iter().flat_map(|topic| {
-            let count = broker.topics.get(*topic).map_or(0, Vec::len) as i32;
-            (0..count).map(move |partition| TopicPartition::new(*topic, partition))
-        });
-        MemoryLog {
+    /// Rises with every record, marker and change of a group.
+    pub fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    /// Committed positions of a group.
+    pub fn positions(&self, group: &str) -> BTreeMap<TopicPartition, Position> {
+        self.lock().groups.get(group).map(|group| group.positions.clone()).unwrap_or_default()
+    }
+
+    /// Instance names of a group's members.
+    pub fn instances(&self, group: &str) -> Vec<String> {
+        self.lock().groups.get(group).map(|group| group.instances().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Ends a membership, as the session timeout does: its partitions go to others.
+    pub fn expel(&self, group: &str, instance: &str) {
+        self.lock().expel(group, instance);
+    }
+
+    /// Joins `group` under an instance name to read `topics`. What the last member of that name left open is aborted.
+    ///
+    /// # Errors
+    /// [`LogError::NoTopic`] when a topic of the open transaction has gone.
+    pub fn join(&self, group: &str, instance: &str, topics: &[&str]) -> Result<MemoryLog, LogError> {
+        let topics: Vec<Arc<str>> = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        let mut broker = self.lock();
+        let transactional_id = format!("{group}-{instance}");
+        broker.end_open(&transactional_id, false)?;
+        let id = broker.join(group, instance, &topics);
+        Ok(MemoryLog {
             broker: self.clone(),
             group: group.to_owned(),
-            assigned: Some(assigned.collect()),
+            instance: instance.to_owned(),
+            transactional_id,
+            topics,
+            id,
+            is_greeted: false,
+            held: BTreeSet::new(),
+            held_back: BTreeSet::new(),
             reading: BTreeMap::new(),
-        }
+        })
     }
 }
 
@@ -85,53 +216,134 @@ impl MemoryBroker {
 pub struct MemoryLog {
     broker: MemoryBroker,
     group: String,
-    assigned: Option<Vec<TopicPartition>>,
+    instance: String,
+    transactional_id: String,
+    topics: Vec<Arc<str>>,
+    id: u64,
+    /// Whether it was told what it owns, be it nothing.
+    is_greeted: bool,
+    held: BTreeSet<TopicPartition>,
+    held_back: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, NextOffset>,
+}
+
+impl MemoryLog {
+    fn broker(&self) -> MutexGuard<'_, Broker> {
+        self.broker.lock()
+    }
+
+    /// A change of ownership, if there is one.
+    fn change(&mut self) -> Result<Option<Polled>, LogError> {
+        let standing = {
+            let mut broker = self.broker.lock();
+            let group = broker.groups.entry(self.group.clone()).or_default();
+            group.standing(&self.instance, self.id, &self.held)
+        };
+        Ok(match standing {
+            Standing::Revoked(partitions) => Some(Polled::Revoked(partitions)),
+            Standing::Assigned(partitions) => {
+                self.is_greeted = true;
+                self.held.extend(partitions.iter().cloned());
+                Some(Polled::Assigned(partitions))
+            }
+            Standing::Settled if !self.is_greeted => {
+                self.is_greeted = true;
+                Some(Polled::Assigned(Vec::new()))
+            }
+            Standing::Settled => None,
+            Standing::Expelled if self.held.is_empty() => {
+                self.id = self.broker.lock().join(&self.group, &self.instance, &self.topics);
+                None
+            }
+            Standing::Expelled => Some(Polled::Revoked(self.held.iter().cloned().collect())),
+            Standing::Replaced => {
+                return Err(LogError::Fatal {
+                    doing: format!("polling as instance {}", self.instance),
+                    why: "another process runs under this instance name".to_owned(),
+                });
+            }
+        })
+    }
+
+    /// Partitions that bring nothing for now, as if their leader were out of reach.
+    pub fn hold_back(&mut self, partitions: BTreeSet<TopicPartition>) {
+        self.held_back = partitions;
+    }
+
+    /// Writes messages in this member's transaction and leaves it open: the first half of a commit.
+    ///
+    /// # Errors
+    /// [`LogError::NoTopic`] when a topic or partition does not exist.
+    pub fn write_open(&mut self, messages: &[Message]) -> Result<(), LogError> {
+        self.broker().write_open(&self.transactional_id, messages)
+    }
+
+    /// Ends this member's transaction, with its positions: the second half of a commit.
+    ///
+    /// # Errors
+    /// [`LogError`] when a position is of a partition that this member does not own.
+    pub fn end(&mut self, positions: &BTreeMap<TopicPartition, Position>) -> Result<Verdict, LogError> {
+        let mut broker = self.broker();
+        let group = broker.groups.entry(self.group.clone()).or_default();
+        if !positions.is_empty() && !group.is_member(&self.instance, self.id) {
+            broker.end_open(&self.transactional_id, false)?;
+            return Ok(Verdict::Aborted("no longer a member of the group".to_owned()));
+        }
+        if let Some(tp) = positions.keys().find(|tp| !group.owns(&self.instance, tp)) {
+            return Err(LogError::Fatal {
+                doing: format!("committing as instance {}", self.instance),
+                why: format!("{tp} is not this member's"),
+            });
+        }
+        group.positions.extend(positions.iter().map(|(tp, position)| (tp.clone(), *position)));
+        broker.end_open(&self.transactional_id, true)?;
+        Ok(Verdict::Committed)
+    }
 }
 
 impl Log for MemoryLog {
     fn poll(&mut self, _wait: Duration, max_records: usize, max_bytes: usize) -> Result<Polled, LogError> {
-        if let Some(assigned) = self.assigned.take() {
-            return Ok(Polled::Assigned(assigned));
+        if let Some(change) = self.change()? {
+            return Ok(change);
         }
         let mut broker = self.broker.lock();
         let mut records = Vec::new();
         let mut bytes = 0;
         // An equal share for each partition, so that none is read far ahead of the others.
         let share = (max_records / self.reading.len().max(1)).max(1);
-        for (topic_partition, next) in &mut self.reading {
-            let available = broker.partition(topic_partition)?.iter().skip(next.0 as usize);
-            for record in available.take(share.min(max_records - records.len())) {
-                if bytes >= max_bytes {
+        for (topic_partition, next) in self.reading.iter_mut().filter(|(tp, _)| !self.held_back.contains(*tp)) {
+            let partition = broker.partition(topic_partition)?;
+            let mut room = share.min(max_records - records.len());
+            let mut reached = partition.stable_end();
+            for record in partition.read(*next) {
+                if room == 0 || bytes >= max_bytes {
+                    reached = NextOffset(record.offset.0);
                     break;
                 }
+                room -= 1;
                 bytes += record.value.as_ref().map_or(0, Vec::len);
-                *next = record.offset.next();
                 records.push(record.clone());
             }
+            *next = reached.max(*next);
         }
         Ok(Polled::Records(records))
     }
 
     fn committed(&mut self, of: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Position>, LogError> {
-        let broker = self.broker.lock();
-        let position = |tp: &TopicPartition| {
-            broker.positions.get(&(self.group.clone(), tp.clone())).map(|position| (tp.clone(), *position))
-        };
-        Ok(of.iter().filter_map(position).collect())
+        let positions = self.broker.positions(&self.group);
+        Ok(of.iter().filter_map(|tp| Some((tp.clone(), *positions.get(tp)?))).collect())
     }
 
     fn ends(&mut self, of: &TopicPartition) -> Result<Ends, LogError> {
-        let next = NextOffset(self.broker.lock().partition(of)?.len() as i64);
-        Ok(Ends { first: NextOffset(0), next })
+        Ok(self.broker().partition(of)?.ends())
     }
 
     fn has_committed(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
-        Ok(!self.broker.lock().partition(of)?.is_empty())
+        Ok(self.broker().partition(of)?.read(NextOffset(0)).next().is_some())
     }
 
     fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError> {
-        Ok(self.broker.lock().topics.get(topic).map(|partitions| partitions.len() as i32))
+        Ok(self.broker().topics.get(topic).map(|partitions| partitions.len() as i32))
     }
 
     fn start(&mut self, from: &BTreeMap<TopicPartition, NextOffset>) -> Result<(), LogError> {
@@ -141,17 +353,21 @@ impl Log for MemoryLog {
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.reading.retain(|partition, _| !partitions.contains(partition));
+        self.held.retain(|partition| !partitions.contains(partition));
+        let mut broker = self.broker.lock();
+        broker.version += 1;
+        broker.groups.entry(self.group.clone()).or_default().release(&self.instance, self.id, partitions);
         Ok(())
     }
 
     fn met_end(&self, partition: &TopicPartition) -> Option<NextOffset> {
         let next = *self.reading.get(partition)?;
-        let end = self.broker.lock().partition(partition).ok()?.len() as i64;
-        (next.0 == end).then_some(next)
+        let end = self.broker().partition(partition).ok()?.stable_end();
+        (next >= end).then_some(end)
     }
 
     fn end_seen(&self, partition: &TopicPartition) -> Option<NextOffset> {
-        Some(NextOffset(self.broker.lock().partition(partition).ok()?.len() as i64))
+        Some(self.broker().partition(partition).ok()?.stable_end())
     }
 
     fn commit(
@@ -159,20 +375,11 @@ impl Log for MemoryLog {
         messages: &[Message],
         positions: &BTreeMap<TopicPartition, Position>,
     ) -> Result<Verdict, LogError> {
-        let mut broker = self.broker.lock();
-        for message in messages {
-            broker.partition(&TopicPartition::new(Arc::clone(&message.topic), message.partition))?;
-        }
-        for message in messages {
-            broker.append(message, 0)?;
-        }
-        for (topic_partition, position) in positions {
-            broker.positions.insert((self.group.clone(), topic_partition.clone()), *position);
-        }
-        Ok(Verdict::Committed)
+        self.write_open(messages)?;
+        self.end(positions)
     }
 
     fn recover(&mut self) -> Result<(), LogError> {
-        Ok(())
+        self.broker().end_open(&self.transactional_id, false)
     }
 }

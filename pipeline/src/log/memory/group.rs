@@ -1,0 +1,137 @@
+//! A consumer group in memory: who is a member, who owns what, and who is fenced.
+//!
+//! The rules are those of cooperative-sticky assignment with static members: a partition is given only when
+//! its owner has let it go or was expelled, and whoever is no longer a member can commit nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::offset::{Position, TopicPartition};
+
+/// Members and positions of a group.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    members: BTreeMap<String, Membership>,
+    targets: BTreeMap<String, BTreeSet<TopicPartition>>,
+    num_joined: u64,
+    /// Committed positions.
+    pub positions: BTreeMap<TopicPartition, Position>,
+}
+
+#[derive(Debug)]
+struct Membership {
+    id: u64,
+    topics: Vec<Arc<str>>,
+    owned: BTreeSet<TopicPartition>,
+}
+
+/// How a member stands with its group.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It must let these go.
+    Revoked(Vec<TopicPartition>),
+    /// These are its own from now on.
+    Assigned(Vec<TopicPartition>),
+    /// Nothing changed.
+    Settled,
+    /// It was away for too long and is no member any more.
+    Expelled,
+    /// Another process has taken its instance name.
+    Replaced,
+}
+
+impl Group {
+    /// Joins under an instance name. Whoever had the name before is fenced.
+    pub fn join(&mut self, instance: &str, topics: Vec<Arc<str>>, partitions: &[TopicPartition]) -> u64 {
+        self.num_joined += 1;
+        let membership = Membership { id: self.num_joined, topics, owned: BTreeSet::new() };
+        self.members.insert(instance.to_owned(), membership);
+        self.assign(partitions);
+        self.num_joined
+    }
+
+    /// Ends a membership, as the session timeout or leaving does.
+    pub fn expel(&mut self, instance: &str, partitions: &[TopicPartition]) {
+        self.members.remove(instance);
+        self.assign(partitions);
+    }
+
+    /// Shares the partitions out anew: evenly, and each to its owner of before where that is even.
+    pub fn assign(&mut self, partitions: &[TopicPartition]) {
+        let before = std::mem::take(&mut self.targets);
+        for instance in self.members.keys() {
+            self.targets.insert(instance.clone(), BTreeSet::new());
+        }
+        let num_readers = self.members.len().max(1);
+        let room = partitions.len().div_ceil(num_readers);
+        let owner = |tp: &TopicPartition| before.iter().find(|(_, owned)| owned.contains(tp)).map(|(name, _)| name);
+        let mut orphans = Vec::new();
+        for tp in partitions {
+            match owner(tp).and_then(|name| self.targets.get_mut(name)).filter(|owned| owned.len() < room) {
+                Some(owned) => {
+                    owned.insert(tp.clone());
+                }
+                None => orphans.push(tp),
+            }
+        }
+        for tp in orphans {
+            let readers = self.members.iter().filter(|(_, member)| member.topics.contains(&tp.topic));
+            let least = readers.min_by_key(|(name, _)| self.targets.get(*name).map_or(0, BTreeSet::len));
+            if let Some(owned) = least.and_then(|(name, _)| self.targets.get_mut(name)) {
+                owned.insert(tp.clone());
+            }
+        }
+    }
+
+    /// What a member learns when it polls. What is assigned here is its own at once.
+    pub fn standing(&mut self, instance: &str, id: u64, held: &BTreeSet<TopicPartition>) -> Standing {
+        let target = self.targets.get(instance).cloned().unwrap_or_default();
+        match self.members.get(instance) {
+            None => return Standing::Expelled,
+            Some(member) if member.id < id => return Standing::Expelled,
+            Some(member) if member.id > id => return Standing::Replaced,
+            Some(_) => {}
+        }
+        let revoked: Vec<_> = held.difference(&target).cloned().collect();
+        if !revoked.is_empty() {
+            return Standing::Revoked(revoked);
+        }
+        let taken: BTreeSet<_> =
+            self.members.iter().filter(|(name, _)| *name != instance).flat_map(|(_, m)| m.owned.clone()).collect();
+        let assigned: Vec<_> = target.difference(held).filter(|tp| !taken.contains(tp)).cloned().collect();
+        if assigned.is_empty() {
+            return Standing::Settled;
+        }
+        if let Some(member) = self.members.get_mut(instance) {
+            member.owned.extend(assigned.iter().cloned());
+        }
+        Standing::Assigned(assigned)
+    }
+
+    /// A member lets partitions go.
+    pub fn release(&mut self, instance: &str, id: u64, partitions: &[TopicPartition]) {
+        if let Some(member) = self.members.get_mut(instance).filter(|member| member.id == id) {
+            member.owned.retain(|tp| !partitions.contains(tp));
+        }
+    }
+
+    /// Whether this membership is the current one under its name.
+    pub fn is_member(&self, instance: &str, id: u64) -> bool {
+        self.members.get(instance).is_some_and(|member| member.id == id)
+    }
+
+    /// Whether a member owns a partition.
+    pub fn owns(&self, instance: &str, tp: &TopicPartition) -> bool {
+        self.members.get(instance).is_some_and(|member| member.owned.contains(tp))
+    }
+
+    /// Instance names of the members.
+    pub fn instances(&self) -> impl Iterator<Item = &String> {
+        self.members.keys()
+    }
+
+    /// Topics that any member reads.
+    pub fn topics(&self) -> BTreeSet<Arc<str>> {
+        self.members.values().flat_map(|member| member.topics.iter().cloned()).collect()
+    }
+}
