@@ -32,6 +32,9 @@ struct Args {
     /// How many times as often as usual faults strike.
     #[arg(long, default_value_t = 1)]
     rate: u32,
+    /// No further seeds once one has failed.
+    #[arg(long)]
+    stop_at_first: bool,
     /// Seeds at a time.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -93,7 +96,8 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + num_seeds {
+                    let has_failed = sum.lock().is_ok_and(|sum| !sum.failures.is_empty());
+                    if seed >= from + num_seeds || (args.stop_at_first && has_failed) {
                         break;
                     }
                     let outcome = simulate(Asked { seed, with_oracle: is_judged(seed), rate: args.rate });

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Breaks each promise on purpose, one line at a time, and sees that the simulator notices.
+
+    python3 benches/mutations/run.py [NAME ...]
+
+Works on a copy in target/mutations; the tree itself is left alone. Exit code 0 when every mutation is caught
+and the unmutated copy passes.
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+COPY = TARGET / "mutations"
+# Enough for the rarest of the mutations below, at a rate that makes faults frequent.
+SEEDS = ["--seeds", "160", "--oracle-every", "8", "--rate", "2", "--stop-at-first"]
+
+# promise, name, file, what is there, what is put there instead
+MUTATIONS = [
+    ("I1", "the clock decides what closes", "aggregate/src/stage.rs",
+     "let is_closing = fold.changes.closing.is_some();\n        step.has_more |= is_closing;",
+     "fold.changes.closing = fold.changes.closing.filter(|_| is_live_due);\n"
+     "        let is_closing = fold.changes.closing.is_some();\n        step.has_more |= is_closing;"),
+    ("I1", "a score depends on what was read with it", "score/src/stage.rs",
+     "for ((case, verdict), ordinal) in cases.iter().zip(&verdicts).zip(0..) {",
+     "for ((case, verdict), ordinal) in cases.iter().zip(&verdicts).zip(fold.rows.num_rows() as i64..) {"),
+    ("I2", "time runs ahead of the bound", "ingest/src/stage.rs",
+     "high_us.min(batch.now_us) - source.bound.as_micros())", "high_us.min(batch.now_us))"),
+    ("I2", "a statement stands before the rows it covers", "ingest/src/stage.rs",
+     "headers: if i == last {", "headers: if i == 0 {"),
+    ("I2", "the last use is the last to arrive", "aggregate/src/account/usage.rs",
+     "self.last_use_us = self.last_use_us.max(Some(at_us));", "self.last_use_us = Some(at_us);"),
+    ("I2", "the end is proven where a transaction is open", "pipeline/src/runner/restore.rs",
+     "filter(|_| ends.next == met)", "filter(|_| ends.next >= met)"),
+    ("I3", "an aborted step is merged", "pipeline/src/runner.rs",
+     "self.metrics.not_committed(\"aborted\");", "self.metrics.not_committed(\"aborted\");\n                self.merge(step);"),
+    ("I3", "a step whose verdict is lost is repeated", "pipeline/src/runner.rs",
+     "} else if step.positions == committed {\n            self.merge(step);",
+     "} else if step.positions == committed {\n            self.wait = RETRY_WAIT;"),
+    ("I3", "a position is not committed with its rows", "aggregate/src/stage.rs",
+     "if !records.is_empty() || !changes.sent.is_empty() {", "if !records.is_empty() {"),
+    ("I4", "rows are numbered from where the step began", "aggregate/src/stage.rs",
+     "next_offset: position.next.0,\n                    ordinal: LIVE_ORDINAL",
+     "next_offset: position.next.0 & !7,\n                    ordinal: LIVE_ORDINAL"),
+    ("I4", "a close says nothing of where it was", "aggregate/src/stage.rs",
+     "let next = NextOffset(position.next.0 + 1);", "let next = NextOffset(position.next.0 + i64::from(position.slice));"),
+    ("I5", "a snapshot from beyond the position is taken", "pipeline/src/snapshot.rs",
+     "filter(|(next, _)| *next <= committed.next)", "filter(|(next, _)| next.0 <= committed.next.0 + 3)"),
+    ("I5", "replay folds nothing", "pipeline/src/runner/restore.rs",
+     "self.stage.merge(&mut self.state, step.changes);\n                member.advance(position);", "member.advance(position);"),
+    ("I5", "a damaged snapshot is taken for none and the log is not replayed", "pipeline/src/runner/restore.rs",
+     "None => (Position::at(if target.next <= ends.first { target.next } else { NextOffset(0) }), None),",
+     "None => (Position { slice: 0, ..target }, None),"),
+    ("I5", "a close under way is forgotten", "aggregate/src/state.rs",
+     "    /// A close under way. While it lasts no record is taken.\n",
+     "    /// A close under way. While it lasts no record is taken.\n    #[serde(skip)]\n"),
+    ("I6", "duplicates count", "aggregate/src/fold.rs",
+     "if sighted.is_some_and(|pane| !is_forgotten(pane)) {", "if sighted.is_some_and(|pane| !is_forgotten(pane)) && false {"),
+    ("I6", "an id is forgotten a pane early", "aggregate/src/settings.rs",
+     "self.panes.end_us(pane) + self.lateness_us <= watermark_us",
+     "self.panes.end_us(pane) + self.lateness_us <= watermark_us + self.panes.width_us"),
+    ("I6", "a reject of ingest is counted only", "ingest/src/stage.rs",
+     "step.messages.push(self.reject(record, &reason));", "let _reject = self.reject(record, &reason);"),
+    ("I7", "a source read to its end holds time back", "ingest/src/stage.rs",
+     "(own_us.max(Some(proof.at_us - source.delay().as_micros())), SourceState::Proven)",
+     "(own_us.filter(|_| proof.at_us > 0), SourceState::Proven)"),
+    ("I7", "a quiet account has no final row", "aggregate/src/close.rs",
+     "if silence_us < settings.retire_after_us + settings.panes.width_us {",
+     "if silence_us < settings.panes.width_us {"),
+    ("I8", "a close goes out at once", "aggregate/src/close.rs",
+     "                slices_left -= 1;\n", "                slices_left -= u32::from(closing.slice == 0);\n"),
+    ("I9", "a claim is cut anew", "sink/src/tables.rs",
+     "if claim.end != end {", "if claim.end != end && claim.end.0 % 2 == 0 {"),
+    ("I9", "a claim that another made is taken for one's own", "sink/src/claim.rs",
+     "if store.create(&name, content)? { Ok(claim) } else { read(store, &name) }",
+     "store.create(&name, content)?;\n    Ok(claim)"),
+    ("I9", "an unfinished claim counts as written", "sink/src/claim.rs",
+     "return Ok(Some((claim, false)));", "return Ok(Some((claim, true)));"),
+    ("I10", "contributions are rounded one by one", "score/src/rate.rs",
+     "factor.contribution = Some(score - before);",
+     "factor.contribution = Some(normalised.share(factor.weight, counting)).filter(|_| score >= before);"),
+]
+
+
+def copy():
+    """The committed and uncommitted tree, without what is built."""
+    if COPY.exists():
+        shutil.rmtree(COPY)
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, text=True, capture_output=True)
+    for name in listed.stdout.splitlines():
+        source = ROOT / name
+        if source.is_file():
+            (COPY / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, COPY / name)
+
+
+def simulate():
+    """Builds the copy and simulates. Returns whether all is well, and the first words of what is not."""
+    command = ["cargo", "build", "--workspace", "--locked", "--bin", "simulate"]
+    built = subprocess.run(command, cwd=COPY, env=os.environ | {"CARGO_TARGET_DIR": str(TARGET)}, text=True, capture_output=True)
+    if built.returncode != 0:
+        sys.exit(f"a mutation does not compile:\n{built.stderr[-3000:]}")
+    run = subprocess.run([str(TARGET / "debug" / "simulate"), *SEEDS], cwd=COPY, text=True, capture_output=True, timeout=1200)
+    words = next((line for line in run.stderr.splitlines() if line.startswith("seed ")), run.stderr[-300:])
+    return run.returncode == 0, words
+
+
+def main():
+    wanted = sys.argv[1:]
+    copy()
+    missed = []
+    if not wanted:
+        is_well, words = simulate()
+        if not is_well:
+            sys.exit(f"the tree fails without any mutation: {words}")
+        print("unmutated: passes", flush=True)
+    for promise, name, file, before, after in MUTATIONS:
+        if wanted and not any(word in f"{promise} {name}" for word in wanted):
+            continue
+        path = COPY / file
+        original = path.read_text()
+        if original.count(before) != 1:
+            sys.exit(f"{promise} {name}: {file} holds the text to be mutated {original.count(before)} times")
+        path.write_text(original.replace(before, after))
+        started = time.monotonic()
+        is_well, words = simulate()
+        path.write_text(original)
+        print(f"{promise} {name}: {'MISSED' if is_well else 'caught: ' + words[:160]} ({time.monotonic() - started:.0f} s)", flush=True)
+        if is_well:
+            missed.append(name)
+    if missed:
+        sys.exit(f"missed: {', '.join(missed)}")
+
+
+main()
