@@ -8,7 +8,6 @@ and the unmutated copy passes.
 """
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import time
@@ -87,15 +86,16 @@ MUTATIONS = [
 
 
 def copy():
-    """The committed and uncommitted tree, without what is built."""
-    if COPY.exists():
-        shutil.rmtree(COPY)
+    """The committed and uncommitted tree, without what is built. What is the same is left alone: Cargo goes by times."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, text=True, capture_output=True)
-    for name in listed.stdout.splitlines():
-        source = ROOT / name
-        if source.is_file():
-            (COPY / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, COPY / name)
+    names = {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+    for path in [path for path in COPY.rglob("*") if path.is_file() and str(path.relative_to(COPY)) not in names]:
+        path.unlink()
+    for name in names:
+        path, content = COPY / name, (ROOT / name).read_bytes()
+        if not path.is_file() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
 
 def simulate():

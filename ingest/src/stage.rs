@@ -1,7 +1,7 @@
 //! The ingest stage: records of raw topics to `events` and `rejects`, with statements of time.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pipeline::codec;
@@ -9,7 +9,7 @@ use pipeline::config::{Config, Source};
 use pipeline::event::{Body, Event, Kind, Origin};
 use pipeline::log::{Message, Record};
 use pipeline::metrics::Gauges;
-use pipeline::offset::{Position, TopicPartition};
+use pipeline::offset::{NextOffset, Position, TopicPartition};
 use pipeline::pane::{DAY_US, PaneWidth};
 use pipeline::partitioner::partition_of;
 use pipeline::reject::{Cause, reject};
@@ -37,6 +37,7 @@ pub struct Ingest {
     max_future_us: i64,
     earliest_us: i64,
     lateness_us: i64,
+    max_skew_us: i64,
     panes: PaneWidth,
     user_id_key: Option<[u8; 16]>,
 }
@@ -51,6 +52,8 @@ pub struct SourcePartition {
     high_us: Option<i64>,
     /// What was last stated.
     stated: Option<Mark>,
+    /// How far it has come in time, where it may hold others back, UTC microseconds.
+    reached_us: Option<i64>,
 }
 
 /// Rows for one partition of `events`.
@@ -83,6 +86,7 @@ impl Ingest {
             max_future_us: config.time.max_future.as_micros(),
             earliest_us: config.time.earliest.as_microsecond(),
             lateness_us: config.time.lateness.as_micros(),
+            max_skew_us: config.time.max_skew().as_micros(),
             panes: config.time.panes(),
             user_id_key,
         })
@@ -169,7 +173,7 @@ impl Ingest {
         source: &Source,
         tp: &TopicPartition,
         known: &SourcePartition,
-        position: Position,
+        next: NextOffset,
         proof: Option<EndProof>,
         batch: &Batch<'_>,
     ) -> Mark {
@@ -184,7 +188,20 @@ impl Ingest {
             Some(_) => (own_us, SourceState::Proven),
             None => (own_us, SourceState::Reading),
         };
-        Mark { topic: tp.topic.to_string(), partition: tp.partition, next: position.next, value_us, state }
+        Mark { topic: tp.topic.to_string(), partition: tp.partition, next, value_us, state }
+    }
+
+    /// How far a source partition has come in time, where it may hold others back: bounds and delays aside, so
+    /// that sources with different delays are alike when both are read to their ends.
+    fn reached_us(&self, mark: &Mark, known: &SourcePartition, proof: Option<EndProof>) -> Option<i64> {
+        match mark.state {
+            // What was said stands: time does not fall back when a quiet source brings something old.
+            SourceState::Reading => known.high_us.max(known.reached_us),
+            SourceState::Proven if self.clock => {
+                known.reached_us.max(known.high_us).max(proof.map(|proof| proof.at_us))
+            }
+            SourceState::Proven | SourceState::Complete => None,
+        }
     }
 
     fn statement(&self, marks: Vec<Mark>, batch: &Batch<'_>) -> Statement {
@@ -275,9 +292,10 @@ impl Stage for Ingest {
             let mut known = state.get(tp).cloned().unwrap_or_default();
             self.read(source, records, batch.now_us, &mut builders, &mut known, &mut step)?;
             let next = records.last().map_or(position.next, |record| record.offset.next());
-            let position = Position { next, slice: 0, high_us: known.high_us };
             let proof = batch.ends.get(tp).copied().filter(|_| records.is_empty());
-            let mark = self.mark(source, tp, &known, position, proof, batch);
+            let mark = self.mark(source, tp, &known, next, proof, batch);
+            known.reached_us = self.reached_us(&mark, &known, proof);
+            let position = Position { next, slice: 0, high_us: known.high_us, reached_us: known.reached_us };
             let is_news = known.stated.as_ref() != Some(&mark);
             if !records.is_empty() || is_news {
                 known.stated = Some(mark);
@@ -313,12 +331,24 @@ impl Stage for Ingest {
         _until: Position,
         _snapshot: Option<&[u8]>,
     ) -> Result<(), StageError> {
-        state.insert(partition.clone(), SourcePartition { high_us: position.high_us, stated: None });
+        let Position { high_us, reached_us, .. } = position;
+        state.insert(partition.clone(), SourcePartition { high_us, stated: None, reached_us });
         Ok(())
     }
 
     fn forget(&self, state: &mut State, partition: &TopicPartition) {
         state.remove(partition);
+    }
+
+    fn ahead(&self, state: &State, positions: &BTreeMap<TopicPartition, Position>) -> BTreeSet<TopicPartition> {
+        let others =
+            positions.iter().filter(|(tp, _)| !state.contains_key(*tp)).map(|(_, position)| position.reached_us);
+        let own = || state.iter().filter_map(|(tp, known)| Some((tp, known.reached_us?)));
+        let Some(least_us) = others.flatten().chain(own().map(|(_, reached_us)| reached_us)).min() else {
+            return BTreeSet::new();
+        };
+        let is_ahead = |reached_us: i64| reached_us.saturating_sub(least_us) > self.max_skew_us;
+        own().filter(|(_, reached_us)| is_ahead(*reached_us)).map(|(tp, _)| tp.clone()).collect()
     }
 
     fn gauges(&self, _state: &State, _partition: &TopicPartition) -> Gauges {

@@ -126,6 +126,9 @@ pub struct Time {
     /// Whether the clock moves sources that are read to their end. Off for backfills.
     #[garde(skip)]
     pub clock: bool,
+    /// How far a source may run ahead of the one that is furthest behind before it waits: a pane, unless told.
+    #[garde(skip)]
+    pub max_skew: Option<Span>,
     /// How far ahead of the clock an event may claim to be; beyond it is rejected as `future`.
     #[garde(skip)]
     pub max_future: Span,
@@ -140,6 +143,7 @@ impl Default for Time {
             pane: Span::from_secs(86_400),
             lateness: Span::from_secs(2 * 86_400),
             clock: true,
+            max_skew: None,
             max_future: Span::from_secs(3600),
             earliest: jiff::Timestamp::from_second(946_684_800).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
         }
@@ -147,6 +151,11 @@ impl Default for Time {
 }
 
 impl Time {
+    /// How far a source may run ahead.
+    pub fn max_skew(&self) -> Span {
+        self.max_skew.unwrap_or(self.pane)
+    }
+
     /// The pane width.
     pub fn panes(&self) -> PaneWidth {
         PaneWidth { width_us: self.pane.as_micros() }

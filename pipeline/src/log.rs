@@ -5,7 +5,7 @@
 pub mod kafka;
 pub mod memory;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,6 +170,9 @@ pub trait Log {
     /// # Errors
     /// [`LogError`] when the client refuses.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+
+    /// Partitions that bring nothing until this is called again: what is read meanwhile is of the others.
+    fn pause(&mut self, partitions: &BTreeSet<TopicPartition>);
 
     /// Where this member met the end of a partition, if it stands there: every committed record below
     /// is read. None while there is more to read or the end has not been met yet.

@@ -34,6 +34,7 @@ pub struct Metrics {
     watermark: GaugeVec,
     accounts: IntGaugeVec,
     state_bytes: IntGaugeVec,
+    waiting: IntGaugeVec,
     snapshot: GaugeVec,
     build: IntGaugeVec,
 }
@@ -96,6 +97,10 @@ impl Metrics {
                 opts("state_bytes", "Bytes of the state when it was last saved"),
                 &partition,
             )?,
+            waiting: IntGaugeVec::new(
+                opts("source_waiting", "1 while a source is not read because it is too far ahead of another in time"),
+                &partition,
+            )?,
             snapshot: GaugeVec::new(opts("snapshot_timestamp_seconds", "When the state was last saved"), &partition)?,
             build: IntGaugeVec::new(opts("build_info", "Always 1; the version is a label"), &["stage", "version"])?,
         };
@@ -111,6 +116,7 @@ impl Metrics {
         registry.register(Box::new(metrics.watermark.clone()))?;
         registry.register(Box::new(metrics.accounts.clone()))?;
         registry.register(Box::new(metrics.state_bytes.clone()))?;
+        registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.snapshot.clone()))?;
         registry.register(Box::new(metrics.build.clone()))?;
         Ok(metrics)
@@ -243,6 +249,12 @@ impl StageMetrics {
         self.metrics.lag.with_label_values(&self.of(tp, &tp.partition.to_string())).set(records.max(0));
     }
 
+    /// Whether a source waits for one that is behind it in time.
+    pub fn source_waits(&self, tp: &TopicPartition, is_waiting: bool) {
+        let partition = tp.partition.to_string();
+        self.metrics.waiting.with_label_values(&self.of(tp, &partition)).set(i64::from(is_waiting));
+    }
+
     /// What the state of a partition shows.
     pub fn show(&self, tp: &TopicPartition, gauges: Gauges) {
         let partition = tp.partition.to_string();
@@ -271,6 +283,7 @@ impl StageMetrics {
             self.metrics.watermark.remove_label_values(&labels).is_ok(),
             self.metrics.accounts.remove_label_values(&labels).is_ok(),
             self.metrics.state_bytes.remove_label_values(&labels).is_ok(),
+            self.metrics.waiting.remove_label_values(&labels).is_ok(),
             self.metrics.snapshot.remove_label_values(&labels).is_ok(),
         ];
         tracing::debug!(partition = %tp, series = removed.iter().filter(|removed| **removed).count(), "series removed");
@@ -291,6 +304,7 @@ keepwell_last_progress_timestamp_seconds gauge
 keepwell_messages_total counter
 keepwell_records_total counter
 keepwell_snapshot_timestamp_seconds gauge
+keepwell_source_waiting gauge
 keepwell_state_accounts gauge
 keepwell_state_bytes gauge
 keepwell_step_duration_seconds histogram
@@ -313,6 +327,7 @@ keepwell_watermark_timestamp_seconds gauge";
         stage.lag(&tp, 9);
         stage.show(&tp, Gauges { watermark_us: Some(5_500_000), num_accounts: Some(4) });
         stage.saved(&tp, 1000, 7_000_000);
+        stage.source_waits(&tp, true);
         let text = metrics.text().unwrap();
         let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(types.join("\n"), TYPES);

@@ -63,20 +63,27 @@ pub struct Position {
     /// Highest event time read below `next`, in microseconds. Only ingest keeps it: it is all that
     /// ingest must remember, so it lives in the committed position instead of a snapshot.
     pub high_us: Option<i64>,
+    /// How far the partition has come in time, UTC microseconds: its highest event time, or the clock where it
+    /// is proven read to its end. None where it holds nothing back. Only ingest keeps it, so that members know
+    /// of each other's partitions.
+    pub reached_us: Option<i64>,
 }
 
 impl Position {
     /// The position in front of record `next`.
     pub fn at(next: NextOffset) -> Self {
-        Self { next, slice: 0, high_us: None }
+        Self { next, slice: 0, high_us: None, reached_us: None }
     }
 
     /// Kafka's commit metadata for this position, e.g. `slice=2 high_us=1700000000000000`.
     pub fn metadata(&self) -> String {
-        match self.high_us {
-            Some(high_us) => format!("slice={} high_us={high_us}", self.slice),
-            None => format!("slice={}", self.slice),
+        let mut words = format!("slice={}", self.slice);
+        for (name, time_us) in [("high_us", self.high_us), ("reached_us", self.reached_us)] {
+            if let Some(time_us) = time_us {
+                words += &format!(" {name}={time_us}");
+            }
         }
+        words
     }
 
     /// Reads what [`Position::metadata`] wrote. Empty metadata, as another tool's reset leaves it,
@@ -91,6 +98,7 @@ impl Position {
             match word.split_once('=').ok_or_else(wrong)? {
                 ("slice", n) => position.slice = u32::from_str(n).map_err(|_| wrong())?,
                 ("high_us", n) => position.high_us = Some(i64::from_str(n).map_err(|_| wrong())?),
+                ("reached_us", n) => position.reached_us = Some(i64::from_str(n).map_err(|_| wrong())?),
                 _ => return Err(wrong()),
             }
         }
@@ -124,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_position_survives_its_metadata() {
-        let position = Position { next: NextOffset(7), slice: 3, high_us: Some(-5) };
+        let position = Position { next: NextOffset(7), slice: 3, high_us: Some(-5), reached_us: Some(8) };
         assert_eq!(Position::parse(NextOffset(7), &position.metadata()), Ok(position));
         assert_eq!(Position::parse(NextOffset(7), ""), Ok(Position::at(NextOffset(7))));
     }

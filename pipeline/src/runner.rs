@@ -10,6 +10,7 @@
 
 mod member;
 mod restore;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use crate::offset::{NextOffset, Position, TopicPartition};
 use crate::snapshot::{SnapshotError, Snapshots};
 use crate::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
 use member::Member;
+use sources::Sources;
 
 /// How a stage is run.
 #[derive(Debug, Clone)]
@@ -116,10 +118,6 @@ const RETRY_WAIT: Duration = Duration::from_millis(200);
 const MAX_SLICES: u32 = 8;
 /// How long replay goes on between two polls.
 const REPLAY_TURN: Duration = Duration::from_millis(500);
-/// How often the end of a partition is proven anew.
-const PROOF_INTERVAL: Duration = Duration::from_millis(500);
-/// A proof older than this is void: the partition counts as being read.
-const PROOF_LEASE: Duration = Duration::from_secs(5);
 /// How often lag, watermark and state are shown.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last snapshots may take at the end of a run.
@@ -135,7 +133,7 @@ pub struct Runner<'r, S: Stage, L: Log, C: Clock> {
     options: Options,
     state: S::State,
     members: BTreeMap<TopicPartition, Member>,
-    partition_counts: BTreeMap<String, i32>,
+    sources: Sources,
     last_tick: Duration,
     last_told: Duration,
     is_assigned: bool,
@@ -164,7 +162,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             options,
             state,
             members: BTreeMap::new(),
-            partition_counts: BTreeMap::new(),
+            sources: Sources::default(),
             last_tick: Duration::ZERO,
             last_told: Duration::ZERO,
             is_assigned: false,
@@ -202,7 +200,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         }
         self.wait = POLL_WAIT;
         self.replay()?;
-        self.prove_ends()?;
+        self.watch_sources()?;
         self.tell();
         let is_last = self.options.drain && self.is_drained();
         let is_done = match self.next_step(is_last)? {
@@ -225,7 +223,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     }
 
     fn room(&self) -> usize {
-        let pending: usize = self.members.values().map(Member::num_pending).sum();
+        // What waits does not keep the others from being read.
+        let is_read = |tp: &TopicPartition| !self.sources.ahead.contains(tp);
+        let pending: usize = self.members.iter().filter(|(tp, _)| is_read(tp)).map(|(_, m)| m.num_pending()).sum();
         self.options.max_records.saturating_sub(pending)
     }
 
@@ -247,14 +247,14 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         if live.is_empty() {
             return Ok(None);
         }
-        let partition_counts = if self.options.prove_ends { self.partition_counts.clone() } else { BTreeMap::new() };
+        let is_read = |(tp, _): &&(&TopicPartition, &Member)| !self.sources.ahead.contains(*tp);
         let batch = Batch {
-            records: live.iter().map(|(tp, member)| ((*tp).clone(), member.pending())).collect(),
+            records: live.iter().filter(is_read).map(|(tp, member)| ((*tp).clone(), member.pending())).collect(),
             positions: live.iter().map(|(tp, member)| ((*tp).clone(), member.position)).collect(),
             now_us: self.clock.wall_us(),
             is_live_due: is_tick,
             ends: live.iter().filter_map(|(tp, member)| Some(((*tp).clone(), member.proof?))).collect(),
-            partition_counts,
+            partition_counts: self.sources.partition_counts.clone(),
             max_slices: MAX_SLICES,
             is_complete: self.options.complete,
         };
@@ -304,7 +304,8 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         add_fates(&mut self.report.fates, &step.fates);
         self.report.num_steps += 1;
         self.report.num_messages += step.messages.len() as u64;
-        if step.has_more || self.members.values().any(|member| member.num_pending() > 0) {
+        let is_read = |tp: &TopicPartition| !self.sources.ahead.contains(tp);
+        if step.has_more || self.members.iter().any(|(tp, member)| is_read(tp) && member.num_pending() > 0) {
             self.wait = Duration::ZERO;
         }
     }

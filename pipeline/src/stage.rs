@@ -3,7 +3,7 @@
 //! `apply` looks at the state and a batch and says what to write and what would change; only when that
 //! is committed does `merge` change the state. An abort forgets nothing and undoes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::log::{Message, Record};
 use crate::metrics::Gauges;
@@ -150,6 +150,12 @@ pub trait Stage {
 
     /// Forgets a partition that is no longer owned.
     fn forget(&self, state: &mut Self::State, partition: &TopicPartition);
+
+    /// Partitions of its own that are to wait, as they are too far ahead of others in time. `positions` are the
+    /// committed ones of all partitions of all sources, other members' included. Only ingest has such.
+    fn ahead(&self, _state: &Self::State, _positions: &BTreeMap<TopicPartition, Position>) -> BTreeSet<TopicPartition> {
+        BTreeSet::new()
+    }
 
     /// What the state of a partition shows to Prometheus.
     fn gauges(&self, state: &Self::State, partition: &TopicPartition) -> Gauges;

@@ -62,7 +62,7 @@ impl Log for SimLog<'_> {
         let world = self.unless(Fault::CrashBetween, 5)?;
         let is_short = max_records > 0 && world.chaos.strikes(Fault::ShortPoll, 2000);
         let max_records = if is_short { world.chaos.pick(0..max_records) } else { max_records };
-        self.log.hold_back(world.unreachable());
+        self.log.lose_sight_of(world.unreachable());
         let polled = self.log.poll(wait, max_records, max_bytes)?;
         if let Polled::Records(records) = &polled {
             world.was_read(records.len());
@@ -98,6 +98,10 @@ impl Log for SimLog<'_> {
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.unless(Fault::CrashBetween, 50)?;
         self.log.release(partitions)
+    }
+
+    fn pause(&mut self, partitions: &BTreeSet<TopicPartition>) {
+        self.log.pause(partitions);
     }
 
     fn met_end(&self, partition: &TopicPartition) -> Option<NextOffset> {

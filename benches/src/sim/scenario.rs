@@ -176,6 +176,10 @@ fn spoil(world: &World<'_>, is_damaged: bool) -> Result<()> {
         return Ok(runtime.block_on(store.delete(path))?);
     }
     let mut bytes = runtime.block_on(async { store.get(path).await?.bytes().await })?.to_vec();
+    // One that was cut off before may hold nothing any more.
+    if bytes.is_empty() {
+        return Ok(());
+    }
     let at = world.chaos.pick(0..bytes.len());
     if world.chaos.pick(0..2) == 0 {
         bytes.truncate(at);

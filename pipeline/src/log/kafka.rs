@@ -11,7 +11,7 @@ pub mod tail;
 mod transaction;
 pub mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -46,6 +46,7 @@ pub struct KafkaLog {
     /// Without group and reading uncommitted: asks for metadata and ends.
     handle: BaseConsumer,
     queues: BTreeMap<TopicPartition, Queue>,
+    paused: BTreeSet<TopicPartition>,
     bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
     turn: usize,
@@ -111,6 +112,7 @@ impl KafkaLog {
             producer,
             handle,
             queues: BTreeMap::new(),
+            paused: BTreeSet::new(),
             bell,
             stop,
             turn: 0,
@@ -150,13 +152,14 @@ impl KafkaLog {
     fn take(&mut self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, LogError> {
         let mut records = Vec::new();
         let mut bytes = 0;
-        let num_queues = self.queues.len();
+        // A paused partition is fetched a little ahead and then rests: its queue is bounded.
+        let mut queues: Vec<_> = self.queues.iter_mut().filter(|(tp, _)| !self.paused.contains(*tp)).collect();
+        let num_queues = queues.len();
         let share = (max_records / num_queues.max(1)).max(1);
         self.turn = self.turn.wrapping_add(1);
         let first = self.turn % num_queues.max(1);
         let stats = self.consumer.context();
         let order = (0..num_queues).map(|i| (i + first) % num_queues);
-        let mut queues: Vec<_> = self.queues.iter_mut().collect();
         for index in order {
             let Some((tp, queue)) = queues.get_mut(index) else { break };
             let eof_seen = stats.eof_offset(tp);
@@ -351,6 +354,10 @@ impl Log for KafkaLog {
         }
         ownership::unassign(&self.consumer, &list(partitions))
             .map_err(|error| LogError::Fatal { doing: "letting go of partitions".into(), why: error.to_string() })
+    }
+
+    fn pause(&mut self, partitions: &BTreeSet<TopicPartition>) {
+        self.paused.clone_from(partitions);
     }
 
     fn met_end(&self, partition: &TopicPartition) -> Option<NextOffset> {

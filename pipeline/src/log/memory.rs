@@ -205,7 +205,8 @@ impl MemoryBroker {
             id,
             is_greeted: false,
             held: BTreeSet::new(),
-            held_back: BTreeSet::new(),
+            unseen: BTreeSet::new(),
+            paused: BTreeSet::new(),
             reading: BTreeMap::new(),
         })
     }
@@ -223,7 +224,8 @@ pub struct MemoryLog {
     /// Whether it was told what it owns, be it nothing.
     is_greeted: bool,
     held: BTreeSet<TopicPartition>,
-    held_back: BTreeSet<TopicPartition>,
+    unseen: BTreeSet<TopicPartition>,
+    paused: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, NextOffset>,
 }
 
@@ -266,8 +268,8 @@ impl MemoryLog {
     }
 
     /// Partitions that bring nothing for now, as if their leader were out of reach.
-    pub fn hold_back(&mut self, partitions: BTreeSet<TopicPartition>) {
-        self.held_back = partitions;
+    pub fn lose_sight_of(&mut self, partitions: BTreeSet<TopicPartition>) {
+        self.unseen = partitions;
     }
 
     /// Writes messages in this member's transaction and leaves it open: the first half of a commit.
@@ -311,7 +313,8 @@ impl Log for MemoryLog {
         let mut bytes = 0;
         // An equal share for each partition, so that none is read far ahead of the others.
         let share = (max_records / self.reading.len().max(1)).max(1);
-        for (topic_partition, next) in self.reading.iter_mut().filter(|(tp, _)| !self.held_back.contains(*tp)) {
+        let is_read = |tp: &TopicPartition| !self.unseen.contains(tp) && !self.paused.contains(tp);
+        for (topic_partition, next) in self.reading.iter_mut().filter(|(tp, _)| is_read(tp)) {
             let partition = broker.partition(topic_partition)?;
             let mut room = share.min(max_records - records.len());
             let mut reached = partition.stable_end();
@@ -358,6 +361,10 @@ impl Log for MemoryLog {
         broker.version += 1;
         broker.groups.entry(self.group.clone()).or_default().release(&self.instance, self.id, partitions);
         Ok(())
+    }
+
+    fn pause(&mut self, partitions: &BTreeSet<TopicPartition>) {
+        self.paused.clone_from(partitions);
     }
 
     fn met_end(&self, partition: &TopicPartition) -> Option<NextOffset> {

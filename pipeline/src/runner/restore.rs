@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use tracing::info;
 
-use super::{MAX_SLICES, Member, PROOF_INTERVAL, PROOF_LEASE, REPLAY_TURN, RunError, Runner};
+use super::{MAX_SLICES, Member, REPLAY_TURN, RunError, Runner};
 use crate::clock::Clock;
 use crate::log::{Ends, Log, LogError};
 use crate::offset::{NextOffset, Position, TopicPartition};
-use crate::stage::{Batch, EndProof, Stage};
+use crate::stage::{Batch, Stage};
 
 impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
     /// Restores the state of newly assigned partitions and starts to read them.
     pub(super) fn take_up(&mut self, partitions: &[TopicPartition]) -> Result<(), RunError> {
         let committed = self.log.committed(partitions)?;
-        self.refresh_partition_counts()?;
+        self.count_partitions()?;
         let mut starts = BTreeMap::new();
         for tp in partitions {
             let ends = self.log.ends(tp)?;
@@ -70,11 +70,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
     }
 
     fn has_any_position(&mut self) -> Result<bool, RunError> {
-        let mut all = Vec::new();
-        for topic in self.options.sources.clone() {
-            let count = self.log.partitions(&topic)?.unwrap_or_default();
-            all.extend((0..count).map(|partition| TopicPartition::new(topic.as_str(), partition)));
-        }
+        let all = self.all_partitions();
         Ok(!self.log.committed(&all)?.is_empty())
     }
 
@@ -149,51 +145,6 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 self.stage.merge(&mut self.state, step.changes);
                 member.advance(position);
             }
-        }
-        Ok(())
-    }
-
-    /// Asks for the ends of partitions that seem read to their end, and drops proofs that have aged.
-    pub(super) fn prove_ends(&mut self) -> Result<(), RunError> {
-        if !self.options.prove_ends {
-            return Ok(());
-        }
-        let now = self.clock.monotonic();
-        let lease_us = PROOF_LEASE.as_micros() as i64;
-        for tp in self.members.keys().cloned().collect::<Vec<_>>() {
-            let met = self.log.met_end(&tp);
-            let at_us = self.clock.wall_us();
-            let Some(member) = self.members.get_mut(&tp) else { continue };
-            member.proof = member.proof.filter(|proof| at_us - proof.at_us < lease_us && Some(proof.next) == met);
-            let is_recent = member.proof_asked.is_some_and(|asked| now.saturating_sub(asked) < PROOF_INTERVAL);
-            let (Some(met), false) = (met, is_recent && member.proof.is_some()) else { continue };
-            if member.num_pending() > 0 {
-                continue;
-            }
-            member.proof_asked = Some(now);
-            let ends = self.log.ends(&tp)?;
-            let is_topic_empty = ends.next == NextOffset(0) && self.is_topic_empty(&tp.topic)?;
-            if let Some(member) = self.members.get_mut(&tp).filter(|_| ends.next == met) {
-                member.proof = Some(EndProof { at_us, next: met, is_topic_empty });
-            }
-        }
-        Ok(())
-    }
-
-    fn is_topic_empty(&mut self, topic: &str) -> Result<bool, RunError> {
-        let count = self.log.partitions(topic)?.unwrap_or_default();
-        for partition in 0..count {
-            if self.log.ends(&TopicPartition::new(topic, partition))?.next > NextOffset(0) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn refresh_partition_counts(&mut self) -> Result<(), RunError> {
-        for topic in self.options.sources.clone() {
-            let count = self.log.partitions(&topic)?.ok_or_else(|| LogError::NoTopic(topic.clone()))?;
-            self.partition_counts.insert(topic, count);
         }
         Ok(())
     }

@@ -91,6 +91,8 @@ impl Settings {
             // A position outside the log is a named stop, never a reset.
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
+            // New partitions of a topic are given to a member soon after they were made.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             // The statistics tell where the end of a partition was met, transaction markers included.
             .set("statistics.interval.ms", "200")
             .set("fetch.wait.max.ms", "50")

@@ -1,0 +1,130 @@
+//! What ingest must know of its sources beyond their records: proven ends, new partitions, who runs ahead.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::{RunError, Runner};
+use crate::clock::Clock;
+use crate::log::{Log, LogError};
+use crate::offset::{NextOffset, Position, TopicPartition};
+use crate::stage::{EndProof, Stage};
+
+/// How often the end of a partition is proven anew.
+const PROOF_INTERVAL: Duration = Duration::from_millis(500);
+/// A proof older than this is void: the partition counts as being read.
+const PROOF_LEASE: Duration = Duration::from_secs(5);
+/// How often the positions of other members are asked for.
+const OTHERS_INTERVAL: Duration = Duration::from_millis(500);
+/// How often new partitions are looked for.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+/// A transaction that hides records for longer is named.
+const HIDDEN_FOR: Duration = Duration::from_secs(60);
+
+/// What is known of the sources.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    /// Partition count of each topic.
+    pub partition_counts: BTreeMap<String, i32>,
+    counted: Duration,
+    /// Committed positions of all partitions, other members' included.
+    positions: BTreeMap<TopicPartition, Position>,
+    asked: Option<Duration>,
+    /// Own partitions that wait, as they are too far ahead of others in time.
+    pub ahead: BTreeSet<TopicPartition>,
+}
+
+impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
+    /// Learns what there is to know of the sources, where the stage needs it.
+    pub(super) fn watch_sources(&mut self) -> Result<(), RunError> {
+        if !self.options.prove_ends || self.members.is_empty() {
+            return Ok(());
+        }
+        if self.clock.monotonic().saturating_sub(self.sources.counted) >= COUNT_INTERVAL {
+            self.count_partitions()?;
+        }
+        self.hold_back()?;
+        self.prove_ends()
+    }
+
+    /// Counts the partitions of every source. Those that are new hold time until they have been heard from.
+    pub(super) fn count_partitions(&mut self) -> Result<(), RunError> {
+        self.sources.counted = self.clock.monotonic();
+        for topic in self.options.sources.clone() {
+            let count = self.log.partitions(&topic)?.ok_or_else(|| LogError::NoTopic(topic.clone()))?;
+            if self.sources.partition_counts.insert(topic.clone(), count).is_some_and(|before| before != count) {
+                info!(topic, count, "the topic has another number of partitions now");
+            }
+        }
+        Ok(())
+    }
+
+    /// Every partition of every source.
+    pub(super) fn all_partitions(&self) -> Vec<TopicPartition> {
+        let of_topic = |(topic, count): (&String, &i32)| {
+            let topic = topic.clone();
+            (0..*count).map(move |partition| TopicPartition::new(topic.as_str(), partition))
+        };
+        self.sources.partition_counts.iter().flat_map(of_topic).collect()
+    }
+
+    /// Lets partitions wait that are too far ahead of the one furthest behind, whoever reads that one.
+    fn hold_back(&mut self) -> Result<(), RunError> {
+        let now = self.clock.monotonic();
+        if self.sources.asked.is_none_or(|asked| now.saturating_sub(asked) >= OTHERS_INTERVAL) {
+            self.sources.positions = self.log.committed(&self.all_partitions())?;
+            self.sources.asked = Some(now);
+        }
+        let ahead = self.stage.ahead(&self.state, &self.sources.positions);
+        if ahead != self.sources.ahead {
+            for (tps, is_waiting) in [(&self.sources.ahead, false), (&ahead, true)] {
+                tps.iter().for_each(|tp| self.metrics.source_waits(tp, is_waiting));
+            }
+            self.log.pause(&ahead);
+            self.sources.ahead = ahead;
+        }
+        Ok(())
+    }
+
+    /// Asks for the ends of partitions that seem read to their end, and drops proofs that have aged.
+    fn prove_ends(&mut self) -> Result<(), RunError> {
+        let now = self.clock.monotonic();
+        let lease_us = PROOF_LEASE.as_micros() as i64;
+        for tp in self.members.keys().cloned().collect::<Vec<_>>() {
+            let met = self.log.met_end(&tp);
+            let at_us = self.clock.wall_us();
+            let Some(member) = self.members.get_mut(&tp) else { continue };
+            member.proof = member.proof.filter(|proof| at_us - proof.at_us < lease_us && Some(proof.next) == met);
+            let is_recent = member.proof_asked.is_some_and(|asked| now.saturating_sub(asked) < PROOF_INTERVAL);
+            let (Some(met), false) = (met, is_recent && member.proof.is_some()) else { continue };
+            if member.num_pending() > 0 {
+                continue;
+            }
+            member.proof_asked = Some(now);
+            let ends = self.log.ends(&tp)?;
+            let is_topic_empty = ends.next == NextOffset(0) && self.is_topic_empty(&tp.topic)?;
+            let Some(member) = self.members.get_mut(&tp) else { continue };
+            if ends.next == met {
+                member.proof = Some(EndProof { at_us, next: met, is_topic_empty });
+                member.hidden_since = None;
+            } else if member.is_hidden_for(HIDDEN_FOR, now) {
+                warn!(
+                    partition = %tp, from = %met, end = %ends.next,
+                    "records are hidden behind an open transaction and hold time back; if its producer is gone: kafka-transactions.sh find-hanging, then abort"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn is_topic_empty(&mut self, topic: &str) -> Result<bool, RunError> {
+        let count = self.log.partitions(topic)?.unwrap_or_default();
+        for partition in 0..count {
+            if self.log.ends(&TopicPartition::new(topic, partition))?.next > NextOffset(0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
