@@ -3,7 +3,8 @@
 
     python3 benches/mutations/run.py [NAME ...]
 
-Works on a copy in target/mutations; the tree itself is left alone. Exit code 0 when every mutation is caught
+Works on a copy in target/mutations, with a target folder of its own: Cargo takes copies of one workspace for the
+same, and what was mutated must never pass for what was not. The tree itself is left alone. Exit code 0 when every mutation is caught
 and the unmutated copy passes.
 """
 import os
@@ -14,7 +15,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-COPY = TARGET / "mutations"
+COPY = TARGET / "mutations" / "tree"
+BUILT = TARGET / "mutations" / "built"
 # Enough for the rarest of the mutations below, at a rate that makes faults frequent.
 SEEDS = ["--seeds", "160", "--oracle-every", "8", "--rate", "2", "--stop-at-first"]
 
@@ -101,10 +103,10 @@ def copy():
 def simulate():
     """Builds the copy and simulates. Returns whether all is well, and the first words of what is not."""
     command = ["cargo", "build", "--workspace", "--locked", "--bin", "simulate"]
-    built = subprocess.run(command, cwd=COPY, env=os.environ | {"CARGO_TARGET_DIR": str(TARGET)}, text=True, capture_output=True)
+    built = subprocess.run(command, cwd=COPY, env=os.environ | {"CARGO_TARGET_DIR": str(BUILT)}, text=True, capture_output=True)
     if built.returncode != 0:
         sys.exit(f"a mutation does not compile:\n{built.stderr[-3000:]}")
-    run = subprocess.run([str(TARGET / "debug" / "simulate"), *SEEDS], cwd=COPY, text=True, capture_output=True, timeout=1200)
+    run = subprocess.run([str(BUILT / "debug" / "simulate"), *SEEDS], cwd=COPY, text=True, capture_output=True, timeout=1200)
     words = next((line for line in run.stderr.splitlines() if line.startswith("seed ")), run.stderr[-300:])
     return run.returncode == 0, words
 

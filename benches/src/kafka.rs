@@ -14,17 +14,21 @@ use pipeline::log::kafka::tail::Tail;
 use pipeline::log::kafka::writer::Writer;
 use pipeline::log::{Message, Record};
 use pipeline::offset::TopicPartition;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 
 /// Names a running broker (`host:port`) to be used instead of one started for the tests.
 pub const BROKER_VARIABLE: &str = "KEEPWELL_TEST_KAFKA";
 
 /// How long a partition may take to be read.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a call to the broker may take.
+const CALL: Duration = Duration::from_secs(20);
 
 /// A broker that ends with this value, or one that was there before.
 #[derive(Debug)]
@@ -32,6 +36,19 @@ pub struct Kafka {
     /// `host:port`.
     pub address: String,
     child: Option<Child>,
+}
+
+/// A transaction that hides what it wrote.
+pub struct OpenTransaction(BaseProducer);
+
+impl OpenTransaction {
+    /// Shows what was written.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn commit(&self) -> Result<()> {
+        Ok(self.0.commit_transaction(CALL)?)
+    }
 }
 
 impl Kafka {
@@ -77,14 +94,63 @@ impl Kafka {
     /// # Errors
     /// When the broker refuses.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = self.config().create()?;
+        let (admin, options) = self.admin()?;
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        for result in runtime.block_on(admin.create_topics([&topic], &options))? {
-            result.map_err(|(name, code)| anyhow::anyhow!("creating {name}: {code}"))?;
+        all_done(wait(admin.create_topics([&topic], &options))?)
+    }
+
+    fn admin(&self) -> Result<(AdminClient<DefaultClientContext>, AdminOptions)> {
+        Ok((self.config().create()?, AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)))))
+    }
+
+    /// Gives a topic more partitions: so many in all.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn grow_topic(&self, name: &str, partitions: usize) -> Result<()> {
+        let (admin, options) = self.admin()?;
+        all_done(wait(admin.create_partitions([&NewPartitions::new(name, partitions)], &options))?)
+    }
+
+    /// Deletes a topic and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the broker refuses, or does not within two minutes.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        let (admin, options) = self.admin()?;
+        all_done(wait(admin.delete_topics(&[name], &options))?)?;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            // Asked for by name, a topic would be made again.
+            let all = admin.inner().fetch_metadata(None, Duration::from_secs(20))?;
+            if all.topics().iter().all(|topic| topic.name() != name) {
+                return Ok(());
+            }
         }
-        Ok(())
+        bail!("{name} was not deleted within two minutes")
+    }
+
+    /// Removes the records of a partition below an offset, as retention does.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn expire(&self, topic: &str, partition: i32, below: i64) -> Result<()> {
+        let (admin, options) = self.admin()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(below))?;
+        let expired = wait(admin.delete_records(&list, &options))?;
+        Ok(expired.elements().iter().try_for_each(|element| element.error())?)
+    }
+
+    /// Sets a group's position, as an operator does with Kafka's own tools. The group must have no members.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn reset(&self, group: &str, topic: &str, partition: i32, next: i64) -> Result<()> {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(next))?;
+        Ok(consumer.commit(&list, CommitMode::Sync)?)
     }
 
     /// Waits until a topic holds at least `count` offsets over all partitions.
@@ -128,14 +194,21 @@ impl Kafka {
     /// # Errors
     /// When the broker refuses.
     pub fn abort(&self, topic: &str, transactional_id: &str) -> Result<()> {
-        let wait = Duration::from_secs(20);
+        Ok(self.write_open(topic, transactional_id, b"half")?.0.abort_transaction(CALL)?)
+    }
+
+    /// Writes a record to partition 0 of a topic in a transaction that stays open until the producer ends it.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn write_open(&self, topic: &str, transactional_id: &str, value: &[u8]) -> Result<OpenTransaction> {
         let producer: BaseProducer = self.config().set("transactional.id", transactional_id).create()?;
-        producer.init_transactions(wait)?;
+        producer.init_transactions(CALL)?;
         producer.begin_transaction()?;
-        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).payload(b"half");
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).payload(value);
         producer.send(record).map_err(|(error, _)| error)?;
-        producer.flush(wait)?;
-        Ok(producer.abort_transaction(wait)?)
+        producer.flush(CALL)?;
+        Ok(OpenTransaction(producer))
     }
 
     /// Every committed record of a topic, partition by partition.
@@ -166,6 +239,18 @@ impl Drop for Kafka {
             }
         }
     }
+}
+
+/// Waits for an answer.
+fn wait<T>(answer: impl Future<Output = KafkaResult<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(answer)?)
+}
+
+fn all_done(results: Vec<TopicResult>) -> Result<()> {
+    results
+        .into_iter()
+        .try_for_each(|result| result.map(|_| ()).map_err(|(name, code)| anyhow::anyhow!("{name}: {code}")))
 }
 
 fn free_port() -> Result<u16> {

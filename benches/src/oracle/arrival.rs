@@ -55,39 +55,43 @@ const USED: [(&str, &str); 22] = [
 ];
 
 /// The watermark, stated plainly: the least value of all listed source partitions that still hold back
-/// time; when all are complete the greatest; unknown while one has not been heard from; never falling.
+/// time, as last said of them; when all are complete the greatest; unknown while one has not been heard from; never falling.
 #[derive(Default)]
 struct Time {
-    partitions: BTreeMap<String, i32>,
-    marks: BTreeMap<(String, i32), (i64, Option<i64>, SourceState)>,
+    /// Epoch and partition count of each topic. A topic made again is heard anew.
+    partitions: BTreeMap<String, (u32, i32)>,
+    marks: BTreeMap<(String, i32), (Option<i64>, SourceState)>,
     watermark_us: Option<i64>,
 }
 
 impl Time {
     fn hear(&mut self, statement: &Statement) {
         for source in &statement.sources {
-            let count = self.partitions.entry(source.topic.clone()).or_default();
+            let (epoch, count) = self.partitions.entry(source.topic.clone()).or_default();
+            if source.epoch > *epoch {
+                self.marks.retain(|(topic, _), _| *topic != source.topic);
+                (*epoch, *count) = (source.epoch, 0);
+            }
             *count = (*count).max(source.partitions);
         }
         for mark in &statement.marks {
             let key = (mark.topic.clone(), mark.partition);
-            let (next, value_us, state) = self.marks.get(&key).copied().unwrap_or((-1, None, mark.state));
-            let state = if mark.next.0 >= next { mark.state } else { state };
-            self.marks.insert(key, (next.max(mark.next.0), value_us.max(mark.value_us), state));
+            let value_us = self.marks.get(&key).and_then(|(value_us, _)| *value_us);
+            self.marks.insert(key, (value_us.max(mark.value_us), mark.state));
         }
-        let expected = self.partitions.iter().flat_map(|(topic, count)| (0..*count).map(|p| (topic.clone(), p)));
+        let expected = self.partitions.iter().flat_map(|(topic, (_, count))| (0..*count).map(|p| (topic.clone(), p)));
         let Some(marks) = expected.map(|key| self.marks.get(&key)).collect::<Option<Vec<_>>>() else { return };
-        let is_complete = marks.iter().all(|(_, _, state)| *state == SourceState::Complete);
-        let holding = marks.iter().filter(|(_, _, state)| match state {
+        let is_complete = marks.iter().all(|(_, state)| *state == SourceState::Complete);
+        let holding = marks.iter().filter(|(_, state)| match state {
             SourceState::Reading => true,
             SourceState::Proven => statement.clock,
             SourceState::Complete => false,
         });
         let value = if is_complete {
-            marks.iter().filter_map(|(_, value_us, _)| *value_us).max()
+            marks.iter().filter_map(|(value_us, _)| *value_us).max()
         } else {
             holding
-                .map(|(_, value_us, _)| *value_us)
+                .map(|(value_us, _)| *value_us)
                 .collect::<Option<Vec<_>>>()
                 .and_then(|values| values.into_iter().min())
         };

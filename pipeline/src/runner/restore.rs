@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{MAX_SLICES, Member, REPLAY_TURN, RunError, Runner};
 use crate::clock::Clock;
@@ -50,7 +50,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 return Err(stop(format!("the log begins at {} and nothing below was folded: {remedy}", ends.first)));
             }
         } else if self.has_any_position()? {
-            // Another partition of the group has a position: this one is new.
+            warn!(partition = %tp, "no committed position in a group that has others: it is new, or its topic was made again; read from its start");
             return Ok(Position::at(ends.first));
         }
         for topic in self.options.outputs.clone() {
@@ -60,6 +60,11 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 let output = TopicPartition::new(topic.as_str(), partition);
                 // Records of a transaction that was aborted are no output.
                 if self.log.ends(&output)?.next > NextOffset(0) && self.log.has_committed(&output)? {
+                    // Another member may have written its first step since the positions were asked for: output
+                    // and positions come together.
+                    if !self.stage.is_stateful() && self.has_any_position()? {
+                        return Ok(Position::at(ends.first));
+                    }
                     return Err(stop(format!(
                         "{output} holds records but the group has no committed position: {remedy}"
                     )));

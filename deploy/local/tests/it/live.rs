@@ -9,19 +9,25 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use benches::compare;
 use benches::fleet::Raw;
+use pipeline::clock::{Clock, SystemClock};
 use pipeline::schema::window;
 
 use crate::{Deployment, kafka};
 
 /// A stage that runs until it is told to stop.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Running {
     /// SIGTERM, and the exit code.
-    fn stop(mut self) -> Option<i32> {
-        let id = self.0.id().to_string();
-        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+    pub fn stop(mut self) -> Option<i32> {
+        self.signal("TERM");
         self.0.wait().unwrap().code()
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
+        assert!(status.success());
     }
 }
 
@@ -44,7 +50,7 @@ fn ask(port: u16, method: &str, path: &str) -> std::io::Result<String> {
 }
 
 /// Asks again and again until the answer shows what is awaited.
-fn ask_until(port: u16, path: &str, is_there: impl Fn(&str) -> bool) -> String {
+pub fn ask_until(port: u16, path: &str, is_there: impl Fn(&str) -> bool) -> String {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = ask(port, "GET", path).unwrap_or_else(|error| error.to_string());
@@ -58,23 +64,14 @@ fn ask_until(port: u16, path: &str, is_there: impl Fn(&str) -> bool) -> String {
 #[test]
 fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well() {
     let deployment = Deployment::new("live");
-    let set = ["--set", "time.clock=true", "--set", "aggregate.live_interval=50ms"];
-    let start = |stage: &str| {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let http = format!("127.0.0.1:{port}");
-        let args = [&[stage, "--http", &http], set.as_slice()].concat();
-        let child = deployment.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        (Running(child), port)
-    };
-    let stages = ["ingest", "aggregate", "score", "sink"].map(start);
+    let stages = ["ingest", "aggregate", "score", "sink"].map(|stage| deployment.start(stage, &[]));
     let ports = [0, 1, 2, 3].map(|n: usize| stages[n].1);
     for port in ports {
         ask_until(port, "/readyz", |answer| answer.starts_with("HTTP/1.1 200"));
         assert!(ask(port, "GET", "/livez").unwrap().ends_with("alive\n"));
         assert!(ask(port, "POST", "/metrics").unwrap().starts_with("HTTP/1.1 405"));
     }
-    let now_ms = std::process::Command::new("date").arg("+%s000").output().unwrap().stdout;
-    let now_ms: i64 = String::from_utf8(now_ms).unwrap().trim().parse().unwrap();
+    let now_ms = SystemClock::start().wall_us() / 1000;
     let day_ms = 86_400_000;
     // One event of each kind, three days old: the topics are read to their ends, so the clock closes the days since.
     let old = now_ms - 3 * day_ms;
@@ -145,8 +142,18 @@ fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well(
 }
 
 impl Deployment {
+    /// A stage that runs with the clock until it is told to stop, and the port where it answers.
+    pub fn start(&self, stage: &str, more: &[&str]) -> (Running, u16) {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let http = format!("127.0.0.1:{port}");
+        let set = ["--set", "time.clock=true", "--set", "aggregate.live_interval=50ms"];
+        let args = [&[stage, "--http", &http], set.as_slice(), more].concat();
+        let child = self.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        (Running(child), port)
+    }
+
     /// Reads a topic of window rows again and again until it shows what is awaited.
-    fn wait_for_row(&self, topic: &str, is_there: impl Fn(&RecordBatch) -> bool) {
+    pub fn wait_for_row(&self, topic: &str, is_there: impl Fn(&RecordBatch) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let rows = compare::rows_of(&self.records(topic), &window::schema()).unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
@@ -58,8 +59,19 @@ impl Tail {
         list.add_partition_offset(&of.topic, of.partition, KafkaOffset::Beginning).map_err(|e| failed(&e))?;
         self.consumer.assign(&list).map_err(|e| failed(&e))?;
         let deadline = Instant::now() + patience;
+        // A partition that is written to all the time is never met at its end: the end of now is where it stops.
+        let end = loop {
+            match self.consumer.fetch_watermarks(&of.topic, of.partition, SLICE) {
+                Ok((_, end)) => break end,
+                Err(error) if super::is_final(&error) || Instant::now() > deadline || stop.load(Ordering::Relaxed) => {
+                    return Err(failed(&error));
+                }
+                Err(_) => {}
+            }
+        };
         loop {
             match self.consumer.poll(SLICE) {
+                Some(Ok(message)) if message.offset() >= end => return Ok(()),
                 Some(Ok(message)) => {
                     if take(record(of, &message)).is_break() {
                         return Ok(());
