@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use pipeline::config::Config;
 use pipeline::log::Record;
 use pipeline::schema::{feature_day, score as tables, window};
@@ -72,10 +72,13 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let feature_days = same_rows(&streamed.feature_days, &answer.feature_days, &["account_id", "as_of", "feature"])
         .context("feature days")?;
 
-    // The live rows stand behind all final ones of their accounts: they change nothing in those.
-    let expected = scored::answer(stacked(&window_finals, &lives)?, &model_of(config)?).await.context("scores")?;
+    // A live row is compared with the finals before it. Where final rows followed it, those are not the ones that
+    // the oracle takes; only live rows behind all final ones of their accounts can be judged.
     let health_finals = finals(&streamed.health)?;
-    let health = stacked(&health_finals, &last_lives(&streamed.health)?)?;
+    let health_lives = behind_finals(&last_lives(&streamed.health)?, &health_finals)?;
+    let [judged] = &of_accounts(std::slice::from_ref(&lives), &health_lives)?[..] else { anyhow::bail!("no rows") };
+    let expected = scored::answer(stacked(&window_finals, judged)?, &model_of(config)?).await.context("scores")?;
+    let health = stacked(&health_finals, &health_lives)?;
     let scores = same_rows(&health, &expected.scores, &SCORE_KEYS).context("scores")?;
     let item_keys = ["account_id", "as_of", "position"];
     let factors = same_rows(&items_of(&health, "factors")?, &expected.factors, &item_keys).context("factors")?;
@@ -115,6 +118,22 @@ fn of_accounts(expected: &[RecordBatch], rows: &RecordBatch) -> Result<Vec<Recor
         Ok(filter_record_batch(batch, &keep)?)
     });
     kept.collect()
+}
+
+/// Of live health rows those that stand behind every final row of their accounts in the log.
+fn behind_finals(lives: &RecordBatch, finals: &RecordBatch) -> Result<RecordBatch> {
+    let places = |rows: &RecordBatch| -> Result<Vec<(String, i64)>> {
+        let accounts = rows.column_by_name("account_id").context("no accounts")?.as_string::<i32>();
+        let next = rows.column_by_name("next_offset").context("no offset")?.as_primitive::<Int64Type>();
+        Ok((0..rows.num_rows()).map(|row| (accounts.value(row).to_owned(), next.value(row))).collect())
+    };
+    let mut last: BTreeMap<String, i64> = BTreeMap::new();
+    for (account, next) in places(finals)? {
+        let known = last.entry(account).or_insert(next);
+        *known = next.max(*known);
+    }
+    let is_behind = |(account, next): &(String, i64)| Some(last.get(account).is_none_or(|last| next >= last));
+    Ok(filter_record_batch(lives, &places(lives)?.iter().map(is_behind).collect::<BooleanArray>())?)
 }
 
 /// Of the expected triggers those of final rows: live rows raise and clear nothing.
