@@ -42,12 +42,17 @@ select v.account_id, v.v, v.next_v, max(d.at_us) as floor_us
 from person_version v left join deletion d on d.account_id = v.account_id and d.visible <= v.v
 group by 1, 2, 3
 
+-- A fact whose pane is long forgotten is no duplicate, however often it is told: it counts once.
+-- table person_event
+select account_id, user_id, event_id, occurred_us, action, role, min(visible) as visible
+from accepted where kind = 5 group by 1, 2, 3, 4, 5, 6
+
 -- table person_step
 select v.account_id, v.v, v.next_v, e.user_id, e.event_id, e.occurred_us, e.action,
   last_value(case when e.action in (1, 2) then e.action end) ignore nulls over one = 1 as is_member,
   last_value(e.role) ignore nulls over one as role,
   row_number() over (partition by v.account_id, v.v, e.user_id order by e.occurred_us desc, e.event_id desc) as nth_last
-from person_floor v join accepted e on e.account_id = v.account_id and e.kind = 5 and e.visible <= v.v
+from person_floor v join person_event e on e.account_id = v.account_id and e.visible <= v.v
 where v.floor_us is null or e.occurred_us > v.floor_us
 window one as (partition by v.account_id, v.v, e.user_id order by e.occurred_us, e.event_id rows between unbounded preceding and current row)
 
