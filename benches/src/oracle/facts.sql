@@ -1,7 +1,7 @@
 -- Facts, people and milestones: the last one told by (event time, event id) wins.
 
 -- table fact_told
-select a.account_id, a.event_id, a.occurred_us, a.visible, f.name, f.value, f.valid_until_us, a.part, a.off, a.row_no
+select a.account_id, a.event_id, a.occurred_us, a.visible, a.outlives_us, f.name, f.value, f.valid_until_us, a.part, a.off, a.row_no
 from fact f join accepted a on a.part = f.part and a.off = f.off and a.row_no = f.row_no
 
 -- table fact_last
@@ -9,7 +9,7 @@ select *, row_number() over (partition by account_id, p, name order by occurred_
 from (
   select g.account_id, g.p, g.end_us, f.event_id, f.occurred_us, f.name, f.value, f.valid_until_us, f.part, f.off, f.row_no
   from grid g join fact_told f on f.account_id = g.account_id
-  where f.visible <= g.p and (g.floor_us is null or f.occurred_us > g.floor_us)
+  where f.visible <= g.p and (g.floor_us is null or g.floor_us <= f.outlives_us or f.occurred_us > g.floor_us)
 )
 
 -- table fact_as_of
@@ -44,8 +44,8 @@ group by 1, 2, 3
 
 -- A fact whose pane is long forgotten is no duplicate, however often it is told: it counts once.
 -- table person_event
-select account_id, user_id, event_id, occurred_us, action, role, min(visible) as visible
-from accepted where kind = 5 group by 1, 2, 3, 4, 5, 6
+select account_id, user_id, event_id, occurred_us, action, role, outlives_us, min(visible) as visible
+from accepted where kind = 5 group by 1, 2, 3, 4, 5, 6, 7
 
 -- table person_step
 select v.account_id, v.v, v.next_v, e.user_id, e.event_id, e.occurred_us, e.action,
@@ -53,7 +53,7 @@ select v.account_id, v.v, v.next_v, e.user_id, e.event_id, e.occurred_us, e.acti
   last_value(e.role) ignore nulls over one as role,
   row_number() over (partition by v.account_id, v.v, e.user_id order by e.occurred_us desc, e.event_id desc) as nth_last
 from person_floor v join person_event e on e.account_id = v.account_id and e.visible <= v.v
-where v.floor_us is null or e.occurred_us > v.floor_us
+where v.floor_us is null or v.floor_us <= e.outlives_us or e.occurred_us > v.floor_us
 window one as (partition by v.account_id, v.v, e.user_id order by e.occurred_us, e.event_id rows between unbounded preceding and current row)
 
 -- table person
@@ -81,7 +81,7 @@ select g.account_id, g.p, g.end_us, m.milestone_id, m.due_us, m.done_us,
   row_number() over (partition by g.account_id, g.p, m.milestone_id order by m.due_us is null, m.occurred_us desc, m.event_id desc) as nth_due,
   row_number() over (partition by g.account_id, g.p, m.milestone_id order by m.done_us is null, m.occurred_us desc, m.event_id desc) as nth_done
 from grid g join accepted m on m.account_id = g.account_id and m.kind = 4 and m.action = 3
-where m.visible <= g.p and (g.floor_us is null or m.occurred_us > g.floor_us)
+where m.visible <= g.p and (g.floor_us is null or g.floor_us <= m.outlives_us or m.occurred_us > g.floor_us)
 
 -- table milestone_as_of
 select account_id, p, end_us, milestone_id, max(case when nth_due = 1 then due_us end) as due_us,

@@ -47,7 +47,17 @@ from (select distinct part, off from arrived) o join closes c on c.part = o.part
 group by o.part, o.off
 
 -- Accepted events, and the pane from whose close on they count.
+-- A deletion is remembered for the lateness. A fact that arrives when it is forgotten outlives it.
+-- table outlived
+select e.part, e.off, e.row_no, max(d.occurred_us) as outlives_us
+from fated e join fated d on d.account_id = e.account_id
+where e.is_fact and d.kind = 4 and d.action = 2 and d.fate in ('on_time', 'late')
+  and (d.off < e.off or (d.off = e.off and d.row_no < e.row_no))
+  and (d.pane + 1) * {width} + {lateness} <= e.watermark_us / {width} * {width}
+group by 1, 2, 3
+
 -- table accepted
-select f.*, greatest(c.first_close, f.pane) as visible
+select f.*, greatest(c.first_close, f.pane) as visible, o.outlives_us
 from fated f join first_close c on f.part = c.part and f.off = c.off
+left join outlived o on f.part = o.part and f.off = o.off and f.row_no = o.row_no
 where f.fate in ('on_time', 'late')

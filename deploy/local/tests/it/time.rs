@@ -254,9 +254,10 @@ fn an_open_raw_transaction_hides_data_and_holds_time() {
     let deployment = with_optional("hidden", &ALL_BUT_USAGE, |text| text);
     let now = now_ms();
     let topic = deployment.config.sources[0].topic.clone();
-    // To partition 1; the transaction is in partition 0.
+    // One to each partition; the transaction is in partition 0.
     deployment.load(&[usage("0", "acme", now - 3 * DAY_MS), usage("1", "acme", now - 3 * DAY_MS)]);
-    let hidden = usage("2", "acme", now - 4 * DAY_MS);
+    // On time only if the time of partition 0 has waited for it.
+    let hidden = usage("2", "acme", now - 2 * DAY_MS);
     let hidden_by = kafka().write_open(&topic, &format!("{topic}-open"), hidden.value.as_deref().unwrap()).unwrap();
     let _ingest = deployment.start("ingest", &[]);
     let aggregate = deployment.start("aggregate", &[]);
