@@ -4,7 +4,7 @@
 //! until the watermark passes that pane by the allowed lateness. Two ids that differ collide with
 //! probability n^2 / 2^129: below 10^-20 at a thousand million ids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
 use foldhash::fast::FixedState;
 use pipeline::pane::Pane;
@@ -23,73 +23,83 @@ pub fn event_key(account_id: &str, event_id: &str) -> u128 {
     u128::from(hash.h1) << 64 | u128::from(hash.h2)
 }
 
-/// The ids of one partition.
-#[derive(Debug, Clone, Default)]
+/// The ids of one partition, pane by pane: what is forgotten gives its memory back at once.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Seen {
-    panes: HashMap<u128, Pane, FixedState>,
-    ids: BTreeMap<Pane, Vec<u128>>,
+    panes: BTreeMap<Pane, Ids>,
 }
+
+type Ids = HashSet<u128, FixedState>;
+
+/// Memory of a place in a table: the id and a byte of the table's own. At most 7 of 8 places are taken, and
+/// a table that is full doubles: an id needs between 8/7 and 16/7 of it.
+const PLACE_BYTES: u64 = 17;
 
 impl Seen {
     /// The pane under which an id is kept.
     pub fn pane(&self, key: u128) -> Option<Pane> {
-        self.panes.get(&key).copied()
+        self.panes.iter().rev().find(|(_, ids)| ids.contains(&key)).map(|(pane, _)| *pane)
     }
 
     /// Keeps an id under `pane`, or moves it to a later one.
     pub fn insert(&mut self, key: u128, pane: Pane) {
-        let kept = self.panes.entry(key).or_insert(Pane(i32::MIN));
-        if pane > *kept {
-            *kept = pane;
-            self.ids.entry(pane).or_default().push(key);
+        match self.pane(key) {
+            Some(kept) if kept >= pane => return,
+            Some(kept) => {
+                if let Some(ids) = self.panes.get_mut(&kept) {
+                    ids.remove(&key);
+                    // Equal content, equal state.
+                    if ids.is_empty() {
+                        self.panes.remove(&kept);
+                    }
+                }
+            }
+            None => {}
         }
+        self.panes.entry(pane).or_default().insert(key);
     }
 
     /// Forgets the ids of all panes for which `is_forgotten` holds, oldest first.
     pub fn forget(&mut self, is_forgotten: impl Fn(Pane) -> bool) {
-        while let Some(entry) = self.ids.first_entry().filter(|entry| is_forgotten(*entry.key())) {
-            let (pane, keys) = entry.remove_entry();
-            for key in keys {
-                if self.panes.get(&key) == Some(&pane) {
-                    self.panes.remove(&key);
-                }
-            }
+        while let Some(entry) = self.panes.first_entry().filter(|entry| is_forgotten(*entry.key())) {
+            entry.remove();
         }
     }
 
     /// Number of ids kept.
     pub fn len(&self) -> usize {
-        self.panes.len()
+        self.panes.values().map(HashSet::len).sum()
     }
 
-    /// The same content has one form, whatever its history.
-    fn canonical(&self) -> BTreeMap<Pane, Vec<u128>> {
-        let mut canonical: BTreeMap<Pane, Vec<u128>> = BTreeMap::new();
-        for (key, pane) in &self.panes {
-            canonical.entry(*pane).or_default().push(*key);
-        }
-        canonical.values_mut().for_each(|keys| keys.sort_unstable());
-        canonical
+    /// Memory of the tables, in bytes.
+    pub fn num_bytes(&self) -> u64 {
+        self.panes.values().map(|ids| ids.capacity() as u64 * 8 / 7 * PLACE_BYTES).sum()
     }
 }
 
-impl PartialEq for Seen {
-    fn eq(&self, other: &Self) -> bool {
-        self.panes == other.panes
-    }
+/// Most memory that so many ids need, in bytes: tables that have just doubled.
+pub fn most_bytes(num_ids: u64) -> u64 {
+    num_ids * 16 / 7 * PLACE_BYTES
 }
 
 impl Serialize for Seen {
+    /// The same content has one form, whatever its history.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.canonical().serialize(serializer)
+        let sorted = |ids: &Ids| {
+            let mut sorted: Vec<u128> = ids.iter().copied().collect();
+            sorted.sort_unstable();
+            sorted
+        };
+        let canonical: BTreeMap<Pane, Vec<u128>> =
+            self.panes.iter().map(|(pane, ids)| (*pane, sorted(ids))).collect();
+        canonical.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Seen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let ids = BTreeMap::<Pane, Vec<u128>>::deserialize(deserializer)?;
-        let panes = ids.iter().flat_map(|(pane, keys)| keys.iter().map(|key| (*key, *pane))).collect();
-        Ok(Self { panes, ids })
+        let panes = BTreeMap::<Pane, Vec<u128>>::deserialize(deserializer)?;
+        Ok(Self { panes: panes.into_iter().map(|(pane, keys)| (pane, keys.into_iter().collect())).collect() })
     }
 }
 
@@ -108,6 +118,17 @@ mod tests {
         assert_eq!(seen.pane(key), Some(Pane(5)));
         seen.forget(|pane| pane <= Pane(5));
         assert_eq!((seen.pane(key), seen.len()), (None, 0));
+    }
+
+    #[test]
+    fn ids_of_a_pane_need_what_is_said_of_them_and_give_it_back() {
+        let mut seen = Seen::default();
+        for n in 0..100_000_u32 {
+            seen.insert(event_key("acme", &n.to_string()), Pane(0));
+        }
+        assert!((100_000 * PLACE_BYTES..=most_bytes(100_000)).contains(&seen.num_bytes()), "{}", seen.num_bytes());
+        seen.forget(|pane| pane <= Pane(0));
+        assert_eq!(seen.num_bytes(), 0);
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Outcome {
     pub faults: BTreeMap<Fault, u64>,
     /// Turns taken.
     pub num_turns: u64,
+    /// How often a source that was ahead was made to wait for others.
+    pub num_paused: u64,
     /// What was compared.
     pub compared: Compared,
     /// Whether all events arrived in time, so that the run without faults was compared as well.
@@ -119,9 +121,9 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
         true => judge(&world.broker, &stages.config).context("I1, I2, I7, I10: the oracle")?,
         false => 0,
     };
-    let (faults, num_turns) = (world.chaos.counts(), world.num_turns());
+    let (faults, num_turns, num_paused) = (world.chaos.counts(), world.num_turns(), world.num_paused());
     let digest = digest(&world.broker, &stages.config);
-    Ok(Outcome { faults, num_turns, compared, is_tidy, num_judged, digest })
+    Ok(Outcome { faults, num_turns, num_paused, compared, is_tidy, num_judged, digest })
 }
 
 fn digest(broker: &MemoryBroker, config: &Config) -> u64 {

@@ -3,6 +3,7 @@
 //! An unknown key, a wrong type or a value out of range stops the start with file, line, column and what
 //! is allowed. `--set path.to.key=value` replaces a value before it is checked.
 
+mod duplicates;
 mod duration;
 mod http;
 mod kafka;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
+pub use duplicates::Duplicates;
 pub use duration::Span;
 pub use http::{Http, Listen};
 pub use kafka::{Kafka, Secret};
@@ -54,6 +56,10 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub aggregate: Aggregate,
+    /// What finding duplicates may cost.
+    #[serde(default)]
+    #[garde(dive)]
+    pub duplicates: Duplicates,
     /// How accounts are scored.
     #[serde(default)]
     #[garde(dive)]
@@ -438,8 +444,8 @@ mod tests {
         let example = Config::parse("deploy/keepwell.yaml", text, &[]).unwrap();
         let defaults = Config::parse("k.yaml", GOOD, &[]).unwrap();
         assert_eq!(
-            (&example.time, &example.ingest, &example.batch),
-            (&defaults.time, &defaults.ingest, &defaults.batch)
+            (&example.time, &example.ingest, &example.batch, &example.duplicates),
+            (&defaults.time, &defaults.ingest, &defaults.batch, &defaults.duplicates)
         );
         assert_eq!(example.topics, defaults.topics);
         assert_eq!(example.kafka, Kafka { bootstrap_servers: "localhost:19092".into(), ..defaults.kafka });

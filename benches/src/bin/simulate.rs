@@ -45,6 +45,7 @@ struct Args {
 struct Sum {
     faults: BTreeMap<Fault, u64>,
     num_turns: u64,
+    num_paused: u64,
     num_seeds: u64,
     num_tidy: u64,
     num_judged: u64,
@@ -67,6 +68,7 @@ impl Sum {
                     *self.faults.entry(fault).or_default() += count;
                 }
                 self.num_turns += outcome.num_turns;
+                self.num_paused += outcome.num_paused;
                 self.num_tidy += u64::from(outcome.is_tidy);
                 self.num_judged += u64::from(outcome.num_judged > 0);
                 self.rows_judged += outcome.num_judged;
@@ -129,8 +131,8 @@ fn report(sum: &Sum, seconds: f64) {
         sum.failures.len()
     );
     println!(
-        "{} turns; compared: {} raw records, {} final window rows ({} by the oracle), {} health rows, {} scores and alerts, {} claims",
-        sum.num_turns, sum.raw, sum.finals, sum.rows_judged, sum.health, sum.published, sum.claims
+        "{} turns; {} times a source ahead of others was made to wait; compared: {} raw records, {} final window rows ({} by the oracle), {} health rows, {} scores and alerts, {} claims",
+        sum.num_turns, sum.num_paused, sum.raw, sum.finals, sum.rows_judged, sum.health, sum.published, sum.claims
     );
     println!("{} faults: {:?}", sum.faults.values().sum::<u64>(), sum.faults);
 }

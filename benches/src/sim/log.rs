@@ -101,6 +101,9 @@ impl Log for SimLog<'_> {
     }
 
     fn pause(&mut self, partitions: &BTreeSet<TopicPartition>) {
+        if let Some(world) = self.world.upgrade() {
+            world.was_paused(partitions.len());
+        }
         self.log.pause(partitions);
     }
 

@@ -171,6 +171,7 @@ pub struct World<'s> {
     failure: RefCell<Option<String>>,
     num_turns: Cell<u64>,
     num_read: Cell<u64>,
+    num_paused: Cell<u64>,
     with_tables: bool,
 }
 
@@ -211,6 +212,7 @@ impl<'s> World<'s> {
             failure: RefCell::default(),
             num_turns: Cell::new(0),
             num_read: Cell::new(0),
+            num_paused: Cell::new(0),
             with_tables,
         }))
     }
@@ -252,6 +254,16 @@ impl<'s> World<'s> {
     /// Records were read: replay shows in nothing else.
     pub fn was_read(&self, num_records: usize) {
         self.num_read.set(self.num_read.get() + num_records as u64);
+    }
+
+    /// So many sources are made to wait for others.
+    pub fn was_paused(&self, num_partitions: usize) {
+        self.num_paused.set(self.num_paused.get() + num_partitions as u64);
+    }
+
+    /// How often a source was made to wait for others.
+    pub fn num_paused(&self) -> u64 {
+        self.num_paused.get()
     }
 
     /// Rises with all that happens.
