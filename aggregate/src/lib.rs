@@ -11,6 +11,7 @@ mod fold;
 mod golden;
 pub mod measure;
 mod name;
+mod need;
 mod pane_set;
 mod seen;
 mod settings;
@@ -18,17 +19,38 @@ mod stage;
 mod state;
 
 pub use name::Name;
+pub use need::Need;
 pub use settings::Settings;
 pub use stage::Aggregate;
 pub use state::{PartitionState, State};
 
 use std::time::Duration;
 
+use anyhow::Result;
 use pipeline::config::Config;
 use pipeline::process::Plan;
+use tracing::info;
 
 /// While records wait to be read, live rows are sent only this often: throughput goes first.
 const LIVE_INTERVAL_BEHIND: Duration = Duration::from_secs(10);
+
+/// The stage as configured, with its plan. Says what memory the ids of the expected events need.
+///
+/// # Errors
+/// When that is more than `duplicates.max_bytes` allows.
+pub fn build(config: &Config) -> Result<(Aggregate, Plan)> {
+    if let Some(need) = Need::of(config) {
+        info!(
+            ids = need.num_ids,
+            bytes = need.num_bytes,
+            partition_bytes = need.partition_bytes,
+            processes = need.num_processes,
+            "memory that the expected events' ids need at most, for all partitions, and the fewest processes that have it"
+        );
+        need.check(config)?;
+    }
+    Ok((Aggregate::new(config), plan(config)))
+}
 
 /// What aggregate reads and writes, and its rhythm.
 pub fn plan(config: &Config) -> Plan {

@@ -6,5 +6,5 @@ use clap::Parser;
 use pipeline::process::{self, Cli};
 
 fn main() -> ExitCode {
-    process::main("aggregate", &Cli::parse(), |config| Ok((aggregate::Aggregate::new(config), aggregate::plan(config))))
+    process::main("aggregate", &Cli::parse(), aggregate::build)
 }

@@ -90,8 +90,7 @@ impl Serialize for Seen {
             sorted.sort_unstable();
             sorted
         };
-        let canonical: BTreeMap<Pane, Vec<u128>> =
-            self.panes.iter().map(|(pane, ids)| (*pane, sorted(ids))).collect();
+        let canonical: BTreeMap<Pane, Vec<u128>> = self.panes.iter().map(|(pane, ids)| (*pane, sorted(ids))).collect();
         canonical.serialize(serializer)
     }
 }

@@ -55,6 +55,8 @@ pub struct Settings {
     pub first_response_target_ms: [i64; 4],
     /// Targets for the resolution, in milliseconds by [`Priority`].
     pub resolution_target_ms: [i64; 4],
+    /// Most memory in which this process may keep event ids, in bytes.
+    pub max_id_bytes: u64,
     /// Rows after which a slice of a close ends, give or take one account. The same for as long as a close lasts.
     pub slice_rows: usize,
     /// All that shapes the state and the rows, as text: a snapshot of other settings is refused.
@@ -101,6 +103,7 @@ impl Settings {
             first_value_feature: config.aggregate.first_value_feature.clone(),
             first_response_target_ms: target_ms(&config.aggregate.first_response_target),
             resolution_target_ms: target_ms(&config.aggregate.resolution_target),
+            max_id_bytes: config.duplicates.max_bytes,
             slice_rows: SLICE_ROWS,
             fingerprint: format!("{:?} {:?} {shaping:?}", config.time.pane, config.time.lateness),
         }

@@ -53,6 +53,21 @@ impl Aggregate {
         self
     }
 
+    /// Ids are exact and none may be dropped: beyond the bound nothing is taken any more.
+    fn check_memory(&self, state: &State) -> Result<(), StageError> {
+        let num_bytes: u64 = state.values().map(|partition| partition.seen.num_bytes()).sum();
+        if num_bytes <= self.settings.max_id_bytes {
+            return Ok(());
+        }
+        let num_ids: usize = state.values().map(|partition| partition.seen.len()).sum();
+        Err(StageError::Memory(format!(
+            "{num_ids} event ids of {} partitions take {num_bytes} bytes, above duplicates.max_bytes = {}: start more processes of \
+             aggregate, raise it, or lower time.lateness in a new epoch",
+            state.len(),
+            self.settings.max_id_bytes
+        )))
+    }
+
     /// Folds records until they end or a close begins.
     fn fold(
         &self,
@@ -253,6 +268,7 @@ impl Stage for Aggregate {
     }
 
     fn apply(&self, state: &State, batch: &Batch<'_>) -> Result<Step<Changes>, StageError> {
+        self.check_memory(state)?;
         let mut step = Step {
             messages: Vec::new(),
             positions: BTreeMap::new(),
@@ -318,6 +334,8 @@ impl Stage for Aggregate {
         let shown = |state: &PartitionState| Gauges {
             watermark_us: state.watermarks.watermark_us(),
             num_accounts: Some(state.accounts.len()),
+            num_ids: Some(state.seen.len()),
+            id_bytes: Some(state.seen.num_bytes()),
         };
         state.get(partition).map(shown).unwrap_or_default()
     }

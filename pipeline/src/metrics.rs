@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -33,6 +34,8 @@ pub struct Metrics {
     lag: IntGaugeVec,
     watermark: GaugeVec,
     accounts: IntGaugeVec,
+    ids: IntGaugeVec,
+    id_bytes: IntGaugeVec,
     state_bytes: IntGaugeVec,
     waiting: IntGaugeVec,
     snapshot: GaugeVec,
@@ -93,6 +96,11 @@ impl Metrics {
                 &partition,
             )?,
             accounts: IntGaugeVec::new(opts("state_accounts", "Accounts in the state"), &partition)?,
+            ids: IntGaugeVec::new(
+                opts("state_event_ids", "Event ids in the state, by which duplicates are found"),
+                &partition,
+            )?,
+            id_bytes: IntGaugeVec::new(opts("state_event_id_bytes", "Memory of the event ids"), &partition)?,
             state_bytes: IntGaugeVec::new(
                 opts("state_bytes", "Bytes of the state when it was last saved"),
                 &partition,
@@ -115,6 +123,8 @@ impl Metrics {
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.watermark.clone()))?;
         registry.register(Box::new(metrics.accounts.clone()))?;
+        registry.register(Box::new(metrics.ids.clone()))?;
+        registry.register(Box::new(metrics.id_bytes.clone()))?;
         registry.register(Box::new(metrics.state_bytes.clone()))?;
         registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.snapshot.clone()))?;
@@ -173,6 +183,10 @@ pub struct Gauges {
     pub watermark_us: Option<i64>,
     /// Accounts in the state.
     pub num_accounts: Option<usize>,
+    /// Event ids kept to find duplicates.
+    pub num_ids: Option<usize>,
+    /// Their memory in bytes.
+    pub id_bytes: Option<u64>,
 }
 
 impl StageMetrics {
@@ -249,6 +263,16 @@ impl StageMetrics {
         self.metrics.lag.with_label_values(&self.of(tp, &tp.partition.to_string())).set(records.max(0));
     }
 
+    /// How far all partitions together are behind, in records, as last told.
+    pub fn total_lag(&self) -> i64 {
+        let is_own = |metric: &prometheus::proto::Metric| {
+            metric.get_label().iter().any(|label| label.name() == "stage" && label.value() == self.stage)
+        };
+        let lags = self.metrics.lag.collect();
+        let own = lags.iter().flat_map(|family| family.get_metric()).filter(|metric| is_own(metric));
+        own.map(|metric| metric.get_gauge().get_value() as i64).sum()
+    }
+
     /// Whether a source waits for one that is behind it in time.
     pub fn source_waits(&self, tp: &TopicPartition, is_waiting: bool) {
         let partition = tp.partition.to_string();
@@ -263,6 +287,10 @@ impl StageMetrics {
         }
         if let Some(num_accounts) = gauges.num_accounts {
             self.metrics.accounts.with_label_values(&self.of(tp, &partition)).set(num_accounts as i64);
+        }
+        if let (Some(num_ids), Some(id_bytes)) = (gauges.num_ids, gauges.id_bytes) {
+            self.metrics.ids.with_label_values(&self.of(tp, &partition)).set(num_ids as i64);
+            self.metrics.id_bytes.with_label_values(&self.of(tp, &partition)).set(id_bytes as i64);
         }
     }
 
@@ -282,6 +310,8 @@ impl StageMetrics {
             self.metrics.lag.remove_label_values(&labels).is_ok(),
             self.metrics.watermark.remove_label_values(&labels).is_ok(),
             self.metrics.accounts.remove_label_values(&labels).is_ok(),
+            self.metrics.ids.remove_label_values(&labels).is_ok(),
+            self.metrics.id_bytes.remove_label_values(&labels).is_ok(),
             self.metrics.state_bytes.remove_label_values(&labels).is_ok(),
             self.metrics.waiting.remove_label_values(&labels).is_ok(),
             self.metrics.snapshot.remove_label_values(&labels).is_ok(),
@@ -307,6 +337,8 @@ keepwell_snapshot_timestamp_seconds gauge
 keepwell_source_waiting gauge
 keepwell_state_accounts gauge
 keepwell_state_bytes gauge
+keepwell_state_event_id_bytes gauge
+keepwell_state_event_ids gauge
 keepwell_step_duration_seconds histogram
 keepwell_steps_total counter
 keepwell_watermark_timestamp_seconds gauge";
@@ -325,7 +357,10 @@ keepwell_watermark_timestamp_seconds gauge";
         );
         stage.waited(6_000, 7_000_000);
         stage.lag(&tp, 9);
-        stage.show(&tp, Gauges { watermark_us: Some(5_500_000), num_accounts: Some(4) });
+        stage.show(
+            &tp,
+            Gauges { watermark_us: Some(5_500_000), num_accounts: Some(4), num_ids: Some(9), id_bytes: Some(272) },
+        );
         stage.saved(&tp, 1000, 7_000_000);
         stage.source_waits(&tp, true);
         let text = metrics.text().unwrap();

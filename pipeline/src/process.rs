@@ -232,7 +232,10 @@ pub fn main_of<B>(
 }
 
 /// A flag that SIGTERM and SIGINT raise; a second signal ends the process at once.
-fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
+///
+/// # Errors
+/// When the system refuses.
+pub fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let shutdown = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&shutdown))?;

@@ -217,6 +217,11 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         Ok(Turn::GoesOn)
     }
 
+    /// From now on every source is declared complete where it is read to its end; see [`Options::complete`].
+    pub fn declare_complete(&mut self) {
+        self.options.complete = true;
+    }
+
     /// The state; for inspection after a run.
     pub fn state(&self) -> &S::State {
         &self.state

@@ -101,6 +101,9 @@ pub enum StageError {
     /// Arrow refused.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
+    /// What must be remembered does not fit into the configured bound.
+    #[error("{0}")]
+    Memory(String),
     /// A snapshot cannot be used although its checksum is right.
     #[error("snapshot of {topic_partition}: {why}")]
     Snapshot {

@@ -211,6 +211,7 @@ impl Stage for Score {
         let shown = |state: &PartitionState| Gauges {
             watermark_us: state.progress.as_ref().and_then(|progress| progress.watermark_us),
             num_accounts: Some(state.accounts.len()),
+            ..Gauges::default()
         };
         state.get(partition).map(shown).unwrap_or_default()
     }

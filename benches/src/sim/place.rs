@@ -38,6 +38,11 @@ impl<'s> SimPlace<'s> {
 
     fn call<T>(&self, is_write: bool, act: impl FnOnce(&mut BTreeMap<String, Vec<u8>>) -> T) -> Result<T, StoreError> {
         let world = self.world.upgrade().filter(|_| !self.is_dead.get()).ok_or_else(silent)?;
+        if is_write && world.chaos.strikes(Fault::Stale, 200) {
+            // Others take over, cut and claim, and this one goes on as if nothing had happened.
+            world.expel(self.slot);
+            (0..8).for_each(|_| world.interleave(self.slot, 10_000));
+        }
         world.interleave(self.slot, 100);
         let ends = |fault, of_10_000| {
             let strikes = is_write && world.chaos.strikes(fault, of_10_000);

@@ -33,10 +33,8 @@ use super::time::{SimClock, Time};
 
 /// Most processes of a stage.
 pub const MOST: usize = 4;
-/// Window rows and feature days of an account for a pane, at most.
-const ACCOUNT_ROWS: usize = 16;
-/// Live rows of all accounts, at most.
-const LIVE_ROWS: usize = 64;
+/// Accounts of a fleet, at most.
+const MOST_ACCOUNTS: usize = 8;
 /// How deep turns within turns go.
 const DEPTH: u32 = 3;
 
@@ -89,13 +87,16 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// The stages of a configuration; a close goes out in slices of about so many rows.
+    /// The stages of a configuration; a close goes out in slices of about so many rows, and a record of events
+    /// holds at most so many bytes.
     ///
     /// # Errors
     /// When a stage refuses its configuration.
-    pub fn new(config: Config, slice_rows: usize) -> Result<Self> {
+    pub fn new(config: Config, slice_rows: usize, event_record_bytes: usize) -> Result<Self> {
+        let mut of_ingest = config.clone();
+        of_ingest.kafka.max_record_bytes = event_record_bytes;
         Ok(Self {
-            ingest: Ingest::new(&config)?,
+            ingest: Ingest::new(&of_ingest)?,
             aggregate: Aggregate::new(&config).with_slices_of(slice_rows),
             score: Score::new(&config)?,
             publish: Publish::new(&config),
@@ -240,14 +241,18 @@ impl<'s> World<'s> {
     /// I8: a transaction holds a few slices of a close, however much there is to close.
     pub fn judge_size(&self, messages: &[Message]) {
         let topic = &self.stages.config.topics.windows;
-        let values = messages.iter().filter(|message| message.topic.as_ref() == topic).filter_map(|m| m.value.as_ref());
-        let rows = values.map(|value| codec::decode(value, &window::schema()).map_or(0, |batch| batch.num_rows()));
-        // For each partition eight slices, each with one account too many, or live rows of all accounts.
-        let num_partitions = self.stages.config.partitions as usize;
-        let most = num_partitions * 8 * (self.stages.slice_rows + ACCOUNT_ROWS) + LIVE_ROWS;
-        let num_rows: usize = rows.sum();
-        if num_rows > most {
-            self.fail(format!("I8: a transaction holds {num_rows} window rows, at most {most} are promised"));
+        let mut rows_of: BTreeMap<i32, usize> = BTreeMap::new();
+        for message in messages.iter().filter(|message| message.topic.as_ref() == topic) {
+            let batch = message.value.as_ref().and_then(|value| codec::decode(value, &window::schema()).ok());
+            *rows_of.entry(message.partition).or_default() += batch.map_or(0, |batch| batch.num_rows());
+        }
+        // Eight slices, each with one account too many, or live rows of all accounts.
+        let num_windows = self.stages.config.aggregate.windows.len();
+        let most = (8 * (self.stages.slice_rows + num_windows)).max(MOST_ACCOUNTS * num_windows);
+        if let Some((partition, num_rows)) = rows_of.into_iter().find(|(_, num_rows)| *num_rows > most) {
+            self.fail(format!(
+                "I8: a transaction holds {num_rows} window rows of partition {partition}, at most {most} are promised"
+            ));
         }
     }
 

@@ -16,12 +16,12 @@ use pipeline::clock::SetClock;
 use pipeline::config::{Config, Tables};
 use pipeline::event::Kind;
 use pipeline::log::Message;
-use pipeline::log::memory::MemoryBroker;
 use pipeline::partitioner::partition_of;
 use pipeline::process::{self, RunArgs};
 use sink::health::Health;
 
 use crate::in_process::{InProcess, Ledger, Stages, broker};
+use crate::last_scores::{LastScores, SCORES};
 pub use fleet::{Account, Fate};
 
 /// What the fleet's product offers.
@@ -137,8 +137,10 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
     // An hour past the last midnight: the bound has passed and the last day closes.
     clock.set((START_MS + args.days * DAY_MS + 2 * HOUR_MS) * 1000);
     let ledger = deployment.drain()?;
-    let scores = last_scores(&broker, &config)?;
-    write_scores(&folder.join("scores.ndjson"), &scores)?;
+    let mut last = LastScores::default();
+    last.take_in(&broker.records(&config.topics.scores))?;
+    last.write(&folder.join(SCORES))?;
+    let scores = last.into_scores();
     let history = report::history(&broker, &config)?;
     Ok(Outcome { accounts, scores, history, ledger, num_events: events.len() })
 }
@@ -165,23 +167,6 @@ fn message(event: &fleet::RawEvent, accounts: &[Account], config: &Config) -> Re
         value: Some(serde_json::to_vec(&event.value)?),
         headers: Vec::new(),
     })
-}
-
-/// The last message of each account, as log compaction leaves it.
-fn last_scores(broker: &MemoryBroker, config: &Config) -> Result<Vec<Health>> {
-    let mut last = BTreeMap::new();
-    for record in broker.records(&config.topics.scores) {
-        match record.value {
-            Some(value) => last.insert(record.key, serde_json::from_slice::<Health>(&value)?),
-            None => last.remove(&record.key),
-        };
-    }
-    Ok(last.into_values().collect())
-}
-
-fn write_scores(path: &Path, scores: &[Health]) -> Result<()> {
-    let lines = scores.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
-    fs::write(path, lines.join("\n") + "\n").with_context(|| path.display().to_string())
 }
 
 /// An empty folder; one that an earlier demo left is emptied, any other is not touched.

@@ -1,5 +1,6 @@
 //! A whole deployment in one process, on the in-memory log: the same stages, no broker.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -10,6 +11,7 @@ use pipeline::clock::Clock;
 use pipeline::config::Config;
 use pipeline::log::memory::{MemoryBroker, MemoryLog};
 use pipeline::metrics::StageMetrics;
+use pipeline::offset::{NextOffset, TopicPartition};
 use pipeline::process::{Plan, RunArgs};
 use pipeline::runner::{Report, Runner};
 use pipeline::snapshot::Snapshots;
@@ -49,12 +51,38 @@ where
     S::State: Default,
     C: Clock,
 {
-    let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-    let log = broker.join(stage.name(), INSTANCE, &sources)?;
     let snapshots =
         stage.is_stateful().then(|| Snapshots::open(&config.snapshots.url, config.snapshots.keep)).transpose()?;
+    Ok(member(stage, plan, broker, config, args, (clock, snapshots))?)
+}
+
+fn member<'s, S, C>(
+    stage: &'s S,
+    plan: &Plan,
+    broker: &MemoryBroker,
+    config: &Config,
+    args: &RunArgs,
+    (clock, snapshots): (&'s C, Option<Snapshots>),
+) -> Result<Runner<'s, S, MemoryLog, C>>
+where
+    S: Stage,
+    S::State: Default,
+    C: Clock,
+{
+    let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
+    let log = broker.join(stage.name(), INSTANCE, &sources)?;
     let metrics = StageMetrics::unread(stage.name())?;
     Ok(Runner::new(stage, log, clock, snapshots, plan.options(config, args), S::State::default(), metrics))
+}
+
+/// Removes every record of a topic, as retention does.
+///
+/// # Errors
+/// When there is no such topic.
+pub fn expire(broker: &MemoryBroker, topic: &str) -> Result<()> {
+    let ends: BTreeMap<TopicPartition, NextOffset> =
+        broker.records(topic).into_iter().map(|record| (record.topic_partition, record.offset.next())).collect();
+    ends.iter().try_for_each(|(tp, end)| Ok(broker.expire(tp, *end)?))
 }
 
 /// Runs a stage on the broker until it is drained.
@@ -128,10 +156,10 @@ pub struct Ledger {
 
 impl<'s, C: Clock> InProcess<'s, C> {
     /// The stages on a broker, before they have read anything. Without `tables` in the configuration
-    /// no tables are written.
+    /// no tables are written. There are no snapshots: the state ends with the process, and so does the log.
     ///
     /// # Errors
-    /// When a place for snapshots or tables cannot be opened.
+    /// When the place of the tables cannot be opened.
     pub fn new(
         stages: &'s Stages,
         broker: &MemoryBroker,
@@ -147,12 +175,17 @@ impl<'s, C: Clock> InProcess<'s, C> {
             anyhow::Ok(Tables::new(log, clock, config, tables, args, metrics)?)
         });
         Ok(Self {
-            ingest: runner(&stages.ingest, &ingest::plan(config), broker, config, args, clock)?,
-            aggregate: runner(&stages.aggregate, &aggregate::plan(config), broker, config, args, clock)?,
-            score: runner(&stages.score, &score::plan(config), broker, config, args, clock)?,
-            publish: runner(&stages.publish, &sink::publish_plan(config), broker, config, args, clock)?,
+            ingest: member(&stages.ingest, &ingest::plan(config), broker, config, args, (clock, None))?,
+            aggregate: member(&stages.aggregate, &aggregate::plan(config), broker, config, args, (clock, None))?,
+            score: member(&stages.score, &score::plan(config), broker, config, args, (clock, None))?,
+            publish: member(&stages.publish, &sink::publish_plan(config), broker, config, args, (clock, None))?,
             tables: tables.transpose()?,
         })
+    }
+
+    /// From now on every source is declared complete where it is read to its end, so that panes close.
+    pub fn declare_complete(&mut self) {
+        self.ingest.declare_complete();
     }
 
     /// Runs stage after stage until each is drained.
@@ -175,6 +208,17 @@ impl<'s, C: Clock> InProcess<'s, C> {
 }
 
 impl Ledger {
+    /// Stage by stage, in their order.
+    pub fn stages(&self) -> [(&'static str, &Fates); 5] {
+        [
+            ("ingest", &self.ingest),
+            ("aggregate", &self.aggregate),
+            ("score", &self.score),
+            ("publish", &self.publish),
+            ("tables", &self.tables),
+        ]
+    }
+
     /// Takes the counts of another run in.
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in [

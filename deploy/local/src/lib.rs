@@ -1,6 +1,9 @@
 //! The single binary's parts: all stages in one process, the demo, loading and looking.
 
+pub mod backfill;
 pub mod demo;
 pub mod explain;
+pub mod files;
 pub mod in_process;
+pub mod last_scores;
 pub mod load;

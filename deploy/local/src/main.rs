@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use local::{demo, explain, load};
+use local::{backfill, demo, explain, load};
 use pipeline::config::{Config, ConfigError};
 use pipeline::process::{self, Cli};
 use pipeline::topics::{Finding, Topics, wanted};
@@ -22,6 +22,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// NDJSON files into raw topics, merged by event time.
     Load(load::LoadArgs),
+    /// History into a place of its own: from files without a broker, or a new epoch from the raw topics.
+    Backfill(backfill::BackfillArgs),
     /// The last score of an account, down to the contributions that sum to it.
     Explain(explain::ExplainArgs),
     /// Raw events in, accepted events and rejects out.
@@ -67,11 +69,10 @@ fn main() -> ExitCode {
     match Keepwell::parse().command {
         Command::Demo(args) => ended(demo::run(&args)),
         Command::Load(args) => ended(load::run(&args).map(|count| process::say(&format!("{count} records\n")))),
+        Command::Backfill(args) => ended(backfill::run(&args)),
         Command::Explain(args) => ended(explain::run(&args).map(|text| process::say(&text))),
         Command::Ingest(cli) => ingest::cli::main(&cli),
-        Command::Aggregate(cli) => {
-            process::main("aggregate", &cli, |config| Ok((aggregate::Aggregate::new(config), aggregate::plan(config))))
-        }
+        Command::Aggregate(cli) => process::main("aggregate", &cli, aggregate::build),
         Command::Score(cli) => {
             process::main("score", &cli, |config| Ok((score::Score::new(config)?, score::plan(config))))
         }

@@ -5,6 +5,7 @@
 //! Assigned partitions are not fetched before [`Log::start`] says from where.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: waits are measured here")]
 
+pub mod group;
 mod ownership;
 pub mod settings;
 pub mod tail;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests wait for processes, with a limit")]
 
+mod backfill;
 mod live;
 mod readers;
 mod time;

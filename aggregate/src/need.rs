@@ -1,0 +1,118 @@
+//! What memory the ids of a deployment's events need, told before it starts.
+
+use pipeline::config::Config;
+
+use crate::seen::most_bytes;
+
+const DAY_US: u128 = 86_400_000_000;
+
+/// What `duplicates.events_per_day` comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Ids kept at once, at most.
+    pub num_ids: u64,
+    /// Memory of all partitions together, in bytes.
+    pub num_bytes: u64,
+    /// Memory of one partition, in bytes: no process can do with less.
+    pub partition_bytes: u64,
+    /// Processes of aggregate that are needed to stay below `duplicates.max_bytes` each.
+    pub num_processes: u64,
+}
+
+impl Need {
+    /// The need of a configuration that says how many events a day are expected.
+    ///
+    /// An id is kept until the watermark passes its pane by the lateness; the watermark trails the events by
+    /// bound or delay. So ids of pane + lateness + the largest bound or delay are kept at once:
+    /// ids = events a day x that span in days, at most 16/7 x 17 bytes each.
+    pub fn of(config: &Config) -> Option<Self> {
+        let per_day = config.duplicates.events_per_day?;
+        let behind_us =
+            config.sources.iter().map(|source| source.bound.max(source.delay()).as_micros()).max().unwrap_or(0);
+        let span_us = config.time.pane.as_micros() + config.time.lateness.as_micros() + behind_us;
+        let num_ids = u64::try_from(u128::from(per_day) * span_us.unsigned_abs() as u128 / DAY_US).unwrap_or(u64::MAX);
+        let num_bytes = most_bytes(num_ids);
+        let partition_bytes = num_bytes.div_ceil(config.partitions.unsigned_abs().into());
+        Some(Self {
+            num_ids,
+            num_bytes,
+            partition_bytes,
+            num_processes: num_bytes.div_ceil(config.duplicates.max_bytes),
+        })
+    }
+
+    /// Refuses what cannot be met by any number of processes.
+    ///
+    /// # Errors
+    /// When the ids of one partition alone need more than `duplicates.max_bytes`.
+    pub fn check(&self, config: &Config) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.partition_bytes <= config.duplicates.max_bytes,
+            "duplicates.max_bytes: {} are too few: {} events a day keep {} ids, {} bytes for each of {} partitions. Raise it, or \
+             lower time.lateness, or start an epoch with more partitions",
+            config.duplicates.max_bytes,
+            config.duplicates.events_per_day.unwrap_or_default(),
+            self.num_ids,
+            self.partition_bytes,
+            config.partitions
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::offset::TopicPartition;
+    use pipeline::pane::Pane;
+    use pipeline::stage::{Batch, Stage};
+
+    use super::*;
+    use crate::seen::event_key;
+    use crate::{Aggregate, State};
+
+    fn config(duplicates: &str) -> Config {
+        let text = format!(
+            "{{epoch: 1, partitions: 4, kafka: {{bootstrap_servers: 'k:1'}}, snapshots: {{url: 'memory:///'}}, duplicates: {{{duplicates}}}, \
+             sources: [{{topic: u, kind: usage}}, {{topic: t, kind: ticket, delay: 1d}}]}}"
+        );
+        Config::parse("k.yaml", &text, &[]).unwrap()
+    }
+
+    #[test]
+    fn the_need_is_rate_times_what_is_kept_and_what_no_process_can_hold_is_refused() {
+        assert_eq!(Need::of(&config("")), None);
+        // A pane, two days of lateness, a day of delay: four days.
+        let config_of_two = config("events_per_day: 7000000, max_bytes: 600000000");
+        let need = Need::of(&config_of_two).unwrap();
+        assert_eq!(need.num_ids, 28_000_000);
+        assert_eq!((need.num_bytes, need.partition_bytes), (64_000_000 * 17, 16_000_000 * 17));
+        assert_eq!(need.num_processes, 2);
+        need.check(&config_of_two).unwrap();
+        let too_small = config("events_per_day: 7000000, max_bytes: 271999999");
+        let refused = Need::of(&too_small).unwrap().check(&too_small).unwrap_err().to_string();
+        assert!(refused.contains("272000000 bytes for each of 4 partitions"), "{refused}");
+    }
+
+    #[test]
+    fn a_process_whose_ids_need_more_than_the_bound_stops_by_name() {
+        let stage = Aggregate::new(&config("max_bytes: 1100000"));
+        let mut state = State::new();
+        for (partition, num_ids) in [(0, 28_000), (1, 14_000), (2, 14_000)] {
+            let seen = &mut state.entry(TopicPartition::new("keepwell.events", partition)).or_default().seen;
+            (0..num_ids).for_each(|n: u32| seen.insert(event_key("acme", &n.to_string()), Pane(1)));
+            let applied = stage.apply(&state, &Batch::default());
+            // 32,768 places and two times 16,384 of 17 bytes.
+            if partition < 2 {
+                applied.unwrap();
+            } else {
+                let why = applied.unwrap_err().to_string();
+                assert!(
+                    why.starts_with(
+                        "56000 event ids of 3 partitions take 1114112 bytes, above duplicates.max_bytes = 1100000"
+                    ),
+                    "{why}"
+                );
+            }
+        }
+    }
+}

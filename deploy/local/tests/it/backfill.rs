@@ -1,0 +1,165 @@
+//! History into a place of its own: from files, from offsets, and as a new epoch beside the running one.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use benches::compare::same_rows;
+use benches::fleet::{self, Shape};
+use benches::sim::promises::without_provenance;
+use benches::streamed::{Streamed, finals, table};
+use pipeline::log::Message;
+use pipeline::log::kafka::group::Group;
+use pipeline::schema::window;
+
+use crate::{Deployment, kafka, sum};
+
+/// What `backfill` says of a stage, e.g. `ingest: emitted 10, read 10`.
+fn said(stdout: &[u8], stage: &str) -> BTreeMap<String, u64> {
+    let text = String::from_utf8_lossy(stdout).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{stage}: "))).unwrap_or_default();
+    let fates = line.split(", ").filter_map(|fate| fate.rsplit_once(' '));
+    fates.map(|(fate, count)| (fate.to_owned(), count.parse().unwrap())).collect()
+}
+
+#[test]
+fn a_backfill_from_files_needs_no_broker_and_gives_the_final_rows_of_the_same_events_on_kafka() {
+    let deployment = Deployment::new("files");
+    let mut raws = fleet::punctual(5, Shape { accounts: 9, days: 30, usage: 4 });
+    raws.sort_by_key(|raw| raw.at_ms);
+    deployment.load(&raws);
+    deployment.drain("ingest", &["--complete"]);
+    for stage in ["aggregate", "score", "sink"] {
+        deployment.drain(stage, &[]);
+    }
+    let out = deployment.folder.path().join("history");
+    let mut args = vec!["backfill".to_owned(), "--out".into(), out.display().to_string()];
+    args.extend(["--set", "kafka.bootstrap_servers=none:1"].map(str::to_owned));
+    for source in &deployment.config.sources {
+        let lines: Vec<_> =
+            raws.iter().filter(|raw| raw.kind == source.kind).flat_map(|raw| raw.value.clone()).collect();
+        let path = deployment.folder.path().join(&source.topic);
+        std::fs::write(&path, lines.join(&b'\n')).unwrap();
+        args.push(format!("{}={}", source.topic, path.display()));
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let filled = deployment.keepwell(&args);
+    assert!(filled.status.success(), "{filled:?}");
+    assert_eq!(said(&filled.stdout, "ingest")["emitted"], raws.len() as u64);
+    let rows = table(&out.join("tables"), "windows", &window::schema()).unwrap();
+    let streamed = Streamed::read(&deployment.config, |topic| kafka().records(topic)).unwrap();
+    let expected = without_provenance(&finals(&streamed.windows).unwrap()).unwrap();
+    assert!(expected.num_rows() > 500);
+    same_rows(&without_provenance(&rows).unwrap(), &[expected], &["account_id", "as_of", "period"]).unwrap();
+    let scores = std::fs::read_to_string(out.join("scores.ndjson")).unwrap();
+    assert_eq!(scores.lines().count(), 9);
+    // A place that is in use is left alone.
+    let again = deployment.keepwell(&args);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is not empty"), "{again:?}");
+}
+
+#[test]
+fn a_new_epoch_with_other_windows_bound_and_partitions_is_filled_beside_the_running_one_and_goes_on() {
+    let first = Deployment::new("epoch");
+    let raws = fleet::dirty(21, Shape { accounts: 9, days: 30, usage: 4 });
+    let (history, news) = raws.split_at(raws.len() * 3 / 4);
+    first.load(history);
+    let live = ["ingest", "aggregate", "score", "sink"].map(|stage| first.start(stage, &["--set", "time.clock=false"]));
+    kafka().wait_for(&first.config.topics.scores, 5).unwrap();
+    let refused = first.keepwell(&["backfill"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("has members"), "{refused:?}");
+
+    let second = next_epoch(&first);
+    let filled = second.keepwell(&["backfill"]);
+    assert!(filled.status.success(), "{filled:?}");
+    assert_eq!(said(&filled.stdout, "ingest")["read"], history.len() as u64);
+    assert!(said(&filled.stdout, "sink")["tables written"] > 100, "{filled:?}");
+
+    // What happens next is in both; the old epoch is not disturbed.
+    first.load(news);
+    assert_eq!(live.map(|(stage, _)| stage.stop()), [Some(0); 4]);
+    for deployment in [&first, &second] {
+        // Static members are waited for.
+        for stage in ["ingest", "aggregate", "score", "publish", "tables"] {
+            wait_until_empty(deployment, stage);
+        }
+        let more = deployment.drain("ingest", &["--complete"]);
+        assert!(sum(&more, "read") >= 1);
+        for stage in ["aggregate", "score", "sink"] {
+            deployment.drain(stage, &[]);
+        }
+        let checked = deployment.compare();
+        assert!(checked.windows > 500 && checked.published > 5, "{checked:?}");
+    }
+    let events = |deployment: &Deployment| deployment.num_events();
+    assert_eq!(events(&first), events(&second));
+}
+
+/// The same sources with other windows, another bound and partition count, in a place of its own.
+fn next_epoch(first: &Deployment) -> Deployment {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("epoch-2.yaml");
+    let mut text = std::fs::read_to_string(&first.path).unwrap();
+    for topic in first.config.topics.all() {
+        text = text.replace(&format!("\"{topic}\""), &format!("\"{topic}-2\""));
+    }
+    for (before, after) in [
+        ("epoch: 1".to_owned(), "epoch: 2".to_owned()),
+        ("partitions: 3".into(), "partitions: 5".into()),
+        ("windows: [2d, 7d, 14d]".into(), "windows: [1d, 10d]".into()),
+        ("kind: usage}".into(), "kind: usage, bound: 3h}".into()),
+        (first.config.kafka.group_prefix.clone() + "\", ", first.config.kafka.group_prefix.clone() + "-2\", "),
+        (first.folder.path().display().to_string(), folder.path().display().to_string()),
+    ] {
+        assert!(text.contains(&before), "{before} is not in {text}");
+        text = text.replace(&before, &after);
+    }
+    std::fs::write(&path, text).unwrap();
+    let config = pipeline::config::Config::read(&path, &[]).unwrap();
+    let second = Deployment { folder, config, path };
+    let applied = second.keepwell(&["topics", "--replication", "1", "apply"]);
+    assert!(applied.status.success(), "{applied:?}");
+    second
+}
+
+fn wait_until_empty(deployment: &Deployment, stage: &str) {
+    let group = format!("{}-{stage}", deployment.config.kafka.group_prefix);
+    let group = Group::open(&deployment.config.kafka, &group).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !group.members().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "{} still has members", group.name());
+    }
+}
+
+#[test]
+fn a_backfill_begins_at_a_time_or_an_offset_and_goes_on_where_it_was_stopped() {
+    let day_ms = 86_400_000;
+    let start_ms = 1_704_067_200_000;
+    for (name, from, num_read) in [("at-time", "2024-01-05T00:00:00Z", 6), ("at-offset", "@USAGE@:1=4", 6)] {
+        let deployment = Deployment::new(name);
+        let topic = deployment.config.sources[0].topic.clone();
+        let message = |n: i64| Message {
+            topic: topic.as_str().into(),
+            partition: (n % 2) as i32,
+            timestamp_ms: Some(start_ms + n * day_ms),
+            key: None,
+            value: Some(
+                format!(
+                    r#"{{"event_id":"{n}","account_id":"a","user_id":"u","feature":"f","occurred_at":{}}}"#,
+                    start_ms + n * day_ms
+                )
+                .into_bytes(),
+            ),
+            headers: Vec::new(),
+        };
+        let messages: Vec<Message> = (0..10).map(message).collect();
+        kafka().produce(&messages).unwrap();
+        let from = from.replace("@USAGE@", &topic);
+        let filled = deployment.keepwell(&["backfill", "--from", &from, "--complete"]);
+        assert!(filled.status.success(), "{filled:?}");
+        assert_eq!(said(&filled.stdout, "ingest")["read"], num_read, "{filled:?}");
+        wait_until_empty(&deployment, "ingest");
+        let again = deployment.keepwell(&["backfill", "--from", &from]);
+        assert!(String::from_utf8_lossy(&again.stderr).contains("this epoch has begun"), "{again:?}");
+    }
+}

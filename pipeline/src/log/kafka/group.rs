@@ -1,0 +1,144 @@
+//! A consumer group as seen from outside: its members, its positions, and where it is to begin.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::settings::Settings;
+use crate::config::Kafka;
+use crate::log::LogError;
+use crate::offset::{NextOffset, TopicPartition};
+
+/// How long one question to the broker may take.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// A group, without being a member of it.
+pub struct Group {
+    consumer: BaseConsumer,
+    name: String,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Group {
+    /// A group of the configured cluster, which need not exist yet.
+    ///
+    /// # Errors
+    /// [`LogError`] when the client refuses its configuration.
+    pub fn open(kafka: &Kafka, name: &str) -> Result<Self, LogError> {
+        let consumer = Settings::new(kafka)?.reader().set("group.id", name).create();
+        let consumer = consumer.map_err(|error| LogError::Configuration(error.to_string()))?;
+        Ok(Self { consumer, name: name.to_owned() })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn failed(&self, doing: &str, error: &KafkaError) -> LogError {
+        LogError::Fatal { doing: format!("{doing} of group {}", self.name), why: error.to_string() }
+    }
+
+    /// Its members, by client id and host.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when the broker does not answer.
+    pub fn members(&self) -> Result<Vec<String>, LogError> {
+        let list = self.consumer.fetch_group_list(Some(&self.name), ANSWER);
+        let list = list.map_err(|error| self.failed("asking for the members", &error))?;
+        let members = list.groups().iter().flat_map(|group| group.members());
+        Ok(members.map(|member| format!("{} on {}", member.client_id(), member.client_host())).collect())
+    }
+
+    /// Partitions of a topic.
+    fn partitions(&self, topic: &str) -> Result<TopicPartitionList, LogError> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER);
+        let metadata = metadata.map_err(|error| self.failed(&format!("asking for {topic}, a source"), &error))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        let count = found.map_or(0, |topic| topic.partitions().len() as i32);
+        if count == 0 {
+            return Err(LogError::NoTopic(topic.to_owned()));
+        }
+        let mut list = TopicPartitionList::new();
+        (0..count).for_each(|partition| {
+            list.add_partition(topic, partition);
+        });
+        Ok(list)
+    }
+
+    /// Its positions in a topic.
+    ///
+    /// # Errors
+    /// [`LogError`] when there is no such topic or the broker does not answer.
+    pub fn positions(&self, topic: &str) -> Result<BTreeMap<TopicPartition, NextOffset>, LogError> {
+        let list = self.consumer.committed_offsets(self.partitions(topic)?, ANSWER);
+        Ok(offsets(&list.map_err(|error| self.failed("asking for the positions", &error))?))
+    }
+
+    /// The first record of each partition of a topic.
+    ///
+    /// # Errors
+    /// [`LogError`] when there is no such topic or the broker does not answer.
+    pub fn firsts(&self, topic: &str) -> Result<BTreeMap<TopicPartition, NextOffset>, LogError> {
+        let mut firsts = BTreeMap::new();
+        for element in self.partitions(topic)?.elements() {
+            let ends = self.consumer.fetch_watermarks(topic, element.partition(), ANSWER);
+            let (first, _) =
+                ends.map_err(|error| self.failed(&format!("asking for the ends of {topic}, a source"), &error))?;
+            firsts.insert(TopicPartition::new(topic, element.partition()), NextOffset(first));
+        }
+        Ok(firsts)
+    }
+
+    /// In each partition of a topic the first record written at a time, UTC milliseconds, or later; the end where
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`LogError`] when there is no such topic or the broker does not answer.
+    pub fn offsets_at(&self, topic: &str, at_ms: i64) -> Result<BTreeMap<TopicPartition, NextOffset>, LogError> {
+        let failed =
+            |error: KafkaError| self.failed(&format!("asking for the offsets of a time in {topic}, a source"), &error);
+        let mut list = self.partitions(topic)?;
+        list.set_all_offsets(KafkaOffset::Offset(at_ms)).map_err(failed)?;
+        let mut found = offsets(&self.consumer.offsets_for_times(list, ANSWER).map_err(failed)?);
+        for (tp, _) in self.firsts(topic)? {
+            if !found.contains_key(&tp) {
+                let (_, end) = self.consumer.fetch_watermarks(topic, tp.partition, ANSWER).map_err(failed)?;
+                found.insert(tp, NextOffset(end));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Commits where the group is to begin. It must have no members.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when the broker refuses.
+    pub fn start_at(&self, starts: &BTreeMap<TopicPartition, NextOffset>) -> Result<(), LogError> {
+        let failed = |error: KafkaError| self.failed("setting the positions", &error);
+        let mut list = TopicPartitionList::new();
+        for (tp, next) in starts {
+            list.add_partition_offset(&tp.topic, tp.partition, KafkaOffset::Offset(next.0)).map_err(failed)?;
+        }
+        self.consumer.commit(&list, CommitMode::Sync).map_err(failed)
+    }
+}
+
+/// The offsets that a list holds.
+fn offsets(list: &TopicPartitionList) -> BTreeMap<TopicPartition, NextOffset> {
+    let of = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+        KafkaOffset::Offset(offset) => {
+            Some((TopicPartition::new(element.topic(), element.partition()), NextOffset(offset)))
+        }
+        _ => None,
+    };
+    list.elements().iter().filter_map(of).collect()
+}
