@@ -21,6 +21,8 @@ use pipeline::stage::Stage;
 
 use super::{BackfillArgs, say_fates};
 
+/// Name of this process in each group: after a stop the same command takes its place again.
+const INSTANCE: &str = "backfill";
 /// How often the progress is shown.
 const GLANCE: Duration = Duration::from_millis(500);
 
@@ -58,16 +60,17 @@ impl FromStr for From {
 pub fn run(args: &BackfillArgs, config: &Config) -> Result<()> {
     process::start_logging(process::LogFormat::Text);
     let shutdown = process::stopped_by_signals()?;
-    let tables = sink::check(config)?;
+    // What is wrong with the configuration shows before anything is read.
+    let (ingest, score, tables) = (ingest::Ingest::new(config)?, score::Score::new(config)?, sink::check(config)?);
+    let (aggregate, plan) = aggregate::build(config)?;
     check_idle(config)?;
     begin(args, config)?;
     let run_args =
-        RunArgs { instance: "backfill".to_owned(), http: Some(Listen::Off), ..RunArgs::drained(args.complete) };
+        RunArgs { instance: INSTANCE.to_owned(), http: Some(Listen::Off), ..RunArgs::drained(args.complete) };
     let of = Epoch { config, args: &run_args, shutdown: &shutdown };
-    of.drain(&ingest::Ingest::new(config)?, &ingest::plan(config))?;
-    let (aggregate, plan) = aggregate::build(config)?;
+    of.drain(&ingest, &ingest::plan(config))?;
     of.drain(&aggregate, &plan)?;
-    of.drain(&score::Score::new(config)?, &score::plan(config))?;
+    of.drain(&score, &score::plan(config))?;
     let report = sink::run(config, &tables, &run_args, &shutdown).context("sink")?;
     of.done("sink", &report)?;
     process::say(&format!("epoch {} is filled; its processes go on where this ended\n", config.epoch));
@@ -78,7 +81,7 @@ pub fn run(args: &BackfillArgs, config: &Config) -> Result<()> {
 fn check_idle(config: &Config) -> Result<()> {
     for stage in ["ingest", "aggregate", "score", "publish", "tables"] {
         let group = Group::open(&config.kafka, &group(config, stage))?;
-        let members = group.members()?;
+        let members = group.members(INSTANCE)?;
         if !members.is_empty() {
             bail!(
                 "group {} has members ({}): a backfill needs a configuration that no process uses, with an epoch, kafka.group_prefix, \

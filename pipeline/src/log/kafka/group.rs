@@ -1,7 +1,7 @@
 //! A consumer group as seen from outside: its members, its positions, and where it is to begin.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
@@ -47,15 +47,28 @@ impl Group {
         LogError::Fatal { doing: format!("{doing} of group {}", self.name), why: error.to_string() }
     }
 
-    /// Its members, by client id and host.
+    /// Its members, by name and host, without the one whose instance is `but`.
     ///
     /// # Errors
     /// [`LogError::Fatal`] when the broker does not answer.
-    pub fn members(&self) -> Result<Vec<String>, LogError> {
-        let list = self.consumer.fetch_group_list(Some(&self.name), ANSWER);
-        let list = list.map_err(|error| self.failed("asking for the members", &error))?;
+    pub fn members(&self, but: &str) -> Result<Vec<String>, LogError> {
+        let deadline = Instant::now() + ANSWER;
+        let list = loop {
+            match self.consumer.fetch_group_list(Some(&self.name), ANSWER) {
+                Ok(list) => break list,
+                // A coordinator that has just been found may still be loading.
+                Err(error) if super::is_final(&error) || Instant::now() > deadline => {
+                    return Err(self.failed("asking for the members", &error));
+                }
+                Err(_) => {}
+            }
+        };
+        let but = format!("{}-{but}", self.name);
+        // The broker names a static member by group, instance and an id of 36 characters.
+        let name = |id: &str| id.get(..id.len().saturating_sub(37)).unwrap_or_default().to_owned();
         let members = list.groups().iter().flat_map(|group| group.members());
-        Ok(members.map(|member| format!("{} on {}", member.client_id(), member.client_host())).collect())
+        let named = members.map(|member| (name(member.id()), member.client_host().to_owned()));
+        Ok(named.filter(|(name, _)| *name != but).map(|(name, host)| format!("{name} on {host}")).collect())
     }
 
     /// Partitions of a topic.
