@@ -53,7 +53,7 @@ where
 {
     let snapshots =
         stage.is_stateful().then(|| Snapshots::open(&config.snapshots.url, config.snapshots.keep)).transpose()?;
-    Ok(member(stage, plan, broker, config, args, (clock, snapshots))?)
+    member(stage, plan, broker, config, args, (clock, snapshots))
 }
 
 fn member<'s, S, C>(

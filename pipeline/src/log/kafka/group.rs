@@ -1,6 +1,7 @@
 //! A consumer group as seen from outside: its members, its positions, and where it is to begin.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -123,9 +124,10 @@ impl Group {
         list.set_all_offsets(KafkaOffset::Offset(at_ms)).map_err(failed)?;
         let mut found = offsets(&self.consumer.offsets_for_times(list, ANSWER).map_err(failed)?);
         for (tp, _) in self.firsts(topic)? {
-            if !found.contains_key(&tp) {
-                let (_, end) = self.consumer.fetch_watermarks(topic, tp.partition, ANSWER).map_err(failed)?;
-                found.insert(tp, NextOffset(end));
+            if let Entry::Vacant(later_than_all) = found.entry(tp) {
+                let partition = later_than_all.key().partition;
+                let (_, end) = self.consumer.fetch_watermarks(topic, partition, ANSWER).map_err(failed)?;
+                later_than_all.insert(NextOffset(end));
             }
         }
         Ok(found)
