@@ -3,6 +3,7 @@
 pub mod bad_input;
 pub mod check;
 pub mod compare;
+pub mod datasets;
 pub mod deployment;
 pub mod fleet;
 pub mod kafka;

@@ -75,7 +75,15 @@ impl Which {
     }
 }
 
-/// The record as it was before it was set aside.
+/// The record that a record of the reject topic was, for the topic and partition it came from.
+///
+/// # Errors
+/// When it is no reject of Keepwell.
+pub fn original(reject: Record) -> Result<Message> {
+    let origin = Origin::of(&reject)?;
+    Ok(restored(reject, &origin))
+}
+
 fn restored(record: Record, origin: &Origin) -> Message {
     let is_ours = |name: &str| name == REASON_HEADER || CONTEXT_HEADERS.contains(&name);
     Message {

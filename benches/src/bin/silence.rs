@@ -24,6 +24,7 @@ use pipeline::log::memory::{MemoryBroker, MemoryLog};
 use pipeline::process::RunArgs;
 use pipeline::runner::Runner;
 use pipeline::schema::window;
+use pipeline::stage::Stage;
 use score::Score;
 
 const START_US: i64 = 1_704_067_200_000_000;
@@ -80,6 +81,15 @@ fn main() -> Result<()> {
     // Live rows: what they cost is no question of silence.
     scoring.run(&AtomicBool::new(false))?;
     in_process::expire(&broker, &config.topics.windows)?;
+    let shown: Vec<_> = aggregate.state().keys().map(|tp| stage.gauges(aggregate.state(), tp)).collect();
+    let num_ids: usize = shown.iter().filter_map(|gauges| gauges.num_ids).sum();
+    let id_bytes: u64 = shown.iter().filter_map(|gauges| gauges.id_bytes).sum();
+    println!(
+        "{num_ids} event ids of a day in {} partitions: {:.1} MB, {:.0} bytes each",
+        shown.len(),
+        id_bytes as f64 / 1e6,
+        id_bytes as f64 / num_ids as f64
+    );
     println!(
         "{} accounts with one event each: folded in {:.1} s, {:.0} MB resident",
         args.accounts,

@@ -12,10 +12,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
-use benches::fleet::Raw;
 use benches::kafka::Kafka;
 use benches::streamed::{self, Streamed};
-use benches::{check, compare, deployment};
+use benches::{check, compare, datasets, deployment};
 use clap::Parser;
 use local::in_process::{self, InProcess, Stages};
 use pipeline::clock::FixedClock;
@@ -27,13 +26,6 @@ use pipeline::schema::window::PROVENANCE;
 
 /// Partitions of each raw topic.
 const RAW_PARTITIONS: i32 = 2;
-const FILES: [(&str, Kind); 5] = [
-    ("usage", Kind::Usage),
-    ("tickets", Kind::Ticket),
-    ("surveys", Kind::Survey),
-    ("accounts", Kind::Account),
-    ("people", Kind::Person),
-];
 const KEYS: [&str; 3] = ["account_id", "as_of", "period"];
 
 #[derive(Debug, Parser)]
@@ -51,7 +43,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let (raws, sources) = read(&args.folder)?;
+    let (raws, sources) = datasets::read(&args.folder)?;
     let kafka = Kafka::start()?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("keepwell.yaml");
@@ -101,24 +93,6 @@ fn timed<T>(what: &str, count: usize, work: impl FnOnce() -> Result<T>) -> Resul
     let seconds = start.elapsed().as_secs_f64();
     println!("{what}: {count} in {seconds:.1} s, {:.0}/s", count as f64 / seconds);
     Ok(result)
-}
-
-type Sources = Vec<(&'static str, Kind)>;
-
-fn read(folder: &Path) -> Result<(Vec<Raw>, Sources)> {
-    let mut raws = Vec::new();
-    let mut sources = Vec::new();
-    for (name, kind) in FILES {
-        let path = folder.join(format!("{name}.ndjson"));
-        if path.exists() {
-            let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            raws.extend(lines.map(|line| Raw { kind, key: None, value: Some(line.to_vec()), at_ms: 0 }));
-            sources.push((name, kind));
-        }
-    }
-    ensure!(!raws.is_empty(), "{} holds none of usage.ndjson, tickets.ndjson, ...", folder.display());
-    Ok((raws, sources))
 }
 
 fn configuration(address: &str, folder: &Path, sources: &[(&str, Kind)], partitions: i32) -> String {

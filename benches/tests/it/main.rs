@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod documents;
+mod properties;
+mod properties;
 mod sim;
 mod tables;
 
@@ -46,6 +48,7 @@ struct Deployment {
     broker: MemoryBroker,
     config: Config,
     fates: Ledger,
+    num_loaded: usize,
     /// Where the tables are.
     folder: TempDir,
 }
@@ -57,26 +60,36 @@ impl Deployment {
     }
 
     /// Part by part, with a restart of all stages before each. Completion is declared with the last.
-    fn in_parts(parts: &[&[Raw]], mut config: Config) -> Self {
+    fn in_parts(parts: &[&[Raw]], config: Config) -> Self {
+        let mut deployment = Self::begun(config);
+        for (n, part) in parts.iter().enumerate() {
+            deployment.read(part, n + 1 == parts.len());
+        }
+        deployment
+    }
+
+    /// One that has read nothing yet.
+    fn begun(mut config: Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("file://{}", folder.path().display());
         config.tables =
             Some(Tables { url, options: BTreeMap::new(), roll_bytes: 1 << 20, roll_age: Span::from_secs(60) });
         let broker = in_process::broker(&config, RAW_PARTITIONS);
-        let stages = Stages::new(&config).unwrap();
-        let clock = FixedClock { wall_us: WALL_US };
-        let mut fates = Ledger::default();
-        let mut serial = 0;
-        for (n, part) in parts.iter().enumerate() {
-            for raw in *part {
-                broker.produce(&deployment::message(raw, serial, RAW_PARTITIONS, &config).unwrap()).unwrap();
-                serial += 1;
-            }
-            let args = RunArgs { complete: n + 1 == parts.len(), ..args() };
-            let mut deployment = InProcess::new(&stages, &broker, &config, &args, &clock).unwrap();
-            fates.add(&deployment.drain().unwrap());
+        Self { broker, config, fates: Ledger::default(), num_loaded: 0, folder }
+    }
+
+    /// Loads events and starts all stages, which read what is there. The last ones are declared complete.
+    fn read(&mut self, raws: &[Raw], is_last: bool) {
+        for raw in raws {
+            let message = deployment::message(raw, self.num_loaded, RAW_PARTITIONS, &self.config).unwrap();
+            self.broker.produce(&message).unwrap();
+            self.num_loaded += 1;
         }
-        Self { broker, config, fates, folder }
+        let stages = Stages::new(&self.config).unwrap();
+        let args = RunArgs { complete: is_last, ..args() };
+        let clock = FixedClock { wall_us: WALL_US };
+        let mut deployment = InProcess::new(&stages, &self.broker, &self.config, &args, &clock).unwrap();
+        self.fates.add(&deployment.drain().unwrap());
     }
 
     fn records(&self, topic: &str) -> Vec<Record> {

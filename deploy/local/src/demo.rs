@@ -119,7 +119,7 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
 
     let (broker, clock, stages) =
         (broker(&config, RAW_PARTITIONS), SetClock::at(START_MS * 1000), Stages::new(&config)?);
-    let mut deployment = InProcess::new(&stages, &broker, &config, &run_args(), &clock)?;
+    let mut deployment = InProcess::unsaved(&stages, &broker, &config, &run_args(), &clock)?;
     let mut rest = events.as_slice();
     for until_ms in stops(args.days) {
         let due = rest.partition_point(|event| event.at_ms < until_ms);

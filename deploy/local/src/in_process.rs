@@ -156,16 +156,41 @@ pub struct Ledger {
 
 impl<'s, C: Clock> InProcess<'s, C> {
     /// The stages on a broker, before they have read anything. Without `tables` in the configuration
-    /// no tables are written. There are no snapshots: the state ends with the process, and so does the log.
+    /// no tables are written.
     ///
     /// # Errors
-    /// When the place of the tables cannot be opened.
+    /// When a place for snapshots or tables cannot be opened.
     pub fn new(
         stages: &'s Stages,
         broker: &MemoryBroker,
         config: &Config,
         args: &RunArgs,
         clock: &'s C,
+    ) -> Result<Self> {
+        let snapshots = || Ok(Some(Snapshots::open(&config.snapshots.url, config.snapshots.keep)?));
+        Self::with(stages, broker, config, args, (clock, snapshots))
+    }
+
+    /// The same without snapshots: the state ends with the process, and so does the log.
+    ///
+    /// # Errors
+    /// When the place of the tables cannot be opened.
+    pub fn unsaved(
+        stages: &'s Stages,
+        broker: &MemoryBroker,
+        config: &Config,
+        args: &RunArgs,
+        clock: &'s C,
+    ) -> Result<Self> {
+        Self::with(stages, broker, config, args, (clock, || Ok(None)))
+    }
+
+    fn with(
+        stages: &'s Stages,
+        broker: &MemoryBroker,
+        config: &Config,
+        args: &RunArgs,
+        (clock, snapshots): (&'s C, impl Fn() -> Result<Option<Snapshots>>),
     ) -> Result<Self> {
         let tables = config.tables.as_ref().map(|tables| {
             let plan = sink::tables::plan(config);
@@ -176,8 +201,15 @@ impl<'s, C: Clock> InProcess<'s, C> {
         });
         Ok(Self {
             ingest: member(&stages.ingest, &ingest::plan(config), broker, config, args, (clock, None))?,
-            aggregate: member(&stages.aggregate, &aggregate::plan(config), broker, config, args, (clock, None))?,
-            score: member(&stages.score, &score::plan(config), broker, config, args, (clock, None))?,
+            aggregate: member(
+                &stages.aggregate,
+                &aggregate::plan(config),
+                broker,
+                config,
+                args,
+                (clock, snapshots()?),
+            )?,
+            score: member(&stages.score, &score::plan(config), broker, config, args, (clock, snapshots()?))?,
             publish: member(&stages.publish, &sink::publish_plan(config), broker, config, args, (clock, None))?,
             tables: tables.transpose()?,
         })

@@ -60,7 +60,7 @@ pub fn fill(args: &BackfillArgs, mut config: Config, progress: &ProgressBar) -> 
     let mut files = Files::open(&args.files, &config, |_| Ok(RAW_PARTITIONS))?;
     progress.set_length(files.total_bytes());
     let (stages, clock) = (Stages::new(&config)?, SystemClock::start());
-    let mut deployment = InProcess::new(&stages, &broker, &config, &RunArgs::drained(false), &clock)?;
+    let mut deployment = InProcess::unsaved(&stages, &broker, &config, &RunArgs::drained(false), &clock)?;
     let mut scores = LastScores::default();
     let mut num_records = 0;
     let mut is_last = false;
