@@ -4,7 +4,6 @@
 mod bad_input;
 mod documents;
 mod properties;
-mod properties;
 mod sim;
 mod tables;
 
