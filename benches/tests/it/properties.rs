@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use benches::fleet::{self, Raw, Shape};
 use proptest::prelude::*;
-use proptest::test_runner::{Config as Cases, RngAlgorithm, TestError, TestRng, TestRunner};
+use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
 
 use crate::{BOUND_MS, Deployment, config, count};
 
@@ -15,11 +15,8 @@ where
 {
     let cases = Cases { cases, max_shrink_iters: 64, failure_persistence: None, ..Cases::default() };
     let mut runner = TestRunner::new_with_rng(cases, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    match runner.run(strategy, property) {
-        Ok(()) => {}
-        Err(TestError::Fail(why, smallest)) => panic!("{why}\nsmallest case: {smallest:#?}"),
-        Err(error) => panic!("{error}"),
-    }
+    let counterexample = runner.run(strategy, property).err().map(|found| found.to_string()).unwrap_or_default();
+    assert!(counterexample.is_empty(), "{counterexample}");
 }
 
 /// Some of the events of a fleet: fewer is simpler.
