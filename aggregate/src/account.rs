@@ -11,7 +11,7 @@ pub mod usage;
 
 use std::collections::BTreeMap;
 
-use pipeline::event::{Body, Event, Survey};
+use pipeline::event::{Body, Event, Outcome, Survey};
 use pipeline::pane::Pane;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,8 @@ pub struct Account {
     pub people: BTreeMap<Name, History<PersonEvent>>,
     /// Milestones by id.
     pub milestones: BTreeMap<Name, History<MilestoneEvent>>,
+    /// What became of alerts, by alert id.
+    pub outcomes: BTreeMap<Name, History<Outcome>>,
     /// Times of deletions that may still matter, oldest first.
     pub deletions: Vec<Deletion>,
     /// The pane up to which it was last pruned: once a close is enough.
@@ -105,7 +107,11 @@ impl Account {
                 self.open_features.entry(pane).or_default().add(feature, user, *count, *duration_ms, *errors);
             }
             Body::Survey { survey, score, scale_max, .. } => cell.answer(*survey, at_us, *score, *scale_max),
-            Body::Outcome { .. } | Body::Deleted => {}
+            Body::Outcome { alert_id, outcome } => {
+                let version = Version { at_us, event_id: name(&event.event_id), value: *outcome };
+                self.outcomes.entry(name(alert_id)).or_default().insert(version);
+            }
+            Body::Deleted => {}
             Body::Ticket { ticket_id, action, priority, category, csat, .. } => {
                 let value = TicketEvent {
                     action: *action,
@@ -201,6 +207,7 @@ impl Account {
         self.facts.values_mut().for_each(|history| history.settle(closed_us));
         let horizon_us = settings.panes.start_us(horizon);
         self.tickets.values_mut().for_each(|ticket| ticket.settle(horizon_us));
+        erase_all(&mut self.outcomes, horizon_us - 1);
     }
 
     fn erase(&mut self, deleted_us: i64, settings: &Settings) {
@@ -213,6 +220,7 @@ impl Account {
         erase_all(&mut self.facts, deleted_us);
         erase_all(&mut self.people, deleted_us);
         erase_all(&mut self.milestones, deleted_us);
+        erase_all(&mut self.outcomes, settings.panes.end_us(pane) - 1);
     }
 
     /// Whether nothing is left to remember.
@@ -242,6 +250,20 @@ impl View<'_> {
         let fact = self.account.facts.get(name)?.as_of(self.floor_us, self.end_us)?;
         let is_valid = fact.valid_until_us.is_none_or(|until_us| until_us > self.end_us);
         (is_valid && fact.text != "null").then_some(fact.text.as_str())
+    }
+
+    /// When a fact was told, UTC microseconds; of a fact that holds.
+    pub fn fact_told_us(&self, name: &str) -> Option<i64> {
+        self.fact(name)?;
+        let told = self.account.facts.get(name)?.between(self.floor_us, self.end_us);
+        told.last().map(|version| version.at_us)
+    }
+
+    /// What was last told of alerts from pane `from` on, by alert id.
+    pub fn outcomes(&self, from: Pane, settings: &Settings) -> impl Iterator<Item = (&str, Outcome)> {
+        let floor_us = settings.panes.start_us(from.max(self.first)) - 1;
+        let told = self.account.outcomes.iter();
+        told.filter_map(move |(id, history)| Some((id.as_str(), *history.as_of(floor_us, self.end_us)?)))
     }
 
     /// Last answer to a survey, UTC microseconds.

@@ -60,7 +60,7 @@ pub fn append_rows(
         let end = view.last.next();
         windowed(rows, view, end.back(window.panes), end, &entitled, settings);
         windowed(rows, view, end.back(2 * window.panes), end.back(window.panes), &entitled, settings);
-        as_of.append(rows, view, &entitled);
+        as_of.append(rows, view, &entitled, settings);
         rows.int32("epoch", settings.epoch as i32);
         rows.int32("partition", provenance.partition);
         rows.int("next_offset", provenance.next_offset);
@@ -136,6 +136,7 @@ fn windowed(rows: &mut RowBuilder, view: &View<'_>, from: Pane, to: Pane, entitl
     rows.int("people_added", people.added);
     rows.int("people_removed", people.removed);
     rows.int("champions_lost", people.champions_lost);
+    rows.int("champions_active", view.champions_active(end_us, visible, to, &settings.champion_roles));
     ticket_load(rows, view, from_us, end_us, settings);
     survey_answers(rows, &surveys);
 }
@@ -167,15 +168,18 @@ fn ticket_load(rows: &mut RowBuilder, view: &View<'_>, from_us: i64, end_us: i64
     rows.float("resolution_within_target_urgent", load.resolutions.share_within(Priority::Urgent));
     rows.int("ticket_csat_count", load.ratings);
     rows.float("ticket_csat_mean", ratio(load.rating_sum, load.ratings));
+    rows.int("ticket_csat_low", load.low_ratings);
 }
 
 fn survey_answers(rows: &mut RowBuilder, surveys: &Surveys) {
     let nps = surveys.of(Survey::Nps);
     rows.int("nps_responses", nps.responses);
     rows.float("nps", ratio(100 * nps.score, nps.responses));
+    rows.int("nps_detractors", nps.low);
     let csat = surveys.of(Survey::Csat);
     rows.int("csat_responses", csat.responses);
     rows.float("csat", ratio(csat.score, csat.best));
+    rows.int("csat_low", csat.low);
     let ces = surveys.of(Survey::Ces);
     rows.int("ces_responses", ces.responses);
     rows.float("ces", ratio(ces.score, ces.best));
@@ -206,6 +210,8 @@ struct AsOf<'s> {
     last_use_us: Option<i64>,
     first_value_us: Option<i64>,
     first_seen_us: Option<i64>,
+    /// First pane of the longest window.
+    longest_from: Pane,
 }
 
 impl<'s> AsOf<'s> {
@@ -218,10 +224,11 @@ impl<'s> AsOf<'s> {
             last_use_us: view.account.cells.latest(view, |cell| cell.last_use_us),
             first_value_us: view.account.cells.earliest(view, |cell| cell.first_value_us),
             first_seen_us: view.first_pane().map(|pane| settings.panes.start_us(pane)),
+            longest_from: view.last.next().back(settings.longest()),
         }
     }
 
-    fn append(&self, rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled) {
+    fn append(&self, rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled, settings: &Settings) {
         let [low, normal, high, urgent] = self.backlog.open;
         rows.int("tickets_backlog", self.backlog.open.iter().sum::<i64>());
         rows.int("tickets_backlog_low", low);
@@ -246,6 +253,8 @@ impl<'s> AsOf<'s> {
         rows.int("milestones_done", self.milestones.done);
         rows.int("milestones_overdue", self.milestones.overdue);
         rows.time("oldest_overdue_at", self.milestones.oldest_overdue_us);
+        let outcomes = view.outcomes(self.longest_from, settings);
+        rows.text_map("outcomes", Some(outcomes.map(|(id, outcome)| (id, outcome.name()))));
     }
 }
 
@@ -261,9 +270,11 @@ fn facts(rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled) {
     rows.money("mrr", view.fact("mrr").and_then(|text| text.replace('.', "").parse().ok()));
     let num_features = entitled.features.as_ref().filter(|_| entitled.is_fact).map(|features| features.len() as i64);
     rows.int("features_entitled", num_features);
-    for name in ["sentiment", "trained", "invoices"] {
-        rows.float(name, view.fact(name).and_then(|text| text.parse().ok()));
-    }
+    let number = |name| view.fact(name).and_then(|text| text.parse().ok());
+    rows.float("sentiment", number("sentiment"));
+    rows.time("sentiment_at", view.fact_told_us("sentiment"));
+    rows.float("trained", number("trained"));
+    rows.float("invoices", number("invoices"));
     let others = view.account.facts.keys().filter(|name| !KNOWN_FACTS.contains(&name.as_str()));
     let mut others = others.filter_map(|name| Some((name.as_str(), view.fact(name.as_str())?))).peekable();
     let is_any = others.peek().is_some();

@@ -109,10 +109,14 @@ impl Settings {
         }
     }
 
+    /// Panes of the longest window.
+    pub fn longest(&self) -> i32 {
+        self.windows.last().map_or(1, |window| window.panes)
+    }
+
     /// The oldest pane that any window ending after `closed` looks at; all before can be forgotten.
     pub fn horizon(&self, closed: Pane) -> Pane {
-        let longest = self.windows.last().map_or(1, |window| window.panes);
-        closed.back(2 * longest - 2)
+        closed.back(2 * self.longest() - 2)
     }
 
     /// Whether nothing about `pane` can be accepted any more at this watermark.

@@ -22,7 +22,7 @@ pub type State = BTreeMap<TopicPartition, PartitionState>;
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 
 /// Version of the state's bytes; see `stage`.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// The fold of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -93,6 +93,9 @@ fn generate(seed: u64, shape: Shape, is_punctual: bool) -> Vec<Raw> {
             }
         }
     }
+    for n in (0..shape.accounts).step_by(4) {
+        (0..shape.days).for_each(|day| fleet.outcome(&format!("account-{n:03}"), day));
+    }
     // A stable sort keeps the order of generation among equal arrivals.
     // Some deleted accounts stay away.
     fleet
@@ -210,6 +213,19 @@ impl Fleet {
         let (survey, best) = self.pick(&[("nps", 10), ("csat", 5), ("ces", 7)]);
         let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "survey": survey, "score": self.rng.i64(0..=best)});
         self.arrive(Kind::Survey, at_ms, &event);
+    }
+
+    /// What became of an alert that may have been raised at the start of the day.
+    fn outcome(&mut self, account: &str, day: i64) {
+        let trigger = self.pick(&["inactivity", "champion_exit", "usage_drop"]);
+        let alert = format!("{account}/{trigger}/{}", rfc3339(START_MS + day * DAY_MS));
+        for (outcome, percent) in [("accepted", 60), ("done", 30), ("dismissed", 10)] {
+            if self.chance(percent) {
+                let at_ms = self.moment(day) + self.rng.i64(0..4) * DAY_MS;
+                let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "outcome", "outcome": {"alert_id": alert, "event": outcome}});
+                self.arrive(Kind::Account, at_ms, &event);
+            }
+        }
     }
 
     fn facts(&mut self, account: &str, n: usize, days: i64) {

@@ -56,11 +56,14 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
     register(&session, "entitlement", vec![arrivals.entitlements])?;
     register(&session, "closes", vec![arrivals.closes])?;
     register_settings(&session, config)?;
+    let mut statements = Vec::new();
     for statement in STATEMENTS.iter().flat_map(|file| file.split("-- table ").skip(1)) {
         let (name, sql) = statement.split_once('\n').context("a table without a statement")?;
-        let sql = fill(&without_comments(sql), config, closed_us);
+        statements.push((name, fill(&without_comments(sql), config, closed_us)));
+    }
+    for (done, (name, sql)) in (1..).zip(&statements) {
         let table = async {
-            let frame = session.sql(&sql).await?;
+            let frame = session.sql(sql).await?;
             let empty = RecordBatch::new_empty(Arc::clone(frame.schema().inner()));
             let mut batches = frame.collect().await?;
             // Nullability differs between plan and batches; an empty batch stands for a table without rows.
@@ -70,6 +73,7 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
             anyhow::Ok(batches)
         };
         register(&session, name, table.await.with_context(|| format!("table {name}"))?)?;
+        forget_what_no_later_statement_reads(&session, statements.get(done..).unwrap_or_default())?;
     }
     let collect = async |sql: &str| anyhow::Ok(session.sql(sql).await?.collect().await?);
     let fates = collect("select fate, count(*) as n from fated group by fate order by fate").await?;
@@ -90,6 +94,22 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
         feature_days: collect(&feature_days).await?,
         fates: fates.iter().flat_map(pairs).collect(),
     })
+}
+
+/// Tables of the answer itself, by name.
+const ANSWERED: [&str; 4] = ["finals", "accepted", "fated", "feature_day"];
+
+/// Large data would not fit into memory else.
+fn forget_what_no_later_statement_reads(session: &SessionContext, later: &[(&str, String)]) -> Result<()> {
+    let schema = session.catalog("datafusion").and_then(|catalog| catalog.schema("public")).context("no schema")?;
+    let is_read = |table: &str| {
+        let mut words = later.iter().flat_map(|(_, sql)| sql.split(|c: char| !c.is_alphanumeric() && c != '_'));
+        ANSWERED.contains(&table) || words.any(|word| word == table)
+    };
+    for table in schema.table_names().iter().filter(|table| !is_read(table)) {
+        session.deregister_table(table.as_str())?;
+    }
+    Ok(())
 }
 
 /// Text after the last statement's line that starts with `--` belongs to the next table.

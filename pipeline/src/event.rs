@@ -123,6 +123,17 @@ coded! {
     }
 }
 
+impl Outcome {
+    /// As in the input.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Done => "done",
+            Self::Dismissed => "dismissed",
+        }
+    }
+}
+
 /// Codes of the `action` column for [`Kind::Account`].
 pub mod account_action {
     /// Facts were set.

@@ -101,7 +101,7 @@ fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
             (ColumnType::Money, _) => rows.money(column.name, None),
             (ColumnType::Time, "as_of") => rows.time(column.name, Some(day * DAY_US)),
             (ColumnType::Time, _) => rows.time(column.name, None),
-            (ColumnType::TextMap, _) => rows.text_map(column.name, None::<std::iter::Empty<_>>),
+            (ColumnType::TextMap, _) => rows.text_map(column.name, (!column.nullable).then(std::iter::empty)),
             (ColumnType::CountMap, _) => rows.count_map(column.name, std::iter::empty()),
             (kind, name) => panic!("{name}: {kind:?}"),
         }

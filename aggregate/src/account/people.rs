@@ -1,10 +1,11 @@
 //! People and milestones: short histories, kept whole.
 
 use pipeline::event::PersonAction;
+use pipeline::pane::Pane;
 use serde::{Deserialize, Serialize};
 
 use super::View;
-use super::history::Version;
+use super::history::{History, Version};
 use crate::name::Name;
 
 /// Something that happened to a person.
@@ -91,6 +92,18 @@ impl View<'_> {
             count.champions += i64::from(person.is_champion(champion_roles));
         }
         count
+    }
+
+    /// Champions as of `end_us` with usage in the panes `[from, to)`.
+    pub fn champions_active(&self, end_us: i64, from: Pane, to: Pane, champion_roles: &[String]) -> i64 {
+        let is_active = |user: &Name| self.account.users.get(user).is_some_and(|set| set.intersects(from, to));
+        let is_champion = |history: &History<PersonEvent>| {
+            let mut person = Person::default();
+            history.between(self.floor_us, end_us).iter().for_each(|event| person.fold(event));
+            person.is_champion(champion_roles)
+        };
+        let people = self.account.people.iter();
+        people.filter(|(user, history)| is_active(user) && is_champion(history)).count() as i64
     }
 
     /// Changes among people in `[from_us, end_us)`.

@@ -13,6 +13,9 @@ use super::history::{History, Version};
 use crate::name::Name;
 use crate::settings::{Settings, by_priority};
 
+/// Ratings up to this one call for an answer.
+const LOW_RATING: u8 = 2;
+
 /// Something that happened to a ticket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketEvent {
@@ -133,6 +136,8 @@ pub struct Load<'a> {
     pub ratings: i64,
     /// Sum of ratings.
     pub rating_sum: i64,
+    /// Ratings of 1 or 2.
+    pub low_ratings: i64,
     /// First responses.
     pub responses: Durations,
     /// Resolutions.
@@ -206,8 +211,10 @@ impl View<'_> {
                 TicketAction::Escalated => load.escalated += 1,
                 TicketAction::Reopened => load.reopened += 1,
                 TicketAction::Rated => {
+                    let rating = event.value.csat.unwrap_or_default();
                     load.ratings += 1;
-                    load.rating_sum += i64::from(event.value.csat.unwrap_or_default());
+                    load.rating_sum += i64::from(rating);
+                    load.low_ratings += i64::from(rating <= LOW_RATING);
                 }
                 TicketAction::Responded if !was_answered => {
                     load.responses.add(event.at_us - opened_us, life.priority, &settings.first_response_target_ms);

@@ -90,6 +90,8 @@ pub struct Answers {
     pub score: i64,
     /// Sum of best possible scores.
     pub best: i64,
+    /// Low answers: NPS detractors (0-6), else at most two fifths of the best possible one.
+    pub low: i64,
     /// Last answer.
     pub last_us: Option<i64>,
 }
@@ -115,6 +117,7 @@ impl Surveys {
             mine.responses += more.responses;
             mine.score += more.score;
             mine.best += more.best;
+            mine.low += more.low;
             mine.last_us = mine.last_us.max(more.last_us);
         }
         self
@@ -137,6 +140,10 @@ impl Cell {
             Survey::Csat | Survey::Ces => score,
         };
         answers.best += scale_max;
+        answers.low += i64::from(match survey {
+            Survey::Nps => score <= 6,
+            Survey::Csat | Survey::Ces => 5 * score <= 2 * scale_max,
+        });
         answers.last_us = answers.last_us.max(Some(at_us));
     }
 }

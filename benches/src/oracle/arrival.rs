@@ -29,7 +29,7 @@ pub struct Arrivals {
 }
 
 /// Columns of `events` that the statements use, by their name there.
-const USED: [(&str, &str); 22] = [
+const USED: [(&str, &str); 23] = [
     ("account_id", "account_id"),
     ("event_id", "event_id"),
     ("occurred_at", "occurred_us"),
@@ -52,6 +52,7 @@ const USED: [(&str, &str); 22] = [
     ("done_at", "done_us"),
     ("role", "role"),
     ("alert_id", "alert_id"),
+    ("outcome", "outcome"),
 ];
 
 /// The watermark, stated plainly: the least value of all listed source partitions that still hold back

@@ -26,6 +26,7 @@ select account_id, p,
   max(case when name = 'started_at' then cast(value as bigint) end) as started_at,
   max(case when name = 'renews_at' then cast(value as bigint) end) as renews_at,
   max(case when name = 'sentiment' then cast(value as double) end) as sentiment,
+  max(case when name = 'sentiment' then occurred_us end) as sentiment_at,
   max(case when name = 'trained' then cast(value as double) end) as trained,
   max(case when name = 'invoices' then cast(value as double) end) as invoices,
   string_agg(case when name not in ('plan', 'segment', 'stage', 'owner', 'seats', 'mrr', 'started_at', 'renews_at', 'features', 'sentiment', 'trained', 'invoices')
@@ -93,3 +94,14 @@ select account_id, p, count(*) as milestones, sum(case when is_done then 1 else 
   sum(case when due_us <= end_us and not is_done then 1 else 0 end) as milestones_overdue,
   min(case when due_us <= end_us and not is_done then due_us end) as oldest_overdue_at
 from milestone_as_of group by 1, 2
+
+-- The last outcome told of each alert within the longest window.
+-- table outcome_last
+select g.account_id, g.p, a.alert_id, a.outcome, row_number() over (partition by g.account_id, g.p, a.alert_id order by a.occurred_us desc, a.event_id desc) as nth
+from grid g cross join (select max(panes) as longest from windows) w
+join accepted a on a.account_id = g.account_id and a.kind = 4 and a.action = 4
+where a.visible <= g.p and a.pane > g.p - w.longest and (g.floor_pane is null or a.pane > g.floor_pane)
+
+-- table outcomes
+select account_id, p, string_agg(alert_id || '=' || case outcome when 1 then 'accepted' when 2 then 'done' when 3 then 'dismissed' end, ';' order by alert_id) as outcomes
+from outcome_last where nth = 1 group by 1, 2

@@ -14,6 +14,7 @@ select g.account_id, g.p, g.period, g.is_previous,
   cast(s.user_days as double) / cast(g.panes * s.active_users as double) as stickiness,
   case when c.seats <> 0 then cast(coalesce(s.active_users, 0) as double) / cast(c.seats as double) end as seat_use,
   coalesce(w.people_added, 0) as people_added, coalesce(w.people_removed, 0) as people_removed, coalesce(w.champions_lost, 0) as champions_lost,
+  coalesce(ch.champions_active, 0) as champions_active,
   coalesce(t.opened, 0) as tickets_opened, coalesce(t.opened_low, 0) as tickets_opened_low, coalesce(t.opened_normal, 0) as tickets_opened_normal,
   coalesce(t.opened_high, 0) as tickets_opened_high, coalesce(t.opened_urgent, 0) as tickets_opened_urgent,
   coalesce(k.by_category, '') as tickets_opened_by_category, coalesce(t.escalated, 0) as tickets_escalated, coalesce(t.reopened, 0) as tickets_reopened,
@@ -30,8 +31,9 @@ select g.account_id, g.p, g.period, g.is_previous,
   case when t.resolution_n_3 > 0 then cast(t.resolution_in_3 as double) / cast(t.resolution_n_3 as double) end as resolution_within_target_high,
   case when t.resolution_n_4 > 0 then cast(t.resolution_in_4 as double) / cast(t.resolution_n_4 as double) end as resolution_within_target_urgent,
   coalesce(t.ratings, 0) as ticket_csat_count, case when t.ratings > 0 then cast(t.rating_sum as double) / cast(t.ratings as double) end as ticket_csat_mean,
-  coalesce(v.nps_n, 0) as nps_responses, cast(100 * v.nps_score as double) / cast(v.nps_n as double) as nps,
-  coalesce(v.csat_n, 0) as csat_responses, cast(v.csat_score as double) / cast(v.csat_best as double) as csat,
+  coalesce(t.rating_low, 0) as ticket_csat_low,
+  coalesce(v.nps_n, 0) as nps_responses, cast(100 * v.nps_score as double) / cast(v.nps_n as double) as nps, coalesce(v.nps_low, 0) as nps_detractors,
+  coalesce(v.csat_n, 0) as csat_responses, cast(v.csat_score as double) / cast(v.csat_best as double) as csat, coalesce(v.csat_low, 0) as csat_low,
   coalesce(v.ces_n, 0) as ces_responses, cast(v.ces_score as double) / cast(v.ces_best as double) as ces
 from grid_w g
 left join w_usage u on u.account_id = g.account_id and u.p = g.p and u.period = g.period and u.is_previous = g.is_previous
@@ -39,6 +41,7 @@ left join w_users s on s.account_id = g.account_id and s.p = g.p and s.period = 
 left join w_features f on f.account_id = g.account_id and f.p = g.p and f.period = g.period and f.is_previous = g.is_previous
 left join w_surveys v on v.account_id = g.account_id and v.p = g.p and v.period = g.period and v.is_previous = g.is_previous
 left join w_people w on w.account_id = g.account_id and w.p = g.p and w.period = g.period and w.is_previous = g.is_previous
+left join w_champions ch on ch.account_id = g.account_id and ch.p = g.p and ch.period = g.period and ch.is_previous = g.is_previous
 left join w_tickets t on t.account_id = g.account_id and t.p = g.p and t.period = g.period and t.is_previous = g.is_previous
 left join w_category k on k.account_id = g.account_id and k.p = g.p and k.period = g.period and k.is_previous = g.is_previous
 left join w_response_p90 r on r.account_id = g.account_id and r.p = g.p and r.period = g.period and r.is_previous = g.is_previous
@@ -53,9 +56,9 @@ select g.account_id, g.p, g.end_us, g.retired, g.deleted,
   coalesce(m.moved, 0) as tickets_moved, sa.nps_last_at, sa.csat_last_at, sa.ces_last_at,
   coalesce(h.people, 0) as people, coalesce(h.champions, 0) as champions, g.first_seen_at, g.last_activity_at, ua.last_use_at, ua.first_value_at,
   c.started_at, c.renews_at, c.plan, c.segment, c.stage, c.owner, c.seats, c.mrr, case when n.is_fact then n.num_entitled end as features_entitled,
-  c.sentiment, c.trained, c.invoices, c.other_facts,
+  c.sentiment, c.sentiment_at, c.trained, c.invoices, c.other_facts,
   coalesce(ms.milestones, 0) as milestones, coalesce(ms.milestones_done, 0) as milestones_done,
-  coalesce(ms.milestones_overdue, 0) as milestones_overdue, ms.oldest_overdue_at
+  coalesce(ms.milestones_overdue, 0) as milestones_overdue, ms.oldest_overdue_at, coalesce(oc.outcomes, '') as outcomes
 from grid g
 left join backlog b on b.account_id = g.account_id and b.p = g.p
 left join backlog_category k on k.account_id = g.account_id and k.p = g.p
@@ -65,6 +68,7 @@ left join use_anchor ua on ua.account_id = g.account_id and ua.p = g.p
 left join headcount h on h.account_id = g.account_id and h.p = g.p
 left join fact_columns c on c.account_id = g.account_id and c.p = g.p
 left join num_entitled n on n.account_id = g.account_id and n.p = g.p
+left join outcomes oc on oc.account_id = g.account_id and oc.p = g.p
 left join milestones ms on ms.account_id = g.account_id and ms.p = g.p
 
 -- table finals

@@ -61,6 +61,7 @@ select account_id, p, period, is_previous,
   sum(case when is_opening and priority_now = 4 then 1 else 0 end) as opened_urgent,
   sum(case when action = 5 then 1 else 0 end) as escalated, sum(case when action = 4 then 1 else 0 end) as reopened,
   sum(case when action = 7 then 1 else 0 end) as ratings, sum(case when action = 7 then csat end) as rating_sum,
+  sum(case when action = 7 and csat <= 2 then 1 else 0 end) as rating_low,
   sum(case when is_response then 1 else 0 end) as responses, sum(case when is_response then age_ms end) as response_sum,
   sum(case when is_resolution then 1 else 0 end) as resolutions, sum(case when is_resolution then age_ms end) as resolution_sum,
   {within_target}

@@ -18,6 +18,18 @@ group by 1, 2, 3, 4
 select account_id, user_id, pane, min(visible) as visible
 from accepted where kind = 1 and user_id is not null group by 1, 2, 3
 
+-- Who is a champion at the end of a window, and used the product in it.
+-- table w_champion
+select g.account_id, g.p, g.period, g.is_previous, g.from_pane, g.to_pane, g.floor_pane, n.user_id, n.is_champion,
+  row_number() over (partition by g.account_id, g.p, g.period, g.is_previous, n.user_id order by n.occurred_us desc, n.event_id desc) as nth
+from grid_w g join person n on n.account_id = g.account_id and n.v <= g.p and n.next_v > g.p and n.occurred_us < g.until_us
+
+-- table w_champions
+select c.account_id, c.p, c.period, c.is_previous, count(distinct c.user_id) as champions_active
+from w_champion c join user_day d on d.account_id = c.account_id and d.user_id = c.user_id and d.visible <= c.p
+where c.nth = 1 and c.is_champion and d.pane >= c.from_pane and d.pane < c.to_pane and (c.floor_pane is null or d.pane > c.floor_pane)
+group by 1, 2, 3, 4
+
 -- table w_users
 select g.account_id, g.p, d.period, d.is_previous, count(distinct d.user_id) as active_users, count(*) as user_days
 from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from user_day d cross join reach r) d
@@ -61,12 +73,14 @@ group by 1, 2, 3, 4
 -- table survey_day
 select account_id, pane, visible, action as survey, count(*) as responses, max(occurred_us) as last_us,
   sum(case when action = 1 then case when survey_score >= 9 then 1 when survey_score <= 6 then -1 else 0 end else survey_score end) as score,
-  sum(survey_scale_max) as best
+  sum(survey_scale_max) as best,
+  sum(case when action = 1 and survey_score <= 6 or action <> 1 and 5 * survey_score <= 2 * survey_scale_max then 1 else 0 end) as low
 from accepted where kind = 3 group by 1, 2, 3, 4
 
 -- table w_surveys
 select g.account_id, g.p, d.period, d.is_previous,
   sum(case when survey = 1 then responses end) as nps_n, sum(case when survey = 1 then score end) as nps_score,
+  sum(case when survey = 1 then low end) as nps_low, sum(case when survey = 2 then low end) as csat_low,
   sum(case when survey = 2 then responses end) as csat_n, sum(case when survey = 2 then score end) as csat_score, sum(case when survey = 2 then best end) as csat_best,
   sum(case when survey = 3 then responses end) as ces_n, sum(case when survey = 3 then score end) as ces_score, sum(case when survey = 3 then best end) as ces_best
 from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from survey_day d cross join reach r) d

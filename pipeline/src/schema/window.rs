@@ -8,7 +8,7 @@ use super::ColumnType::{CountMap, Flag, Float, Int32, Int64, Money, Text, TextMa
 use super::{Column, RowBuilder, known, maybe, schema_of};
 
 /// Name and version, as in the schema metadata.
-pub const TABLE: &str = "windows/1";
+pub const TABLE: &str = "windows/2";
 
 /// What the row is about.
 pub const KEYS: &[Column] = &[
@@ -54,6 +54,7 @@ windowed! {
     "people_added" Int64 false "people: persons added"
     "people_removed" Int64 false "people: persons removed"
     "champions_lost" Int64 false "people: persons with a champion role who were removed or lost that role"
+    "champions_active" Int64 false "people: champions as of the end of the window who used the product in it"
     "tickets_opened" Int64 false "tickets: opened"
     "tickets_opened_low" Int64 false "tickets: opened with priority low"
     "tickets_opened_normal" Int64 false "tickets: opened with priority normal or none"
@@ -78,10 +79,13 @@ windowed! {
     "resolution_within_target_urgent" Float true "tickets: the same, priority urgent"
     "ticket_csat_count" Int64 false "tickets: ratings"
     "ticket_csat_mean" Float true "tickets: mean rating, 1-5"
+    "ticket_csat_low" Int64 false "tickets: ratings of 1 or 2"
     "nps_responses" Int64 false "surveys: NPS answers"
     "nps" Float true "surveys: 100 * (promoters 9-10 - detractors 0-6) / answers"
+    "nps_detractors" Int64 false "surveys: NPS answers 0-6"
     "csat_responses" Int64 false "surveys: CSAT answers"
     "csat" Float true "surveys: sum of answers / sum of best possible answers"
+    "csat_low" Int64 false "surveys: CSAT answers of at most two fifths of the best possible one"
     "ces_responses" Int64 false "surveys: CES answers"
     "ces" Float true "surveys: sum of answers / sum of best possible answers"
 }
@@ -114,6 +118,7 @@ pub const AS_OF: &[Column] = &[
     maybe("mrr", Money, "fact: monthly recurring revenue"),
     maybe("features_entitled", Int64, "fact: number of features the plan entitles to"),
     maybe("sentiment", Float, "fact: the owner's judgement, 0-100"),
+    maybe("sentiment_at", Time, "when that was said"),
     maybe("trained", Float, "fact: training completion, 0-100"),
     maybe("invoices", Float, "fact: billing consistency, 0-100"),
     maybe("other_facts", TextMap, "facts that are not known by name, as given (JSON texts)"),
@@ -121,6 +126,7 @@ pub const AS_OF: &[Column] = &[
     known("milestones_done", Int64, "milestones done"),
     known("milestones_overdue", Int64, "milestones whose due time has passed and that are not done"),
     maybe("oldest_overdue_at", Time, "due time of the oldest overdue milestone"),
+    known("outcomes", TextMap, "what was last told of alerts within the longest window: accepted, done or dismissed, by alert id"),
 ];
 
 /// What the row was made of.
