@@ -11,11 +11,12 @@ use pipeline::config::Config;
 use pipeline::log::Record;
 use pipeline::schema::{feature_day, score as tables, window};
 use score::model::{self, ModelFile};
+use score::plain::{self, Told};
 use sink::health::{Health, Row};
 use sink::publish::Alert;
 
 use crate::compare::{items_of, same_rows};
-use crate::oracle::{self, scored};
+use crate::oracle;
 use crate::streamed::{Streamed, check_claims, finals, last_lives, stacked, table};
 
 const WINDOW_KEYS: [&str; 3] = ["account_id", "as_of", "period"];
@@ -77,14 +78,18 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let health_finals = finals(&streamed.health)?;
     let health_lives = behind_finals(&last_lives(&streamed.health)?, &health_finals)?;
     let [judged] = &of_accounts(std::slice::from_ref(&lives), &health_lives)?[..] else { anyhow::bail!("no rows") };
-    let expected = scored::answer(stacked(&window_finals, judged)?, &model_of(config)?).await.context("scores")?;
     let health = stacked(&health_finals, &health_lives)?;
+    let triggers = items_of(&health_finals, "triggers")?;
+    let told = Told { scores: health.clone(), triggers: triggers.clone() };
+    let pane_us = config.time.pane.as_micros();
+    let model = model_of(config)?;
+    let judged = stacked(&window_finals, judged)?;
+    let expected = plain::expected(judged, told, &model, pane_us).await.context("scores")?;
     let scores = same_rows(&health, &expected.scores, &SCORE_KEYS).context("scores")?;
     let item_keys = ["account_id", "as_of", "position"];
     let factors = same_rows(&items_of(&health, "factors")?, &expected.factors, &item_keys).context("factors")?;
     same_rows(&items_of(&health, "drivers")?, &expected.drivers, &item_keys).context("drivers")?;
     let expected = of_finals(&expected.triggers, &health_finals)?;
-    let triggers = items_of(&health_finals, "triggers")?;
     let triggers = same_rows(&triggers, &expected, &["account_id", "as_of", "name"]).context("triggers")?;
     Ok(Checked {
         windows,
@@ -154,11 +159,11 @@ fn of_finals(expected: &[RecordBatch], health_finals: &RecordBatch) -> Result<Ve
 
 /// What a reader of `scores` sees change.
 fn news(health: &Health) -> impl PartialEq + std::fmt::Debug + use<> {
-    let holding = health.triggers.iter().filter(|trigger| trigger.state != "cleared");
+    let holding = health.triggers.iter().filter(|trigger| matches!(trigger.state.as_str(), "raised" | "active"));
     (
         (health.score.map(f64::to_bits), health.band.clone(), health.retired),
         (health.segment.clone(), health.stage.clone(), health.owner.clone(), health.model.clone()),
-        holding.map(|trigger| trigger.name.clone()).collect::<Vec<_>>(),
+        holding.map(|trigger| (trigger.name.clone(), trigger.outcome.clone())).collect::<Vec<_>>(),
     )
 }
 
@@ -197,13 +202,13 @@ fn published(streamed: &Streamed) -> Result<usize> {
         let alert = alert.as_ref().context("an alert without a value")?;
         episodes.entry(alert.alert_id.clone()).or_default().push(&alert.event);
     }
-    let is_whole = |events: &Vec<&str>| events == &["raised"] || events == &["raised", "cleared"];
+    let is_whole = |events: &Vec<&str>| matches!(events[..], ["raised"] | ["raised", "cleared" | "closed"]);
     if let Some((id, events)) = episodes.iter().find(|(_, events)| !is_whole(events)) {
         anyhow::bail!("alert {id}: {events:?}");
     }
     let fired = rows.iter().filter(|row| row.health.is_final).flat_map(|row| &row.health.triggers);
-    let expected = fired.filter(|trigger| trigger.state != "active").count();
-    ensure!(episodes.values().map(Vec::len).sum::<usize>() == expected, "{expected} triggers were raised or cleared");
+    let expected = fired.filter(|trigger| trigger.is_news).count();
+    ensure!(episodes.values().map(Vec::len).sum::<usize>() == expected, "{expected} triggers were raised, closed or cleared");
     Ok(newest.len())
 }
 

@@ -233,6 +233,7 @@ impl Fleet {
             let at_ms = self.moment(i * days / 5);
             let mut facts =
                 json!({"plan": self.pick(&["free", "pro"]), "seats": self.rng.i64(0..12), "region": {"code": i}});
+            facts["stage"] = json!(["onboarding", "adoption", "renewal"][(n + i as usize) % 3]);
             if self.chance(50) {
                 facts["features"] = json!([self.pick(&FEATURES), self.pick(&FEATURES), "unused"]);
             }

@@ -4,7 +4,6 @@
 //! else: watermark, fates, panes, windows and measures are stated anew, in `oracle/*.sql`.
 
 mod arrival;
-pub mod scored;
 
 use std::sync::Arc;
 

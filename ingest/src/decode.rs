@@ -5,6 +5,7 @@ mod usage;
 
 use std::borrow::Cow;
 
+use pipeline::schema::health::rfc3339;
 use pipeline::event::{Body, Event, Kind, PersonAction, Priority, Survey, TicketAction};
 use serde::Deserialize;
 
@@ -68,10 +69,6 @@ pub fn tombstone<'a>(key: Option<&'a [u8]>, event_id: String, occurred_us: i64) 
         occurred_us,
         body: Body::Deleted,
     })
-}
-
-fn rfc3339(time_us: i64) -> String {
-    jiff::Timestamp::from_microsecond(time_us).map_or_else(|_| format!("{time_us} us"), |time| time.to_string())
 }
 
 /// The object in `text` as `T`.

@@ -2,24 +2,22 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, new_null_array,
-};
-use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
-use arrow::error::ArrowError;
-use datafusion::common::tree_node::TreeNode;
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, Result as PlanResult};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{ColumnarValue, Expr, ExprSchemable, Volatility, cast, create_udf};
+use datafusion::logical_expr::{Expr, ExprSchemable, Volatility, cast, lit, when};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionContext, col};
+use pipeline::config::Span;
 use pipeline::pane::DAY_US;
 use pipeline::schema::{time_type, window};
 use serde_saphyr::Spanned;
 
-use crate::model::{Model, ModelError, ModelFile, parse};
+use crate::compute::{Compute, days_between};
+use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse};
+use crate::rate::nominal;
+use crate::points::Points;
 
 /// A model file, ready to be evaluated.
 #[derive(Debug)]
@@ -37,81 +35,53 @@ pub struct Compiled {
 pub struct CompiledModel {
     /// As in the file.
     pub model: Model,
+    /// Weights of the factors in percent when all of them count.
+    pub weights: Vec<Points>,
     /// One for each factor, giving a float.
     pub factors: Vec<Compute>,
-    /// One for each trigger, giving true or false.
-    pub triggers: Vec<Compute>,
+    /// One for each value to remember, giving a float.
+    pub remember: Vec<Compute>,
+    /// One for each trigger.
+    pub triggers: Vec<CompiledTrigger>,
 }
 
-/// One expression over the row of one window.
-#[derive(Debug, Clone)]
-pub struct Compute {
-    /// The window.
-    pub period: String,
-    /// The columns it looks at.
-    columns: SchemaRef,
-    expr: Arc<dyn PhysicalExpr>,
+/// The conditions of a trigger, giving true or false.
+#[derive(Debug)]
+pub struct CompiledTrigger {
+    /// What raises it.
+    pub when: Compute,
+    /// What clears it, where that is declared.
+    pub clear: Option<Compute>,
 }
 
-impl Compute {
-    /// Its values for window rows, one row each.
-    ///
-    /// # Errors
-    /// [`ArrowError`] when a column is missing.
-    fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, ArrowError> {
-        let columns: Vec<ArrayRef> = self
-            .columns
-            .fields()
-            .iter()
-            .map(|field| {
-                rows.column_by_name(field.name())
-                    .cloned()
-                    .ok_or_else(|| ArrowError::SchemaError(format!("no column {}", field.name())))
-            })
-            .collect::<Result<_, _>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.columns), columns, &options)?;
-        let evaluate =
-            |rows: &RecordBatch| self.expr.evaluate(rows).and_then(|value| value.into_array(rows.num_rows()));
-        if let Ok(values) = evaluate(&rows) {
-            return Ok(values);
-        }
-        // A row on which it fails, such as by a division by zero, is unknown; its neighbours are not. Row by
-        // row a condition guards what stands behind it, however the rows came together.
-        let failed = |error: DataFusionError| ArrowError::ComputeError(error.to_string());
-        let unknown = new_null_array(&self.expr.data_type(&self.columns).map_err(failed)?, 1);
-        let values: Vec<ArrayRef> = (0..rows.num_rows())
-            .map(|row| evaluate(&rows.slice(row, 1)).unwrap_or_else(|_| Arc::clone(&unknown)))
-            .collect();
-        concat(&values.iter().map(AsRef::as_ref).collect::<Vec<_>>())
-    }
+/// What SQL sees of an account's earlier final rows: column and type.
+pub const PAST: [(&str, fn() -> DataType); 4] = [
+    ("previous_as_of", time_type),
+    ("previous_score", || DataType::Float64),
+    ("previous_band", || DataType::Utf8),
+    ("baseline_score", || DataType::Float64),
+];
 
-    /// Names of the columns it looks at.
-    pub fn columns(&self) -> impl Iterator<Item = &str> {
-        self.columns.fields().iter().map(|field| field.name().as_str())
-    }
+/// What the SQL of triggers sees of the score of the row itself.
+pub const PRESENT: [(&str, fn() -> DataType); 4] = [
+    ("score", || DataType::Float64),
+    ("delta", || DataType::Float64),
+    ("coverage", || DataType::Float64),
+    ("band", || DataType::Utf8),
+];
 
-    /// The values of a factor.
-    ///
-    /// # Errors
-    /// As [`Compute::evaluate`].
-    pub fn numbers(&self, rows: &RecordBatch) -> Result<Float64Array, ArrowError> {
-        Ok(self.evaluate(rows)?.as_primitive::<Float64Type>().clone())
-    }
-
-    /// The values of a trigger.
-    ///
-    /// # Errors
-    /// As [`Compute::evaluate`].
-    pub fn flags(&self, rows: &RecordBatch) -> Result<BooleanArray, ArrowError> {
-        Ok(self.evaluate(rows)?.as_boolean().clone())
-    }
-}
+/// Columns that are worked out of others: days of the window, of the account's life, and of the window that the
+/// account has lived, at least one.
+const DERIVED: [(&str, &str); 2] = [
+    ("age_days", "days_between(coalesce(started_at, first_seen_at), as_of)"),
+    ("known_days", "greatest(1, least(period_days, days_between(coalesce(started_at, first_seen_at), as_of)))"),
+];
+const PERIOD_DAYS: &str = "period_days";
 
 /// Every column of a window row; any may be null, because a window may be missing.
-static WINDOW_ROW: LazyLock<Schema> = LazyLock::new(|| {
+static WINDOW_ROW: LazyLock<Vec<Field>> = LazyLock::new(|| {
     let nullable = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
-    Schema::new(window::schema().fields().iter().map(nullable).collect::<Vec<_>>())
+    window::schema().fields().iter().map(nullable).collect()
 });
 
 impl Compiled {
@@ -120,24 +90,12 @@ impl Compiled {
     /// # Errors
     /// [`ModelError`] naming file, line and column.
     pub fn parse(file: &str, text: &str, periods: &[String]) -> Result<Self, ModelError> {
-        let ModelFile { version, models } = parse(file, text, periods)?;
+        let ModelFile { version, models, .. } = parse(file, text, periods)?;
         let session = SessionContext::new();
         session.register_udf(days_between());
-        let compile = |model: &Model, sql: &Spanned<String>, period: &Option<Spanned<String>>, to: &DataType| {
-            let period = &period.as_ref().unwrap_or(&model.period).value;
-            compute(&session, period, &sql.value, to).map_err(|error| {
-                let first = error.strip_backtrace();
-                ModelError::at(file, sql.referenced, format!("{}: {first}", sql.value.trim()))
-            })
-        };
-        let models = models.into_iter().map(|model| {
-            let factors = model.factors.iter().map(|f| compile(&model, &f.sql, &f.period, &DataType::Float64));
-            let factors = factors.collect::<Result<_, _>>()?;
-            let triggers = model.triggers.iter().map(|t| compile(&model, &t.sql, &t.period, &DataType::Boolean));
-            let triggers = triggers.collect::<Result<_, _>>()?;
-            Ok(CompiledModel { model, factors, triggers })
-        });
-        Ok(Self { text: text.to_owned(), version, models: models.collect::<Result<_, _>>()? })
+        let models = models.into_iter().map(|model| ModelCompiler::new(file, &session, &model)?.compile(&model));
+        let models: Vec<_> = models.collect::<Result<_, ModelError>>()?;
+        Ok(Self { text: text.to_owned(), version, models })
     }
 
     /// The model of an account.
@@ -148,35 +106,168 @@ impl Compiled {
     }
 }
 
-fn compute(session: &SessionContext, period: &str, sql: &str, to: &DataType) -> PlanResult<Compute> {
-    let row = DFSchema::try_from(WINDOW_ROW.clone())?;
-    let expr = session.parse_sql_expr(sql, &row)?;
-    refuse_what_is_no_function_of_the_row(&expr)?;
-    let used = expr.column_refs();
-    let columns: Vec<Field> = WINDOW_ROW
-        .fields()
-        .iter()
-        .filter(|field| used.iter().any(|column| column.name == *field.name()))
-        .map(|field| field.as_ref().clone())
-        .collect();
-    let columns = Arc::new(Schema::new(columns));
-    let row = DFSchema::try_from(Arc::clone(&columns))?;
-    let found = expr.get_type(&row)?;
-    if !(found == DataType::Boolean || to.is_floating() && found.is_numeric()) {
-        let wanted = if to.is_floating() { "a number" } else { "true or false" };
-        return Err(DataFusionError::Plan(format!("it must give {wanted}, and gives {found}")));
+/// Compiles the SQL of one model.
+struct ModelCompiler<'c> {
+    file: &'c str,
+    session: &'c SessionContext,
+    period: &'c str,
+    /// What is remembered, factors and triggers see: each sees all that comes before it.
+    rows: [Schema; 3],
+}
+
+impl<'c> ModelCompiler<'c> {
+    fn new(file: &'c str, session: &'c SessionContext, model: &'c Model) -> Result<Self, ModelError> {
+        let float = |name: &str| Field::new(name, DataType::Float64, true);
+        let fields = |columns: &[(&str, fn() -> DataType)]| -> Vec<Field> {
+            columns.iter().map(|(name, kind)| Field::new(*name, kind(), true)).collect()
+        };
+        let derived = DERIVED.iter().map(|(name, _)| float(name)).chain([float(PERIOD_DAYS)]);
+        let mut row: Vec<Field> = WINDOW_ROW.iter().cloned().chain(derived).collect();
+        let rows_of_windows = Schema::new(row.clone());
+        row.extend(fields(&PAST));
+        let is_taken = |name: &str, row: &[Field]| {
+            row.iter().any(|field| field.name() == name) || PRESENT.iter().any(|(known, _)| *known == name)
+        };
+        for remember in &model.remember {
+            let name = &remember.name.value;
+            if is_taken(name, &row) || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
+                let why = format!("remember {name}: a column has that name, or it is not of small letters, digits and _");
+                return Err(ModelError::at(file, remember.name.referenced, why));
+            }
+            row.push(float(name));
+        }
+        let rows_of_factors = Schema::new(row.clone());
+        row.extend(fields(&PRESENT));
+        let rows = [rows_of_windows, rows_of_factors, Schema::new(row)];
+        Ok(Self { file, session, period: &model.period.value, rows })
     }
-    let context = SimplifyContext::builder().with_schema(Arc::new(row.clone())).build();
-    let simplifier = ExprSimplifier::new(context);
-    // Some functions, such as coalesce, exist only until they are simplified.
-    let expr = simplifier.simplify(simplifier.coerce(cast(expr, to.clone()), &row)?)?;
-    let compute = Compute { period: period.to_owned(), columns, expr: session.create_physical_expr(expr, &row)? };
-    // What fails on a row of nulls would fail on the first account.
-    let nulls = compute.columns.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(1));
-    let nulls = RecordBatch::try_new_with_options(Arc::clone(&compute.columns), nulls, &options)?;
-    compute.expr.evaluate(&nulls).and_then(|value| value.into_array(1))?;
-    Ok(compute)
+
+    fn compile(&self, model: &Model) -> Result<CompiledModel, ModelError> {
+        let [windows, past, present] = &self.rows;
+        let (number, flag) = (&DataType::Float64, &DataType::Boolean);
+        let factors = model.factors.iter().map(|factor| {
+            let build = |period: &str| {
+                let value = self.parsed(&factor.sql, past, period)?;
+                let value = match factor.against {
+                    Some(Against::PreviousWindow) => self.told(&factor.sql, against_previous(value))?,
+                    None => value,
+                };
+                match &factor.expires {
+                    Some(expires) => self.expiring(value, expires, past, period),
+                    None => Ok(value),
+                }
+            };
+            self.computed(&factor.sql, &factor.period, past, number, build)
+        });
+        let factors = factors.collect::<Result<_, _>>()?;
+        let remember = model.remember.iter().map(|remember| {
+            let build = |period: &str| self.parsed(&remember.sql, windows, period);
+            self.computed(&remember.sql, &remember.period, windows, number, build)
+        });
+        let remember = remember.collect::<Result<_, _>>()?;
+        let triggers = model.triggers.iter().map(|trigger| {
+            let compute = |sql: &Spanned<String>| {
+                self.computed(sql, &trigger.period, present, flag, |period| self.parsed(sql, present, period))
+            };
+            Ok(CompiledTrigger { when: compute(&trigger.sql)?, clear: trigger.clear.as_ref().map(compute).transpose()? })
+        });
+        let triggers = triggers.collect::<Result<_, ModelError>>()?;
+        Ok(CompiledModel { weights: nominal(model), model: model.clone(), factors, remember, triggers })
+    }
+
+    /// A fault of planning, told at the place of the SQL.
+    fn told<T>(&self, sql: &Spanned<String>, result: PlanResult<T>) -> Result<T, ModelError> {
+        result.map_err(|error| {
+            let why = format!("{}: {}", sql.value.trim(), error.strip_backtrace());
+            ModelError::at(self.file, sql.referenced, why)
+        })
+    }
+
+    /// SQL as an expression of columns alone: what is derived is put in its place.
+    fn parsed(&self, sql: &Spanned<String>, row: &Schema, period: &str) -> Result<Expr, ModelError> {
+        let parse = || {
+            let row = DFSchema::try_from(row.clone())?;
+            let expr = self.session.parse_sql_expr(&sql.value, &row)?;
+            refuse_what_is_no_function_of_the_row(&expr)?;
+            let derived = |name: &str| DERIVED.iter().find(|(known, _)| *known == name).map(|(_, sql)| *sql);
+            let with_derived = expr.transform(|part| match &part {
+                Expr::Column(column) => match derived(&column.name) {
+                    Some(sql) => Ok(Transformed::yes(self.session.parse_sql_expr(sql, &row)?)),
+                    None => Ok(Transformed::no(part)),
+                },
+                _ => Ok(Transformed::no(part)),
+            })?;
+            let with_period = with_derived.data.transform(|part| match &part {
+                Expr::Column(column) if column.name == PERIOD_DAYS => Ok(Transformed::yes(lit(days(period)))),
+                _ => Ok(Transformed::no(part)),
+            })?;
+            Ok(with_period.data)
+        };
+        self.told(sql, parse())
+    }
+
+    /// The value while what it is dated by is young enough.
+    fn expiring(&self, value: Expr, expires: &Expires, row: &Schema, period: &str) -> Result<Expr, ModelError> {
+        let dated = self.parsed(&expires.dated_by, row, period)?;
+        let kind = DFSchema::try_from(row.clone()).and_then(|row| dated.get_type(&row));
+        if !matches!(self.told(&expires.dated_by, kind)?, DataType::Timestamp(_, _)) {
+            let why = format!("{}: it must give a time", expires.dated_by.value.trim());
+            return Err(ModelError::at(self.file, expires.dated_by.referenced, why));
+        }
+        let age = days_between().call(vec![dated, col("as_of")]);
+        let most = expires.after.as_micros() as f64 / DAY_US as f64;
+        self.told(&expires.dated_by, when(age.lt_eq(lit(most)), value).end())
+    }
+
+    fn computed(
+        &self,
+        sql: &Spanned<String>,
+        period: &Option<Spanned<String>>,
+        row: &Schema,
+        to: &DataType,
+        build: impl Fn(&str) -> Result<Expr, ModelError>,
+    ) -> Result<Compute, ModelError> {
+        let period = period.as_ref().map_or(self.period, |period| &period.value);
+        let expr = build(period)?;
+        self.told(sql, self.compute(period, expr, row, to))
+    }
+
+    fn compute(&self, period: &str, expr: Expr, row: &Schema, to: &DataType) -> PlanResult<Compute> {
+        let used = expr.column_refs();
+        let is_used = |field: &&Arc<Field>| used.iter().any(|column| column.name == *field.name());
+        let columns: Vec<Field> = row.fields().iter().filter(is_used).map(|field| field.as_ref().clone()).collect();
+        let columns = Arc::new(Schema::new(columns));
+        let row = DFSchema::try_from(Arc::clone(&columns))?;
+        let found = expr.get_type(&row)?;
+        if !(found == DataType::Boolean || to.is_floating() && found.is_numeric()) {
+            let wanted = if to.is_floating() { "a number" } else { "true or false" };
+            return Err(DataFusionError::Plan(format!("it must give {wanted}, and gives {found}")));
+        }
+        let context = SimplifyContext::builder().with_schema(Arc::new(row.clone())).build();
+        let simplifier = ExprSimplifier::new(context);
+        // Some functions, such as coalesce, exist only until they are simplified.
+        let expr = simplifier.simplify(simplifier.coerce(cast(expr, to.clone()), &row)?)?;
+        Compute::new(period, columns, self.session.create_physical_expr(expr, &row)?)
+    }
+}
+
+/// Days of a window, e.g. `28d`.
+fn days(period: &str) -> f64 {
+    let quoted = format!("{period:?}");
+    serde_saphyr::from_str::<Span>(&quoted).map_or(0.0, |span| span.as_micros() as f64 / DAY_US as f64)
+}
+
+/// The value over that of the window before; unknown where there is nothing to divide by.
+fn against_previous(value: Expr) -> PlanResult<Expr> {
+    let is_measure = |name: &str| window::WINDOWED.iter().any(|column| column.name == name);
+    let before = value.clone().transform(|part| match &part {
+        Expr::Column(column) if is_measure(&column.name) => {
+            Ok(Transformed::yes(col(format!("previous_{}", column.name))))
+        }
+        _ => Ok(Transformed::no(part)),
+    })?;
+    let (value, before) = (cast(value, DataType::Float64), cast(before.data, DataType::Float64));
+    when(before.clone().not_eq(lit(0.0)), value / before).end()
 }
 
 fn refuse_what_is_no_function_of_the_row(expr: &Expr) -> PlanResult<()> {
@@ -187,22 +278,7 @@ fn refuse_what_is_no_function_of_the_row(expr: &Expr) -> PlanResult<()> {
             let why = format!("{}() depends on more than the row: use as_of", call.func.name());
             return Err(DataFusionError::Plan(why));
         }
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(())
-}
-
-/// `days_between(from, to)`: days with decimals; negative where `from` is later.
-fn days_between() -> datafusion::logical_expr::ScalarUDF {
-    let days = |values: &[ColumnarValue]| {
-        let arrays = ColumnarValue::values_to_arrays(values)?;
-        let [from, to] = arrays.as_slice() else {
-            return Err(DataFusionError::Execution("days_between takes two times".into()));
-        };
-        let (from, to) =
-            (from.as_primitive::<TimestampMicrosecondType>(), to.as_primitive::<TimestampMicrosecondType>());
-        let days = from.iter().zip(to).map(|(from, to)| Some((to? - from?) as f64 / DAY_US as f64));
-        Ok(ColumnarValue::Array(Arc::new(days.collect::<Float64Array>()) as Arc<dyn Array>))
-    };
-    create_udf("days_between", vec![time_type(), time_type()], DataType::Float64, Volatility::Immutable, Arc::new(days))
 }

@@ -1,13 +1,29 @@
-//! Window rows to ratings: each account by its model, each expression once for all of them.
+//! Window rows to verdicts: each account by its model, each expression once for all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
+use pipeline::schema::columns::TimeArray;
 
 use crate::compile::{Compiled, CompiledModel};
-use crate::rate::{Rating, rate};
+use crate::compute::Compute;
+use crate::evidence::evidence;
+use crate::model::Basis;
+use crate::points::Points;
+use crate::rate::{Known, Rating, rate};
+use crate::state::{LastFinal, Memory};
 use crate::windows::{Case, Windows};
+
+/// An account at one time, and what its earlier final rows left behind.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'c> {
+    /// The account.
+    pub case: &'c Case<'c>,
+    /// Of final rows before this one; empty where there are none.
+    pub past: &'c Memory,
+}
 
 /// What the model says of one account at one time.
 #[derive(Debug)]
@@ -16,56 +32,177 @@ pub struct Verdict<'m> {
     pub model: &'m CompiledModel,
     /// The score and what it is made of.
     pub rating: Rating,
-    /// For each trigger of the model, whether it holds; unknown is no.
-    pub triggers: Vec<bool>,
+    /// The band.
+    pub band: &'m str,
+    /// Values to remember, in the order of the model.
+    pub remember: Vec<Option<Points>>,
+    /// For each trigger of the model what the row holds for it.
+    pub signs: Vec<Sign>,
 }
 
-/// Evaluates the accounts of a batch, in order.
+/// What a row holds for a trigger; unknown is no.
+#[derive(Debug)]
+pub struct Sign {
+    /// Whether its condition holds.
+    pub holds: bool,
+    /// Whether what clears it holds, where that is declared.
+    pub clears: Option<bool>,
+    /// The columns its condition looks at, as JSON, where the row will speak of it.
+    pub evidence: Option<String>,
+}
+
+/// Evaluates accounts in their order; each may appear once only.
 ///
 /// # Errors
-/// [`ArrowError`] when an expression fails on a row, such as by an overflow.
+/// [`ArrowError`] when the rows are not those of the `windows` table.
 pub fn evaluate<'m>(
     compiled: &'m Compiled,
     windows: &Windows<'_>,
-    cases: &[Case<'_>],
+    scenes: &[Scene<'_>],
+    pane_us: i64,
 ) -> Result<Vec<Verdict<'m>>, ArrowError> {
     let mut by_model: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (index, case) in cases.iter().enumerate() {
+    for (index, Scene { case, .. }) in scenes.iter().enumerate() {
         by_model.entry(compiled.model_of(case.segment, case.stage)).or_default().push(index);
     }
-    let mut verdicts: Vec<(usize, Verdict<'m>)> = Vec::with_capacity(cases.len());
+    let mut verdicts: Vec<(usize, Verdict<'m>)> = Vec::with_capacity(scenes.len());
     for (model, indices) in by_model {
         let Some(model) = compiled.models.get(model) else { continue };
-        let cases: Vec<&Case<'_>> = indices.iter().filter_map(|index| cases.get(*index)).collect();
-        verdicts.extend(indices.iter().copied().zip(evaluate_model(model, windows, &cases)?));
+        let scenes: Vec<Scene<'_>> = indices.iter().filter_map(|index| scenes.get(*index).copied()).collect();
+        let evaluation = Evaluation::new(model, windows, &scenes)?;
+        verdicts.extend(indices.iter().copied().zip(evaluation.verdicts(pane_us)?));
     }
     verdicts.sort_by_key(|(index, _)| *index);
     Ok(verdicts.into_iter().map(|(_, verdict)| verdict).collect())
 }
 
-fn evaluate_model<'m>(
+/// All accounts of one model.
+struct Evaluation<'e, 'm> {
     compiled: &'m CompiledModel,
-    windows: &Windows<'_>,
-    cases: &[&Case<'_>],
-) -> Result<Vec<Verdict<'m>>, ArrowError> {
-    let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for compute in compiled.factors.iter().chain(&compiled.triggers) {
-        used.entry(&compute.period).or_default().extend(compute.columns());
+    scenes: &'e [Scene<'e>],
+    /// The rows of each window that is looked at.
+    rows: BTreeMap<&'m str, RecordBatch>,
+    /// What is seen of earlier final rows, by column.
+    past: BTreeMap<&'m str, ArrayRef>,
+}
+
+impl<'e, 'm> Evaluation<'e, 'm> {
+    fn new(compiled: &'m CompiledModel, windows: &Windows<'_>, scenes: &'e [Scene<'e>]) -> Result<Self, ArrowError> {
+        let conditions = compiled.triggers.iter().flat_map(|trigger| [Some(&trigger.when), trigger.clear.as_ref()]);
+        let all = compiled.factors.iter().chain(&compiled.remember).chain(conditions.flatten());
+        let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for compute in all {
+            used.entry(&compute.period).or_default().extend(compute.columns());
+        }
+        let cases: Vec<&Case<'_>> = scenes.iter().map(|scene| scene.case).collect();
+        let rows = used.into_iter().map(|(period, columns)| Ok((period, windows.rows_of(period, &cases, &columns)?)));
+        let rows = rows.collect::<Result<_, ArrowError>>()?;
+        Ok(Self { compiled, scenes, rows, past: past(compiled, scenes) })
     }
-    let rows: BTreeMap<&str, RecordBatch> = used
-        .into_iter()
-        .map(|(period, columns)| Ok((period, windows.rows_of(period, cases, &columns)?)))
-        .collect::<Result<_, ArrowError>>()?;
-    let rows_of =
-        |period: &str| rows.get(period).ok_or_else(|| ArrowError::ComputeError(format!("no rows of window {period}")));
-    let factors = compiled.factors.iter().map(|factor| factor.numbers(rows_of(&factor.period)?));
-    let factors = factors.collect::<Result<Vec<_>, _>>()?;
-    let triggers = compiled.triggers.iter().map(|trigger| trigger.flags(rows_of(&trigger.period)?));
-    let triggers = triggers.collect::<Result<Vec<_>, _>>()?;
-    let verdict = |row: usize| Verdict {
-        model: compiled,
-        rating: rate(&compiled.model, factors.iter().map(|values| values.is_valid(row).then(|| values.value(row)))),
-        triggers: triggers.iter().map(|flags| flags.is_valid(row) && flags.value(row)).collect(),
+
+    fn inputs(&self, compute: &Compute, present: &BTreeMap<&str, ArrayRef>) -> Result<RecordBatch, ArrowError> {
+        let rows = self.rows.get(compute.period.as_str());
+        compute.inputs(self.scenes.len(), |name| {
+            let of_window = rows.and_then(|rows| rows.column_by_name(name));
+            of_window.or_else(|| self.past.get(name)).or_else(|| present.get(name)).cloned()
+        })
+    }
+
+    fn verdicts(&self, pane_us: i64) -> Result<Vec<Verdict<'m>>, ArrowError> {
+        let none = BTreeMap::new();
+        let numbers = |computes: &[Compute]| {
+            computes.iter().map(|c| c.numbers(&self.inputs(c, &none)?)).collect::<Result<Vec<_>, ArrowError>>()
+        };
+        let (factors, remember) = (numbers(&self.compiled.factors)?, numbers(&self.compiled.remember)?);
+        let rated: Vec<(Rating, &'m str)> = (0..self.scenes.len()).map(|row| self.rated(row, &factors, pane_us)).collect();
+        let present = present(self.scenes, &rated);
+        let mut signs: Vec<Vec<Sign>> = rated.iter().map(|_| Vec::with_capacity(self.compiled.triggers.len())).collect();
+        for (trigger, declared) in self.compiled.triggers.iter().zip(&self.compiled.model.triggers) {
+            let inputs = self.inputs(&trigger.when, &present)?;
+            let holds = trigger.when.flags(&inputs)?;
+            let clears = trigger.clear.as_ref().map(|clear| clear.flags(&self.inputs(clear, &present)?)).transpose()?;
+            for (row, (signs, scene)) in signs.iter_mut().zip(self.scenes).enumerate() {
+                let is_true = |flags: &arrow::array::BooleanArray| flags.is_valid(row) && flags.value(row);
+                let holds = is_true(&holds);
+                let is_told = holds || scene.past.episodes.contains_key(&declared.name.value);
+                let evidence = if is_told { Some(evidence(&inputs, row)?) } else { None };
+                signs.push(Sign { holds, clears: clears.as_ref().map(is_true), evidence });
+            }
+        }
+        let verdicts = rated.into_iter().zip(signs).enumerate().map(|(row, ((rating, band), signs))| Verdict {
+            model: self.compiled,
+            rating,
+            band,
+            remember: remember.iter().map(|values| value(values, row).and_then(Points::round)).collect(),
+            signs,
+        });
+        Ok(verdicts.collect())
+    }
+
+    fn rated(&self, row: usize, factors: &[Float64Array], pane_us: i64) -> (Rating, &'m str) {
+        let (compiled, Scene { case, past }) = (self.compiled, self.scenes[row]);
+        let model = &compiled.model;
+        let known = model.factors.iter().zip(factors).map(|(factor, values)| {
+            let ttl_us = factor.missing.unwrap_or(model.missing).ttl_us();
+            let carried = past.known.get(&factor.name.value).copied().filter(|_| past.is_of(model));
+            Known {
+                value: value(values, row),
+                carried: carried.filter(|(_, us)| ttl_us.is_some_and(|ttl_us| case.as_of_us - us <= ttl_us)),
+            }
+        });
+        let rating = rate(model, &compiled.weights, known);
+        let before = past.last.as_ref().map(|last| (last.band.as_str(), last.band_since_us));
+        let basis = Basis { score: rating.covered(model), before, as_of_us: case.as_of_us, pane_us };
+        let band = model.band(basis);
+        (rating, band)
+    }
+}
+
+fn value(values: &Float64Array, row: usize) -> Option<f64> {
+    values.is_valid(row).then(|| values.value(row))
+}
+
+fn float(points: Option<Points>) -> Option<f64> {
+    points.map(Points::to_f64)
+}
+
+/// See [`crate::compile::PAST`].
+fn past<'m>(compiled: &'m CompiledModel, scenes: &[Scene<'_>]) -> BTreeMap<&'m str, ArrayRef> {
+    let last = || scenes.iter().map(|scene| scene.past.last.as_ref());
+    let floats = |values: Float64Array| Arc::new(values) as ArrayRef;
+    let as_of: TimeArray = last().map(|last| last.map(|last| last.as_of_us)).collect();
+    let band: StringArray = last().map(|last| last.map(|last| last.band.as_str())).collect();
+    let mut columns: BTreeMap<&str, ArrayRef> = BTreeMap::from([
+        ("previous_as_of", Arc::new(as_of.with_timezone("UTC")) as ArrayRef),
+        ("previous_band", Arc::new(band)),
+        ("previous_score", floats(last().map(|last: Option<&LastFinal>| float(last.and_then(|last| last.score))).collect())),
+        ("baseline_score", floats(scenes.iter().map(|scene| float(scene.past.baseline)).collect())),
+    ]);
+    for remember in &compiled.model.remember {
+        let of = |Scene { case, past }: &Scene<'_>| {
+            let values = past.remembered.get(&remember.name.value).filter(|_| past.is_of(&compiled.model));
+            let values = values.map(Vec::as_slice).unwrap_or_default();
+            let from = values.partition_point(|(us, _)| case.as_of_us - us >= remember.over.as_micros());
+            let values = values.get(from..).unwrap_or_default();
+            float(remember.by.of(values.iter().map(|(_, value)| *value)))
+        };
+        columns.insert(&remember.name.value, floats(scenes.iter().map(of).collect()));
+    }
+    columns
+}
+
+/// See [`crate::compile::PRESENT`].
+fn present(scenes: &[Scene<'_>], rated: &[(Rating, &str)]) -> BTreeMap<&'static str, ArrayRef> {
+    let delta = |(scene, (rating, _)): (&Scene<'_>, &(Rating, &str))| {
+        let before = scene.past.last.as_ref().and_then(|last| last.score);
+        float(rating.score.zip(before).map(|(score, before)| score - before))
     };
-    Ok((0..cases.len()).map(verdict).collect())
+    let floats = |values: Float64Array| Arc::new(values) as ArrayRef;
+    let band: StringArray = rated.iter().map(|(_, band)| Some(*band)).collect();
+    BTreeMap::from([
+        ("score", floats(rated.iter().map(|(rating, _)| float(rating.score)).collect())),
+        ("delta", floats(scenes.iter().zip(rated).map(delta).collect())),
+        ("coverage", floats(rated.iter().map(|(rating, _)| float(Some(rating.coverage))).collect())),
+        ("band", Arc::new(band)),
+    ])
 }

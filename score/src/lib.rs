@@ -5,10 +5,13 @@
 //! drivers and triggers compare final rows only. All of it is a fold over the log.
 
 mod compile;
+mod compute;
+mod episode;
 mod evaluate;
-mod explain;
+mod evidence;
 pub mod model;
 pub mod normalise;
+pub mod plain;
 pub mod points;
 mod rate;
 mod settings;
@@ -16,7 +19,10 @@ mod stage;
 mod state;
 #[cfg(test)]
 mod tests;
+mod verdict_row;
 mod windows;
+#[cfg(test)]
+mod worked_examples;
 
 pub use stage::Score;
 pub use state::{PartitionState, State};

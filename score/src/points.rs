@@ -38,17 +38,14 @@ impl Points {
         (scaled.abs() < 1e15).then_some(Self(scaled as i64))
     }
 
-    /// `self * numerator / denominator`, rounded half-up; nothing of nothing is nothing.
-    pub fn share(self, numerator: Self, denominator: Self) -> Self {
-        Self::quotient(i128::from(self.0) * i128::from(numerator.0), denominator)
+    /// Divided by a count above 0, rounded half-up.
+    pub fn over(self, count: i64) -> Self {
+        quotient(i128::from(self.0), i128::from(count))
     }
 
-    fn quotient(numerator: i128, denominator: Self) -> Self {
-        let denominator = i128::from(denominator.0);
-        match denominator {
-            0 => Self::ZERO,
-            _ => Self((2 * numerator + denominator).div_euclid(2 * denominator) as i64),
-        }
+    /// As a float: up to 2^53 millionths its shortest form is the decimal itself.
+    pub fn to_f64(self) -> f64 {
+        self.0 as f64 / SCALE as f64
     }
 
     /// Rounded half-up to a whole number.
@@ -57,24 +54,39 @@ impl Points {
     }
 }
 
-/// A weighted mean in the making.
-#[derive(Debug, Clone, Copy)]
-pub struct Mean {
-    sum: i128,
-    weights: Points,
+/// Rounded half-up; nothing of nothing is nothing.
+fn quotient(numerator: i128, denominator: i128) -> Points {
+    match denominator {
+        0 => Points::ZERO,
+        _ => Points((2 * numerator + denominator).div_euclid(2 * denominator) as i64),
+    }
 }
 
-impl Mean {
-    /// A mean over weights of this sum.
-    pub fn over(weights: Points) -> Self {
-        Self { sum: 0, weights }
-    }
+/// A sum of percentages of points in the making, exact; only what it comes to is rounded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sum100 {
+    sum: i128,
+}
 
-    /// Takes a value in; the sum so far over all weights, rounded half-up.
-    pub fn with(&mut self, value: Points, weight: Points) -> Points {
-        self.sum += i128::from(value.0) * i128::from(weight.0);
-        Points::quotient(self.sum, self.weights)
+impl Sum100 {
+    /// Takes `percent` of `points` in, and gives how far the sum has come with it.
+    pub fn with(&mut self, points: Points, percent: Points) -> Points {
+        self.sum += i128::from(points.0) * i128::from(percent.0);
+        quotient(self.sum, i128::from(Points::HUNDRED.0))
     }
+}
+
+/// Shares out `total` by weights: each share is rounded so that they sum to exactly `total`.
+pub fn shared_out(total: Points, weights: &[Points]) -> Vec<Points> {
+    let sum: i128 = weights.iter().map(|weight| i128::from(weight.0)).sum();
+    let (mut running, mut given) = (0_i128, Points::ZERO);
+    let share = |weight: &Points| {
+        running += i128::from(weight.0);
+        let before = given;
+        given = quotient(i128::from(total.0) * running, sum);
+        given - before
+    };
+    weights.iter().map(share).collect()
 }
 
 impl Add for Points {
@@ -128,18 +140,27 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_rounded_half_up_also_below_zero() {
-        // value, numerator, denominator, text
-        let cases = [
-            (80.0, 35.0, 100.0, "28"),
-            (1.0, 1.0, 3.0, "0.333333"),
-            (1.0, 2.0, 3.0, "0.666667"),
-            (0.000_001, 1.0, 2.0, "0.000001"),
-            (-0.000_001, 1.0, 2.0, "0"),
-            (5.0, 1.0, 0.0, "0"),
+    fn shares_sum_to_the_total_and_each_is_within_a_millionth_of_its_own_quotient() {
+        // total, weights, shares
+        let cases: [(f64, &[f64], &[&str]); 5] = [
+            (100.0, &[35.0, 25.0, 25.0, 15.0], &["35", "25", "25", "15"]),
+            (100.0, &[1.0, 1.0, 1.0], &["33.333333", "33.333334", "33.333333"]),
+            (50.0, &[1.0, 2.0], &["16.666667", "33.333333"]),
+            (0.000_001, &[1.0, 1.0], &["0.000001", "0"]),
+            (100.0, &[], &[]),
         ];
-        for (value, numerator, denominator, text) in cases {
-            assert_eq!(points(value).share(points(numerator), points(denominator)).to_string(), text, "{value}");
+        for (total, weights, shares) in cases {
+            let weights: Vec<Points> = weights.iter().map(|weight| points(*weight)).collect();
+            let found: Vec<String> = shared_out(points(total), &weights).iter().map(ToString::to_string).collect();
+            assert_eq!(found, shares, "{total} by {weights:?}");
+        }
+    }
+
+    #[test]
+    fn quotients_are_rounded_half_up_also_below_zero() {
+        // millionths, count, millionths
+        for (value, count, expected) in [(1, 2, 1), (-1, 2, 0), (-3, 2, -1), (7, 3, 2), (8, 3, 3)] {
+            assert_eq!(Points::from_millionths(value).over(count).millionths(), expected, "{value} / {count}");
         }
     }
 

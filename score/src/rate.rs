@@ -1,81 +1,206 @@
 //! From normalised values to a score: exact decimals, nothing rounded twice.
 //!
-//! score = sum(normalised * weight) / sum(weight) over the factors that count, rounded half-up to 6
-//! decimals: the weighted mean of composite indicators, with the weight of unknown values carried by the
-//! known ones. Each running sum is rounded and a contribution is the step from one to the next: so
-//! contributions sum to the score exactly, each within a millionth of its own quotient.
+//! Every factor has an effective weight in percent, with six decimals. score = sum(normalised * effective
+//! weight / 100), rounded half-up to 6 decimals: the weighted mean of composite indicators. Each running sum is
+//! rounded and a contribution is the step from one to the next, so contributions sum to the score exactly.
+//! Effective weights sum to exactly 100: what is left out is carried by the others, by their weights; a group
+//! that is reduced to its lowest or highest value gives its weight to the factor that has it.
 
-use crate::model::{Missing, Model, UNKNOWN};
-use crate::points::{Mean, Points};
+use crate::model::{Fallback, Model, Reduce, Weights};
+use crate::points::{Points, Sum100, shared_out};
+
+/// The points at which an additive model starts, as a factor of its own.
+pub const START: &str = "(start)";
+/// What an additive score lies beyond 0 or 100, as a factor of its own.
+pub const LIMIT: &str = "(limit)";
+
+/// The value of a factor.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Known {
+    /// What its SQL gives now.
+    pub value: Option<f64>,
+    /// What it gave the last time, and when, where that may stand in for it.
+    pub carried: Option<(f64, i64)>,
+}
 
 /// What became of one factor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rated {
-    /// What its SQL gave.
+    /// What its SQL gave, now or where it is carried from.
     pub value: Option<f64>,
-    /// 0-100; none where it is left out.
+    /// Its points; none where it is left out.
     pub normalised: Option<Points>,
-    /// Weight in the model.
+    /// Weight in the model, percent.
     pub weight: Points,
-    /// Weight among the factors that count.
+    /// Weight among the factors that count, percent.
     pub effective_weight: Points,
     /// Its part of the score.
     pub contribution: Option<Points>,
     /// What stood in for an unknown value.
-    pub missing: Option<Missing>,
+    pub missing: Option<&'static str>,
+    /// `as_of` of the final row its value is carried from, UTC microseconds.
+    pub carried_from_us: Option<i64>,
 }
 
 /// A score and what it is made of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rating {
-    /// In the order of the model.
+    /// In the order of the model; then the start and the limit of an additive model.
     pub factors: Vec<Rated>,
     /// 0-100; none where no factor counts.
     pub score: Option<Points>,
-    /// Share of the weights whose value is known, percent.
+    /// Share of the weights whose value is known or carried, percent.
     pub coverage: Points,
 }
 
-/// Rates the values of one account, in the order of the model's factors.
-pub fn rate(model: &Model, values: impl IntoIterator<Item = Option<f64>>) -> Rating {
+/// Rates the values of one account, in the order of the model's factors; `weights` are the [`nominal`] ones.
+pub fn rate(model: &Model, weights: &[Points], values: impl IntoIterator<Item = Known>) -> Rating {
+    let is_additive = model.weights == Weights::Additive;
     let mut factors: Vec<Rated> = model
         .factors
         .iter()
         .zip(values)
-        .map(|(factor, value)| {
-            let value = value.filter(|value| value.is_finite());
-            let known = value.and_then(|value| factor.normalise.points(value));
-            let missing = known.is_none().then(|| factor.missing.unwrap_or(model.missing));
-            let normalised = match missing {
-                None => known,
-                Some(Missing::Reweight) => None,
-                Some(Missing::Zero) => Some(Points::ZERO),
-                Some(Missing::Neutral) => Some(Points::from_millionths(50_000_000)),
+        .zip(weights.iter().copied())
+        .map(|((factor, known), weight)| {
+            let now = known.value.filter(|value| value.is_finite());
+            let found = now.map(|value| (value, None)).or(known.carried.map(|(value, us)| (value, Some(us))));
+            let points = found.and_then(|(value, _)| factor.normalise.points(value));
+            let policy = factor.missing.unwrap_or(model.missing).fallback();
+            let carried_from_us = found.and_then(|(_, us)| us).filter(|_| points.is_some());
+            let missing = match points {
+                Some(_) => carried_from_us.map(|_| "carry"),
+                None => Some(policy.name()),
             };
-            let weight = factor.weight();
-            Rated { value, normalised, weight, effective_weight: Points::ZERO, contribution: None, missing }
+            let normalised = points.or(match policy {
+                Fallback::Reweight => None,
+                Fallback::Zero => Some(Points::ZERO),
+                Fallback::Neutral if is_additive => Some(Points::ZERO),
+                Fallback::Neutral => Some(Points::from_millionths(50_000_000)),
+            });
+            let value = found.map(|(value, _)| value);
+            Rated { value, normalised, weight, effective_weight: Points::ZERO, contribution: None, missing, carried_from_us }
         })
         .collect();
-    let sum = |counts: fn(&Rated) -> bool| factors.iter().filter(|f| counts(f)).map(|f| f.weight).sum::<Points>();
-    let (all, counting, known) = (sum(|_| true), sum(|f| f.normalised.is_some()), sum(|f| f.missing.is_none()));
-    let (mut running, mut score) = (Mean::over(counting), Points::ZERO);
-    for factor in &mut factors {
+    let is_known = |factor: &&Rated| factor.missing.is_none() || factor.carried_from_us.is_some();
+    let coverage = factors.iter().filter(is_known).map(|factor| factor.weight).sum();
+    let coverage = if is_additive { share_of_all(coverage, &factors) } else { coverage };
+    let counts: Vec<Option<Points>> = factors.iter().map(|factor| factor.normalised).collect();
+    for (factor, effective_weight) in factors.iter_mut().zip(effective(model, &counts)) {
+        factor.effective_weight = effective_weight;
+    }
+    let score = if is_additive { add(model, &mut factors) } else { mean(&mut factors) };
+    Rating { factors, score, coverage }
+}
+
+fn share_of_all(part: Points, factors: &[Rated]) -> Points {
+    let all: Points = factors.iter().map(|factor| factor.weight).sum();
+    shared_out(Points::HUNDRED, &[part, all - part]).first().copied().unwrap_or_default()
+}
+
+/// Contributions as steps of the running sum; the sum is the score.
+fn mean(factors: &mut [Rated]) -> Option<Points> {
+    let (mut running, mut score) = (Sum100::default(), None);
+    for factor in factors {
         if let Some(normalised) = factor.normalised {
-            factor.effective_weight = Points::HUNDRED.share(factor.weight, counting);
-            let before = score;
-            score = running.with(normalised, factor.weight);
-            factor.contribution = Some(score - before);
+            let before = score.unwrap_or_default();
+            let sum = running.with(normalised, factor.effective_weight);
+            (factor.contribution, score) = (Some(sum - before), Some(sum));
         }
     }
-    let score = (counting > Points::ZERO).then_some(score);
-    Rating { factors, score, coverage: Points::HUNDRED.share(known, all) }
+    score
+}
+
+/// As [`mean`], from the start on, and kept within 0 and 100.
+fn add(model: &Model, factors: &mut Vec<Rated>) -> Option<Points> {
+    let start = Points::round(model.start).unwrap_or_default();
+    let sum = mean(factors)? + start;
+    let score = sum.clamp(Points::ZERO, Points::HUNDRED);
+    for points in [start, score - sum] {
+        let (contribution, weight) = (Some(points), Points::ZERO);
+        factors.push(Rated {
+            value: None,
+            normalised: None,
+            weight,
+            effective_weight: weight,
+            contribution,
+            missing: None,
+            carried_from_us: None,
+        });
+    }
+    Some(score)
+}
+
+/// The weights of a model's factors in percent, when all of them count.
+pub fn nominal(model: &Model) -> Vec<Points> {
+    shared(model, |_| true, |members| members.iter().map(|(_, weight)| *weight).collect())
+}
+
+/// The weights in percent of the factors that count, by their points.
+fn effective(model: &Model, points: &[Option<Points>]) -> Vec<Points> {
+    let of = |index: usize| points.get(index).copied().flatten();
+    shared(
+        model,
+        |index| of(index).is_some(),
+        |members| {
+            let by = members.first().and_then(|(index, _)| reduce_of(model, *index)).unwrap_or_default();
+            let chosen = match by {
+                Reduce::Weighted | Reduce::Mean => return members.iter().map(|(_, weight)| *weight).collect(),
+                // Of equal ones the first.
+                Reduce::Min => members.iter().min_by_key(|(index, _)| of(*index)),
+                Reduce::Max => members.iter().rev().max_by_key(|(index, _)| of(*index)),
+            };
+            let is_chosen = |index: usize| chosen.is_some_and(|(chosen, _)| *chosen == index);
+            members.iter().map(|(index, _)| if is_chosen(*index) { Points::HUNDRED } else { Points::ZERO }).collect()
+        },
+    )
+}
+
+fn reduce_of(model: &Model, index: usize) -> Option<Reduce> {
+    let name = &model.factors.get(index)?.group.as_ref()?.value;
+    model.groups.iter().find(|group| group.name.value == *name).map(|group| group.by)
+}
+
+/// Shares 100 percent out over the groups that count, and each group's part over its members that count, by the
+/// weights that `weigh` gives them.
+fn shared(
+    model: &Model,
+    counts: impl Fn(usize) -> bool,
+    weigh: impl Fn(&[(usize, Points)]) -> Vec<Points>,
+) -> Vec<Points> {
+    let mut shares = vec![Points::ZERO; model.factors.len()];
+    let members = |group: Option<&str>| -> Vec<(usize, Points)> {
+        let factors = model.factors.iter().enumerate();
+        let is_member = |(index, factor): &(usize, &crate::model::Factor)| {
+            factor.group.as_ref().map(|name| name.value.as_str()) == group && counts(*index)
+        };
+        factors.filter(is_member).map(|(index, factor)| (index, factor.weight(Points::HUNDRED))).collect()
+    };
+    if model.weights == Weights::Additive {
+        for (index, weight) in members(None) {
+            shares[index] = weight;
+        }
+        return shares;
+    }
+    let groups: Vec<(Vec<(usize, Points)>, Points)> = if model.groups.is_empty() {
+        vec![(members(None), Points::HUNDRED)]
+    } else {
+        model.groups.iter().map(|group| (members(Some(&group.name.value)), group.weight())).collect()
+    };
+    let counting: Vec<_> = groups.into_iter().filter(|(members, _)| !members.is_empty()).collect();
+    let weights: Vec<Points> = counting.iter().map(|(_, weight)| *weight).collect();
+    for ((members, _), part) in counting.iter().zip(shared_out(Points::HUNDRED, &weights)) {
+        for ((index, _), share) in members.iter().zip(shared_out(part, &weigh(members))) {
+            shares[*index] = share;
+        }
+    }
+    shares
 }
 
 impl Rating {
-    /// The band by the model, `unknown` where too little is known.
-    pub fn band<'m>(&self, model: &'m Model) -> &'m str {
+    /// The score, where as much is known as the model asks for.
+    pub fn covered(&self, model: &Model) -> Option<Points> {
         let is_covered = Points::round(model.minimum_coverage).is_some_and(|least| self.coverage >= least);
-        self.score.filter(|_| is_covered).map_or(UNKNOWN, |score| model.band(score))
+        self.score.filter(|_| is_covered)
     }
 }
 
@@ -84,29 +209,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model;
+    use crate::model::{self, Missing};
 
     fn example() -> Model {
         let text = include_str!("../models/worked_example.yaml");
         model::parse("worked_example.yaml", text, &["28d".to_owned()]).unwrap().models.remove(0)
     }
 
-    fn texts(rating: &Rating) -> Vec<String> {
-        rating.factors.iter().map(|f| f.contribution.map_or("-".to_owned(), |points| points.to_string())).collect()
+    fn rated(model: &Model, values: impl IntoIterator<Item = Option<f64>>) -> Rating {
+        rate(model, &nominal(model), values.into_iter().map(|value| Known { value, carried: None }))
     }
 
-    #[test]
-    fn the_worked_example_gives_74_75_and_is_shown_as_75() {
-        let model = example();
-        let rating = rate(&model, [Some(8.0), Some(60.0), Some(4.4), Some(70.0)]);
-        let normalised: Vec<_> = rating.factors.iter().map(|f| f.normalised.unwrap().to_string()).collect();
-        assert_eq!(normalised, ["80", "60", "85", "70"]);
-        assert_eq!(texts(&rating), ["28", "15", "21.25", "10.5"]);
-        let score = rating.score.unwrap();
-        assert_eq!((score.to_string().as_str(), score.whole()), ("74.75", 75));
-        assert_eq!(rating.band(&model), "yellow", "bands go by the unrounded score");
-        let display = Model { band_basis: model::BandBasis::Display, ..model };
-        assert_eq!(rating.band(&display), "green");
+    fn texts(rating: &Rating) -> Vec<String> {
+        rating.factors.iter().map(|f| f.contribution.map_or("-".to_owned(), |points| points.to_string())).collect()
     }
 
     #[test]
@@ -115,12 +230,12 @@ mod tests {
         let values = [Some(8.0), None, Some(4.4), None];
         // policy, contributions, score, coverage
         let cases = [
-            (Missing::Reweight, ["46.666667", "-", "35.416666", "-"], "82.083333", "60"),
+            (Missing::Reweight, ["46.666666", "-", "35.416667", "-"], "82.083333", "60"),
             (Missing::Zero, ["28", "0", "21.25", "0"], "49.25", "60"),
             (Missing::Neutral, ["28", "12.5", "21.25", "7.5"], "69.25", "60"),
         ];
         for (missing, contributions, score, coverage) in cases {
-            let rating = rate(&Model { missing, ..model.clone() }, values);
+            let rating = rated(&Model { missing, ..model.clone() }, values);
             assert_eq!(texts(&rating), contributions, "{missing:?}");
             assert_eq!(
                 (rating.score.unwrap().to_string().as_str(), rating.coverage.to_string().as_str()),
@@ -130,12 +245,57 @@ mod tests {
     }
 
     #[test]
-    fn too_little_known_is_no_band_and_nothing_known_is_no_score() {
+    fn a_carried_value_counts_as_known_and_says_from_when_it_is() {
         let model = example();
-        let little = rate(&model, [Some(8.0), None, None, None]);
-        assert_eq!((little.score.unwrap().to_string().as_str(), little.band(&model)), ("80", "unknown"));
-        let nothing = rate(&model, [None, None, Some(f64::NAN), None]);
-        assert_eq!((nothing.score, nothing.band(&model), nothing.coverage), (None, "unknown", Points::ZERO));
+        let now = |value| Known { value: Some(value), carried: Some((0.0, 1)) };
+        let carried = Known { value: None, carried: Some((60.0, 7)) };
+        let rating = rate(&model, &nominal(&model), [now(8.0), carried, now(4.4), now(70.0)]);
+        assert_eq!((rating.score.unwrap().to_string().as_str(), rating.coverage), ("74.75", Points::HUNDRED));
+        let factors: Vec<_> = rating.factors.iter().map(|f| (f.missing, f.carried_from_us)).collect();
+        assert_eq!(factors, [(None, None), (Some("carry"), Some(7)), (None, None), (None, None)]);
+    }
+
+    #[test]
+    fn too_little_known_is_not_covered_and_nothing_known_is_no_score() {
+        let model = example();
+        let little = rated(&model, [Some(8.0), None, None, None]);
+        assert_eq!((little.score.unwrap().to_string().as_str(), little.covered(&model)), ("80", None));
+        let nothing = rated(&model, [None, None, Some(f64::NAN), None]);
+        assert_eq!((nothing.score, nothing.coverage), (None, Points::ZERO));
+    }
+
+    fn grouped(text: &str) -> Model {
+        let text = format!("version: 1\nmodels:\n  - name: m\n    period: 28d\n    bands: [{{name: all, from: 0}}]\n{text}");
+        model::parse("grouped", &text, &["28d".to_owned()]).unwrap().models.remove(0)
+    }
+
+    #[test]
+    fn a_group_gives_its_weight_to_the_members_that_count() {
+        let group = |by: &str| {
+            let weight = if by == "weighted" { ", weight: 50" } else { "" };
+            let factor = |n: u8| format!("      - {{name: f{n}, group: g, sql: uses, normalise: {{linear: {{from: 0, to: 100}}}}{weight}}}\n");
+            grouped(&format!(
+                "    groups: [{{name: g, by: {by}, weight: 80}}, {{name: h, weight: 20}}]\n    factors:\n{}{}      - {{name: f3, group: h, sql: uses, normalise: {{linear: {{from: 0, to: 100}}}}, weight: 100}}\n",
+                factor(1), factor(2)
+            ))
+        };
+        // reducer, values, effective weights, score
+        let cases = [
+            ("weighted", [Some(40.0), Some(60.0), Some(90.0)], ["40", "40", "20"], "58"),
+            ("mean", [Some(40.0), Some(60.0), Some(90.0)], ["40", "40", "20"], "58"),
+            ("min", [Some(40.0), Some(60.0), Some(90.0)], ["80", "0", "20"], "50"),
+            ("max", [Some(40.0), Some(60.0), Some(90.0)], ["0", "80", "20"], "66"),
+            ("min", [Some(40.0), Some(40.0), Some(90.0)], ["80", "0", "20"], "50"),
+            ("max", [Some(40.0), Some(40.0), Some(90.0)], ["80", "0", "20"], "50"),
+            ("mean", [None, Some(60.0), Some(90.0)], ["0", "80", "20"], "66"),
+            ("min", [None, None, Some(90.0)], ["0", "0", "100"], "90"),
+        ];
+        for (by, values, weights, score) in cases {
+            let rating = rated(&group(by), values);
+            let found: Vec<String> = rating.factors.iter().map(|f| f.effective_weight.to_string()).collect();
+            assert_eq!(found, weights, "{by} {values:?}");
+            assert_eq!(rating.score.unwrap().to_string(), score, "{by} {values:?}");
+        }
     }
 
     proptest! {
@@ -143,12 +303,16 @@ mod tests {
         fn contributions_sum_to_the_score_and_the_score_stays_within_0_and_100(
             values in proptest::collection::vec(proptest::option::of(-10.0..120.0_f64), 4),
             zero in proptest::bool::ANY,
+            is_additive in proptest::bool::ANY,
         ) {
-            let model = Model { missing: if zero { Missing::Zero } else { Missing::Reweight }, ..example() };
-            let rating = rate(&model, values);
+            let weights = if is_additive { Weights::Additive } else { Weights::Percent };
+            let model = Model { missing: if zero { Missing::Zero } else { Missing::Reweight }, weights, start: 30.0, ..example() };
+            let rating = rated(&model, values);
             let sum: Points = rating.factors.iter().filter_map(|factor| factor.contribution).sum();
             prop_assert_eq!(sum, rating.score.unwrap_or_default());
             prop_assert!(sum >= Points::ZERO && sum <= Points::HUNDRED);
+            let effective: Points = rating.factors.iter().map(|factor| factor.effective_weight).sum();
+            prop_assert!(is_additive || rating.score.is_none() || effective == Points::HUNDRED);
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Settings {
     pub max_record_bytes: usize,
     /// The configured windows, e.g. `28d`.
     pub periods: Vec<String>,
+    /// Width of a pane in microseconds.
+    pub pane_us: i64,
     /// The model file.
     pub model: Arc<Compiled>,
 }
@@ -38,6 +40,7 @@ impl Settings {
             health: config.topics.health.as_str().into(),
             max_record_bytes: config.kafka.max_record_bytes,
             periods,
+            pane_us: config.time.pane.as_micros(),
             model: Arc::new(model),
         })
     }

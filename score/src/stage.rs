@@ -14,12 +14,12 @@ use pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Compiled;
-use crate::evaluate::evaluate;
-use crate::explain::{Provenance, append_row};
+use crate::evaluate::{Scene, evaluate};
 use crate::model::ModelError;
 use crate::settings::Settings;
-use crate::state::{Changes, PartitionChanges, PartitionState, STATE_VERSION, State};
-use crate::windows::Windows;
+use crate::state::{Account, Changes, Memory, PartitionChanges, PartitionState, STATE_VERSION, State};
+use crate::verdict_row::{Provenance, Row};
+use crate::windows::{Case, Windows};
 
 /// The score stage.
 #[derive(Debug)]
@@ -85,7 +85,8 @@ impl Score {
         Ok(())
     }
 
-    /// The health rows of one record.
+    /// The health rows of one record, in the order of its accounts. What an account's row says depends on its rows
+    /// before: so the rows are evaluated in turns, in each of which an account appears once.
     fn score(
         &self,
         model: &Compiled,
@@ -95,24 +96,38 @@ impl Score {
         fates: &mut Fates,
     ) -> Result<(), arrow::error::ArrowError> {
         let cases = windows.cases();
-        let verdicts = evaluate(model, windows, &cases)?;
-        for ((case, verdict), ordinal) in cases.iter().zip(&verdicts).zip(0..) {
-            let fate = match verdict.rating.score {
-                _ if case.is_deleted => "deleted",
-                Some(_) => "scored",
-                None => "unscored",
-            };
-            *fates.entry(Fate::of("read")).or_default() += 1;
-            *fates.entry(Fate::of(fate)).or_default() += 1;
+        let (mut rows, nothing) = (BTreeMap::new(), Memory::default());
+        for turn in turns(&cases) {
+            let befores = turn.iter().map(|(_, case)| fold.changes.account(fold.state, case.account_id));
+            let befores: Vec<Option<&Account>> = befores.collect();
+            let pasts = turn.iter().zip(&befores).map(|((_, case), before)| past_of(case, *before).unwrap_or(&nothing));
+            let pasts: Vec<&Memory> = pasts.collect();
+            let scenes: Vec<Scene<'_>> =
+                turn.iter().zip(&pasts).map(|((_, case), past)| Scene { case, past }).collect();
+            let verdicts = evaluate(model, windows, &scenes, self.settings.pane_us)?;
+            let mut changed = Vec::with_capacity(turn.len());
+            for (((index, case), verdict), (before, past)) in turn.iter().zip(verdicts).zip(befores.iter().zip(&pasts)) {
+                let fate = match verdict.rating.score {
+                    _ if case.is_deleted => "deleted",
+                    Some(_) => "scored",
+                    None => "unscored",
+                };
+                *fates.entry(Fate::of("read")).or_default() += 1;
+                *fates.entry(Fate::of(fate)).or_default() += 1;
+                let (row, account) = Row::of(case, verdict, model.version, *before, past);
+                changed.push((case.account_id.to_owned(), account));
+                rows.insert(*index, row);
+            }
+            fold.changes.accounts.extend(changed);
+        }
+        for (ordinal, row) in (0..).zip(rows.values()) {
             let provenance = Provenance {
                 epoch: self.settings.epoch,
                 partition: record.topic_partition.partition,
                 next_offset: record.offset.next().0,
                 ordinal,
             };
-            let before = fold.changes.account(fold.state, case.account_id);
-            let account = append_row(&mut fold.rows, case, verdict, model, before, provenance);
-            fold.changes.accounts.insert(case.account_id.to_owned(), account);
+            row.append(&mut fold.rows, provenance);
         }
         Ok(())
     }
@@ -140,6 +155,29 @@ impl Score {
         }
         Ok(())
     }
+}
+
+/// What final rows before a row left behind. What is told again, or late behind a newer final row, is compared with
+/// nothing.
+fn past_of<'p>(case: &Case<'_>, before: Option<&'p Account>) -> Option<&'p Memory> {
+    before.filter(|account| !account.is_ahead_of(case)).map(|account| &account.memory)
+}
+
+/// The accounts of a record in turns, each with its place: no account appears twice in one.
+fn turns<'c>(cases: &'c [Case<'c>]) -> Vec<Vec<(usize, &'c Case<'c>)>> {
+    let mut turns: Vec<Vec<(usize, &Case<'_>)>> = Vec::new();
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, case) in cases.iter().enumerate() {
+        let turn = seen.entry(case.account_id).or_default();
+        if turns.len() == *turn {
+            turns.push(Vec::new());
+        }
+        if let Some(turn) = turns.get_mut(*turn) {
+            turn.push((index, case));
+        }
+        *turn += 1;
+    }
+    turns
 }
 
 impl Stage for Score {

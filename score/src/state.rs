@@ -8,6 +8,8 @@ use pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Compiled;
+use crate::episode::Episode;
+use crate::model::Model;
 use crate::points::Points;
 
 /// All partitions this member owns.
@@ -17,7 +19,7 @@ pub type State = BTreeMap<TopicPartition, PartitionState>;
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 
 /// Version of the state's bytes; see `stage`.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// The fold of one partition.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -34,13 +36,36 @@ pub struct PartitionState {
 /// What is remembered of an account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Account {
-    /// The last final row.
-    pub last: Option<LastFinal>,
+    /// What its final rows left behind.
+    pub memory: Memory,
     /// What was last said of it, live or final.
     pub said: Option<Said>,
 }
 
-/// What later rows are compared with. Only final rows count, so that timing changes no final row.
+/// What final rows leave behind. Live rows leave nothing, so that timing changes no final row.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The last final row.
+    pub last: Option<LastFinal>,
+    /// Score of the first final row at which the account was old enough.
+    pub baseline: Option<Points>,
+    /// The last known value of each factor that may be carried, and its time, UTC microseconds. Of one model, as
+    /// what is remembered: both begin anew when another model takes over.
+    pub known: BTreeMap<String, (f64, i64)>,
+    /// Values to remember by name: time, UTC microseconds, and value, oldest first.
+    pub remembered: BTreeMap<String, Vec<(i64, Points)>>,
+    /// Triggers with something to remember, by name.
+    pub episodes: BTreeMap<String, Episode>,
+}
+
+impl Memory {
+    /// Whether the last final row was scored by this model: what is carried and remembered is of one model.
+    pub fn is_of(&self, model: &Model) -> bool {
+        self.last.as_ref().is_some_and(|last| last.model_name == model.name.value)
+    }
+}
+
+/// The last final row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastFinal {
     /// End of its windows, UTC microseconds.
@@ -49,25 +74,14 @@ pub struct LastFinal {
     pub score: Option<Points>,
     /// Its band.
     pub band: String,
+    /// Since which final row the account is in that band, UTC microseconds.
+    pub band_since_us: i64,
     /// Digest of the model's name, version and factors.
     pub model: u64,
-    /// In the order of the model's factors.
+    /// Name of the model.
+    pub model_name: String,
+    /// In the order of the row's factors.
     pub contributions: Vec<Option<Points>>,
-    /// Triggers that hold, by name.
-    pub raised: BTreeMap<String, Raised>,
-}
-
-/// A trigger that holds: enough to say that it is cleared, also when the model no longer knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Raised {
-    /// `as_of` of the final row that raised it, UTC microseconds.
-    pub since_us: i64,
-    /// As the model said.
-    pub severity: String,
-    /// As the model said.
-    pub playbook: String,
-    /// As the model said.
-    pub owner_role: String,
 }
 
 /// What was last said of an account.

@@ -24,14 +24,14 @@ fn periods() -> Vec<String> {
 fn the_default_model_and_the_example_compile() {
     for text in [DEFAULT, EXAMPLE] {
         let compiled = Compiled::parse("model.yaml", text, &periods()).unwrap();
-        assert_eq!(compiled.models.len(), 1);
+        assert_eq!(compiled.models.len(), 1, "{text}");
     }
 }
 
 #[test]
 fn what_is_wrong_in_a_model_is_named_with_its_place() {
     // text to replace, replacement, words the message must hold
-    let cases: [(&str, &str, &[&str]); 19] = [
+    let cases: Vec<(&str, &str, &[&str])> = vec![
         ("sql: uses_per_user", "sql: stage", &["a number", "Utf8", ":10:"]),
         ("sql: uses_per_user", "sql: as_of", &["a number", ":10:"]),
         (
@@ -42,6 +42,21 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
         ("name: yellow", "name: unknown", &["unknown", "another name"]),
         ("weight: 35", "weight: 36", &["101", "100", "worked-example", ":4:"]),
         ("weight: 35", "weight: -1", &["usage_depth", "0.000001", ":9:"]),
+        ("weight: 35", "missing: zero", &["usage_depth", "no weight", ":9:"]),
+        ("weight: 35", "weight: 35\n        group: g", &["no group g", ":13:"]),
+        ("    factors:", "    groups: [{name: g, weight: 100}]\n    factors:", &["usage_depth", "no group", ":10:"]),
+        ("    factors:", "    start: 5\n    factors:", &["start", "additive", ":4:"]),
+        ("    factors:", "    display: {out_of: 7}\n    factors:", &["out_of", ":4:"]),
+        ("    factors:", "    remember: [{name: uses, sql: uses, over: 7d, by: mean}]\n    factors:", &["uses", "column", ":8:"]),
+        ("    factors:", "    remember: [{name: r, sql: previous_score, over: 7d, by: mean}]\n    factors:", &["previous_score", ":8:"]),
+        ("sql: trained", "sql: trained\n        expires: {dated_by: uses, after: 30d}", &["uses", "time", ":15:"]),
+        ("sql: trained", "sql: score", &["score", ":14:"]),
+        ("{linear: {from: 0, to: 10}}", "{linear: {from: 0, to: 10, points: [-50, 50]}}", &["usage_depth", "0 to 100", ":9:"]),
+        ("{linear: {from: 0, to: 10}}", "{steps: [{in: '(-inf, 5]', points: 0}, {in: '[5, inf)', points: 9}]}", &["5 is in two ranges", ":9:"]),
+        ("{linear: {from: 0, to: 10}}", "{steps: [{in: 'five', points: 0}]}", &["five", "11"]),
+        ("{name: yellow, from: 50}", "{name: yellow, from: 50, above: 50}", &["yellow", "either", ":27:"]),
+        ("{name: yellow, from: 50}", "{name: yellow, from: 50, leave_below: 51}", &["yellow", "leave_below", "50"]),
+        ("version: 1", "version: 1\nlifecycle: [a, a]", &["twice", ":2:"]),
         ("weight: 35", "wieght: 35", &["wieght", "12"]),
         ("sql: uses_per_user", "sql: uses_per_usr", &["uses_per_usr", ":10:"]),
         ("sql: uses_per_user", "sql: uses_per_user +", &[":10:"]),
@@ -49,7 +64,7 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
         ("sql: uses_per_user", "sql: account_id like 1", &[":10:"]),
         ("sql: uses_per_user", "sql: sum(uses)", &[":10:"]),
         ("period: 28d", "period: 30d", &["30d", "7d, 28d, 90d", ":5:"]),
-        ("missing: reweight", "missing: carry", &["carry", "reweight"]),
+        ("missing: reweight", "missing: guess", &["guess", "reweight"]),
         ("{from: 0, to: 10}", "{from: 3, to: 3}", &["usage_depth", "different", ":9:"]),
         ("name: training", "name: billing", &["billing", "twice", ":21:"]),
         ("{name: red, from: 0}", "{name: red, from: 10}", &["rise from 0", ":4:"]),
@@ -90,6 +105,7 @@ fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
             (ColumnType::Text, "account_id") => rows.text(column.name, Some("acme")),
             (ColumnType::Text, "period") => rows.text(column.name, Some("28d")),
             (ColumnType::Text, "segment") => rows.text(column.name, value.map(|_| "other")),
+            (ColumnType::Time, "first_seen_at") => rows.time(column.name, Some(100 * DAY_US)),
             (ColumnType::Text, _) => rows.text(column.name, None),
             (ColumnType::Flag, "final") => rows.flag(column.name, is_final),
             (ColumnType::Flag, _) => rows.flag(column.name, value.is_some()),
@@ -286,21 +302,24 @@ fn replay_uses_the_model_of_the_snapshot_and_a_new_one_acts_from_the_committed_p
 
 /// A golden file is never edited; a changed state is a new version with a file of its own.
 const STATE_1: &[u8] = include_bytes!("../golden/state-1.postcard");
+const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
 
 #[test]
-fn a_state_of_version_1_stays_readable_and_is_what_the_same_records_give() {
+fn a_state_of_version_2_stays_readable_and_is_what_the_same_records_give() {
     let stage = stage(include_str!("../golden/model-1.yaml"));
     let mut folded = fresh(&stage);
     told(&stage, &mut folded, &[record(0, 100, true, GOOD), record(1, 101, true, BAD), record(2, 102, false, GOOD)]);
     let bytes = stage.snapshot(&folded, &partition()).unwrap();
-    assert_eq!(bytes, STATE_1, "equal states give equal bytes");
+    assert_eq!(bytes, STATE_2, "equal states give equal bytes");
     let mut restored = State::default();
     let at = Position::at(NextOffset(3));
-    stage.restore(&mut restored, &partition(), at, at, Some(STATE_1)).unwrap();
+    stage.restore(&mut restored, &partition(), at, at, Some(STATE_2)).unwrap();
     assert_eq!(told(&stage, &mut restored, &[record(3, 102, true, BAD)]), ["29 0 [] [unhappy:active] changed"]);
-    let mut newer = STATE_1.to_vec();
+    let refused = stage.restore(&mut restored, &partition(), at, at, Some(STATE_1)).unwrap_err().to_string();
+    assert!(refused.contains("version 1"), "{refused}");
+    let mut newer = STATE_2.to_vec();
     newer[0] = 9;
     let refused = stage.restore(&mut restored, &partition(), at, at, Some(&newer)).unwrap_err().to_string();
     assert!(refused.contains("version 9"), "{refused}");
-    assert!(stage.restore(&mut restored, &partition(), at, at, Some(&STATE_1[..40])).is_err());
+    assert!(stage.restore(&mut restored, &partition(), at, at, Some(&STATE_2[..40])).is_err());
 }

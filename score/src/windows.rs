@@ -1,13 +1,14 @@
 //! Window rows, account by account: all windows of an account at one time stand side by side.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
+use arrow::array::{AsArray, BooleanArray, Int64Array, MapArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
+use pipeline::pane::DAY_US;
 use pipeline::schema::columns::{Columns, TimeArray, number, text};
 
 /// The rows of one record.
@@ -25,6 +26,9 @@ pub struct Windows<'b> {
     segment: &'b StringArray,
     stage: &'b StringArray,
     owner: &'b StringArray,
+    started: &'b TimeArray,
+    first_seen: &'b TimeArray,
+    outcomes: &'b MapArray,
 }
 
 /// One account at one time.
@@ -52,6 +56,17 @@ pub struct Case<'b> {
     pub stage: Option<&'b str>,
     /// Fact.
     pub owner: Option<&'b str>,
+    /// Start of the contract, else of the first event's pane, UTC microseconds.
+    pub began_us: Option<i64>,
+    /// What was last told of alerts, by alert id.
+    pub outcomes: BTreeMap<&'b str, &'b str>,
+}
+
+impl Case<'_> {
+    /// Age of the account at the end of the windows, days with decimals.
+    pub fn age_days(&self) -> Option<f64> {
+        self.began_us.map(|began_us| (self.as_of_us - began_us) as f64 / DAY_US as f64)
+    }
 }
 
 impl<'b> Windows<'b> {
@@ -74,6 +89,9 @@ impl<'b> Windows<'b> {
             segment: columns.text("segment")?,
             stage: columns.text("stage")?,
             owner: columns.text("owner")?,
+            started: columns.time("started_at")?,
+            first_seen: columns.time("first_seen_at")?,
+            outcomes: columns.map("outcomes")?,
         })
     }
 
@@ -99,10 +117,20 @@ impl<'b> Windows<'b> {
                     segment: text(self.segment, row),
                     stage: text(self.stage, row),
                     owner: text(self.owner, row),
+                    began_us: number(self.started, row).or(number(self.first_seen, row)),
+                    outcomes: self.outcomes_of(row),
                 }),
             }
         }
         cases
+    }
+
+    fn outcomes_of(&self, row: usize) -> BTreeMap<&'b str, &'b str> {
+        let ends = self.outcomes.value_offsets();
+        let (Some(from), Some(to)) = (ends.get(row), ends.get(row + 1)) else { return BTreeMap::new() };
+        let (ids, outcomes) = (self.outcomes.keys().as_string_opt::<i32>(), self.outcomes.values().as_string_opt::<i32>());
+        let (Some(ids), Some(outcomes)) = (ids, outcomes) else { return BTreeMap::new() };
+        (*from as usize..*to as usize).map(|entry| (ids.value(entry), outcomes.value(entry))).collect()
     }
 
     /// The rows of one window, one for each of `cases`, with these columns only; all null where an

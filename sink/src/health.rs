@@ -3,16 +3,17 @@
 use arrow::array::{Array, RecordBatch};
 use arrow::error::ArrowError;
 use pipeline::schema::columns::{Columns, millionths, number, text};
+use pipeline::schema::health::rfc3339;
 use serde::{Deserialize, Serialize};
 
 /// Name and version of the JSON form of a score.
-pub const SCORE: &str = "scores/1";
+pub const SCORE: &str = "scores/2";
 
 /// What is known of an account's health: the value of a record of `scores`. Points and percent are
 /// decimals with at most six places; times are RFC 3339 in UTC; null means unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
-    /// `scores/1`.
+    /// `scores/2`.
     pub schema: String,
     /// Account.
     pub account_id: String,
@@ -25,16 +26,20 @@ pub struct Health {
     pub retired: bool,
     /// 0-100, the sum of the contributions.
     pub score: Option<f64>,
-    /// The score, rounded half-up.
-    pub display: Option<i64>,
-    /// Band of the score.
+    /// The score as it is shown, on the model's scale.
+    pub display: Option<f64>,
+    /// Band.
     pub band: Option<String>,
+    /// Since which final row the account is in it.
+    pub band_since: Option<String>,
     /// The previous final row.
     pub previous: Option<Previous>,
     /// Score less that of the previous final row.
     pub delta: Option<f64>,
-    /// Share of the weights whose value is known, percent.
+    /// Share of the weights whose value is known or carried, percent.
     pub coverage: f64,
+    /// Score when the account came of age.
+    pub baseline_score: Option<f64>,
     /// What the score is made of.
     pub factors: Vec<Factor>,
     /// The factors that moved it most.
@@ -69,11 +74,13 @@ pub struct Previous {
 pub struct Factor {
     /// As the model names it.
     pub name: String,
-    /// What its SQL gave.
+    /// Its group, as the model names it.
+    pub group: Option<String>,
+    /// What its SQL gave, now or where it is carried from.
     pub value: Option<f64>,
-    /// 0-100.
+    /// Its points.
     pub normalised: Option<f64>,
-    /// Weight in the model.
+    /// Weight in the model, percent.
     pub weight: f64,
     /// Weight among the factors that count, percent.
     pub effective_weight: f64,
@@ -81,6 +88,8 @@ pub struct Factor {
     pub contribution: Option<f64>,
     /// What stood in for an unknown value.
     pub missing: Option<String>,
+    /// Time of the final row its value is carried from.
+    pub carried_from: Option<String>,
 }
 
 /// A factor that moved the score.
@@ -97,16 +106,23 @@ pub struct Driver {
 pub struct Trigger {
     /// As the model names it.
     pub name: String,
-    /// `raised`, `active` or `cleared`.
+    /// `pending`, `raised`, `active`, `closed` or `cleared`.
     pub state: String,
-    /// `as_of` of the row that raised it.
+    /// `as_of` of the row that raised it; while it is pending, of the first row at which it held.
     pub since: String,
+    /// Whether the row is the first to say so.
+    #[serde(skip)]
+    pub is_news: bool,
     /// `low`, `medium` or `high`.
     pub severity: String,
     /// What to do.
     pub playbook: String,
     /// Who is to do it.
     pub owner_role: String,
+    /// The columns it looks at, as they are.
+    pub evidence: serde_json::Value,
+    /// What was last told of its playbook: `accepted`, `done` or `dismissed`.
+    pub outcome: Option<String>,
 }
 
 /// By what an account was scored.
@@ -146,11 +162,6 @@ pub struct Row {
     pub is_deleted: bool,
 }
 
-/// UTC microseconds as RFC 3339; as a number where no such time exists.
-pub fn rfc3339(us: i64) -> String {
-    jiff::Timestamp::from_microsecond(us).map_or_else(|_| us.to_string(), |time| time.to_string())
-}
-
 fn decimal(millionths: i64) -> f64 {
     // Below 2^53 millionths the shortest form of the quotient is the decimal itself.
     millionths as f64 / 1e6
@@ -181,11 +192,13 @@ pub fn rows(batch: &RecordBatch) -> Result<Vec<Row>, ArrowError> {
             is_final: flag("final", row)?,
             retired: flag("retired", row)?,
             score: points("score", row)?,
-            display: number(columns.int("display")?, row),
+            display: points("display", row)?,
             band: owned("band", row)?,
+            band_since: time("band_since", row)?,
             previous: previous.transpose()?,
             delta: points("delta", row)?,
             coverage: points("coverage", row)?.unwrap_or_default(),
+            baseline_score: points("baseline_score", row)?,
             factors: factors(columns, row)?,
             drivers: drivers(columns, row)?,
             triggers: triggers(columns, row)?,
@@ -216,12 +229,14 @@ fn factors(columns: Columns<'_>, row: usize) -> Result<Vec<Factor>, ArrowError> 
     let factor = |item| {
         Ok(Factor {
             name: items.text("name")?.value(item).to_owned(),
+            group: text(items.text("group")?, item).map(str::to_owned),
             value: number(items.float("value")?, item),
             normalised: points("normalised", item)?,
             weight: points("weight", item)?.unwrap_or_default(),
             effective_weight: points("effective_weight", item)?.unwrap_or_default(),
             contribution: points("contribution", item)?,
             missing: text(items.text("missing")?, item).map(str::to_owned),
+            carried_from: number(items.time("carried_from")?, item).map(rfc3339),
         })
     };
     items_of(list, row).map(factor).collect()
@@ -244,12 +259,19 @@ fn triggers(columns: Columns<'_>, row: usize) -> Result<Vec<Trigger>, ArrowError
             name: owned("name", item)?,
             state: owned("state", item)?,
             since: rfc3339(items.time("since")?.value(item)),
+            is_news: items.flag("news")?.value(item),
             severity: owned("severity", item)?,
             playbook: owned("playbook", item)?,
             owner_role: owned("owner_role", item)?,
+            evidence: text(items.text("evidence")?, item).map_or(Ok(serde_json::Value::Null), serde_json::from_str).map_err(json)?,
+            outcome: text(items.text("outcome")?, item).map(str::to_owned),
         })
     };
     items_of(list, row).map(trigger).collect()
+}
+
+fn json(error: serde_json::Error) -> ArrowError {
+    ArrowError::JsonError(error.to_string())
 }
 
 fn items_of(list: &arrow::array::ListArray, row: usize) -> std::ops::Range<usize> {

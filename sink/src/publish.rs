@@ -18,19 +18,19 @@ use pipeline::schema::health as table;
 use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step, add_fates};
 use serde::{Deserialize, Serialize};
 
-use crate::health::{Health, Row, Trigger, rows};
+use crate::health::{Health, Previous, Row, Trigger, rows};
 
 /// Name and version of the JSON form of an alert.
-pub const ALERT: &str = "alerts/1";
+pub const ALERT: &str = "alerts/2";
 
 /// A trigger raised or cleared: the value of a record of `alerts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
-    /// `alerts/1`.
+    /// `alerts/2`.
     pub schema: String,
     /// Names the episode: the same when raised and when cleared.
     pub alert_id: String,
-    /// `raised` or `cleared`.
+    /// `raised`, `closed` by an outcome, or `cleared`.
     pub event: String,
     /// Account.
     pub account_id: String,
@@ -46,12 +46,18 @@ pub struct Alert {
     pub playbook: String,
     /// Who is to do it.
     pub owner_role: String,
+    /// The columns it looks at, as they are at `as_of`.
+    pub evidence: serde_json::Value,
+    /// What was last told of its playbook: `accepted`, `done` or `dismissed`.
+    pub outcome: Option<String>,
     /// Who looks after the account: its fact `owner`.
     pub owner: Option<String>,
     /// Score at that time.
     pub score: Option<f64>,
     /// Its band.
     pub band: Option<String>,
+    /// The final row before.
+    pub previous: Option<Previous>,
 }
 
 /// The publish stage.
@@ -84,13 +90,13 @@ impl Publish {
             value,
             headers: Vec::new(),
         };
-        let is_news = |trigger: &&Trigger| health.is_final && trigger.state != "active";
+        let is_news = |trigger: &&Trigger| health.is_final && trigger.is_news;
         for trigger in health.triggers.iter().filter(is_news) {
             step.messages.push(message(&self.alerts, Some(serde_json::to_vec(&alert(&health, trigger))?)));
         }
         if is_changed {
             let tombstone = message(&self.scores, None);
-            health.triggers.retain(|trigger| trigger.state != "cleared");
+            health.triggers.retain(|trigger| matches!(trigger.state.as_str(), "raised" | "active"));
             let value = if is_deleted { None } else { Some(serde_json::to_vec(&health)?) };
             step.messages.push(Message { value, ..tombstone });
         }
@@ -110,9 +116,12 @@ fn alert(health: &Health, trigger: &Trigger) -> Alert {
         severity: trigger.severity.clone(),
         playbook: trigger.playbook.clone(),
         owner_role: trigger.owner_role.clone(),
+        evidence: trigger.evidence.clone(),
+        outcome: trigger.outcome.clone(),
         owner: health.owner.clone(),
         score: health.score,
         band: health.band.clone(),
+        previous: health.previous.clone(),
     }
 }
 

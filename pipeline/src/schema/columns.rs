@@ -2,6 +2,7 @@
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray,
+    MapArray,
     PrimitiveArray, RecordBatch, StringArray, StructArray,
 };
 use arrow::datatypes::{ArrowPrimitiveType, Decimal128Type, TimestampMicrosecondType};
@@ -87,6 +88,14 @@ impl<'b> Columns<'b> {
     /// # Errors
     /// See [`Columns::text`].
     pub fn time(self, name: &str) -> Result<&'b TimeArray, ArrowError> {
+        self.typed(name)
+    }
+
+    /// A column of maps.
+    ///
+    /// # Errors
+    /// See [`Columns::text`].
+    pub fn map(self, name: &str) -> Result<&'b MapArray, ArrowError> {
         self.typed(name)
     }
 

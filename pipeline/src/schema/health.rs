@@ -8,21 +8,23 @@ use super::ColumnType::{Flag, Float, Int32, Int64, List, Points, Text, Time};
 use super::{Column, RowBuilder, known, maybe, schema_of};
 
 /// Name and version, as in the schema metadata.
-pub const TABLE: &str = "health/1";
+pub const TABLE: &str = "health/2";
 
 /// One factor of a score.
 pub const FACTORS: &[Column] = &[
-    known("name", Text, "factor, as the model names it"),
-    maybe("value", Float, "what its SQL gave; null: unknown"),
-    maybe("normalised", Points, "0-100, rounded half-up to 6 decimals; null: left out of the score"),
-    known("weight", Points, "weight in the model, percent"),
-    known("effective_weight", Points, "weight among the factors that count, percent, rounded half-up to 6 decimals"),
+    known("name", Text, "factor, as the model names it; (start) and (limit): where an additive model begins, and what lay beyond 0 or 100"),
+    maybe("group", Text, "its group, as the model names it"),
+    maybe("value", Float, "what its SQL gave, now or where it is carried from; null: unknown"),
+    maybe("normalised", Points, "its points, rounded half-up to 6 decimals; null: left out of the score"),
+    known("weight", Points, "weight in the model, percent, to 6 decimals"),
+    known("effective_weight", Points, "weight among the factors that count, percent, to 6 decimals; they sum to 100, but for additive models"),
     maybe(
         "contribution",
         Points,
-        "its part of the score: normalised * weight / sum of the weights that count, to 6 decimals; the parts sum to the score",
+        "its part of the score: normalised * effective_weight / 100, to 6 decimals; the parts sum to the score",
     ),
-    maybe("missing", Text, "what stood in for an unknown value: reweight, zero or neutral"),
+    maybe("missing", Text, "what stood in for an unknown value: reweight, zero, neutral or carry"),
+    maybe("carried_from", Time, "as_of of the final row its value is carried from"),
 ];
 
 /// One factor that moved the score.
@@ -34,11 +36,18 @@ pub const DRIVERS: &[Column] = &[
 /// One trigger that holds or has just ended.
 pub const TRIGGERS: &[Column] = &[
     known("name", Text, "trigger, as the model names it"),
-    known("state", Text, "raised: holds since this final row; active: holds; cleared: no longer holds"),
-    known("since", Time, "as_of of the final row that raised it; on live rows of a new one, of this row"),
+    known(
+        "state",
+        Text,
+        "pending: holds, not for long enough or too soon after the last episode; raised: an episode begins; active: it goes on; closed: an outcome ended it, it still holds; cleared: it is over",
+    ),
+    known("since", Time, "as_of of the final row since which it holds (pending) or at which it was raised; on live rows of a new one, of this row"),
+    known("news", Flag, "true: this row is the first to say raised, closed or cleared; an alert goes out"),
     known("severity", Text, "as the model says: low, medium or high"),
     known("playbook", Text, "what to do, as the model says"),
     known("owner_role", Text, "who is to do it, as the model says"),
+    maybe("evidence", Text, "JSON object: the columns its SQL looks at, as they are on this row"),
+    maybe("outcome", Text, "what was last told of its playbook: accepted, done or dismissed"),
 ];
 
 /// The columns, in order.
@@ -49,13 +58,15 @@ pub const COLUMNS: &[Column] = &[
     known("retired", Flag, "true: silent for retire_after; the account's last row"),
     known("deleted", Flag, "true: the account was deleted; there is no score"),
     maybe("score", Points, "0-100, the sum of the contributions; null: no factor is known"),
-    maybe("display", Int64, "the score, rounded half-up"),
-    maybe("band", Text, "band of the unrounded score; unknown where coverage is below the model's minimum"),
+    maybe("display", Points, "the score as it is shown: on the model's scale, rounded half-up once"),
+    maybe("band", Text, "band; unknown where coverage is below the model's minimum"),
+    maybe("band_since", Time, "as_of of the final row since which the account is in its band; on live rows of a new one, of this row"),
     maybe("previous_as_of", Time, "as_of of the previous final row"),
     maybe("previous_score", Points, "score of the previous final row"),
     maybe("previous_band", Text, "band of the previous final row"),
     maybe("delta", Points, "score less previous_score"),
-    known("coverage", Points, "share of the weights whose value is known, percent"),
+    known("coverage", Points, "share of the weights whose value is known or carried, percent"),
+    maybe("baseline_score", Points, "score of the first final row at which the account was as old as the model's baseline_day"),
     known("factors", List(FACTORS), "what the score is made of, in the order of the model"),
     known("drivers", List(DRIVERS), "the factors that moved the score most since the previous final row, at most 3"),
     known("triggers", List(TRIGGERS), "what the model's triggers say; they are raised and cleared by final rows"),
@@ -72,6 +83,16 @@ pub const COLUMNS: &[Column] = &[
     known("events_next_offset", Int64, "events below this offset are in the row"),
     maybe("watermark", Time, "watermark when the window rows were made"),
 ];
+
+/// UTC microseconds as RFC 3339; as a number where no such time exists.
+pub fn rfc3339(us: i64) -> String {
+    jiff::Timestamp::from_microsecond(us).map_or_else(|_| us.to_string(), |time| time.to_string())
+}
+
+/// What names an episode of a trigger, from its raise to its end: account, trigger and the time it was raised.
+pub fn alert_id(account_id: &str, trigger: &str, since_us: i64) -> String {
+    format!("{account_id}/{trigger}/{}", rfc3339(since_us))
+}
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, COLUMNS));
 

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use arrow::array::Array;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::memory::MemoryBroker;
-use pipeline::schema::columns::Columns;
+use pipeline::schema::columns::{Columns, millionths};
 use pipeline::schema::health as table;
 use sink::health::Health;
 
@@ -18,7 +17,7 @@ use super::{DemoArgs, Outcome};
 const SHOWN: usize = 12;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Display scores of final rows, day by day, by account.
+/// Scores of final rows as whole numbers, day by day, by account.
 pub fn history(broker: &MemoryBroker, config: &Config) -> Result<BTreeMap<String, Vec<i64>>> {
     let mut history: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for record in broker.records(&config.topics.health) {
@@ -26,9 +25,11 @@ pub fn history(broker: &MemoryBroker, config: &Config) -> Result<BTreeMap<String
         let batch = codec::decode(value, &table::schema())?;
         let columns = Columns::Batch(&batch);
         let (accounts, finals) = (columns.text("account_id")?, columns.flag("final")?);
-        let display = columns.int("display")?;
-        for row in (0..batch.num_rows()).filter(|row| finals.value(*row) && display.is_valid(*row)) {
-            history.entry(accounts.value(row).to_owned()).or_default().push(display.value(row));
+        let scores = columns.decimal("score")?;
+        for row in (0..batch.num_rows()).filter(|row| finals.value(*row)) {
+            if let Some(score) = millionths(scores, row) {
+                history.entry(accounts.value(row).to_owned()).or_default().push((score + 500_000) / 1_000_000);
+            }
         }
     }
     Ok(history)
@@ -82,7 +83,7 @@ pub fn text(outcome: &Outcome, args: &DemoArgs) -> Result<String> {
     )?;
     for health in worst.iter().take(SHOWN) {
         let days = outcome.history.get(&health.account_id).map(Vec::as_slice).unwrap_or_default();
-        let now = health.display.unwrap_or_default();
+        let now = health.score.map_or(0, |score| (score + 0.5).floor() as i64);
         let before = days.len().checked_sub(29).and_then(|day| days.get(day));
         let trend = before.map_or("-".to_owned(), |before| format!("{:+}", now - before));
         let triggers: Vec<&str> = health.triggers.iter().map(|trigger| trigger.name.as_str()).collect();

@@ -1,0 +1,110 @@
+//! One compiled expression, and its values for rows.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, new_null_array,
+};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Float64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use datafusion::common::{DataFusionError, Result as PlanResult};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::physical_expr::PhysicalExpr;
+use pipeline::pane::DAY_US;
+use pipeline::schema::time_type;
+
+/// One expression over the row of one window.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    /// The window.
+    pub period: String,
+    /// The columns it looks at.
+    columns: SchemaRef,
+    expr: Arc<dyn PhysicalExpr>,
+}
+
+impl Compute {
+    /// An expression over these columns, tried on a row of nulls: what fails on that would fail on the first account.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn new(period: &str, columns: SchemaRef, expr: Arc<dyn PhysicalExpr>) -> PlanResult<Self> {
+        let nulls = columns.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let nulls = RecordBatch::try_new_with_options(Arc::clone(&columns), nulls, &options)?;
+        expr.evaluate(&nulls).and_then(|value| value.into_array(1))?;
+        Ok(Self { period: period.to_owned(), columns, expr })
+    }
+
+    /// Names of the columns it looks at.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.fields().iter().map(|field| field.name().as_str())
+    }
+
+    /// The columns it looks at, of rows that have them.
+    ///
+    /// # Errors
+    /// [`ArrowError`] when a column is missing or of another type.
+    pub fn inputs(
+        &self,
+        num_rows: usize,
+        column: impl Fn(&str) -> Option<ArrayRef>,
+    ) -> Result<RecordBatch, ArrowError> {
+        let named = |name: &str| column(name).ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")));
+        let columns: Vec<ArrayRef> = self.columns().map(named).collect::<Result<_, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(num_rows));
+        RecordBatch::try_new_with_options(Arc::clone(&self.columns), columns, &options)
+    }
+
+    /// Its values for [`Compute::inputs`].
+    fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, ArrowError> {
+        let evaluate =
+            |rows: &RecordBatch| self.expr.evaluate(rows).and_then(|value| value.into_array(rows.num_rows()));
+        if let Ok(values) = evaluate(rows) {
+            return Ok(values);
+        }
+        // A row on which it fails, such as by a division by zero, is unknown; its neighbours are not. Row by
+        // row a condition guards what stands behind it, however the rows came together.
+        let failed = |error: DataFusionError| ArrowError::ComputeError(error.to_string());
+        let unknown = new_null_array(&self.expr.data_type(&self.columns).map_err(failed)?, 1);
+        let values: Vec<ArrayRef> = (0..rows.num_rows())
+            .map(|row| evaluate(&rows.slice(row, 1)).unwrap_or_else(|_| Arc::clone(&unknown)))
+            .collect();
+        if values.is_empty() {
+            return Ok(unknown.slice(0, 0));
+        }
+        concat(&values.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+    }
+
+    /// The values of a factor.
+    ///
+    /// # Errors
+    /// [`ArrowError`] when the rows are not of its columns.
+    pub fn numbers(&self, rows: &RecordBatch) -> Result<Float64Array, ArrowError> {
+        Ok(self.evaluate(rows)?.as_primitive::<Float64Type>().clone())
+    }
+
+    /// The values of a condition.
+    ///
+    /// # Errors
+    /// As [`Compute::numbers`].
+    pub fn flags(&self, rows: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+        Ok(self.evaluate(rows)?.as_boolean().clone())
+    }
+}
+
+/// `days_between(from, to)`: days with decimals; negative where `from` is later.
+pub fn days_between() -> ScalarUDF {
+    let days = |values: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(values)?;
+        let [from, to] = arrays.as_slice() else {
+            return Err(DataFusionError::Execution("days_between takes two times".into()));
+        };
+        let (from, to) =
+            (from.as_primitive::<TimestampMicrosecondType>(), to.as_primitive::<TimestampMicrosecondType>());
+        let days = from.iter().zip(to).map(|(from, to)| Some((to? - from?) as f64 / DAY_US as f64));
+        Ok(ColumnarValue::Array(Arc::new(days.collect::<Float64Array>()) as Arc<dyn Array>))
+    };
+    create_udf("days_between", vec![time_type(), time_type()], DataType::Float64, Volatility::Immutable, Arc::new(days))
+}

@@ -1,0 +1,212 @@
+//! What a model file must be like; every fault is named with line and column.
+
+use serde_saphyr::Spanned;
+
+use super::{Band, Factor, Model, ModelError, ModelFile, Reduce, UNKNOWN, Weights};
+use crate::points::Points;
+
+/// Sums of weights up to this stay exact in 64-bit integers, also in plain SQL.
+const MOST_WEIGHT: f64 = 90_000.0;
+
+/// Reads and checks a model file; `periods` are the configured windows.
+///
+/// # Errors
+/// [`ModelError`] naming file, line and column.
+pub fn parse(file: &str, text: &str, periods: &[String]) -> Result<ModelFile, ModelError> {
+    let models: ModelFile = serde_saphyr::from_str(text).map_err(|error| ModelError::of(file, error))?;
+    let at = |place: &Spanned<String>, why: String| Err(ModelError::at(file, place.referenced, why));
+    let Some((last, others)) = models.models.split_last() else {
+        return Err(ModelError::of(file, "models: at least one is needed"));
+    };
+    if !last.only_for.is_for_all() {
+        return at(&last.name, "the last model must be for all accounts: no `only_for`".into());
+    }
+    if let Some(model) = others.iter().find(|model| model.only_for.is_for_all()) {
+        let why = format!("model {} is for all accounts, so no later one is ever used: put it last", model.name.value);
+        return at(&model.name, why);
+    }
+    for (what, named, known) in [
+        ("segment", others.iter().flat_map(|m| &m.only_for.segments).collect::<Vec<_>>(), &models.segments),
+        ("stage", others.iter().flat_map(|m| &m.only_for.stages).collect(), &models.lifecycle),
+    ] {
+        let is_known = |name: &Spanned<String>| known.iter().any(|known| known.value == name.value);
+        let foreign = named.into_iter().find(|name| !known.is_empty() && !is_known(name));
+        if let Some(name) = foreign {
+            let known: Vec<&str> = known.iter().map(|name| name.value.as_str()).collect();
+            return at(name, format!("{what} {} is not among: {}", name.value, known.join(", ")));
+        }
+    }
+    let check = Check { file };
+    check.unique(models.models.iter().map(|model| &model.name))?;
+    check.unique(models.segments.iter())?;
+    check.unique(models.lifecycle.iter())?;
+    models.models.iter().try_for_each(|model| check.model(model, periods))?;
+    Ok(models)
+}
+
+struct Check<'f> {
+    file: &'f str,
+}
+
+type Checked = Result<(), ModelError>;
+
+impl Check<'_> {
+    fn at(&self, place: &Spanned<String>, why: impl std::fmt::Display) -> Checked {
+        Err(ModelError::at(self.file, place.referenced, why))
+    }
+
+    fn model(&self, model: &Model, periods: &[String]) -> Checked {
+        let factors = model.factors.iter().map(|factor| &factor.period);
+        let others =
+            model.triggers.iter().map(|trigger| &trigger.period).chain(model.remember.iter().map(|r| &r.period));
+        for period in factors.chain(others).flatten().chain([&model.period]) {
+            if !periods.contains(&period.value) {
+                let periods = periods.join(", ");
+                return self
+                    .at(period, format!("period {} is not among aggregate.windows: {periods}", period.value));
+            }
+        }
+        self.unique(model.factors.iter().map(|factor| &factor.name))?;
+        self.unique(model.groups.iter().map(|group| &group.name))?;
+        self.unique(model.bands.iter().map(|band| &band.name))?;
+        self.unique(model.triggers.iter().map(|trigger| &trigger.name))?;
+        self.unique(model.remember.iter().map(|remember| &remember.name))?;
+        self.weights(model)?;
+        model.factors.iter().try_for_each(|factor| self.factor(model, factor))?;
+        if !(0.0..=100.0).contains(&model.minimum_coverage) {
+            return self.at(&model.name, "minimum_coverage must lie in 0-100 percent");
+        }
+        if !(0.0..=100.0).contains(&model.start) || model.start > 0.0 && model.weights != Weights::Additive {
+            return self.at(&model.name, "start must lie in 0-100, and is for `weights: additive` only");
+        }
+        if ![100, 10, 5, 1].contains(&model.display.out_of) || model.display.decimals > 4 {
+            return self.at(&model.name, "display: `out_of` must be 100, 10, 5 or 1, `decimals` at most 4");
+        }
+        if !(0.0..=36_500.0).contains(&model.baseline_day) {
+            return self.at(&model.name, "baseline_day must lie in 0-36500");
+        }
+        self.bands(model)
+    }
+
+    fn factor(&self, model: &Model, factor: &Factor) -> Checked {
+        let name = &factor.name.value;
+        if name.starts_with('(') {
+            return self.at(&factor.name, format!("factor {name}: names in parentheses are the program's own"));
+        }
+        let least = if model.weights == Weights::Additive { -100.0 } else { 0.0 };
+        match factor.normalise.fault(least) {
+            Some(fault) => self.at(&factor.name, format!("factor {name}: {fault}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Every weight is there where it counts, and they sum to 100 where they must.
+    fn weights(&self, model: &Model) -> Checked {
+        if model.factors.is_empty() {
+            return self.at(&model.name, "factors: at least one is needed");
+        }
+        let (is_percent, is_additive) = (model.weights == Weights::Percent, model.weights == Weights::Additive);
+        if is_additive && !model.groups.is_empty() {
+            return self.at(&model.name, "groups cannot be added: leave them out, or the `weights: additive`");
+        }
+        let sum = |place: &Spanned<String>, what: String, weights: Vec<Points>| {
+            let sum: Points = weights.into_iter().sum();
+            let most = Points::round(MOST_WEIGHT).unwrap_or_default();
+            match sum {
+                sum if is_percent && sum != Points::HUNDRED => {
+                    self.at(place, format!("the weights of {what} sum to {sum}, not to 100; or say `weights: raw`"))
+                }
+                sum if sum > most => self.at(place, format!("the weights of {what} sum to more than {most}")),
+                _ => Ok(()),
+            }
+        };
+        let of = |members: Vec<&Factor>| members.iter().map(|f| f.weight(Points::ZERO)).collect::<Vec<_>>();
+        for factor in &model.factors {
+            let group = self.group_of(model, factor)?;
+            let weighs = group.is_none_or(|reduce| reduce == Reduce::Weighted);
+            let is_good = |weight: f64| weight <= MOST_WEIGHT && factor.weight(Points::ZERO) > Points::ZERO;
+            let name = &factor.name.value;
+            match factor.weight {
+                Some(_) if !weighs => {
+                    return self.at(&factor.name, format!("factor {name}: its group does not weigh, so it has no weight"));
+                }
+                None if weighs && !is_additive => return self.at(&factor.name, format!("factor {name} has no weight")),
+                Some(weight) if !is_good(weight) => {
+                    return self
+                        .at(&factor.name, format!("factor {name}: weight must be from 0.000001 to {MOST_WEIGHT}"));
+                }
+                _ => {}
+            }
+        }
+        if is_additive {
+            return Ok(());
+        }
+        if model.groups.is_empty() {
+            return sum(&model.name, format!("model {}", model.name.value), of(model.factors.iter().collect()));
+        }
+        for group in &model.groups {
+            let is_member = |f: &&Factor| f.group.as_ref().is_some_and(|name| name.value == group.name.value);
+            let members: Vec<&Factor> = model.factors.iter().filter(is_member).collect();
+            let name = &group.name.value;
+            if members.is_empty() || group.weight() <= Points::ZERO || group.weight > MOST_WEIGHT {
+                return self.at(&group.name, format!("group {name} needs a factor and a weight from 0.000001 to {MOST_WEIGHT}"));
+            }
+            if group.by == Reduce::Weighted {
+                sum(&group.name, format!("group {name}"), of(members))?;
+            }
+        }
+        let groups = model.groups.iter().map(super::Group::weight).collect();
+        sum(&model.name, format!("the groups of model {}", model.name.value), groups)
+    }
+
+    /// How the group of a factor is reduced; none in a model without groups.
+    fn group_of(&self, model: &Model, factor: &Factor) -> Result<Option<Reduce>, ModelError> {
+        let name = &factor.name.value;
+        let refuse = |place: &Spanned<String>, why: String| Err(ModelError::at(self.file, place.referenced, why));
+        match &factor.group {
+            None if model.groups.is_empty() => Ok(None),
+            None => refuse(&factor.name, format!("factor {name} belongs to no group")),
+            Some(group) => match model.groups.iter().find(|known| known.name.value == group.value) {
+                Some(known) => Ok(Some(known.by)),
+                None => refuse(group, format!("factor {name}: there is no group {}", group.value)),
+            },
+        }
+    }
+
+    fn bands(&self, model: &Model) -> Checked {
+        if let Some(band) = model.bands.iter().find(|band| band.name.value == UNKNOWN) {
+            return self
+                .at(&band.name, format!("the band {UNKNOWN} stands for too little coverage: choose another name"));
+        }
+        for band in &model.bands {
+            let (name, start) = (&band.name.value, band.start());
+            if band.from.is_some() == band.above.is_some() {
+                return self.at(&band.name, format!("band {name}: either `from` or `above`"));
+            }
+            if band.leave_below.is_some_and(|least| Points::round(least).is_none_or(|least| least > start)) {
+                return self.at(&band.name, format!("band {name}: leave_below must not be above {start}"));
+            }
+        }
+        let starts: Vec<Points> = model.bands.iter().map(Band::start).collect();
+        let starts_at_zero = model.bands.first().is_some_and(|first| first.from.is_some() && first.start() == Points::ZERO);
+        if !starts_at_zero
+            || !starts.is_sorted_by(|a, b| a < b)
+            || starts.last().is_some_and(|last| *last > Points::HUNDRED)
+        {
+            let starts: Vec<String> = starts.iter().map(ToString::to_string).collect();
+            let why = format!("the bands of model {} must rise from 0 to at most 100: {}", model.name.value, starts.join(", "));
+            return self.at(&model.name, why);
+        }
+        Ok(())
+    }
+
+    fn unique<'n>(&self, names: impl Iterator<Item = &'n Spanned<String>>) -> Checked {
+        let mut seen = std::collections::BTreeSet::new();
+        for name in names {
+            if name.value.is_empty() || !seen.insert(name.value.as_str()) {
+                return self.at(name, format!("the name {:?} is empty or used twice", name.value));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! The score as plain SQL: what `health` must say, worked out from window rows one statement after another.
+//!
+//! It shares with the stage the model file, the SQL in it and `days_between`, nothing else: normalisers, missing
+//! policies, weights, bands, comparisons with earlier rows and triggers are stated anew, in integers of
+//! millionths. Where a row depends on the one before it (bands, triggers, baselines), it is judged by what was told
+//! of that one; so that, row by row, all of them are.
+
+mod factors;
+mod triggers;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Decimal128Type};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use pipeline::schema::columns::{Columns, TimeArray};
+
+use crate::compute::days_between;
+use crate::model::{Band, BandBasis, Model, ModelFile};
+use crate::points::Points;
+
+/// What was told: what is judged, and by which each row is compared with the one before it.
+#[derive(Debug)]
+pub struct Told {
+    /// Rows of the `health` or `scores` table.
+    pub scores: RecordBatch,
+    /// Their triggers, one row each: account_id, as_of, name, state, since, news, severity, playbook, owner_role.
+    pub triggers: RecordBatch,
+}
+
+/// What `health` must say. Points are millionths, times microseconds.
+#[derive(Debug)]
+pub struct Expected {
+    /// account_id, as_of, retired, deleted, score, display, band, band_since, previous_as_of, previous_score,
+    /// previous_band, delta, coverage, baseline_score, segment, stage, owner, model, model_version.
+    pub scores: Vec<RecordBatch>,
+    /// account_id, as_of, position, name, group, value, normalised, weight, effective_weight, contribution, missing,
+    /// carried_from.
+    pub factors: Vec<RecordBatch>,
+    /// account_id, as_of, position, name, delta.
+    pub drivers: Vec<RecordBatch>,
+    /// account_id, as_of, name, state, since, news, severity, playbook, owner_role, outcome; as for final rows.
+    pub triggers: Vec<RecordBatch>,
+}
+
+/// What must be told of window rows, `pane_us` being the width of a pane.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn expected(windows: RecordBatch, told: Told, file: &ModelFile, pane_us: i64) -> Result<Expected> {
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    session.register_udf(days_between());
+    let register = |name: &str, rows: RecordBatch| {
+        session.register_table(name, Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?))
+    };
+    register("outcome", outcomes(&windows)?)?;
+    register("windows", windows)?;
+    register("told", in_millionths(&told.scores)?)?;
+    register("told_trigger", in_millionths(&told.triggers)?)?;
+    for (name, sql) in statements(file, pane_us) {
+        let named = |error: DataFusionError| error.context(format!("table {name}: {sql}"));
+        let frame = session.sql(&sql).await.map_err(named)?;
+        let schema = Arc::clone(frame.schema().inner());
+        let batches = frame.collect().await.map_err(named)?;
+        // Nullability differs between plan and batches.
+        let schema = batches.first().map_or(schema, RecordBatch::schema);
+        session.register_table(name.as_str(), Arc::new(MemTable::try_new(schema, vec![batches])?))?;
+    }
+    let collect = async |sql: &str| session.sql(sql).await?.collect().await;
+    Ok(Expected {
+        scores: collect("select * from scores order by account_id, as_of").await?,
+        factors: collect("select * from factors order by 1, 2, 3").await?,
+        drivers: collect(factors::DRIVERS).await?,
+        triggers: collect("select * from triggers order by 1, 2, 3").await?,
+    })
+}
+
+/// What was told of alerts, one row each: account_id, as_of, alert_id, outcome.
+fn outcomes(windows: &RecordBatch) -> Result<RecordBatch> {
+    let columns = Columns::Batch(windows);
+    let (accounts, as_of, maps) = (columns.text("account_id")?, columns.time("as_of")?, columns.map("outcomes")?);
+    let mut told = BTreeSet::new();
+    for row in 0..windows.num_rows() {
+        let entries = maps.value(row);
+        let (ids, outcomes) = (entries.column(0).as_string::<i32>(), entries.column(1).as_string::<i32>());
+        let pairs = ids.iter().flatten().zip(outcomes.iter().flatten());
+        told.extend(pairs.map(|(id, outcome)| {
+            (accounts.value(row).to_owned(), as_of.value(row), id.to_owned(), outcome.to_owned())
+        }));
+    }
+    let texts = |of: fn(&(String, i64, String, String)) -> &str| {
+        Arc::new(StringArray::from_iter_values(told.iter().map(of))) as ArrayRef
+    };
+    let as_of: TimeArray = told.iter().map(|told| Some(told.1)).collect();
+    Ok(RecordBatch::try_from_iter([
+        ("account_id", texts(|told| &told.0)),
+        ("as_of", Arc::new(as_of.with_timezone("UTC")) as ArrayRef),
+        ("alert_id", texts(|told| &told.2)),
+        ("outcome", texts(|told| &told.3)),
+    ])?)
+}
+
+/// Decimals as integers of millionths, and without the lists.
+fn in_millionths(rows: &RecordBatch) -> Result<RecordBatch> {
+    let schema = rows.schema();
+    let flat = schema.fields().iter().zip(rows.columns()).filter(|(field, _)| !field.data_type().is_nested());
+    let columns = flat.map(|(field, column)| {
+        let column: ArrayRef = match field.data_type() {
+            DataType::Decimal128(_, _) => {
+                let decimals = column.as_primitive::<Decimal128Type>().iter();
+                Arc::new(decimals.map(|value| value.map(|value| value as i64)).collect::<Int64Array>())
+            }
+            _ => Arc::clone(column),
+        };
+        (field.name().as_str(), column, true)
+    });
+    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+}
+
+/// Name and SQL of each table, in the order in which they build on each other.
+fn statements(file: &ModelFile, pane_us: i64) -> Vec<(String, String)> {
+    let mut tables = vec![("spoken".to_owned(), spoken(file)), ("cases".to_owned(), CASES.to_owned())];
+    tables.extend(factors::statements(file));
+    tables.push(("rated".to_owned(), rated(file)));
+    tables.push(("banded".to_owned(), banded(file, pane_us)));
+    tables.push(("scores".to_owned(), SCORES.replace("{version}", &file.version.to_string())));
+    tables.extend(triggers::statements(file));
+    tables
+}
+
+/// Each account at each time, by which model, and what was told of it.
+fn spoken(file: &ModelFile) -> String {
+    let (mut number, mut name) = ("case".to_owned(), "case".to_owned());
+    for (n, model) in file.models.iter().enumerate() {
+        let mut condition = "true".to_owned();
+        for (column, names) in [("segment", &model.only_for.segments), ("stage", &model.only_for.stages)] {
+            if !names.is_empty() {
+                let names: Vec<String> = names.iter().map(|name| format!("'{}'", name.value)).collect();
+                condition += &format!(" and coalesce({column} in ({}), false)", names.join(", "));
+            }
+        }
+        number += &format!(" when {condition} then {n}");
+        name += &format!(" when {condition} then '{}'", model.name.value);
+    }
+    format!(
+        "with w as (select distinct account_id, as_of, retired, deleted, segment, stage, owner, \
+         coalesce(started_at, first_seen_at) as began_at, {number} end as number, {name} end as model from windows) \
+         select w.*, cast(w.as_of as bigint) as us, t.score as told_score, t.band as told_band, \
+         cast(t.band_since as bigint) as told_since, t.baseline_score as told_baseline \
+         from w left join told t on t.account_id = w.account_id and t.as_of = w.as_of"
+    )
+}
+
+/// With the row before it. A row after a retired or deleted one begins a life; another model begins a run.
+const CASES: &str = "
+with before as (
+  select *, lag(as_of) over w as last_as_of, lag(told_score) over w as last_score, lag(told_band) over w as last_band,
+    lag(told_since) over w as last_since, lag(told_baseline) over w as last_baseline, lag(model) over w as last_model,
+    coalesce(lag(retired or deleted) over w, true) as is_first
+  from spoken window w as (partition by account_id order by as_of)
+)
+select account_id, as_of, us, retired, deleted, segment, stage, owner, began_at, number, model,
+  case when not is_first then last_as_of end as previous_as_of, case when not is_first then last_score end as previous_score,
+  case when not is_first then last_band end as previous_band, case when not is_first then last_since end as previous_since,
+  case when not is_first then last_baseline end as previous_baseline,
+  sum(case when is_first then 1 else 0 end) over (partition by account_id order by as_of) as life,
+  sum(case when is_first or model <> last_model then 1 else 0 end) over (partition by account_id order by as_of) as run
+from before";
+
+/// Scores and what of the weights is known. An additive score is kept within 0 and 100.
+fn rated(file: &ModelFile) -> String {
+    let mut shown = "case".to_owned();
+    for (number, model) in file.models.iter().enumerate() {
+        let step = 10_i64.pow(6 - model.display.decimals.min(6));
+        let divisor = 100 / model.display.out_of * step;
+        shown += &format!(" when c.number = {number} then (2 * t.score + {divisor}) / (2 * {divisor}) * {step}");
+    }
+    format!(
+        "select c.*, t.score, t.coverage, {shown} end as display from cases c \
+         left join totals t on t.account_id = c.account_id and t.as_of = c.as_of"
+    )
+}
+
+fn banded(file: &ModelFile, pane_us: i64) -> String {
+    let (mut bands, mut baselines) = ("case when deleted then null".to_owned(), "case".to_owned());
+    for (number, model) in file.models.iter().enumerate() {
+        bands += &format!(" when number = {number} then {}", band(model, pane_us));
+        baselines += &format!(
+            " when number = {number} then coalesce(previous_baseline, case when not deleted and days_between(began_at, as_of) >= cast({:?} as double) then score end)",
+            model.baseline_day
+        );
+    }
+    format!("select *, {bands} end as band, {baselines} end as baseline from rated")
+}
+
+/// The band that is kept, else the highest one that is reached.
+fn band(model: &Model, pane_us: i64) -> String {
+    let basis = match model.band_basis {
+        BandBasis::Exact => "score".to_owned(),
+        BandBasis::Display => format!("display * {}", 100 / model.display.out_of),
+    };
+    let least = (model.minimum_coverage * 1e6).round() as i64;
+    let reached = |band: &Band| {
+        let sign = if band.above.is_some() { ">" } else { ">=" };
+        format!("{basis} {sign} {}", band.start().millionths())
+    };
+    let mut sql = format!("case when score is null or coverage < {least} then 'unknown'");
+    for (index, band) in model.bands.iter().enumerate() {
+        let name = &band.name.value;
+        let dwell_us = i64::from(band.dwell_panes) * pane_us;
+        sql += &format!(" when previous_band = '{name}' and us - previous_since < {dwell_us} then '{name}'");
+        if let Some(kept) = band.leave_below.and_then(Points::round) {
+            let higher = model.bands.get(index..).unwrap_or_default().iter().map(reached).collect::<Vec<_>>().join(" or ");
+            sql += &format!(
+                " when previous_band = '{name}' and {basis} >= {} and not ({higher}) then '{name}'",
+                kept.millionths()
+            );
+        }
+    }
+    for band in model.bands.iter().rev() {
+        sql += &format!(" when {} then '{}'", reached(band), band.name.value);
+    }
+    sql + " end"
+}
+
+const SCORES: &str = "
+select account_id, as_of, retired, deleted, score, display, band,
+  case when deleted then null when band = previous_band then previous_since else us end as band_since,
+  previous_as_of, previous_score, previous_band, score - previous_score as delta, coalesce(coverage, 0) as coverage,
+  case when not deleted then baseline end as baseline_score, segment, stage, owner, model, {version} as model_version
+from banded";
+
+/// Floor of a quotient of integers, the divisor above 0.
+fn floor_of(dividend: &str, divisor: &str) -> String {
+    format!("((({dividend}) - ((({dividend}) % ({divisor})) + ({divisor})) % ({divisor})) / ({divisor}))")
+}

@@ -1,0 +1,326 @@
+//! One health row: a verdict, compared with what was said before, and what is remembered of it.
+
+use std::hash::Hasher;
+
+use pipeline::schema::{RowBuilder, health};
+use siphasher::sip::SipHasher13;
+
+use crate::episode::{Episode, Phase, Raised, Signs, Told};
+use crate::evaluate::Verdict;
+use crate::points::Points;
+use crate::rate::{LIMIT, START};
+use crate::state::{Account, LastFinal, Memory, Said};
+use crate::windows::Case;
+
+/// Most factors named as drivers.
+const MAX_DRIVERS: usize = 3;
+
+/// Where a health row comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Provenance {
+    /// Epoch of the log.
+    pub epoch: u32,
+    /// Partition of the windows topic.
+    pub partition: i32,
+    /// Window rows below this offset are in the row.
+    pub next_offset: i64,
+    /// Order among rows with the same `next_offset`.
+    pub ordinal: i64,
+}
+
+/// A trigger on a row.
+#[derive(Debug)]
+struct Fired {
+    name: String,
+    told: Told,
+    severity: String,
+    playbook: String,
+    owner_role: String,
+    evidence: Option<String>,
+    outcome: Option<String>,
+}
+
+/// One health row.
+#[derive(Debug)]
+pub struct Row<'a> {
+    case: &'a Case<'a>,
+    verdict: Verdict<'a>,
+    version: i64,
+    band_since_us: i64,
+    baseline: Option<Points>,
+    previous: Option<LastFinal>,
+    drivers: Vec<(&'a str, Points)>,
+    fired: Vec<Fired>,
+    is_changed: bool,
+}
+
+impl<'a> Row<'a> {
+    /// The row of an account, and what to remember of it; none means nothing any more. `past` is what final rows
+    /// before this one left behind.
+    pub fn of(
+        case: &'a Case<'a>,
+        verdict: Verdict<'a>,
+        version: i64,
+        before: Option<&Account>,
+        past: &Memory,
+    ) -> (Self, Option<Account>) {
+        let model = model_digest(&verdict, version);
+        let previous = past.last.clone();
+        let band_since_us = match &previous {
+            Some(last) if last.band == verdict.band => last.band_since_us,
+            _ => case.as_of_us,
+        };
+        let is_grown = case.age_days().is_some_and(|age| age >= verdict.model.model.baseline_day);
+        let baseline = past.baseline.or(verdict.rating.score.filter(|_| is_grown && !case.is_deleted));
+        let (fired, episodes) = fired(case, &verdict, past);
+        let drivers = drivers(&verdict, previous.as_ref().filter(|last| last.model == model));
+        let mut row =
+            Row { case, verdict, version, band_since_us, baseline, previous, drivers, fired, is_changed: false };
+        let digest = row.digest();
+        let said = before.and_then(|account| account.said);
+        let is_outdated = said.is_some_and(|said| said.as_of_us > case.as_of_us);
+        row.is_changed = !is_outdated && said.is_none_or(|said| said.digest != digest);
+        let said = if is_outdated { said } else { Some(Said { as_of_us: case.as_of_us, digest }) };
+        let is_last = case.is_final && (case.is_deleted || case.is_retired);
+        let memory = match before {
+            _ if is_last => Memory::default(),
+            Some(account) if !case.is_final || account.is_ahead_of(case) => account.memory.clone(),
+            _ if case.is_final => Memory { episodes, ..row.remembered(model, past) },
+            _ => Memory::default(),
+        };
+        // Behind its last row nothing is remembered, but for what was said of a newer time.
+        let is_over = is_last && !is_outdated;
+        (row, (!is_over).then_some(Account { memory, said }))
+    }
+
+    /// Digest of what a reader of `scores` sees change: score, band, triggers, who and by which model.
+    fn digest(&self) -> u64 {
+        let mut hasher = SipHasher13::new();
+        let mut text = |text: Option<&str>| {
+            hasher.write(text.unwrap_or_default().as_bytes());
+            hasher.write_u8(u8::from(text.is_some()));
+        };
+        for fact in [self.case.segment, self.case.stage, self.case.owner, Some(self.verdict.band)] {
+            text(fact);
+        }
+        text(Some(&self.verdict.model.model.name.value));
+        for fired in self.fired.iter().filter(|fired| matches!(fired.told.phase, Phase::Raised | Phase::Active)) {
+            text(Some(&fired.name));
+            text(fired.outcome.as_deref());
+        }
+        let score = self.verdict.rating.score.filter(|_| !self.case.is_deleted);
+        hasher.write_i64(score.map_or(-1, Points::millionths));
+        hasher.write_i64(self.version);
+        hasher.write_u8(u8::from(self.case.is_deleted) * 2 + u8::from(self.case.is_retired));
+        hasher.finish()
+    }
+
+    /// What the row leaves behind, episodes aside.
+    fn remembered(&self, model: u64, past: &Memory) -> Memory {
+        let (as_of_us, compiled, rating) = (self.case.as_of_us, self.verdict.model, &self.verdict.rating);
+        let mut memory = Memory {
+            last: Some(LastFinal {
+                as_of_us,
+                score: rating.score,
+                band: self.verdict.band.to_owned(),
+                band_since_us: self.band_since_us,
+                model,
+                model_name: compiled.model.name.value.clone(),
+                contributions: rating.factors.iter().map(|factor| factor.contribution).collect(),
+            }),
+            baseline: self.baseline,
+            ..Memory::default()
+        };
+        let nothing = Memory::default();
+        let past = if past.is_of(&compiled.model) { past } else { &nothing };
+        for (factor, rated) in compiled.model.factors.iter().zip(&rating.factors) {
+            let Some(ttl_us) = factor.missing.unwrap_or(compiled.model.missing).ttl_us() else { continue };
+            let name = &factor.name.value;
+            let now = rated.value.filter(|_| rated.missing.is_none()).map(|value| (value, as_of_us));
+            let before = past.known.get(name).copied().filter(|(_, us)| as_of_us - us < ttl_us);
+            memory.known.extend(now.or(before).map(|known| (name.clone(), known)));
+        }
+        for (remember, value) in compiled.model.remember.iter().zip(&self.verdict.remember) {
+            let name = &remember.name.value;
+            let mut values = past.remembered.get(name).cloned().unwrap_or_default();
+            values.retain(|(us, _)| as_of_us - us < remember.over.as_micros());
+            values.extend(value.map(|value| (as_of_us, value)));
+            if !values.is_empty() {
+                memory.remembered.insert(name.clone(), values);
+            }
+        }
+        memory
+    }
+
+    /// Appends the row.
+    pub fn append(&self, rows: &mut RowBuilder, provenance: Provenance) {
+        let Self { case, verdict, previous, .. } = self;
+        let points = |points: Option<Points>| points.map(Points::millionths);
+        let is_there = !case.is_deleted;
+        let score = verdict.rating.score.filter(|_| is_there);
+        let previous_score = previous.as_ref().and_then(|last| last.score);
+        rows.text("account_id", Some(case.account_id));
+        rows.time("as_of", Some(case.as_of_us));
+        rows.flag("final", case.is_final);
+        rows.flag("retired", case.is_retired);
+        rows.flag("deleted", case.is_deleted);
+        rows.points("score", points(score));
+        rows.points("display", score.map(|score| verdict.model.model.display.of(score).millionths()));
+        rows.text("band", Some(verdict.band).filter(|_| is_there));
+        rows.time("band_since", Some(self.band_since_us).filter(|_| is_there));
+        rows.time("previous_as_of", previous.as_ref().map(|last| last.as_of_us));
+        rows.points("previous_score", points(previous_score));
+        rows.text("previous_band", previous.as_ref().map(|last| last.band.as_str()));
+        rows.points("delta", points(score.zip(previous_score).map(|(score, before)| score - before)));
+        rows.points("coverage", Some(if is_there { verdict.rating.coverage.millionths() } else { 0 }));
+        rows.points("baseline_score", points(self.baseline.filter(|_| is_there)));
+        rows.list("factors", |factors| self.append_factors(factors, is_there));
+        rows.list("drivers", |drivers| {
+            for (name, delta) in self.drivers.iter().filter(|_| is_there) {
+                drivers.text("name", Some(name));
+                drivers.points("delta", Some(delta.millionths()));
+                drivers.end_row();
+            }
+        });
+        rows.list("triggers", |triggers| {
+            for fired in &self.fired {
+                triggers.text("name", Some(&fired.name));
+                triggers.text("state", Some(fired.told.phase.name()));
+                triggers.time("since", Some(fired.told.since_us));
+                triggers.flag("news", fired.told.is_news);
+                triggers.text("severity", Some(&fired.severity));
+                triggers.text("playbook", Some(&fired.playbook));
+                triggers.text("owner_role", Some(&fired.owner_role));
+                triggers.text("evidence", fired.evidence.as_deref());
+                triggers.text("outcome", fired.outcome.as_deref());
+                triggers.end_row();
+            }
+        });
+        rows.text("segment", case.segment);
+        rows.text("stage", case.stage);
+        rows.text("owner", case.owner);
+        rows.text("model", Some(&verdict.model.model.name.value));
+        rows.int("model_version", self.version);
+        rows.flag("changed", self.is_changed);
+        rows.int32("epoch", provenance.epoch as i32);
+        rows.int32("partition", provenance.partition);
+        rows.int("next_offset", provenance.next_offset);
+        rows.int("ordinal", provenance.ordinal);
+        rows.int("events_next_offset", case.events_next_offset);
+        rows.time("watermark", case.watermark_us);
+        rows.end_row();
+    }
+
+    fn append_factors(&self, factors: &mut RowBuilder, is_there: bool) {
+        let model = &self.verdict.model.model;
+        let declared = model.factors.iter().map(|f| (f.name.value.as_str(), f.group.as_ref().map(|g| g.value.as_str())));
+        let named = declared.chain([(START, None), (LIMIT, None)]);
+        for (rated, (name, group)) in self.verdict.rating.factors.iter().zip(named).filter(|_| is_there) {
+            factors.text("name", Some(name));
+            factors.text("group", group);
+            factors.float("value", rated.value);
+            factors.points("normalised", rated.normalised.map(Points::millionths));
+            factors.points("weight", Some(rated.weight.millionths()));
+            factors.points("effective_weight", Some(rated.effective_weight.millionths()));
+            factors.points("contribution", rated.contribution.map(Points::millionths));
+            factors.text("missing", rated.missing);
+            factors.time("carried_from", rated.carried_from_us);
+            factors.end_row();
+        }
+    }
+}
+
+/// The factors whose contribution changed most since the previous final row of the same model.
+fn drivers<'m>(verdict: &Verdict<'m>, previous: Option<&LastFinal>) -> Vec<(&'m str, Points)> {
+    let before = previous.map(|last| last.contributions.as_slice()).unwrap_or_default();
+    let factors = verdict.rating.factors.iter().zip(&verdict.model.model.factors).zip(before);
+    let mut deltas: Vec<_> = factors
+        .map(|((rated, factor), before)| {
+            (factor.name.value.as_str(), rated.contribution.unwrap_or_default() - before.unwrap_or_default())
+        })
+        .filter(|(_, delta)| *delta != Points::ZERO)
+        .collect();
+    // A stable sort: the model's order among equal ones.
+    deltas.sort_by_key(|(_, delta)| std::cmp::Reverse(delta.millionths().abs()));
+    deltas.truncate(MAX_DRIVERS);
+    deltas
+}
+
+/// What the row says of triggers, and the episodes after it. The last row of an account ends them all, and a row of
+/// another model those that it does not know. On live rows they are shown as they would be.
+fn fired(
+    case: &Case<'_>,
+    verdict: &Verdict<'_>,
+    past: &Memory,
+) -> (Vec<Fired>, std::collections::BTreeMap<String, Episode>) {
+    let is_last = case.is_deleted || case.is_retired;
+    let nothing = Episode::default();
+    let (mut fired, mut episodes) = (Vec::new(), std::collections::BTreeMap::new());
+    let model = &verdict.model.model;
+    for (trigger, sign) in model.triggers.iter().zip(&verdict.signs) {
+        let name = &trigger.name.value;
+        let before = past.episodes.get(name).unwrap_or(&nothing);
+        let since_us = before.raised.as_ref().map(|raised| raised.since_us);
+        let alert_id = since_us.map(|since_us| health::alert_id(case.account_id, name, since_us));
+        let outcome = alert_id.and_then(|id| case.outcomes.get(id.as_str()).copied());
+        let signs = Signs { as_of_us: case.as_of_us, holds: sign.holds, clears: sign.clears, outcome };
+        let (after, told) = if is_last { before.over(case.as_of_us) } else { before.after(trigger, signs) };
+        if let Some(told) = told.and_then(|told| shown(told, case.is_final)) {
+            // An outcome belongs to the episode it was told of.
+            let outcome = outcome.filter(|_| Some(told.since_us) == since_us).map(str::to_owned);
+            fired.push(Fired {
+                name: name.clone(),
+                told,
+                severity: trigger.severity.name().to_owned(),
+                playbook: trigger.playbook.clone(),
+                owner_role: trigger.owner_role.clone(),
+                evidence: sign.evidence.clone(),
+                outcome,
+            });
+        }
+        if !after.is_nothing() {
+            episodes.insert(name.clone(), after);
+        }
+    }
+    let is_unknown = |name: &String| !model.triggers.iter().any(|trigger| trigger.name.value == *name);
+    for (name, episode) in past.episodes.iter().filter(|(name, _)| is_unknown(name)) {
+        let (after, told) = episode.over(case.as_of_us);
+        if !after.is_nothing() {
+            episodes.insert(name.clone(), after);
+        }
+        let told = told.and_then(|told| shown(told, case.is_final));
+        if let (Some(told), Some(raised)) = (told, &episode.raised) {
+            let Raised { severity, playbook, owner_role, .. } = raised.clone();
+            fired.push(Fired { name: name.clone(), told, severity, playbook, owner_role, evidence: None, outcome: None });
+        }
+    }
+    (fired, episodes)
+}
+
+/// As it is told: a live row raises and ends nothing.
+fn shown(told: Told, is_final: bool) -> Option<Told> {
+    match told.phase {
+        _ if is_final => Some(told),
+        Phase::Cleared => None,
+        Phase::Raised => Some(Told { phase: Phase::Active, is_news: false, ..told }),
+        _ => Some(Told { is_news: false, ..told }),
+    }
+}
+
+fn model_digest(verdict: &Verdict<'_>, version: i64) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(verdict.model.model.name.value.as_bytes());
+    hasher.write_i64(version);
+    for factor in &verdict.model.model.factors {
+        hasher.write(factor.name.value.as_bytes());
+        hasher.write_u8(0);
+    }
+    hasher.finish()
+}
+
+impl Account {
+    /// Whether a final row of this time or later has been remembered.
+    pub fn is_ahead_of(&self, case: &Case<'_>) -> bool {
+        self.memory.last.as_ref().is_some_and(|last| last.as_of_us >= case.as_of_us)
+    }
+}
