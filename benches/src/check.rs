@@ -208,7 +208,10 @@ fn published(streamed: &Streamed) -> Result<usize> {
     }
     let fired = rows.iter().filter(|row| row.health.is_final).flat_map(|row| &row.health.triggers);
     let expected = fired.filter(|trigger| trigger.is_news).count();
-    ensure!(episodes.values().map(Vec::len).sum::<usize>() == expected, "{expected} triggers were raised, closed or cleared");
+    ensure!(
+        episodes.values().map(Vec::len).sum::<usize>() == expected,
+        "{expected} triggers were raised, closed or cleared"
+    );
     Ok(newest.len())
 }
 

@@ -94,7 +94,7 @@ fn generate(seed: u64, shape: Shape, is_punctual: bool) -> Vec<Raw> {
         }
     }
     for n in (0..shape.accounts).step_by(4) {
-        (0..shape.days).for_each(|day| fleet.outcome(&format!("account-{n:03}"), day));
+        (0..shape.days).for_each(|day| fleet.outcomes(&format!("account-{n:03}"), day));
     }
     // A stable sort keeps the order of generation among equal arrivals.
     // Some deleted accounts stay away.
@@ -215,15 +215,16 @@ impl Fleet {
         self.arrive(Kind::Survey, at_ms, &event);
     }
 
-    /// What became of an alert that may have been raised at the start of the day.
-    fn outcome(&mut self, account: &str, day: i64) {
-        let trigger = self.pick(&["inactivity", "champion_exit", "usage_drop"]);
-        let alert = format!("{account}/{trigger}/{}", rfc3339(START_MS + day * DAY_MS));
-        for (outcome, percent) in [("accepted", 60), ("done", 30), ("dismissed", 10)] {
-            if self.chance(percent) {
-                let at_ms = self.moment(day) + self.rng.i64(0..4) * DAY_MS;
-                let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "outcome", "outcome": {"alert_id": alert, "event": outcome}});
-                self.arrive(Kind::Account, at_ms, &event);
+    /// What became of alerts that may have been raised at the start of the day.
+    fn outcomes(&mut self, account: &str, day: i64) {
+        for trigger in ["inactivity", "champion_exit", "usage_drop"] {
+            for (outcome, percent) in [("accepted", 50), ("done", 15), ("dismissed", 10)] {
+                if self.chance(percent) {
+                    let alert = format!("{account}/{trigger}/{}", rfc3339(START_MS + day * DAY_MS));
+                    let at_ms = self.moment(day) + self.rng.i64(0..3) * DAY_MS;
+                    let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "outcome", "outcome": {"alert_id": alert, "event": outcome}});
+                    self.arrive(Kind::Account, at_ms, &event);
+                }
             }
         }
     }
@@ -284,6 +285,16 @@ impl Fleet {
         let at_ms = self.moment(days / 2);
         let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "deleted"});
         self.arrive(Kind::Account, at_ms, &event);
+        if !self.is_punctual {
+            // What happened before, and arrives when the pane is closed.
+            for hours in [26, 30, 36, 40, 44] {
+                let before_ms = at_ms - 2 * HOUR_MS;
+                let event = json!({"event_id": self.id(), "account_id": account, "feature": "export", "occurred_at": before_ms});
+                let value = Some(event.to_string().into_bytes());
+                let raw = Raw { kind: Kind::Usage, key: None, value, at_ms: before_ms };
+                self.records.push((at_ms + hours * HOUR_MS, raw));
+            }
+        }
         at_ms
     }
 }

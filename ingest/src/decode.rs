@@ -5,8 +5,8 @@ mod usage;
 
 use std::borrow::Cow;
 
-use pipeline::schema::health::rfc3339;
 use pipeline::event::{Body, Event, Kind, PersonAction, Priority, Survey, TicketAction};
+use pipeline::schema::health::rfc3339;
 use serde::Deserialize;
 
 use crate::input::{MARK, Name, Object, When};

@@ -16,8 +16,8 @@ use serde_saphyr::Spanned;
 
 use crate::compute::{Compute, days_between};
 use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse};
-use crate::rate::nominal;
 use crate::points::Points;
+use crate::rate::nominal;
 
 /// A model file, ready to be evaluated.
 #[derive(Debug)]
@@ -130,8 +130,10 @@ impl<'c> ModelCompiler<'c> {
         };
         for remember in &model.remember {
             let name = &remember.name.value;
-            if is_taken(name, &row) || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
-                let why = format!("remember {name}: a column has that name, or it is not of small letters, digits and _");
+            if is_taken(name, &row) || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            {
+                let why =
+                    format!("remember {name}: a column has that name, or it is not of small letters, digits and _");
                 return Err(ModelError::at(file, remember.name.referenced, why));
             }
             row.push(float(name));
@@ -169,7 +171,10 @@ impl<'c> ModelCompiler<'c> {
             let compute = |sql: &Spanned<String>| {
                 self.computed(sql, &trigger.period, present, flag, |period| self.parsed(sql, present, period))
             };
-            Ok(CompiledTrigger { when: compute(&trigger.sql)?, clear: trigger.clear.as_ref().map(compute).transpose()? })
+            Ok(CompiledTrigger {
+                when: compute(&trigger.sql)?,
+                clear: trigger.clear.as_ref().map(compute).transpose()?,
+            })
         });
         let triggers = triggers.collect::<Result<_, ModelError>>()?;
         Ok(CompiledModel { weights: nominal(model), model: model.clone(), factors, remember, triggers })

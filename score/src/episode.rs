@@ -164,8 +164,10 @@ mod tests {
     use super::*;
 
     fn trigger(more: &str) -> Trigger {
-        let text =
-            format!("{{name: t, sql: x, severity: low, playbook: p, owner_role: o{}{more}}}", if more.is_empty() { "" } else { ", " });
+        let text = format!(
+            "{{name: t, sql: x, severity: low, playbook: p, owner_role: o{}{more}}}",
+            if more.is_empty() { "" } else { ", " }
+        );
         serde_saphyr::from_str(&text).unwrap()
     }
 

@@ -114,9 +114,11 @@ impl<'e, 'm> Evaluation<'e, 'm> {
             computes.iter().map(|c| c.numbers(&self.inputs(c, &none)?)).collect::<Result<Vec<_>, ArrowError>>()
         };
         let (factors, remember) = (numbers(&self.compiled.factors)?, numbers(&self.compiled.remember)?);
-        let rated: Vec<(Rating, &'m str)> = (0..self.scenes.len()).map(|row| self.rated(row, &factors, pane_us)).collect();
+        let rated: Vec<(Rating, &'m str)> =
+            (0..self.scenes.len()).map(|row| self.rated(row, &factors, pane_us)).collect();
         let present = present(self.scenes, &rated);
-        let mut signs: Vec<Vec<Sign>> = rated.iter().map(|_| Vec::with_capacity(self.compiled.triggers.len())).collect();
+        let mut signs: Vec<Vec<Sign>> =
+            rated.iter().map(|_| Vec::with_capacity(self.compiled.triggers.len())).collect();
         for (trigger, declared) in self.compiled.triggers.iter().zip(&self.compiled.model.triggers) {
             let inputs = self.inputs(&trigger.when, &present)?;
             let holds = trigger.when.flags(&inputs)?;
@@ -175,7 +177,10 @@ fn past<'m>(compiled: &'m CompiledModel, scenes: &[Scene<'_>]) -> BTreeMap<&'m s
     let mut columns: BTreeMap<&str, ArrayRef> = BTreeMap::from([
         ("previous_as_of", Arc::new(as_of.with_timezone("UTC")) as ArrayRef),
         ("previous_band", Arc::new(band)),
-        ("previous_score", floats(last().map(|last: Option<&LastFinal>| float(last.and_then(|last| last.score))).collect())),
+        (
+            "previous_score",
+            floats(last().map(|last: Option<&LastFinal>| float(last.and_then(|last| last.score))).collect()),
+        ),
         ("baseline_score", floats(scenes.iter().map(|scene| float(scene.past.baseline)).collect())),
     ]);
     for remember in &compiled.model.remember {

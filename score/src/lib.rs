@@ -14,6 +14,8 @@ pub mod normalise;
 pub mod plain;
 pub mod points;
 mod rate;
+#[cfg(test)]
+mod scenes;
 mod settings;
 mod stage;
 mod state;

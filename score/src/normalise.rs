@@ -104,7 +104,9 @@ impl Range {
 impl<'de> Deserialize<'de> for Range {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wrong = || format!("{text:?} is no range such as \"(-inf, 5]\" or \"[5, 10)\": [ and ] hold their end, ( and ) do not");
+        let wrong = || {
+            format!("{text:?} is no range such as \"(-inf, 5]\" or \"[5, 10)\": [ and ] hold their end, ( and ) do not")
+        };
         Self::parse(&text).ok_or_else(|| D::Error::custom(wrong()))
     }
 }
@@ -250,7 +252,8 @@ mod tests {
         assert_eq!(normaliser(STEPS).points(f64::NAN), None);
     }
 
-    const STEPS: &str = "steps: [{in: '(-inf, 1]', points: 100}, {in: '(1, 5)', points: 40}, {in: '[5, inf)', points: 0}]";
+    const STEPS: &str =
+        "steps: [{in: '(-inf, 1]', points: 100}, {in: '(1, 5)', points: 40}, {in: '[5, inf)', points: 0}]";
 
     #[test]
     fn what_is_not_total_not_disjoint_or_not_rising_is_refused_and_says_where() {

@@ -11,7 +11,7 @@ mod triggers;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Decimal128Type};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::MemTable;
@@ -213,7 +213,8 @@ fn band(model: &Model, pane_us: i64) -> String {
         let dwell_us = i64::from(band.dwell_panes) * pane_us;
         sql += &format!(" when previous_band = '{name}' and us - previous_since < {dwell_us} then '{name}'");
         if let Some(kept) = band.leave_below.and_then(Points::round) {
-            let higher = model.bands.get(index..).unwrap_or_default().iter().map(reached).collect::<Vec<_>>().join(" or ");
+            let higher =
+                model.bands.get(index..).unwrap_or_default().iter().map(reached).collect::<Vec<_>>().join(" or ");
             sql += &format!(
                 " when previous_band = '{name}' and {basis} >= {} and not ({higher}) then '{name}'",
                 kept.millionths()

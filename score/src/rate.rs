@@ -78,7 +78,15 @@ pub fn rate(model: &Model, weights: &[Points], values: impl IntoIterator<Item = 
                 Fallback::Neutral => Some(Points::from_millionths(50_000_000)),
             });
             let value = found.map(|(value, _)| value);
-            Rated { value, normalised, weight, effective_weight: Points::ZERO, contribution: None, missing, carried_from_us }
+            Rated {
+                value,
+                normalised,
+                weight,
+                effective_weight: Points::ZERO,
+                contribution: None,
+                missing,
+                carried_from_us,
+            }
         })
         .collect();
     let is_known = |factor: &&Rated| factor.missing.is_none() || factor.carried_from_us.is_some();
@@ -265,7 +273,8 @@ mod tests {
     }
 
     fn grouped(text: &str) -> Model {
-        let text = format!("version: 1\nmodels:\n  - name: m\n    period: 28d\n    bands: [{{name: all, from: 0}}]\n{text}");
+        let text =
+            format!("version: 1\nmodels:\n  - name: m\n    period: 28d\n    bands: [{{name: all, from: 0}}]\n{text}");
         model::parse("grouped", &text, &["28d".to_owned()]).unwrap().models.remove(0)
     }
 
@@ -273,10 +282,15 @@ mod tests {
     fn a_group_gives_its_weight_to_the_members_that_count() {
         let group = |by: &str| {
             let weight = if by == "weighted" { ", weight: 50" } else { "" };
-            let factor = |n: u8| format!("      - {{name: f{n}, group: g, sql: uses, normalise: {{linear: {{from: 0, to: 100}}}}{weight}}}\n");
+            let factor = |n: u8| {
+                format!(
+                    "      - {{name: f{n}, group: g, sql: uses, normalise: {{linear: {{from: 0, to: 100}}}}{weight}}}\n"
+                )
+            };
             grouped(&format!(
                 "    groups: [{{name: g, by: {by}, weight: 80}}, {{name: h, weight: 20}}]\n    factors:\n{}{}      - {{name: f3, group: h, sql: uses, normalise: {{linear: {{from: 0, to: 100}}}}, weight: 100}}\n",
-                factor(1), factor(2)
+                factor(1),
+                factor(2)
             ))
         };
         // reducer, values, effective weights, score

@@ -106,7 +106,8 @@ impl Score {
                 turn.iter().zip(&pasts).map(|((_, case), past)| Scene { case, past }).collect();
             let verdicts = evaluate(model, windows, &scenes, self.settings.pane_us)?;
             let mut changed = Vec::with_capacity(turn.len());
-            for (((index, case), verdict), (before, past)) in turn.iter().zip(verdicts).zip(befores.iter().zip(&pasts)) {
+            for (((index, case), verdict), (before, past)) in turn.iter().zip(verdicts).zip(befores.iter().zip(&pasts))
+            {
                 let fate = match verdict.rating.score {
                     _ if case.is_deleted => "deleted",
                     Some(_) => "scored",

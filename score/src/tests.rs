@@ -47,16 +47,32 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
         ("    factors:", "    groups: [{name: g, weight: 100}]\n    factors:", &["usage_depth", "no group", ":10:"]),
         ("    factors:", "    start: 5\n    factors:", &["start", "additive", ":4:"]),
         ("    factors:", "    display: {out_of: 7}\n    factors:", &["out_of", ":4:"]),
-        ("    factors:", "    remember: [{name: uses, sql: uses, over: 7d, by: mean}]\n    factors:", &["uses", "column", ":8:"]),
-        ("    factors:", "    remember: [{name: r, sql: previous_score, over: 7d, by: mean}]\n    factors:", &["previous_score", ":8:"]),
+        (
+            "    factors:",
+            "    remember: [{name: uses, sql: uses, over: 7d, by: mean}]\n    factors:",
+            &["uses", "column", ":8:"],
+        ),
+        (
+            "    factors:",
+            "    remember: [{name: r, sql: previous_score, over: 7d, by: mean}]\n    factors:",
+            &["previous_score", ":8:"],
+        ),
         ("sql: trained", "sql: trained\n        expires: {dated_by: uses, after: 30d}", &["uses", "time", ":15:"]),
         ("sql: trained", "sql: score", &["score", ":14:"]),
-        ("{linear: {from: 0, to: 10}}", "{linear: {from: 0, to: 10, points: [-50, 50]}}", &["usage_depth", "0 to 100", ":9:"]),
-        ("{linear: {from: 0, to: 10}}", "{steps: [{in: '(-inf, 5]', points: 0}, {in: '[5, inf)', points: 9}]}", &["5 is in two ranges", ":9:"]),
+        (
+            "{linear: {from: 0, to: 10}}",
+            "{linear: {from: 0, to: 10, points: [-50, 50]}}",
+            &["usage_depth", "0 to 100", ":9:"],
+        ),
+        (
+            "{linear: {from: 0, to: 10}}",
+            "{steps: [{in: '(-inf, 5]', points: 0}, {in: '[5, inf)', points: 9}]}",
+            &["5 is in two ranges", ":9:"],
+        ),
         ("{linear: {from: 0, to: 10}}", "{steps: [{in: 'five', points: 0}]}", &["five", "11"]),
         ("{name: yellow, from: 50}", "{name: yellow, from: 50, above: 50}", &["yellow", "either", ":27:"]),
         ("{name: yellow, from: 50}", "{name: yellow, from: 50, leave_below: 51}", &["yellow", "leave_below", "50"]),
-        ("version: 1", "version: 1\nlifecycle: [a, a]", &["twice", ":2:"]),
+        ("version: 1", "version: 1\nlifecycle: [a, a]", &["twice", ":3:"]),
         ("weight: 35", "wieght: 35", &["wieght", "12"]),
         ("sql: uses_per_user", "sql: uses_per_usr", &["uses_per_usr", ":10:"]),
         ("sql: uses_per_user", "sql: uses_per_user +", &[":10:"]),
@@ -83,11 +99,11 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
 
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
-fn partition() -> TopicPartition {
+pub(crate) fn partition() -> TopicPartition {
     TopicPartition::new("keepwell.windows", 0)
 }
 
-fn stage(model: &str) -> Score {
+pub(crate) fn stage(model: &str) -> Score {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.yaml");
     std::fs::write(&path, model).unwrap();
@@ -95,7 +111,7 @@ fn stage(model: &str) -> Score {
 }
 
 /// Values of a window row that are not null or zero, by column.
-type Values<'v> = &'v [(&'v str, f64)];
+pub(crate) type Values<'v> = &'v [(&'v str, f64)];
 
 /// A window row of 28 days with these values.
 fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
@@ -106,6 +122,9 @@ fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
             (ColumnType::Text, "period") => rows.text(column.name, Some("28d")),
             (ColumnType::Text, "segment") => rows.text(column.name, value.map(|_| "other")),
             (ColumnType::Time, "first_seen_at") => rows.time(column.name, Some(100 * DAY_US)),
+            (ColumnType::Time, name) if name != "as_of" => {
+                rows.time(column.name, value.map(|day| (day * DAY_US as f64) as i64));
+            }
             (ColumnType::Text, _) => rows.text(column.name, None),
             (ColumnType::Flag, "final") => rows.flag(column.name, is_final),
             (ColumnType::Flag, _) => rows.flag(column.name, value.is_some()),
@@ -116,7 +135,13 @@ fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
             (ColumnType::Float, _) => rows.float(column.name, value.or((!column.nullable).then_some(0.0))),
             (ColumnType::Money, _) => rows.money(column.name, None),
             (ColumnType::Time, "as_of") => rows.time(column.name, Some(day * DAY_US)),
-            (ColumnType::Time, _) => rows.time(column.name, None),
+            (ColumnType::TextMap, "outcomes") => {
+                let told = values.iter().filter_map(|(name, day)| Some((name.strip_prefix("outcome_")?, *day)));
+                let told: Vec<(String, &str)> = told
+                    .map(|(outcome, day)| (health::alert_id("acme", "unhappy", day as i64 * DAY_US), outcome))
+                    .collect();
+                rows.text_map(column.name, Some(told.iter().map(|(id, outcome)| (id.as_str(), *outcome))));
+            }
             (ColumnType::TextMap, _) => rows.text_map(column.name, (!column.nullable).then(std::iter::empty)),
             (ColumnType::CountMap, _) => rows.count_map(column.name, std::iter::empty()),
             (kind, name) => panic!("{name}: {kind:?}"),
@@ -125,7 +150,7 @@ fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
     rows.end_row();
 }
 
-fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) -> Record {
+pub(crate) fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) -> Record {
     let mut rows = window::builder();
     append(&mut rows, day, is_final, values);
     Record {
@@ -186,7 +211,7 @@ fn lines(value: &[u8]) -> Vec<String> {
         .collect()
 }
 
-fn fresh(stage: &Score) -> State {
+pub(crate) fn fresh(stage: &Score) -> State {
     let mut state = State::default();
     let start = Position::at(NextOffset(0));
     stage.restore(&mut state, &partition(), start, start, None).unwrap();

@@ -213,7 +213,8 @@ impl<'a> Row<'a> {
 
     fn append_factors(&self, factors: &mut RowBuilder, is_there: bool) {
         let model = &self.verdict.model.model;
-        let declared = model.factors.iter().map(|f| (f.name.value.as_str(), f.group.as_ref().map(|g| g.value.as_str())));
+        let declared =
+            model.factors.iter().map(|f| (f.name.value.as_str(), f.group.as_ref().map(|g| g.value.as_str())));
         let named = declared.chain([(START, None), (LIMIT, None)]);
         for (rated, (name, group)) in self.verdict.rating.factors.iter().zip(named).filter(|_| is_there) {
             factors.text("name", Some(name));
@@ -291,7 +292,15 @@ fn fired(
         let told = told.and_then(|told| shown(told, case.is_final));
         if let (Some(told), Some(raised)) = (told, &episode.raised) {
             let Raised { severity, playbook, owner_role, .. } = raised.clone();
-            fired.push(Fired { name: name.clone(), told, severity, playbook, owner_role, evidence: None, outcome: None });
+            fired.push(Fired {
+                name: name.clone(),
+                told,
+                severity,
+                playbook,
+                owner_role,
+                evidence: None,
+                outcome: None,
+            });
         }
     }
     (fired, episodes)

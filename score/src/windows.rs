@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, Int64Array, MapArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
+use arrow::array::{
+    AsArray, BooleanArray, Int64Array, MapArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
+};
 use arrow::compute::take;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
@@ -128,7 +130,8 @@ impl<'b> Windows<'b> {
     fn outcomes_of(&self, row: usize) -> BTreeMap<&'b str, &'b str> {
         let ends = self.outcomes.value_offsets();
         let (Some(from), Some(to)) = (ends.get(row), ends.get(row + 1)) else { return BTreeMap::new() };
-        let (ids, outcomes) = (self.outcomes.keys().as_string_opt::<i32>(), self.outcomes.values().as_string_opt::<i32>());
+        let (ids, outcomes) =
+            (self.outcomes.keys().as_string_opt::<i32>(), self.outcomes.values().as_string_opt::<i32>());
         let (Some(ids), Some(outcomes)) = (ids, outcomes) else { return BTreeMap::new() };
         (*from as usize..*to as usize).map(|entry| (ids.value(entry), outcomes.value(entry))).collect()
     }

@@ -33,7 +33,8 @@ fn given(head: &str, factors: &[(&str, Option<f64>)]) -> Model {
     for (n, (group, weight)) in factors.iter().enumerate() {
         let group = if group.is_empty() { String::new() } else { format!(", group: {group}") };
         let weight = weight.map(|weight| format!(", weight: {weight}")).unwrap_or_default();
-        text += &format!("      - {{name: f{n}{group}, sql: uses, normalise: {{linear: {{from: 0, to: 100}}}}{weight}}}\n");
+        text +=
+            &format!("      - {{name: f{n}{group}, sql: uses, normalise: {{linear: {{from: 0, to: 100}}}}{weight}}}\n");
     }
     parse(&text)
 }
@@ -62,8 +63,7 @@ fn eighty_sixty_eighty_five_and_seventy_give_74_75_shown_as_75() {
 #[test]
 fn without_training_it_is_79_67_reweighted_59_75_with_zero_and_72_25_with_neutral() {
     let model = parse(include_str!("../models/worked_example.yaml"));
-    for (missing, expected) in
-        [(Missing::Reweight, "79.666667"), (Missing::Zero, "59.75"), (Missing::Neutral, "72.25")]
+    for (missing, expected) in [(Missing::Reweight, "79.666667"), (Missing::Zero, "59.75"), (Missing::Neutral, "72.25")]
     {
         let rating = rated(&Model { missing, ..model.clone() }, &[Some(8.0), None, Some(4.4), Some(70.0)]);
         assert_eq!(rating.score.unwrap().to_string(), expected);

@@ -263,7 +263,9 @@ fn triggers(columns: Columns<'_>, row: usize) -> Result<Vec<Trigger>, ArrowError
             severity: owned("severity", item)?,
             playbook: owned("playbook", item)?,
             owner_role: owned("owner_role", item)?,
-            evidence: text(items.text("evidence")?, item).map_or(Ok(serde_json::Value::Null), serde_json::from_str).map_err(json)?,
+            evidence: text(items.text("evidence")?, item)
+                .map_or(Ok(serde_json::Value::Null), serde_json::from_str)
+                .map_err(json)?,
             outcome: text(items.text("outcome")?, item).map(str::to_owned),
         })
     };

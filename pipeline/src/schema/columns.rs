@@ -1,8 +1,7 @@
 //! Columns of a batch by name and type. A missing column or another type is an error, never a panic.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray,
-    MapArray,
+    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray,
     PrimitiveArray, RecordBatch, StringArray, StructArray,
 };
 use arrow::datatypes::{ArrowPrimitiveType, Decimal128Type, TimestampMicrosecondType};

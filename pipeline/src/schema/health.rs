@@ -12,12 +12,20 @@ pub const TABLE: &str = "health/2";
 
 /// One factor of a score.
 pub const FACTORS: &[Column] = &[
-    known("name", Text, "factor, as the model names it; (start) and (limit): where an additive model begins, and what lay beyond 0 or 100"),
+    known(
+        "name",
+        Text,
+        "factor, as the model names it; (start) and (limit): where an additive model begins, and what lay beyond 0 or 100",
+    ),
     maybe("group", Text, "its group, as the model names it"),
     maybe("value", Float, "what its SQL gave, now or where it is carried from; null: unknown"),
     maybe("normalised", Points, "its points, rounded half-up to 6 decimals; null: left out of the score"),
     known("weight", Points, "weight in the model, percent, to 6 decimals"),
-    known("effective_weight", Points, "weight among the factors that count, percent, to 6 decimals; they sum to 100, but for additive models"),
+    known(
+        "effective_weight",
+        Points,
+        "weight among the factors that count, percent, to 6 decimals; they sum to 100, but for additive models",
+    ),
     maybe(
         "contribution",
         Points,
@@ -41,7 +49,11 @@ pub const TRIGGERS: &[Column] = &[
         Text,
         "pending: holds, not for long enough or too soon after the last episode; raised: an episode begins; active: it goes on; closed: an outcome ended it, it still holds; cleared: it is over",
     ),
-    known("since", Time, "as_of of the final row since which it holds (pending) or at which it was raised; on live rows of a new one, of this row"),
+    known(
+        "since",
+        Time,
+        "as_of of the final row since which it holds (pending) or at which it was raised; on live rows of a new one, of this row",
+    ),
     known("news", Flag, "true: this row is the first to say raised, closed or cleared; an alert goes out"),
     known("severity", Text, "as the model says: low, medium or high"),
     known("playbook", Text, "what to do, as the model says"),
@@ -60,13 +72,21 @@ pub const COLUMNS: &[Column] = &[
     maybe("score", Points, "0-100, the sum of the contributions; null: no factor is known"),
     maybe("display", Points, "the score as it is shown: on the model's scale, rounded half-up once"),
     maybe("band", Text, "band; unknown where coverage is below the model's minimum"),
-    maybe("band_since", Time, "as_of of the final row since which the account is in its band; on live rows of a new one, of this row"),
+    maybe(
+        "band_since",
+        Time,
+        "as_of of the final row since which the account is in its band; on live rows of a new one, of this row",
+    ),
     maybe("previous_as_of", Time, "as_of of the previous final row"),
     maybe("previous_score", Points, "score of the previous final row"),
     maybe("previous_band", Text, "band of the previous final row"),
     maybe("delta", Points, "score less previous_score"),
     known("coverage", Points, "share of the weights whose value is known or carried, percent"),
-    maybe("baseline_score", Points, "score of the first final row at which the account was as old as the model's baseline_day"),
+    maybe(
+        "baseline_score",
+        Points,
+        "score of the first final row at which the account was as old as the model's baseline_day",
+    ),
     known("factors", List(FACTORS), "what the score is made of, in the order of the model"),
     known("drivers", List(DRIVERS), "the factors that moved the score most since the previous final row, at most 3"),
     known("triggers", List(TRIGGERS), "what the model's triggers say; they are raised and cleared by final rows"),

@@ -126,7 +126,11 @@ pub const AS_OF: &[Column] = &[
     known("milestones_done", Int64, "milestones done"),
     known("milestones_overdue", Int64, "milestones whose due time has passed and that are not done"),
     maybe("oldest_overdue_at", Time, "due time of the oldest overdue milestone"),
-    known("outcomes", TextMap, "what was last told of alerts within the longest window: accepted, done or dismissed, by alert id"),
+    known(
+        "outcomes",
+        TextMap,
+        "what was last told of alerts within the longest window: accepted, done or dismissed, by alert id",
+    ),
 ];
 
 /// What the row was made of.

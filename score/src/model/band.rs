@@ -100,9 +100,9 @@ impl Model {
             BandBasis::Display => self.display.exact(self.display.of(score)),
         };
         let reached = self.bands.iter().rposition(|band| band.is_reached(score));
-        let before = basis.before.and_then(|(name, since_us)| {
-            Some((self.bands.iter().position(|band| band.name.value == name)?, since_us))
-        });
+        let before = basis
+            .before
+            .and_then(|(name, since_us)| Some((self.bands.iter().position(|band| band.name.value == name)?, since_us)));
         let staying = before.filter(|(index, since_us)| {
             self.bands.get(*index).is_some_and(|band| {
                 let dwells = basis.as_of_us - since_us < i64::from(band.dwell_panes) * basis.pane_us;

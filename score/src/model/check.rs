@@ -62,8 +62,7 @@ impl Check<'_> {
         for period in factors.chain(others).flatten().chain([&model.period]) {
             if !periods.contains(&period.value) {
                 let periods = periods.join(", ");
-                return self
-                    .at(period, format!("period {} is not among aggregate.windows: {periods}", period.value));
+                return self.at(period, format!("period {} is not among aggregate.windows: {periods}", period.value));
             }
         }
         self.unique(model.factors.iter().map(|factor| &factor.name))?;
@@ -128,7 +127,8 @@ impl Check<'_> {
             let name = &factor.name.value;
             match factor.weight {
                 Some(_) if !weighs => {
-                    return self.at(&factor.name, format!("factor {name}: its group does not weigh, so it has no weight"));
+                    return self
+                        .at(&factor.name, format!("factor {name}: its group does not weigh, so it has no weight"));
                 }
                 None if weighs && !is_additive => return self.at(&factor.name, format!("factor {name} has no weight")),
                 Some(weight) if !is_good(weight) => {
@@ -149,7 +149,10 @@ impl Check<'_> {
             let members: Vec<&Factor> = model.factors.iter().filter(is_member).collect();
             let name = &group.name.value;
             if members.is_empty() || group.weight() <= Points::ZERO || group.weight > MOST_WEIGHT {
-                return self.at(&group.name, format!("group {name} needs a factor and a weight from 0.000001 to {MOST_WEIGHT}"));
+                return self.at(
+                    &group.name,
+                    format!("group {name} needs a factor and a weight from 0.000001 to {MOST_WEIGHT}"),
+                );
             }
             if group.by == Reduce::Weighted {
                 sum(&group.name, format!("group {name}"), of(members))?;
@@ -188,13 +191,18 @@ impl Check<'_> {
             }
         }
         let starts: Vec<Points> = model.bands.iter().map(Band::start).collect();
-        let starts_at_zero = model.bands.first().is_some_and(|first| first.from.is_some() && first.start() == Points::ZERO);
+        let starts_at_zero =
+            model.bands.first().is_some_and(|first| first.from.is_some() && first.start() == Points::ZERO);
         if !starts_at_zero
             || !starts.is_sorted_by(|a, b| a < b)
             || starts.last().is_some_and(|last| *last > Points::HUNDRED)
         {
             let starts: Vec<String> = starts.iter().map(ToString::to_string).collect();
-            let why = format!("the bands of model {} must rise from 0 to at most 100: {}", model.name.value, starts.join(", "));
+            let why = format!(
+                "the bands of model {} must rise from 0 to at most 100: {}",
+                model.name.value,
+                starts.join(", ")
+            );
             return self.at(&model.name, why);
         }
         Ok(())

@@ -27,7 +27,8 @@ pub(super) fn statements(file: &ModelFile) -> Vec<(String, String)> {
     let mut tables = Vec::new();
     let mut values = Vec::new();
     for (number, model) in file.models.iter().enumerate() {
-        let mut periods: Vec<&str> = model.factors.iter().map(|factor| factor.period.as_ref().unwrap_or(&model.period).value.as_str()).collect();
+        let mut periods: Vec<&str> =
+            model.factors.iter().map(|factor| factor.period.as_ref().unwrap_or(&model.period).value.as_str()).collect();
         let others = model.triggers.iter().map(|t| &t.period).chain(model.remember.iter().map(|r| &r.period));
         periods.extend(others.map(|period| period.as_ref().unwrap_or(&model.period).value.as_str()));
         periods.sort_unstable();
@@ -48,10 +49,14 @@ pub(super) fn statements(file: &ModelFile) -> Vec<(String, String)> {
             let sql = format!("select s.*{columns} from \"seen_{number}_{period}\" s{joins}");
             tables.push((format!("row_{number}_{period}"), sql));
         }
-        values.extend(model.factors.iter().enumerate().map(|(position, factor)| value(number, model, position, factor)));
+        values
+            .extend(model.factors.iter().enumerate().map(|(position, factor)| value(number, model, position, factor)));
     }
     // What is no number, such as 0 / 0, is unknown.
-    let values = format!("select *, case when computed - computed = 0 then computed end as value from ({})", values.join(" union all "));
+    let values = format!(
+        "select *, case when computed - computed = 0 then computed end as value from ({})",
+        values.join(" union all ")
+    );
     tables.push(("factor_values".to_owned(), values));
     tables.push(("carried".to_owned(), CARRIED.to_owned()));
     tables.push(("normal".to_owned(), normal(file)));
@@ -60,7 +65,9 @@ pub(super) fn statements(file: &ModelFile) -> Vec<(String, String)> {
     let before = floor_of("2 * (running - normalised * effective) + 100000000", "200000000");
     tables.push((
         "contributed".to_owned(),
-        format!("select *, case when normalised is not null then {running} - {before} end as contribution from running"),
+        format!(
+            "select *, case when normalised is not null then {running} - {before} end as contribution from running"
+        ),
     ));
     tables.push(("sums".to_owned(), sums(file)));
     tables.push(("totals".to_owned(), "select account_id, as_of, coverage, case when additive then greatest(0, least(100000000, sum + start)) else sum end as score, sum, start, additive, num_factors from sums".to_owned()));
@@ -118,7 +125,10 @@ fn value(number: usize, model: &Model, position: usize, factor: &Factor) -> Stri
     }
     if let Some(expires) = &factor.expires {
         let most = expires.after.as_micros() as f64 / DAY_US as f64;
-        value = format!("case when days_between({}, as_of) <= cast({most:?} as double) then {value} end", expires.dated_by.value);
+        value = format!(
+            "case when days_between({}, as_of) <= cast({most:?} as double) then {value} end",
+            expires.dated_by.value
+        );
     }
     let groups = &model.groups;
     let place = factor.group.as_ref().and_then(|name| groups.iter().position(|group| group.name.value == name.value));
@@ -263,7 +273,9 @@ fn of(normalise: &Normalise) -> String {
         let (from, to) = (float(line.from.min(line.to)), float(line.from.max(line.to)));
         return match line.outside {
             Outside::Clamp => on_the_line,
-            Outside::Zero => format!("case when found < {from} or found > {to} then cast(0 as double) else {on_the_line} end"),
+            Outside::Zero => {
+                format!("case when found < {from} or found > {to} then cast(0 as double) else {on_the_line} end")
+            }
         };
     }
     match normalise {
