@@ -96,6 +96,10 @@ impl<'a> Row<'a> {
     /// Digest of what a reader of `scores` sees change: score, band, triggers, who and by which model.
     fn digest(&self) -> u64 {
         let mut hasher = SipHasher13::new();
+        if self.case.is_deleted {
+            // A tombstone says nothing else.
+            return hasher.finish();
+        }
         let mut text = |text: Option<&str>| {
             hasher.write(text.unwrap_or_default().as_bytes());
             hasher.write_u8(u8::from(text.is_some()));
@@ -108,10 +112,9 @@ impl<'a> Row<'a> {
             text(Some(&fired.name));
             text(fired.outcome.as_deref());
         }
-        let score = self.verdict.rating.score.filter(|_| !self.case.is_deleted);
-        hasher.write_i64(score.map_or(-1, Points::millionths));
+        hasher.write_i64(self.verdict.rating.score.map_or(-1, Points::millionths));
         hasher.write_i64(self.version);
-        hasher.write_u8(u8::from(self.case.is_deleted) * 2 + u8::from(self.case.is_retired));
+        hasher.write_u8(u8::from(self.case.is_retired));
         hasher.finish()
     }
 
