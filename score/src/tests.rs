@@ -21,10 +21,16 @@ fn periods() -> Vec<String> {
 }
 
 #[test]
-fn the_default_model_and_the_example_compile() {
-    for text in [DEFAULT, EXAMPLE] {
+fn the_shipped_models_compile() {
+    let shipped = [
+        (DEFAULT, 1),
+        (EXAMPLE, 1),
+        (include_str!("../models/onboarding_to_advocacy.yaml"), 7),
+        (include_str!("../models/handoff_to_advocacy.yaml"), 7),
+    ];
+    for (text, num_models) in shipped {
         let compiled = Compiled::parse("model.yaml", text, &periods()).unwrap();
-        assert_eq!(compiled.models.len(), 1, "{text}");
+        assert_eq!(compiled.models.len(), num_models);
     }
 }
 
