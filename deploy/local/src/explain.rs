@@ -129,9 +129,11 @@ fn text(health: &Health) -> Result<String> {
     )?;
     for factor in &health.factors {
         let missing = factor.missing.as_deref().map(|missing| format!("  unknown: {missing}")).unwrap_or_default();
+        let from = factor.carried_from.as_deref().map(|from| format!(" from {from}")).unwrap_or_default();
+        let group = factor.group.as_deref().map(|group| format!("  in {group}")).unwrap_or_default();
         writeln!(
             out,
-            "  {:<16} {:>14} {:>12} {:>10} {:>10} {:>12}{missing}",
+            "  {:<16} {:>14} {:>12} {:>10} {:>10} {:>12}{missing}{from}{group}",
             factor.name,
             factor.value.map_or("-".to_owned(), |value| format!("{value:.4}")),
             points(factor.normalised),
@@ -147,8 +149,14 @@ fn text(health: &Health) -> Result<String> {
     for trigger in &health.triggers {
         writeln!(
             out,
-            "trigger {} since {}, severity {}: playbook {} for {}",
-            trigger.name, trigger.since, trigger.severity, trigger.playbook, trigger.owner_role
+            "trigger {} since {}, severity {}: playbook {} for {}{}; {}",
+            trigger.name,
+            trigger.since,
+            trigger.severity,
+            trigger.playbook,
+            trigger.owner_role,
+            trigger.outcome.as_deref().map(|outcome| format!(" ({outcome})")).unwrap_or_default(),
+            trigger.evidence
         )?;
     }
     let from = &health.provenance;
