@@ -54,8 +54,11 @@ pub struct CompiledTrigger {
     pub clear: Option<Compute>,
 }
 
-/// What SQL sees of an account's earlier final rows: column and type.
-pub const PAST: [(&str, fn() -> DataType); 4] = [
+/// A column that SQL sees besides those of the window row, and its type.
+type Seen = (&'static str, fn() -> DataType);
+
+/// What SQL sees of an account's earlier final rows.
+const PAST: [Seen; 4] = [
     ("previous_as_of", time_type),
     ("previous_score", || DataType::Float64),
     ("previous_band", || DataType::Utf8),
@@ -63,7 +66,7 @@ pub const PAST: [(&str, fn() -> DataType); 4] = [
 ];
 
 /// What the SQL of triggers sees of the score of the row itself.
-pub const PRESENT: [(&str, fn() -> DataType); 4] = [
+const PRESENT: [Seen; 4] = [
     ("score", || DataType::Float64),
     ("delta", || DataType::Float64),
     ("coverage", || DataType::Float64),
@@ -118,7 +121,7 @@ struct ModelCompiler<'c> {
 impl<'c> ModelCompiler<'c> {
     fn new(file: &'c str, session: &'c SessionContext, model: &'c Model) -> Result<Self, ModelError> {
         let float = |name: &str| Field::new(name, DataType::Float64, true);
-        let fields = |columns: &[(&str, fn() -> DataType)]| -> Vec<Field> {
+        let fields = |columns: &[Seen]| -> Vec<Field> {
             columns.iter().map(|(name, kind)| Field::new(*name, kind(), true)).collect()
         };
         let derived = DERIVED.iter().map(|(name, _)| float(name)).chain([float(PERIOD_DAYS)]);

@@ -168,7 +168,7 @@ fn float(points: Option<Points>) -> Option<f64> {
     points.map(Points::to_f64)
 }
 
-/// See [`crate::compile::PAST`].
+/// The columns of earlier final rows, as `compile` declares them.
 fn past<'m>(compiled: &'m CompiledModel, scenes: &[Scene<'_>]) -> BTreeMap<&'m str, ArrayRef> {
     let last = || scenes.iter().map(|scene| scene.past.last.as_ref());
     let floats = |values: Float64Array| Arc::new(values) as ArrayRef;
@@ -196,7 +196,7 @@ fn past<'m>(compiled: &'m CompiledModel, scenes: &[Scene<'_>]) -> BTreeMap<&'m s
     columns
 }
 
-/// See [`crate::compile::PRESENT`].
+/// The columns of the row's own score, as `compile` declares them.
 fn present(scenes: &[Scene<'_>], rated: &[(Rating, &str)]) -> BTreeMap<&'static str, ArrayRef> {
     let delta = |(scene, (rating, _)): (&Scene<'_>, &(Rating, &str))| {
         let before = scene.past.last.as_ref().and_then(|last| last.score);
