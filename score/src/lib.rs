@@ -4,6 +4,7 @@
 //! are. Factors are SQL compiled once; everything after the normalised value is exact decimal; deltas,
 //! drivers and triggers compare final rows only. All of it is a fold over the log.
 
+pub mod cli;
 mod compile;
 mod compute;
 mod episode;
@@ -19,8 +20,10 @@ mod scenes;
 mod settings;
 mod stage;
 mod state;
+mod table_tests;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod verdict_row;
 mod windows;
 #[cfg(test)]

@@ -1,10 +1,9 @@
-//! `keepwell-score`: window rows in, health rows out.
+//! `keepwell-score`: window rows in, health scores out.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use pipeline::process::{self, Cli};
 
 fn main() -> ExitCode {
-    process::main("score", &Cli::parse(), |config| Ok((score::Score::new(config)?, score::plan(config))))
+    score::cli::main(&score::cli::Cli::parse())
 }

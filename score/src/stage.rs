@@ -18,6 +18,7 @@ use crate::evaluate::{Scene, evaluate};
 use crate::model::ModelError;
 use crate::settings::Settings;
 use crate::state::{Account, Changes, Memory, PartitionChanges, PartitionState, STATE_VERSION, State};
+use crate::table_tests;
 use crate::verdict_row::{Provenance, Row};
 use crate::windows::{Case, Windows};
 
@@ -49,6 +50,15 @@ impl Score {
     /// [`ModelError`] naming file, line and column of what is wrong in the model file.
     pub fn new(config: &Config) -> Result<Self, ModelError> {
         Ok(Self { settings: Settings::new(config)? })
+    }
+
+    /// Runs the tests beside the configured model file, where there are any; how many.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the first that fails.
+    pub fn test_model(&self, config: &Config) -> Result<usize, ModelError> {
+        let tests = config.score.model.as_deref().map(table_tests::beside).filter(|path| path.exists());
+        tests.map_or(Ok(0), |path| table_tests::run(&path, &self.settings.model, &self.settings.periods))
     }
 
     /// Folds the records of one partition.

@@ -1,5 +1,6 @@
 //! Model files and the stage as a whole.
 
+use arrow::array::RecordBatch;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::Record;
@@ -109,6 +110,10 @@ pub(crate) fn partition() -> TopicPartition {
     TopicPartition::new("keepwell.windows", 0)
 }
 
+pub(crate) fn config(set: &[String]) -> Config {
+    Config::parse("test", CONFIG, set).unwrap()
+}
+
 pub(crate) fn stage(model: &str) -> Score {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.yaml");
@@ -156,20 +161,26 @@ fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
     rows.end_row();
 }
 
-pub(crate) fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) -> Record {
+pub(crate) fn rows(day: i64, is_final: bool, values: Values<'_>) -> RecordBatch {
     let mut rows = window::builder();
     append(&mut rows, day, is_final, values);
+    rows.finish().unwrap()
+}
+
+pub(crate) fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) -> Record {
+    let rows = rows(day, is_final, values);
     Record {
         topic_partition: partition(),
         offset: Offset(offset),
         timestamp_ms: 0,
         key: None,
-        value: Some(codec::encode(&rows.finish().unwrap()).unwrap()),
+        value: Some(codec::encode(&rows).unwrap()),
         headers: vec![Progress { watermark_us: Some(day * DAY_US), complete: false }.header()],
     }
 }
 
-const GOOD: Values<'_> = &[("uses_per_user", 8.0), ("trained", 60.0), ("ticket_csat_mean", 4.4), ("invoices", 70.0)];
+pub(crate) const GOOD: Values<'_> =
+    &[("uses_per_user", 8.0), ("trained", 60.0), ("ticket_csat_mean", 4.4), ("invoices", 70.0)];
 const BAD: Values<'_> = &[("uses_per_user", 1.0), ("trained", 60.0), ("ticket_csat_mean", 1.0), ("invoices", 70.0)];
 
 /// Folds records and gives what each health row says: score, delta, drivers, triggers, changed.

@@ -1,0 +1,62 @@
+//! The command line of score: as every stage's, and what a model says of stored rows.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pipeline::config::Config;
+use pipeline::process::{self, EXAMPLES, RunArgs};
+
+use crate::{Score, plan, trial};
+
+/// Arguments of score.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Checks the configuration and the model, runs the model's tests, and prints the configuration, secrets by name only.
+    Check,
+    /// Scores stored window rows with a model, without Kafka.
+    Try(trial::TryArgs),
+}
+
+/// The whole of `main`.
+pub fn main(cli: &Cli) -> ExitCode {
+    if let Some(Command::Try(args)) = &cli.command {
+        let config = match Config::read(&cli.run.config, &cli.run.set) {
+            Ok(config) => config,
+            Err(error) => return failed(2, &error),
+        };
+        let mut out = std::io::stdout().lock();
+        return match trial::run(&config, args, &mut out).and_then(|()| Ok(out.flush()?)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(1, &format!("{error:#}")),
+        };
+    }
+    let is_check = cli.command.is_some();
+    process::main_of(
+        "score",
+        &cli.run,
+        is_check,
+        |config| {
+            let stage = Score::new(config)?;
+            if is_check {
+                stage.test_model(config)?;
+            }
+            Ok((stage, plan(config)))
+        },
+        |config, (stage, plan), args, shutdown| process::run(&stage, config, &plan, args, shutdown),
+    )
+}
+
+fn failed(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(code)
+}

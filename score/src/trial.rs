@@ -1,0 +1,183 @@
+//! `keepwell-score try`: scores stored window rows with a model, without Kafka.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::json::LineDelimitedWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use pipeline::codec;
+use pipeline::config::Config;
+use pipeline::log::Record;
+use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
+use pipeline::schema::{health, window};
+use pipeline::stage::{Batch, Stage};
+
+use crate::{Score, State};
+
+/// Rows scored at once.
+const ROWS: usize = 3000;
+
+/// What is tried on what.
+#[derive(Debug, clap::Args)]
+pub struct TryArgs {
+    /// The model file; the configured one, where none is named.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Parquet files of the table `windows`. May be repeated.
+    #[arg(long, required = true, num_args = 1..)]
+    pub windows: Vec<PathBuf>,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+/// Form of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// One line a score, for people.
+    Text,
+    /// One row of the `health` table a line.
+    Json,
+}
+
+/// Writes the scores of the rows to `out`, in the order of time and account.
+///
+/// # Errors
+/// When a file is no table of windows, or the model is refused.
+pub fn run(config: &Config, args: &TryArgs, out: &mut impl Write) -> Result<()> {
+    let mut config = config.clone();
+    config.score.model = args.model.clone().or(config.score.model);
+    let stage = Score::new(&config)?;
+    let tp = TopicPartition::new(config.topics.windows.as_str(), 0);
+    let (mut state, start) = (State::default(), Position::at(NextOffset(0)));
+    stage.restore(&mut state, &tp, start, start, None)?;
+    for (offset, rows) in (0..).zip(pieces(&sorted(args)?)) {
+        let record = Record {
+            topic_partition: tp.clone(),
+            offset: Offset(offset),
+            timestamp_ms: 0,
+            key: None,
+            value: Some(codec::encode(&rows)?),
+            headers: Vec::new(),
+        };
+        let records = std::slice::from_ref(&record);
+        let at = Position::at(NextOffset(offset));
+        let batch =
+            Batch { records: [(tp.clone(), records)].into(), positions: [(tp.clone(), at)].into(), ..Batch::default() };
+        let step = stage.apply(&state, &batch)?;
+        for value in step.messages.iter().filter_map(|message| message.value.as_ref()) {
+            say(&codec::decode(value, &health::schema())?, args.output, out)?;
+        }
+        stage.merge(&mut state, step.changes);
+    }
+    Ok(())
+}
+
+/// All rows, in the order of time and account.
+fn sorted(args: &TryArgs) -> Result<RecordBatch> {
+    let schema = window::schema();
+    let mut batches = Vec::new();
+    for path in &args.windows {
+        let named = || path.display().to_string();
+        let reader =
+            ParquetRecordBatchReaderBuilder::try_new(File::open(path).with_context(named)?).with_context(named)?;
+        for batch in reader.build()? {
+            let batch = batch.with_context(named)?;
+            let columns = schema.fields().iter().map(|field| {
+                let column = batch
+                    .column_by_name(field.name())
+                    .with_context(|| format!("{}: no column {}", named(), field.name()))?;
+                Ok(arrow::compute::cast(column, field.data_type())?)
+            });
+            let columns = columns.collect::<Result<Vec<_>>>()?;
+            batches.push(RecordBatch::try_new(schema.clone(), columns).with_context(named)?);
+        }
+    }
+    let all = concat_batches(&schema, &batches)?;
+    let by = |name: &str| {
+        let values = all.column_by_name(name).with_context(|| format!("no column {name}"))?.clone();
+        anyhow::Ok(SortColumn { values, options: None })
+    };
+    let order = lexsort_to_indices(&[by("as_of")?, by("account_id")?, by("period")?], None)?;
+    Ok(take_record_batch(&all, &order)?)
+}
+
+/// Pieces that end between two accounts.
+fn pieces(rows: &RecordBatch) -> Vec<RecordBatch> {
+    let Some(accounts) = rows.column_by_name("account_id").and_then(|column| column.as_string_opt::<i32>()) else {
+        return Vec::new();
+    };
+    let (mut pieces, mut from) = (Vec::new(), 0);
+    while from < rows.num_rows() {
+        let mut to = rows.num_rows().min(from + ROWS);
+        while to < rows.num_rows() && accounts.value(to) == accounts.value(to - 1) {
+            to += 1;
+        }
+        pieces.push(rows.slice(from, to - from));
+        from = to;
+    }
+    pieces
+}
+
+fn say(rows: &RecordBatch, output: Output, out: &mut impl Write) -> Result<()> {
+    if output == Output::Json {
+        let mut writer = LineDelimitedWriter::new(&mut *out);
+        writer.write(rows)?;
+        writer.finish()?;
+        return Ok(());
+    }
+    let wanted = ["as_of", "account_id", "score", "display", "band", "coverage", "model"];
+    let columns: Vec<usize> = wanted.iter().map(|name| rows.schema().index_of(name)).collect::<Result<_, _>>()?;
+    let shown = rows.project(&columns)?;
+    let options = arrow::util::display::FormatOptions::default().with_null("-");
+    let columns = shown.columns().iter().map(|column| arrow::util::display::ArrayFormatter::try_new(column, &options));
+    let columns: Vec<_> = columns.collect::<Result<_, _>>()?;
+    for row in 0..shown.num_rows() {
+        let cells: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
+        writeln!(out, "{}", cells.join("  "))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+    use crate::tests::{GOOD, config, rows};
+
+    #[test]
+    fn stored_rows_are_scored_in_the_order_of_time_whatever_their_order_in_the_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |day: i64, uses_per_user: f64| {
+            let path = folder.path().join(format!("{day}.parquet"));
+            let values: Vec<_> = GOOD.iter().copied().skip(1).chain([("uses_per_user", uses_per_user)]).collect();
+            let rows = rows(day, true, &values);
+            let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), rows.schema(), None).unwrap();
+            writer.write(&rows).unwrap();
+            writer.close().unwrap();
+            path
+        };
+        let model = Some(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/worked_example.yaml"));
+        let windows = vec![file(101, 1.0), file(100, 8.0)];
+        let said = |output| {
+            let mut out = Vec::new();
+            let args = TryArgs { model: model.clone(), windows: windows.clone(), output };
+            run(&config(&[]), &args, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let text = said(Output::Text);
+        let scores: Vec<&str> = text.lines().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+        assert_eq!(scores, ["74.750000", "50.250000"], "{text}");
+        let deltas: Vec<String> = said(Output::Json)
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["delta"].to_string())
+            .collect();
+        assert_eq!(deltas.len(), 2);
+        assert!(deltas[0] == "null" && deltas[1].contains("-24.5"), "{deltas:?}");
+    }
+}
