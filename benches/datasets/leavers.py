@@ -2,7 +2,7 @@
 """How well scores rank who leaves a course within 28 days: OULAD, module AAA.
 
     keepwell backfill product-usage=OUT/usage.ndjson --out SCORED --set score.model=score/models/course.yaml
-    leavers.py fit FOLDER SCORED     the weights that rank best on 2013J, among multiples of ten
+    leavers.py fit FOLDER SCORED     the weights that rank best on 2013J, among multiples of five
     leavers.py judge FOLDER SCORED   2014J: the score against every single measure
 
 FOLDER holds student_registration.csv. Every seventh day from day 14 to day 238 each enrolment that has been seen and
@@ -84,7 +84,7 @@ def fit(folder, scored):
     )
     found = cases(folder, scored, "2013J", sql)
     found = [(account, day, leaves, [float(value or 0) for value in values]) for account, day, leaves, values in found]
-    grid = [weights for weights in itertools.product(range(0, 101, 10), repeat=len(names)) if sum(weights) == 100 and min(weights) >= 10]
+    grid = [weights for weights in itertools.product(range(5, 101, 5), repeat=len(names)) if sum(weights) == 100]
     best = max(grid, key=lambda weights: auc(ranked(found, lambda values: sum(w * v for w, v in zip(weights, values)))))
     value = auc(ranked(found, lambda values: sum(w * v for w, v in zip(best, values))))
     print(f"2013J: {len(found)} cases, {sum(case[2] for case in found)} leave; best of {len(grid)}: {dict(zip(names, best))}, AUC {value:.4f}")
