@@ -31,7 +31,7 @@ enum Command {
     /// Accepted events in, window rows and feature days out.
     Aggregate(Cli),
     /// Window rows in, health rows out.
-    Score(Cli),
+    Score(score::cli::Cli),
     /// Health and windows in, scores, alerts and Parquet tables out.
     Sink(Cli),
     /// The columns of every topic and table, as Markdown.
@@ -73,9 +73,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => ended(explain::run(&args).map(|text| process::say(&text))),
         Command::Ingest(cli) => ingest::cli::main(&cli),
         Command::Aggregate(cli) => process::main("aggregate", &cli, aggregate::build),
-        Command::Score(cli) => {
-            process::main("score", &cli, |config| Ok((score::Score::new(config)?, score::plan(config))))
-        }
+        Command::Score(cli) => score::cli::main(&cli),
         Command::Sink(cli) => sink::main(&cli),
         Command::Dictionary => {
             process::say(&pipeline::schema::dictionary::markdown());
