@@ -336,6 +336,7 @@ impl Stage for Aggregate {
             num_accounts: Some(state.accounts.len()),
             num_ids: Some(state.seen.len()),
             id_bytes: Some(state.seen.num_bytes()),
+            ..Gauges::default()
         };
         state.get(partition).map(shown).unwrap_or_default()
     }

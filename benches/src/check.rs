@@ -10,7 +10,6 @@ use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use pipeline::config::Config;
 use pipeline::log::Record;
 use pipeline::schema::{feature_day, score as tables, window};
-use score::model::{self, ModelFile};
 use score::plain::{self, Told};
 use sink::health::{Health, Row};
 use sink::publish::Alert;
@@ -45,18 +44,6 @@ pub struct Checked {
     pub fates: BTreeMap<String, u64>,
 }
 
-/// The model file of a configuration.
-///
-/// # Errors
-/// When it is refused.
-pub fn model_of(config: &Config) -> Result<ModelFile> {
-    let periods: Vec<String> = config.aggregate.windows.iter().map(ToString::to_string).collect();
-    Ok(match &config.score.model {
-        Some(path) => model::parse(&path.display().to_string(), &model::read(path)?, &periods)?,
-        None => model::parse("default", model::DEFAULT, &periods)?,
-    })
-}
-
 /// Compares everything with the oracle.
 ///
 /// # Errors
@@ -82,9 +69,9 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let triggers = items_of(&health_finals, "triggers")?;
     let told = Told { scores: health.clone(), triggers: triggers.clone() };
     let pane_us = config.time.pane.as_micros();
-    let model = model_of(config)?;
+    streamed.versions.check(&streamed.health)?;
     let judged = stacked(&window_finals, judged)?;
-    let expected = plain::expected(judged, told, &model, pane_us).await.context("scores")?;
+    let expected = plain::expected(judged, told, &streamed.versions.files, pane_us).await.context("scores")?;
     let scores = same_rows(&health, &expected.scores, &SCORE_KEYS).context("scores")?;
     let item_keys = ["account_id", "as_of", "position"];
     let factors = same_rows(&items_of(&health, "factors")?, &expected.factors, &item_keys).context("factors")?;

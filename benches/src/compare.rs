@@ -5,11 +5,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringBuilder, UInt32Array};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take, take_record_batch};
+use arrow::compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use pipeline::codec;
 use pipeline::log::Record;
+pub use score::plain::items_of;
 
 /// The rows of all records of a table, in one batch.
 ///
@@ -29,35 +30,6 @@ pub fn where_flag(rows: &RecordBatch, column: &str, value: bool) -> Result<Recor
     let flags = rows.column_by_name(column).with_context(|| format!("no column {column}"))?.as_boolean();
     let keep: arrow::array::BooleanArray = flags.iter().map(|flag| Some(flag == Some(value))).collect();
     Ok(arrow::compute::filter_record_batch(rows, &keep)?)
-}
-
-/// The rows in the lists of a column, one each, with the account and time of the row they belong to.
-///
-/// # Errors
-/// When there is no such list.
-pub fn items_of(rows: &RecordBatch, list: &str) -> Result<RecordBatch> {
-    let lists = rows.column_by_name(list).with_context(|| format!("no column {list}"))?.as_list::<i32>();
-    let items = lists.values().as_struct();
-    let (mut of_row, mut of_item, mut positions) = (Vec::new(), Vec::new(), Vec::new());
-    for row in 0..rows.num_rows() {
-        let ends = lists.value_offsets();
-        for (item, position) in (ends[row]..ends[row + 1]).zip(0_i64..) {
-            of_row.push(row as u32);
-            of_item.push(item as u32);
-            positions.push(position);
-        }
-    }
-    let (of_row, of_item) = (UInt32Array::from(of_row), UInt32Array::from(of_item));
-    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
-    for key in ["account_id", "as_of"] {
-        let column = rows.column_by_name(key).with_context(|| format!("no column {key}"))?;
-        columns.push((key.to_owned(), take(column, &of_row, None)?));
-    }
-    columns.push(("position".to_owned(), Arc::new(Int64Array::from(positions))));
-    for (field, column) in items.fields().iter().zip(items.columns()) {
-        columns.push((field.name().clone(), take(column, &of_item, None)?));
-    }
-    Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))?)
 }
 
 /// In one form that both sides can be brought to: times as microseconds, maps as sorted `key=value;` texts.

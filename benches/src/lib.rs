@@ -10,3 +10,4 @@ pub mod kafka;
 pub mod oracle;
 pub mod sim;
 pub mod streamed;
+pub mod versions;

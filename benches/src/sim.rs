@@ -5,6 +5,7 @@
 //! then its final rows must be those of the same events without any fault (I2). A *wild* one has events of any
 //! age, repeats, corrupt records and clocks that are hours wrong; its final rows are judged from `events` on.
 
+mod announced;
 pub mod chaos;
 mod log;
 mod place;
@@ -102,8 +103,10 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
     let last_us = arrivals.last().context("no events")?.at_us;
     // Noon two days on: every pane with an event has closed, and no clock error moves another one.
     let end_us = (last_us / DAY_US + 2) * DAY_US + DAY_US / 2;
+    let announced = announced::files(asked.seed, &config, (start_us, last_us), is_tidy)?;
     let scenario = Scenario {
         seed: asked.seed,
+        announced,
         raw_topics: config.sources.iter().map(|source| (source.topic.clone(), raw_partitions)).collect(),
         arrivals,
         rate: asked.rate,
@@ -188,6 +191,7 @@ fn as_without_faults(scenario: &Scenario, stages: &Stages, broker: &MemoryBroker
         seed: scenario.seed,
         raw_topics: scenario.raw_topics.clone(),
         arrivals: scenario.arrivals.clone(),
+        announced: scenario.announced.clone(),
         rate: 0,
         clock_error_us: 0,
         end_us: scenario.end_us,

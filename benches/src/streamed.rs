@@ -15,6 +15,7 @@ use pipeline::schema::{feature_day, health, window};
 use sink::claim::Claim;
 
 use crate::compare;
+use crate::versions::Versions;
 
 /// Everything that was said.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Streamed {
     pub events: Vec<Record>,
     /// Window rows, live and final.
     pub windows: RecordBatch,
+    /// The versions of the model file, as configured and announced.
+    pub versions: Versions,
     /// Feature days.
     pub feature_days: RecordBatch,
     /// Health rows, live and final.
@@ -40,9 +43,11 @@ impl Streamed {
     /// When a topic cannot be read or a record is not of its table.
     pub fn read(config: &Config, records: impl Fn(&str) -> Result<Vec<Record>>) -> Result<Self> {
         let topics = &config.topics;
+        let windows = records(&topics.windows)?;
         Ok(Self {
             events: records(&topics.events)?,
-            windows: compare::rows_of(&records(&topics.windows)?, &window::schema())?,
+            windows: compare::rows_of(&windows, &window::schema())?,
+            versions: Versions::of(config, &windows)?,
             feature_days: compare::rows_of(&records(&topics.feature_days)?, &feature_day::schema())?,
             health: compare::rows_of(&records(&topics.health)?, &health::schema())?,
             scores: records(&topics.scores)?,

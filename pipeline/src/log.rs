@@ -14,6 +14,9 @@ use crate::offset::{NextOffset, Offset, Position, TopicPartition};
 /// Header names and values of a record, in order; a header may lack a value.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;
 
+/// Header of a record by which an operator announces a model file; it stands among the output of a stage.
+pub const MODEL_HEADER: &str = "keepwell.model";
+
 /// One record as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -146,11 +149,11 @@ pub trait Log {
     /// [`LogError`] when the broker cannot be asked.
     fn ends(&mut self, of: &TopicPartition) -> Result<Ends, LogError>;
 
-    /// Whether a partition holds any committed record.
+    /// Whether a partition holds a committed record that a stage wrote; what operators announce is none.
     ///
     /// # Errors
     /// [`LogError`] when the broker cannot be asked.
-    fn has_committed(&mut self, of: &TopicPartition) -> Result<bool, LogError>;
+    fn has_output(&mut self, of: &TopicPartition) -> Result<bool, LogError>;
 
     /// Number of partitions of a topic; none when there is no such topic.
     ///

@@ -34,11 +34,15 @@ pub struct Metrics {
     lag: IntGaugeVec,
     watermark: GaugeVec,
     accounts: IntGaugeVec,
+    model: IntGaugeVec,
     ids: IntGaugeVec,
     id_bytes: IntGaugeVec,
     state_bytes: IntGaugeVec,
     waiting: IntGaugeVec,
     snapshot: GaugeVec,
+    audited: IntGaugeVec,
+    drift: IntGaugeVec,
+    audit: GaugeVec,
     build: IntGaugeVec,
 }
 
@@ -96,6 +100,10 @@ impl Metrics {
                 &partition,
             )?,
             accounts: IntGaugeVec::new(opts("state_accounts", "Accounts in the state"), &partition)?,
+            model: IntGaugeVec::new(
+                opts("model_version", "Version of the model file by which the time that has come is scored"),
+                &partition,
+            )?,
             ids: IntGaugeVec::new(
                 opts("state_event_ids", "Event ids in the state, by which duplicates are found"),
                 &partition,
@@ -110,6 +118,18 @@ impl Metrics {
                 &partition,
             )?,
             snapshot: GaugeVec::new(opts("snapshot_timestamp_seconds", "When the state was last saved"), &partition)?,
+            audited: IntGaugeVec::new(
+                opts(
+                    "audit_scores",
+                    "Stored scores in the last audit: judged, or of unknown versions of the model file",
+                ),
+                &["stage", "judged"],
+            )?,
+            drift: IntGaugeVec::new(
+                opts("audit_drift_rows", "Stored rows that plain SQL over their window rows gives otherwise"),
+                &["stage"],
+            )?,
+            audit: GaugeVec::new(opts("audit_timestamp_seconds", "When the last audit ended"), &["stage"])?,
             build: IntGaugeVec::new(opts("build_info", "Always 1; the version is a label"), &["stage", "version"])?,
         };
         let Self { registry, .. } = &metrics;
@@ -123,11 +143,15 @@ impl Metrics {
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.watermark.clone()))?;
         registry.register(Box::new(metrics.accounts.clone()))?;
+        registry.register(Box::new(metrics.model.clone()))?;
         registry.register(Box::new(metrics.ids.clone()))?;
         registry.register(Box::new(metrics.id_bytes.clone()))?;
         registry.register(Box::new(metrics.state_bytes.clone()))?;
         registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.snapshot.clone()))?;
+        registry.register(Box::new(metrics.audited.clone()))?;
+        registry.register(Box::new(metrics.drift.clone()))?;
+        registry.register(Box::new(metrics.audit.clone()))?;
         registry.register(Box::new(metrics.build.clone()))?;
         Ok(metrics)
     }
@@ -187,6 +211,8 @@ pub struct Gauges {
     pub num_ids: Option<usize>,
     /// Their memory in bytes.
     pub id_bytes: Option<u64>,
+    /// Version of the model file in use.
+    pub model_version: Option<i64>,
 }
 
 impl StageMetrics {
@@ -288,6 +314,9 @@ impl StageMetrics {
         if let Some(num_accounts) = gauges.num_accounts {
             self.metrics.accounts.with_label_values(&self.of(tp, &partition)).set(num_accounts as i64);
         }
+        if let Some(version) = gauges.model_version {
+            self.metrics.model.with_label_values(&self.of(tp, &partition)).set(version);
+        }
         if let (Some(num_ids), Some(id_bytes)) = (gauges.num_ids, gauges.id_bytes) {
             self.metrics.ids.with_label_values(&self.of(tp, &partition)).set(num_ids as i64);
             self.metrics.id_bytes.with_label_values(&self.of(tp, &partition)).set(id_bytes as i64);
@@ -301,6 +330,14 @@ impl StageMetrics {
         self.metrics.snapshot.with_label_values(&self.of(tp, &partition)).set(wall_us as f64 / 1e6);
     }
 
+    /// An audit has ended.
+    pub fn audited(&self, num_judged: usize, num_drift: usize, num_unknown: usize, wall_us: i64) {
+        self.metrics.audited.with_label_values(&[self.stage, "true"]).set(num_judged as i64);
+        self.metrics.audited.with_label_values(&[self.stage, "false"]).set(num_unknown as i64);
+        self.metrics.drift.with_label_values(&[self.stage]).set(num_drift as i64);
+        self.metrics.audit.with_label_values(&[self.stage]).set(wall_us as f64 / 1e6);
+    }
+
     /// A partition is another's now.
     pub fn forget(&self, tp: &TopicPartition) {
         let partition = tp.partition.to_string();
@@ -310,6 +347,7 @@ impl StageMetrics {
             self.metrics.lag.remove_label_values(&labels).is_ok(),
             self.metrics.watermark.remove_label_values(&labels).is_ok(),
             self.metrics.accounts.remove_label_values(&labels).is_ok(),
+            self.metrics.model.remove_label_values(&labels).is_ok(),
             self.metrics.ids.remove_label_values(&labels).is_ok(),
             self.metrics.id_bytes.remove_label_values(&labels).is_ok(),
             self.metrics.state_bytes.remove_label_values(&labels).is_ok(),
@@ -326,12 +364,16 @@ mod tests {
 
     /// Dashboards and alerts hang on these names: a change is a change for every user.
     const TYPES: &str = "\
+keepwell_audit_drift_rows gauge
+keepwell_audit_scores gauge
+keepwell_audit_timestamp_seconds gauge
 keepwell_build_info gauge
 keepwell_commit_duration_seconds histogram
 keepwell_event_to_commit_seconds histogram
 keepwell_lag_records gauge
 keepwell_last_progress_timestamp_seconds gauge
 keepwell_messages_total counter
+keepwell_model_version gauge
 keepwell_records_total counter
 keepwell_snapshot_timestamp_seconds gauge
 keepwell_source_waiting gauge
@@ -359,10 +401,17 @@ keepwell_watermark_timestamp_seconds gauge";
         stage.lag(&tp, 9);
         stage.show(
             &tp,
-            Gauges { watermark_us: Some(5_500_000), num_accounts: Some(4), num_ids: Some(9), id_bytes: Some(272) },
+            Gauges {
+                watermark_us: Some(5_500_000),
+                num_accounts: Some(4),
+                num_ids: Some(9),
+                id_bytes: Some(272),
+                model_version: Some(2),
+            },
         );
         stage.saved(&tp, 1000, 7_000_000);
         stage.source_waits(&tp, true);
+        stage.audited(9, 0, 1, 7_000_000);
         let text = metrics.text().unwrap();
         let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(types.join("\n"), TYPES);

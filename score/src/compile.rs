@@ -33,6 +33,8 @@ pub struct Compiled {
 /// One model, ready to be evaluated.
 #[derive(Debug)]
 pub struct CompiledModel {
+    /// Version of the file it is from.
+    pub version: i64,
     /// As in the file.
     pub model: Model,
     /// Weights of the factors in percent when all of them count.
@@ -96,7 +98,8 @@ impl Compiled {
         let ModelFile { version, models, .. } = parse(file, text, periods)?;
         let session = SessionContext::new();
         session.register_udf(days_between());
-        let models = models.into_iter().map(|model| ModelCompiler::new(file, &session, &model)?.compile(&model));
+        let models =
+            models.into_iter().map(|model| ModelCompiler::new(file, &session, &model)?.compile(version, &model));
         let models: Vec<_> = models.collect::<Result<_, ModelError>>()?;
         Ok(Self { text: text.to_owned(), version, models })
     }
@@ -147,7 +150,7 @@ impl<'c> ModelCompiler<'c> {
         Ok(Self { file, session, period: &model.period.value, rows })
     }
 
-    fn compile(&self, model: &Model) -> Result<CompiledModel, ModelError> {
+    fn compile(&self, version: i64, model: &Model) -> Result<CompiledModel, ModelError> {
         let [windows, past, present] = &self.rows;
         let (number, flag) = (&DataType::Float64, &DataType::Boolean);
         let factors = model.factors.iter().map(|factor| {
@@ -180,7 +183,7 @@ impl<'c> ModelCompiler<'c> {
             })
         });
         let triggers = triggers.collect::<Result<_, ModelError>>()?;
-        Ok(CompiledModel { weights: nominal(model), model: model.clone(), factors, remember, triggers })
+        Ok(CompiledModel { version, weights: nominal(model), model: model.clone(), factors, remember, triggers })
     }
 
     /// A fault of planning, told at the place of the SQL.

@@ -7,10 +7,11 @@ use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use pipeline::schema::columns::TimeArray;
 
-use crate::compile::{Compiled, CompiledModel};
+use crate::compile::CompiledModel;
 use crate::compute::Compute;
 use crate::evidence::evidence;
 use crate::model::Basis;
+use crate::models::Models;
 use crate::points::Points;
 use crate::rate::{Known, Rating, rate};
 use crate::state::{LastFinal, Memory};
@@ -56,18 +57,21 @@ pub struct Sign {
 /// # Errors
 /// [`ArrowError`] when the rows are not those of the `windows` table.
 pub fn evaluate<'m>(
-    compiled: &'m Compiled,
+    models: &'m Models,
     windows: &Windows<'_>,
     scenes: &[Scene<'_>],
     pane_us: i64,
 ) -> Result<Vec<Verdict<'m>>, ArrowError> {
-    let mut by_model: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut by_model: BTreeMap<(usize, usize), (&'m CompiledModel, Vec<usize>)> = BTreeMap::new();
     for (index, Scene { case, .. }) in scenes.iter().enumerate() {
-        by_model.entry(compiled.model_of(case.segment, case.stage)).or_default().push(index);
+        let missing = || ArrowError::ComputeError(format!("no model for {} at {}", case.account_id, case.as_of_us));
+        let (version, compiled) = models.at(case.as_of_us).ok_or_else(missing)?;
+        let number = compiled.model_of(case.segment, case.stage);
+        let model = compiled.models.get(number).ok_or_else(missing)?;
+        by_model.entry((version, number)).or_insert((model, Vec::new())).1.push(index);
     }
     let mut verdicts: Vec<(usize, Verdict<'m>)> = Vec::with_capacity(scenes.len());
-    for (model, indices) in by_model {
-        let Some(model) = compiled.models.get(model) else { continue };
+    for (model, indices) in by_model.into_values() {
         let scenes: Vec<Scene<'_>> = indices.iter().filter_map(|index| scenes.get(*index).copied()).collect();
         let evaluation = Evaluation::new(model, windows, &scenes)?;
         verdicts.extend(indices.iter().copied().zip(evaluation.verdicts(pane_us)?));

@@ -10,16 +10,20 @@ mod compute;
 mod episode;
 mod evaluate;
 mod evidence;
+pub mod inputs;
 pub mod model;
+pub mod models;
 pub mod normalise;
 pub mod plain;
 pub mod points;
 mod rate;
+mod saved;
 #[cfg(test)]
 mod scenes;
 mod settings;
 mod stage;
 mod state;
+pub mod stored;
 mod table_tests;
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,12 @@
 //! It shares with the stage the model file, the SQL in it and `days_between`, nothing else: normalisers, missing
 //! policies, weights, bands, comparisons with earlier rows and triggers are stated anew, in integers of
 //! millionths. Where a row depends on the one before it (bands, triggers, baselines), it is judged by what was told
-//! of that one; so that, row by row, all of them are.
+//! of that one; so that, row by row, all of them are. Which version of the model file a row is judged by stands on
+//! the row that was told.
 
+pub mod drift;
 mod factors;
+mod items;
 mod triggers;
 
 use std::collections::BTreeSet;
@@ -17,6 +20,8 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use pipeline::schema::columns::{Columns, TimeArray};
+
+pub use items::items_of;
 
 use crate::compute::days_between;
 use crate::model::{Band, BandBasis, Model, ModelFile};
@@ -46,11 +51,19 @@ pub struct Expected {
     pub triggers: Vec<RecordBatch>,
 }
 
-/// What must be told of window rows, `pane_us` being the width of a pane.
+/// A model of a file, and the rows that are its own: told of with the version of that file.
+#[derive(Debug, Clone, Copy)]
+struct Numbered<'m> {
+    version: i64,
+    model: &'m Model,
+}
+
+/// What must be told of window rows, `pane_us` being the width of a pane; by the versions of the model file, the
+/// newest last, of which rows were told.
 ///
 /// # Errors
 /// When a statement fails.
-pub async fn expected(windows: RecordBatch, told: Told, file: &ModelFile, pane_us: i64) -> Result<Expected> {
+pub async fn expected(windows: RecordBatch, told: Told, files: &[ModelFile], pane_us: i64) -> Result<Expected> {
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     session.register_udf(days_between());
     let register = |name: &str, rows: RecordBatch| {
@@ -60,7 +73,7 @@ pub async fn expected(windows: RecordBatch, told: Told, file: &ModelFile, pane_u
     register("windows", windows)?;
     register("told", in_millionths(&told.scores)?)?;
     register("told_trigger", in_millionths(&told.triggers)?)?;
-    for (name, sql) in statements(file, pane_us) {
+    for (name, sql) in statements(files, pane_us) {
         let named = |error: DataFusionError| error.context(format!("table {name}: {sql}"));
         let frame = session.sql(&sql).await.map_err(named)?;
         let schema = Arc::clone(frame.schema().inner());
@@ -121,21 +134,25 @@ fn in_millionths(rows: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Name and SQL of each table, in the order in which they build on each other.
-fn statements(file: &ModelFile, pane_us: i64) -> Vec<(String, String)> {
-    let mut tables = vec![("spoken".to_owned(), spoken(file)), ("cases".to_owned(), CASES.to_owned())];
-    tables.extend(factors::statements(file));
-    tables.push(("rated".to_owned(), rated(file)));
-    tables.push(("banded".to_owned(), banded(file, pane_us)));
-    tables.push(("scores".to_owned(), SCORES.replace("{version}", &file.version.to_string())));
-    tables.extend(triggers::statements(file));
+fn statements(files: &[ModelFile], pane_us: i64) -> Vec<(String, String)> {
+    let of = |file: &'_ ModelFile| file.version;
+    let numbered = files.iter().flat_map(|file| file.models.iter().map(|model| Numbered { version: of(file), model }));
+    let models: Vec<Numbered<'_>> = numbered.collect();
+    let newest = files.last().map_or(0, of);
+    let mut tables = vec![("spoken".to_owned(), spoken(&models, newest)), ("cases".to_owned(), CASES.to_owned())];
+    tables.extend(factors::statements(&models));
+    tables.push(("rated".to_owned(), rated(&models)));
+    tables.push(("banded".to_owned(), banded(&models, pane_us)));
+    tables.push(("scores".to_owned(), SCORES.to_owned()));
+    tables.extend(triggers::statements(&models));
     tables
 }
 
-/// Each account at each time, by which model, and what was told of it.
-fn spoken(file: &ModelFile) -> String {
+/// Each account at each time, by which model, and what was told of it. What was not told is the newest's.
+fn spoken(models: &[Numbered<'_>], newest: i64) -> String {
     let (mut number, mut name) = ("case".to_owned(), "case".to_owned());
-    for (n, model) in file.models.iter().enumerate() {
-        let mut condition = "true".to_owned();
+    for (n, Numbered { version, model }) in models.iter().enumerate() {
+        let mut condition = format!("version = {version}");
         for (column, names) in [("segment", &model.only_for.segments), ("stage", &model.only_for.stages)] {
             if !names.is_empty() {
                 let names: Vec<String> = names.iter().map(|name| format!("'{}'", name.value)).collect();
@@ -147,10 +164,12 @@ fn spoken(file: &ModelFile) -> String {
     }
     format!(
         "with w as (select distinct account_id, as_of, retired, deleted, segment, stage, owner, \
-         coalesce(started_at, first_seen_at) as began_at, {number} end as number, {name} end as model from windows) \
-         select w.*, cast(w.as_of as bigint) as us, t.score as told_score, t.band as told_band, \
-         cast(t.band_since as bigint) as told_since, t.baseline_score as told_baseline \
-         from w left join told t on t.account_id = w.account_id and t.as_of = w.as_of"
+         coalesce(started_at, first_seen_at) as began_at from windows), \
+         t as (select w.*, cast(w.as_of as bigint) as us, t.score as told_score, t.band as told_band, \
+         cast(t.band_since as bigint) as told_since, t.baseline_score as told_baseline, \
+         coalesce(t.model_version, {newest}) as version \
+         from w left join told t on t.account_id = w.account_id and t.as_of = w.as_of) \
+         select *, {number} end as number, {name} end as model from t"
     )
 }
 
@@ -162,7 +181,7 @@ with before as (
     coalesce(lag(retired or deleted) over w, true) as is_first
   from spoken window w as (partition by account_id order by as_of)
 )
-select account_id, as_of, us, retired, deleted, segment, stage, owner, began_at, number, model,
+select account_id, as_of, us, retired, deleted, segment, stage, owner, began_at, number, model, version,
   case when not is_first then last_as_of end as previous_as_of, case when not is_first then last_score end as previous_score,
   case when not is_first then last_band end as previous_band, case when not is_first then last_since end as previous_since,
   case when not is_first then last_baseline end as previous_baseline,
@@ -171,9 +190,9 @@ select account_id, as_of, us, retired, deleted, segment, stage, owner, began_at,
 from before";
 
 /// Scores and what of the weights is known. An additive score is kept within 0 and 100.
-fn rated(file: &ModelFile) -> String {
+fn rated(models: &[Numbered<'_>]) -> String {
     let mut shown = "case".to_owned();
-    for (number, model) in file.models.iter().enumerate() {
+    for (number, Numbered { model, .. }) in models.iter().enumerate() {
         let step = 10_i64.pow(6 - model.display.decimals.min(6));
         let divisor = 100 / model.display.out_of * step;
         shown += &format!(" when c.number = {number} then (2 * t.score + {divisor}) / (2 * {divisor}) * {step}");
@@ -184,9 +203,9 @@ fn rated(file: &ModelFile) -> String {
     )
 }
 
-fn banded(file: &ModelFile, pane_us: i64) -> String {
+fn banded(models: &[Numbered<'_>], pane_us: i64) -> String {
     let (mut bands, mut baselines) = ("case when deleted then null".to_owned(), "case".to_owned());
-    for (number, model) in file.models.iter().enumerate() {
+    for (number, Numbered { model, .. }) in models.iter().enumerate() {
         bands += &format!(" when number = {number} then {}", band(model, pane_us));
         baselines += &format!(
             " when number = {number} then coalesce(previous_baseline, case when not deleted and days_between(began_at, as_of) >= cast({:?} as double) then score end)",
@@ -231,7 +250,7 @@ const SCORES: &str = "
 select account_id, as_of, retired, deleted, score, display, band,
   case when deleted then null when band = previous_band then previous_since else us end as band_since,
   previous_as_of, previous_score, previous_band, score - previous_score as delta, coalesce(coverage, 0) as coverage,
-  case when not deleted then baseline end as baseline_score, segment, stage, owner, model, {version} as model_version
+  case when not deleted then baseline end as baseline_score, segment, stage, owner, model, version as model_version
 from banded";
 
 /// Floor of a quotient of integers, the divisor above 0.

@@ -16,11 +16,13 @@ pub struct Settings {
     pub health: Arc<str>,
     /// Largest record written, in bytes.
     pub max_record_bytes: usize,
+    /// Topic of rejects.
+    pub rejects: Arc<str>,
     /// The configured windows, e.g. `28d`.
     pub periods: Vec<String>,
     /// Width of a pane in microseconds.
     pub pane_us: i64,
-    /// The model file.
+    /// The model file that a partition begins with.
     pub model: Arc<Compiled>,
 }
 
@@ -38,10 +40,22 @@ impl Settings {
         Ok(Self {
             epoch: config.epoch,
             health: config.topics.health.as_str().into(),
+            rejects: config.topics.rejects.as_str().into(),
             max_record_bytes: config.kafka.max_record_bytes,
             periods,
             pane_us: config.time.pane.as_micros(),
             model: Arc::new(model),
         })
+    }
+
+    /// A model file, compiled; the configured one once for all.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming line and column of what is wrong, in the file of that name.
+    pub fn compiled(&self, name: &str, text: &str) -> Result<Arc<Compiled>, ModelError> {
+        if text == self.model.text {
+            return Ok(Arc::clone(&self.model));
+        }
+        Ok(Arc::new(Compiled::parse(name, text, &self.periods)?))
     }
 }

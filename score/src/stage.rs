@@ -3,24 +3,31 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::{Message, Record};
 use pipeline::metrics::Gauges;
-use pipeline::offset::{NextOffset, Position, TopicPartition};
+use pipeline::offset::{Position, TopicPartition};
+use pipeline::reject::{Cause, reject};
 use pipeline::schema::{RowBuilder, health, window};
 use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
 use pipeline::watermark::Progress;
-use serde::{Deserialize, Serialize};
+use tracing::warn;
 
-use crate::compile::Compiled;
 use crate::evaluate::{Scene, evaluate};
+use crate::inputs::{Inputs, inputs};
 use crate::model::ModelError;
+use crate::models::{Announcement, Models, Taken};
+use crate::saved;
 use crate::settings::Settings;
-use crate::state::{Account, Changes, Memory, PartitionChanges, PartitionState, STATE_VERSION, State};
+use crate::state::{Account, Changes, Memory, PartitionChanges, PartitionState, State};
 use crate::table_tests;
 use crate::verdict_row::{Provenance, Row};
 use crate::windows::{Case, Windows};
+
+/// Reason of a reject: an announced model that is not allowed. Mend the file and announce it again.
+const MODEL_REFUSED: &str = "model_refused";
 
 /// The score stage.
 #[derive(Debug)]
@@ -33,14 +40,6 @@ struct Fold<'s> {
     state: &'s PartitionState,
     changes: PartitionChanges,
     rows: RowBuilder,
-}
-
-/// The bytes of a snapshot: version, the model file the state was folded with, state.
-#[derive(Serialize, Deserialize)]
-struct Saved<S> {
-    version: u32,
-    model: String,
-    state: S,
 }
 
 impl Score {
@@ -61,6 +60,24 @@ impl Score {
         tests.map_or(Ok(0), |path| table_tests::run(&path, &self.settings.model, &self.settings.periods))
     }
 
+    /// The inputs of each factor of the configured model file, where it has this version; see [`inputs`].
+    ///
+    /// # Errors
+    /// [`arrow::error::ArrowError`] when the rows are not of the `windows` table.
+    pub fn inputs(
+        &self,
+        (model, version): (&str, i64),
+        windows: &RecordBatch,
+    ) -> Result<Option<BTreeMap<String, Inputs>>, arrow::error::ArrowError> {
+        let is_at_hand = version == self.settings.model.version;
+        is_at_hand.then(|| inputs(&self.settings.model, model, windows)).transpose()
+    }
+
+    /// Text and version of the configured model file.
+    pub fn model(&self) -> (&str, i64) {
+        (&self.settings.model.text, self.settings.model.version)
+    }
+
     /// Folds the records of one partition.
     fn fold(
         &self,
@@ -79,14 +96,12 @@ impl Score {
             };
             let progress = Progress::of(record).map_err(|error| refused(error.to_string()))?;
             fold.changes.progress = progress.or(fold.changes.progress);
+            self.hear(record, &mut fold, step);
             let Some(value) = &record.value else { continue };
             let batch = codec::decode(value, &window::schema()).map_err(|error| refused(error.to_string()))?;
-            let model = match &state.earlier {
-                Some((until, earlier)) if record.offset.0 < until.0 => earlier,
-                _ => &self.settings.model,
-            };
             let windows = Windows::of(&batch)?;
-            self.score(model, &windows, record, &mut fold, &mut step.fates)
+            let models = fold.changes.models.as_ref().unwrap_or(&state.models).clone();
+            self.score(&models, &windows, record, &mut fold, &mut step.fates)
                 .map_err(|error| refused(error.to_string()))?;
         }
         self.emit(&mut fold, tp, step)?;
@@ -95,11 +110,49 @@ impl Score {
         Ok(())
     }
 
+    /// Takes an announced model, or rejects it: a bad one changes nothing.
+    fn hear(&self, record: &Record, fold: &mut Fold<'_>, step: &mut Step<Changes>) {
+        let announced = match Announcement::of(record) {
+            Ok(None) => return,
+            Ok(Some(announced)) => Ok(announced),
+            Err(error) => Err(error.to_string()),
+        };
+        let models = fold.changes.models.as_ref().unwrap_or(&fold.state.models);
+        let taken = announced.and_then(|announced| {
+            let compile = |text: &str| self.settings.compiled("the announced model", text);
+            models.with(&announced, compile).map_err(|refused| refused.to_string())
+        });
+        let fate = match taken {
+            Ok(Taken::New(models)) => {
+                fold.changes.models = Some(models);
+                Fate::of("model_taken")
+            }
+            Ok(Taken::Known) => Fate::of("model_known"),
+            Err(why) => {
+                let TopicPartition { topic, partition } = &record.topic_partition;
+                let (partition, offset) = (*partition, record.offset.0);
+                let cause = Cause { stage: "score", reason: MODEL_REFUSED, message: &why, topic, partition, offset };
+                step.messages.push(reject(
+                    &self.settings.rejects,
+                    partition,
+                    &cause,
+                    None,
+                    None,
+                    record.headers.clone(),
+                ));
+                Fate { name: "rejected", reason: MODEL_REFUSED }
+            }
+        };
+        for fate in [Fate::of("read"), fate] {
+            *step.fates.entry(fate).or_default() += 1;
+        }
+    }
+
     /// The health rows of one record, in the order of its accounts. What an account's row says depends on its rows
     /// before: so the rows are evaluated in turns, in each of which an account appears once.
     fn score(
         &self,
-        model: &Compiled,
+        models: &Models,
         windows: &Windows<'_>,
         record: &Record,
         fold: &mut Fold<'_>,
@@ -114,7 +167,7 @@ impl Score {
             let pasts: Vec<&Memory> = pasts.collect();
             let scenes: Vec<Scene<'_>> =
                 turn.iter().zip(&pasts).map(|((_, case), past)| Scene { case, past }).collect();
-            let verdicts = evaluate(model, windows, &scenes, self.settings.pane_us)?;
+            let verdicts = evaluate(models, windows, &scenes, self.settings.pane_us)?;
             let mut changed = Vec::with_capacity(turn.len());
             for (((index, case), verdict), (before, past)) in turn.iter().zip(verdicts).zip(befores.iter().zip(&pasts))
             {
@@ -125,7 +178,7 @@ impl Score {
                 };
                 *fates.entry(Fate::of("read")).or_default() += 1;
                 *fates.entry(Fate::of(fate)).or_default() += 1;
-                let (row, account) = Row::of(case, verdict, model.version, *before, past);
+                let (row, account) = Row::of(case, verdict, *before, past);
                 changed.push((case.account_id.to_owned(), account));
                 rows.insert(*index, row);
             }
@@ -230,24 +283,23 @@ impl Stage for Score {
         state: &mut State,
         partition: &TopicPartition,
         _position: Position,
-        until: Position,
+        _until: Position,
         snapshot: Option<&[u8]>,
     ) -> Result<(), StageError> {
-        let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
         let restored = match snapshot {
-            None => PartitionState::default(),
+            None => {
+                PartitionState { models: Models::beginning_with(&self.settings.model), ..PartitionState::default() }
+            }
             Some(bytes) => {
-                let version: u32 = postcard::take_from_bytes(bytes).map_err(|e| refused(e.to_string()))?.0;
-                if version != STATE_VERSION {
-                    return Err(refused(format!(
-                        "its state has version {version}, this program reads {STATE_VERSION}"
-                    )));
-                }
-                let saved: Saved<PartitionState> = postcard::from_bytes(bytes).map_err(|e| refused(e.to_string()))?;
-                let earlier = self.earlier(&saved.model, until.next).map_err(|e| refused(e.to_string()))?;
-                PartitionState { earlier, ..saved.state }
+                let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
+                saved::restored(bytes, |text| self.settings.compiled("the model in the snapshot", text))
+                    .map_err(refused)?
             }
         };
+        if !restored.models.know(&self.settings.model.text) {
+            let in_use = restored.models.newest().map(|model| model.version);
+            warn!(%partition, configured = self.settings.model.version, in_use, "score.model is not the model in use: `keepwell model apply` makes it take over");
+        }
         state.insert(partition.clone(), restored);
         Ok(())
     }
@@ -260,6 +312,7 @@ impl Stage for Score {
         let shown = |state: &PartitionState| Gauges {
             watermark_us: state.progress.as_ref().and_then(|progress| progress.watermark_us),
             num_accounts: Some(state.accounts.len()),
+            model_version: state.model_version(),
             ..Gauges::default()
         };
         state.get(partition).map(shown).unwrap_or_default()
@@ -268,18 +321,6 @@ impl Stage for Score {
     fn snapshot(&self, state: &State, partition: &TopicPartition) -> Result<Vec<u8>, StageError> {
         let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
         let state = state.get(partition).ok_or_else(|| refused("there is no state".into()))?;
-        let saved = Saved { version: STATE_VERSION, model: self.settings.model.text.clone(), state };
-        postcard::to_stdvec(&saved).map_err(|error| refused(error.to_string()))
-    }
-}
-
-impl Score {
-    /// The model of a snapshot, where it is not the one of now: what was committed is scored with it again.
-    fn earlier(&self, text: &str, until: NextOffset) -> Result<Option<(NextOffset, Arc<Compiled>)>, ModelError> {
-        if text == self.settings.model.text {
-            return Ok(None);
-        }
-        let compiled = Compiled::parse("the model in the snapshot", text, &self.settings.periods)?;
-        Ok(Some((until, Arc::new(compiled))))
+        saved::bytes(state).map_err(|error| refused(error.to_string()))
     }
 }

@@ -1,15 +1,14 @@
 //! What score remembers of each account, and what a step changes in it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use pipeline::offset::{NextOffset, TopicPartition};
+use pipeline::offset::TopicPartition;
 use pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
-use crate::compile::Compiled;
 use crate::episode::Episode;
 use crate::model::Model;
+use crate::models::Models;
 use crate::points::Points;
 
 /// All partitions this member owns.
@@ -18,9 +17,6 @@ pub type State = BTreeMap<TopicPartition, PartitionState>;
 /// What a step changes.
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 
-/// Version of the state's bytes; see `stage`.
-pub const STATE_VERSION: u32 = 2;
-
 /// The fold of one partition.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PartitionState {
@@ -28,9 +24,9 @@ pub struct PartitionState {
     pub accounts: BTreeMap<String, Account>,
     /// How far time was said to have come.
     pub progress: Option<Progress>,
-    /// The model that records below an offset were scored with before; replay uses it again.
+    /// By which model which time is scored; stands beside the state in a snapshot.
     #[serde(skip)]
-    pub earlier: Option<(NextOffset, Arc<Compiled>)>,
+    pub models: Models,
 }
 
 /// What is remembered of an account.
@@ -100,6 +96,8 @@ pub struct PartitionChanges {
     pub accounts: BTreeMap<String, Option<Account>>,
     /// How far time was said to have come.
     pub progress: Option<Progress>,
+    /// The models from now on, where another was announced.
+    pub models: Option<Models>,
 }
 
 impl PartitionChanges {
@@ -122,5 +120,12 @@ impl PartitionState {
             };
         }
         self.progress = changes.progress.or(self.progress.take());
+        self.models = changes.models.unwrap_or(std::mem::take(&mut self.models));
+    }
+
+    /// Version of the model by which the time that has come is scored.
+    pub fn model_version(&self) -> Option<i64> {
+        let as_of_us = self.progress.as_ref().and_then(|progress| progress.watermark_us).unwrap_or(i64::MIN);
+        self.models.at(as_of_us).map(|(_, model)| model.version)
     }
 }

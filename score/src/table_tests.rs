@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use pipeline::config::Span;
@@ -13,6 +14,7 @@ use serde_saphyr::Spanned;
 use crate::compile::Compiled;
 use crate::evaluate::{Scene, evaluate};
 use crate::model::{ModelError, read};
+use crate::models::Models;
 use crate::points::Points;
 use crate::state::Memory;
 use crate::windows::Windows;
@@ -49,7 +51,7 @@ pub fn beside(model: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`ModelError`] naming the file, line and column of the first test that fails, and what it gave.
-pub fn run(path: &Path, model: &Compiled, periods: &[String]) -> Result<usize, ModelError> {
+pub fn run(path: &Path, model: &Arc<Compiled>, periods: &[String]) -> Result<usize, ModelError> {
     let file = path.display().to_string();
     let text = read(path)?;
     let cases: Vec<Case> = serde_saphyr::from_str(&text).map_err(|error| ModelError::of(&file, error))?;
@@ -76,13 +78,14 @@ struct Found {
     triggers: String,
 }
 
-fn given(case: &Case, model: &Compiled, periods: &[String]) -> Result<Found, String> {
+fn given(case: &Case, model: &Arc<Compiled>, periods: &[String]) -> Result<Found, String> {
     let rows = rows(case, periods)?;
     let failed = |error: arrow::error::ArrowError| error.to_string();
+    let models = Models::beginning_with(model);
     let windows = Windows::of(&rows).map_err(failed)?;
     let (cases, nothing) = (windows.cases(), Memory::default());
     let scenes: Vec<Scene<'_>> = cases.iter().map(|case| Scene { case, past: &nothing }).collect();
-    let verdicts = evaluate(model, &windows, &scenes, 1).map_err(failed)?;
+    let verdicts = evaluate(&models, &windows, &scenes, 1).map_err(failed)?;
     let verdict = verdicts.first().ok_or("there is no window")?;
     let triggers = verdict.model.model.triggers.iter().zip(&verdict.signs).filter(|(_, sign)| sign.holds);
     Ok(Found {
@@ -165,9 +168,9 @@ mod tests {
         ["7d", "28d", "90d"].map(str::to_owned).to_vec()
     }
 
-    fn shipped(model: &str) -> (PathBuf, Compiled) {
+    fn shipped(model: &str) -> (PathBuf, Arc<Compiled>) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(model);
-        (beside(&path), Compiled::parse(model, &read(&path).unwrap(), &periods()).unwrap())
+        (beside(&path), Arc::new(Compiled::parse(model, &read(&path).unwrap(), &periods()).unwrap()))
     }
 
     #[test]

@@ -13,9 +13,10 @@ use pipeline::watermark::Progress;
 
 use crate::compile::Compiled;
 use crate::model::DEFAULT;
+use crate::models::Announcement;
 use crate::{Score, State};
 
-const EXAMPLE: &str = include_str!("../models/worked_example.yaml");
+pub(crate) const EXAMPLE: &str = include_str!("../models/worked_example.yaml");
 
 fn periods() -> Vec<String> {
     ["7d", "28d", "90d"].map(str::to_owned).to_vec()
@@ -179,12 +180,31 @@ pub(crate) fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) 
     }
 }
 
+/// A model file that scores from a day on.
+pub(crate) fn announcement(day: i64, text: impl Into<String>) -> Announcement {
+    Announcement { from: jiff::Timestamp::from_microsecond(day * DAY_US).unwrap(), text: text.into() }
+}
+
+/// The record that announces it.
+pub(crate) fn announced(offset: i64, announcement: &Announcement) -> Record {
+    let message = announcement.message(&"keepwell.windows".into(), 0).unwrap();
+    Record {
+        topic_partition: partition(),
+        offset: Offset(offset),
+        timestamp_ms: 0,
+        key: None,
+        value: None,
+        headers: message.headers,
+    }
+}
+
 pub(crate) const GOOD: Values<'_> =
     &[("uses_per_user", 8.0), ("trained", 60.0), ("ticket_csat_mean", 4.4), ("invoices", 70.0)];
-const BAD: Values<'_> = &[("uses_per_user", 1.0), ("trained", 60.0), ("ticket_csat_mean", 1.0), ("invoices", 70.0)];
+pub(crate) const BAD: Values<'_> =
+    &[("uses_per_user", 1.0), ("trained", 60.0), ("ticket_csat_mean", 1.0), ("invoices", 70.0)];
 
 /// Folds records and gives what each health row says: score, delta, drivers, triggers, changed.
-fn told(stage: &Score, state: &mut State, records: &[Record]) -> Vec<String> {
+pub(crate) fn told(stage: &Score, state: &mut State, records: &[Record]) -> Vec<String> {
     let first = records.first().map_or(0, |record| record.offset.0);
     let batch = Batch {
         records: [(partition(), records)].into(),
@@ -235,7 +255,7 @@ pub(crate) fn fresh(stage: &Score) -> State {
     state
 }
 
-const WITH_TRIGGER: &str = "
+pub(crate) const WITH_TRIGGER: &str = "
     triggers:
       - {name: unhappy, sql: ticket_csat_mean < 2, severity: high, playbook: call, owner_role: csm}
 ";
@@ -323,45 +343,33 @@ fn a_retired_account_is_forgotten_and_comes_back_as_new() {
     assert_eq!(told(&stage, &mut state, &records[2..]), ["74.75 - [] [] changed"]);
 }
 
-#[test]
-fn replay_uses_the_model_of_the_snapshot_and_a_new_one_acts_from_the_committed_position_on() {
-    let old = stage(EXAMPLE);
-    let mut state = fresh(&old);
-    told(&old, &mut state, &[record(0, 100, true, GOOD)]);
-    let snapshot = old.snapshot(&state, &partition()).unwrap();
-
-    // Record 1 was committed under the old model, then the model changed.
-    let halved = EXAMPLE.replace("to: 10}", "to: 20}").replace("version: 1", "version: 2");
-    let new = stage(&halved);
-    let mut state = State::default();
-    let (from, until) = (Position::at(NextOffset(1)), Position::at(NextOffset(2)));
-    new.restore(&mut state, &partition(), from, until, Some(&snapshot)).unwrap();
-    let replayed = told(&new, &mut state, &[record(1, 101, true, GOOD)]);
-    assert_eq!(replayed, ["74.75 0 [] [] same"]);
-    let next = told(&new, &mut state, &[record(2, 102, true, GOOD)]);
-    assert_eq!(next, ["60.75 -14 [] [] changed"], "a new version: no drivers, and news");
-}
-
 /// A golden file is never edited; a changed state is a new version with a file of its own.
 const STATE_1: &[u8] = include_bytes!("../golden/state-1.postcard");
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
+const STATE_3: &[u8] = include_bytes!("../golden/state-3.postcard");
 
 #[test]
-fn a_state_of_version_2_stays_readable_and_is_what_the_same_records_give() {
+fn states_of_versions_2_and_3_stay_readable_and_are_what_the_same_records_give() {
     let stage = stage(include_str!("../golden/model-1.yaml"));
     let mut folded = fresh(&stage);
+    let later = announcement(500, include_str!("../golden/model-1.yaml").replace("version: 1", "version: 2"));
     told(&stage, &mut folded, &[record(0, 100, true, GOOD), record(1, 101, true, BAD), record(2, 102, false, GOOD)]);
+    told(&stage, &mut folded, &[announced(3, &later)]);
     let bytes = stage.snapshot(&folded, &partition()).unwrap();
-    assert_eq!(bytes, STATE_2, "equal states give equal bytes");
+    assert_eq!(bytes, STATE_3, "equal states give equal bytes");
+    let at = Position::at(NextOffset(4));
+    for (bytes, version) in [(STATE_2, 2), (STATE_3, 3)] {
+        let mut restored = State::default();
+        stage.restore(&mut restored, &partition(), at, at, Some(bytes)).unwrap();
+        let next = told(&stage, &mut restored, &[record(4, 102, true, BAD)]);
+        assert_eq!(next, ["29 0 [] [unhappy:active] changed"], "version {version}");
+    }
     let mut restored = State::default();
-    let at = Position::at(NextOffset(3));
-    stage.restore(&mut restored, &partition(), at, at, Some(STATE_2)).unwrap();
-    assert_eq!(told(&stage, &mut restored, &[record(3, 102, true, BAD)]), ["29 0 [] [unhappy:active] changed"]);
     let refused = stage.restore(&mut restored, &partition(), at, at, Some(STATE_1)).unwrap_err().to_string();
     assert!(refused.contains("version 1"), "{refused}");
-    let mut newer = STATE_2.to_vec();
+    let mut newer = STATE_3.to_vec();
     newer[0] = 9;
     let refused = stage.restore(&mut restored, &partition(), at, at, Some(&newer)).unwrap_err().to_string();
     assert!(refused.contains("version 9"), "{refused}");
-    assert!(stage.restore(&mut restored, &partition(), at, at, Some(&STATE_2[..40])).is_err());
+    assert!(stage.restore(&mut restored, &partition(), at, at, Some(&STATE_3[..40])).is_err());
 }

@@ -45,7 +45,6 @@ struct Fired {
 pub struct Row<'a> {
     case: &'a Case<'a>,
     verdict: Verdict<'a>,
-    version: i64,
     band_since_us: i64,
     baseline: Option<Points>,
     previous: Option<LastFinal>,
@@ -60,11 +59,10 @@ impl<'a> Row<'a> {
     pub fn of(
         case: &'a Case<'a>,
         verdict: Verdict<'a>,
-        version: i64,
         before: Option<&Account>,
         past: &Memory,
     ) -> (Self, Option<Account>) {
-        let model = model_digest(&verdict, version);
+        let model = model_digest(&verdict);
         let previous = past.last.clone();
         let band_since_us = match &previous {
             Some(last) if last.band == verdict.band => last.band_since_us,
@@ -74,8 +72,7 @@ impl<'a> Row<'a> {
         let baseline = past.baseline.or(verdict.rating.score.filter(|_| is_grown && !case.is_deleted));
         let (fired, episodes) = fired(case, &verdict, past);
         let drivers = drivers(&verdict, previous.as_ref().filter(|last| last.model == model));
-        let mut row =
-            Row { case, verdict, version, band_since_us, baseline, previous, drivers, fired, is_changed: false };
+        let mut row = Row { case, verdict, band_since_us, baseline, previous, drivers, fired, is_changed: false };
         let digest = row.digest();
         let said = before.and_then(|account| account.said);
         let is_outdated = said.is_some_and(|said| said.as_of_us > case.as_of_us);
@@ -113,7 +110,7 @@ impl<'a> Row<'a> {
             text(fired.outcome.as_deref());
         }
         hasher.write_i64(self.verdict.rating.score.map_or(-1, Points::millionths));
-        hasher.write_i64(self.version);
+        hasher.write_i64(self.verdict.model.version);
         hasher.write_u8(u8::from(self.case.is_retired));
         hasher.finish()
     }
@@ -137,10 +134,12 @@ impl<'a> Row<'a> {
         let nothing = Memory::default();
         let past = if past.is_of(&compiled.model) { past } else { &nothing };
         for (factor, rated) in compiled.model.factors.iter().zip(&rating.factors) {
-            let Some(ttl_us) = factor.missing.unwrap_or(compiled.model.missing).ttl_us() else { continue };
+            if factor.missing.unwrap_or(compiled.model.missing).ttl_us().is_none() {
+                continue;
+            }
             let name = &factor.name.value;
             let now = rated.value.filter(|_| rated.missing.is_none()).map(|value| (value, as_of_us));
-            let before = past.known.get(name).copied().filter(|(_, us)| as_of_us - us < ttl_us);
+            let before = past.known.get(name).copied();
             memory.known.extend(now.or(before).map(|known| (name.clone(), known)));
         }
         for (remember, value) in compiled.model.remember.iter().zip(&self.verdict.remember) {
@@ -203,7 +202,7 @@ impl<'a> Row<'a> {
         rows.text("stage", case.stage);
         rows.text("owner", case.owner);
         rows.text("model", Some(&verdict.model.model.name.value));
-        rows.int("model_version", self.version);
+        rows.int("model_version", self.verdict.model.version);
         rows.flag("changed", self.is_changed);
         rows.int32("epoch", provenance.epoch as i32);
         rows.int32("partition", provenance.partition);
@@ -319,10 +318,10 @@ fn shown(told: Told, is_final: bool) -> Option<Told> {
     }
 }
 
-fn model_digest(verdict: &Verdict<'_>, version: i64) -> u64 {
+fn model_digest(verdict: &Verdict<'_>) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(verdict.model.model.name.value.as_bytes());
-    hasher.write_i64(version);
+    hasher.write_i64(verdict.model.version);
     for factor in &verdict.model.model.factors {
         hasher.write(factor.name.value.as_bytes());
         hasher.write_u8(0);

@@ -80,9 +80,9 @@ impl Log for SimLog<'_> {
         self.log.ends(of)
     }
 
-    fn has_committed(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
+    fn has_output(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
         self.asked()?;
-        self.log.has_committed(of)
+        self.log.has_output(of)
     }
 
     fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError> {

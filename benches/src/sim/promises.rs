@@ -60,6 +60,7 @@ pub fn check_all(world: &World<'_>, end_us: i64) -> Result<Compared> {
     provenance_rises(&streamed.health).context("I4: provenance of health rises")?;
     time_has_come(&streamed, end_us).context("I7: silence does not hold time back")?;
     contributions_sum(&streamed.health).context("I10: contributions sum to the score")?;
+    streamed.versions.check(&streamed.health).context("I1: scored by the model of its time")?;
     let states = |kind| world.states(kind);
     let finals =
         aggregate_again(broker, stages, &streamed, &states(Kind::Aggregate)?).context("I1, I5: windows from events")?;

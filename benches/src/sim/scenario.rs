@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -10,6 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use pipeline::log::Message;
 use pipeline::offset::TopicPartition;
+use score::models::Announcement;
 
 use super::chaos::{Chaos, Fault};
 use super::time::{SimClock, Time};
@@ -40,6 +42,8 @@ pub struct Scenario {
     pub raw_topics: BTreeMap<String, i32>,
     /// What arrives, in order.
     pub arrivals: Vec<Arrival>,
+    /// Model files that are announced, and when, UTC microseconds, in order.
+    pub announced: Vec<(i64, Announcement)>,
     /// How many times as often as usual faults strike.
     pub rate: u32,
     /// How far wall clocks may be wrong, in microseconds.
@@ -74,6 +78,7 @@ pub fn run<'s>(
         world.broker.create_topic(topic, *partitions);
     }
     let mut producer = Producer { world: &world, hidden: BTreeMap::new() };
+    let mut announced = scenario.announced.as_slice();
     // The order in which the stages first appear is open, too.
     let mut arrivals = scenario.arrivals.as_slice();
     let mut rng = Rng::with_seed(scenario.seed ^ 0x5eed);
@@ -87,6 +92,10 @@ pub fn run<'s>(
         let (due, rest) = arrivals.split_at(num_due);
         producer.produce(due)?;
         arrivals = rest;
+        let num_due = announced.partition_point(|(at_us, _)| *at_us <= time.wall_us());
+        let (due, rest) = announced.split_at(num_due);
+        due.iter().try_for_each(|(_, model)| announce(&world, model))?;
+        announced = rest;
         strike(&world, scenario, &mut producer)?;
         for _ in 0..rng.usize(1..24) {
             world.turn(rng.usize(0..KINDS.len() * MOST));
@@ -99,6 +108,15 @@ pub fn run<'s>(
     producer.end_all(true)?;
     settle(&world, scenario.end_us)?;
     Ok(world)
+}
+
+/// Announces a model file in every partition of `windows`.
+fn announce(world: &World<'_>, model: &Announcement) -> Result<()> {
+    let windows = Arc::from(world.stages.config.topics.windows.as_str());
+    for partition in 0..world.stages.config.partitions {
+        world.broker.produce(&model.message(&windows, partition)?)?;
+    }
+    Ok(())
 }
 
 /// What may happen between two turns.

@@ -1,5 +1,6 @@
-//! `keepwell explain`: the last score of an account, down to the contributions that sum to it.
+//! `keepwell explain`: the score of an account, now or at an earlier time, down to the contributions that sum to it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use pipeline::config::Config;
 use pipeline::log::kafka::tail::Tail;
 use pipeline::offset::TopicPartition;
 use pipeline::partitioner::partition_of;
+use score::Score;
+use score::inputs::Inputs;
+use score::stored::Stored;
 use sink::health::Health;
 
 /// What is to be explained.
@@ -22,6 +27,12 @@ pub struct ExplainArgs {
     /// Read a file with one score a line, as `keepwell demo` writes it, instead of the `scores` topic.
     #[arg(long)]
     pub scores: Option<PathBuf>,
+    /// The last final score at this time (RFC 3339), and what it was made of, from the Parquet tables.
+    #[arg(long, conflicts_with = "scores")]
+    pub as_of: Option<Timestamp>,
+    /// The tables' place for `--as-of`; the configured one, where none is named.
+    #[arg(long, requires = "as_of")]
+    pub tables: Option<String>,
     /// Form of the answer.
     #[arg(long, value_enum, default_value = "text")]
     pub output: Output,
@@ -50,17 +61,57 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// When the account has no score, or file or topic cannot be read.
 pub fn run(args: &ExplainArgs) -> Result<String> {
-    let found = match &args.scores {
-        Some(path) => in_file(path, &args.account)?,
-        None => in_topic(&Config::read(&args.config, &args.set)?, &args.account)?,
+    let found = match (&args.scores, args.as_of) {
+        (Some(path), _) => in_file(path, &args.account)?.map(Explained::of),
+        (None, None) => in_topic(&Config::read(&args.config, &args.set)?, &args.account)?.map(Explained::of),
+        (None, Some(as_of)) => in_tables(&Config::read(&args.config, &args.set)?, args, as_of)?,
     };
-    let Some(health) = found else {
+    let Some(Explained { health, inputs }) = found else {
         bail!("account {} has no score: it is not known, was deleted, or has not been scored yet", args.account);
     };
     match args.output {
-        Output::Json => Ok(serde_json::to_string_pretty(&health)? + "\n"),
-        Output::Text => text(&health),
+        Output::Json => {
+            let mut value = serde_json::to_value(&health)?;
+            if let Some(inputs) = inputs {
+                value["inputs"] = serde_json::to_value(inputs)?;
+            }
+            Ok(serde_json::to_string_pretty(&value)? + "\n")
+        }
+        Output::Text => Ok(text(&health)? + &told(inputs.unwrap_or_default())?),
     }
+}
+
+/// A score, and the columns its factors looked at, where the window rows and the model are at hand.
+struct Explained {
+    health: Health,
+    inputs: Option<BTreeMap<String, Inputs>>,
+}
+
+impl Explained {
+    fn of(health: Health) -> Self {
+        Self { health, inputs: None }
+    }
+}
+
+/// The last final row at a time, and the window rows beside it.
+fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Option<Explained>> {
+    let stored = Stored::of_config(config, args.tables.as_deref())?;
+    let Some((row, windows)) = stored.at(&args.account, as_of.as_microsecond())? else { return Ok(None) };
+    let health = sink::health::rows(&row)?.into_iter().next().filter(|row| !row.is_deleted).map(|row| row.health);
+    let explained = health.map(|health| {
+        let model = (health.model.name.as_str(), health.model.version);
+        let inputs = Score::new(config)?.inputs(model, &windows)?;
+        Ok(Explained { health, inputs })
+    });
+    explained.transpose()
+}
+
+fn told(inputs: BTreeMap<String, Inputs>) -> Result<String> {
+    let mut out = String::new();
+    for (factor, Inputs { period, columns }) in inputs {
+        writeln!(out, "{factor} saw {columns} over {period}")?;
+    }
+    Ok(out)
 }
 
 fn in_file(path: &Path, account: &str) -> Result<Option<Health>> {

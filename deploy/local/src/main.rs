@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use local::{backfill, demo, explain, load};
+use local::{audit, backfill, demo, explain, load, model};
 use pipeline::config::{Config, ConfigError};
 use pipeline::process::{self, Cli};
 use pipeline::topics::{Finding, Topics, wanted};
@@ -26,6 +26,10 @@ enum Command {
     Backfill(backfill::BackfillArgs),
     /// The last score of an account, down to the contributions that sum to it.
     Explain(explain::ExplainArgs),
+    /// Stored scores made again from stored window rows by plain SQL, and compared.
+    Audit(audit::AuditArgs),
+    /// Another model file: which takes over at a declared time, without a restart.
+    Model(model::ModelArgs),
     /// Raw events in, accepted events and rejects out.
     Ingest(ingest::cli::Cli),
     /// Accepted events in, window rows and feature days out.
@@ -71,6 +75,8 @@ fn main() -> ExitCode {
         Command::Load(args) => ended(load::run(&args).map(|count| process::say(&format!("{count} records\n")))),
         Command::Backfill(args) => ended(backfill::run(&args)),
         Command::Explain(args) => ended(explain::run(&args).map(|text| process::say(&text))),
+        Command::Audit(args) => ended(audit::run(&args)),
+        Command::Model(args) => ended(model::run(&args).map(|text| process::say(&text))),
         Command::Ingest(cli) => ingest::cli::main(&cli),
         Command::Aggregate(cli) => process::main("aggregate", &cli, aggregate::build),
         Command::Score(cli) => score::cli::main(&cli),

@@ -1,6 +1,7 @@
 //! Durations as people write them: `100ms`, `1h 30m`, `7d`.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -55,10 +56,16 @@ impl Serialize for Span {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let wrong =
-            |why| serde::de::Error::custom(format!("{text:?} is no duration such as 100ms, 90s, 1h 30m or 7d: {why}"));
-        humantime::parse_duration(&text).map(Self).map_err(wrong)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why| format!("{text:?} is no duration such as 100ms, 90s, 1h 30m or 7d: {why}");
+        humantime::parse_duration(text).map(Self).map_err(wrong)
     }
 }
 

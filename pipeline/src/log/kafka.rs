@@ -26,7 +26,7 @@ use rdkafka::producer::BaseProducer;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
-use super::{Ends, Log, LogError, Message, Polled, Record, Verdict};
+use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, Verdict};
 use crate::offset::{NextOffset, Offset, Position, TopicPartition};
 use ownership::{Change, Ownership};
 use settings::Settings;
@@ -304,9 +304,12 @@ impl Log for KafkaLog {
         Ok(Ends { first: NextOffset(first), next: NextOffset(next) })
     }
 
-    fn has_committed(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
+    fn has_output(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
         let mut is_any = false;
-        Tail::of(&self.settings)?.read(of, LOOK, &self.stop, |_| {
+        Tail::of(&self.settings)?.read(of, LOOK, &self.stop, |record| {
+            if record.header(MODEL_HEADER).is_some() {
+                return ControlFlow::Continue(());
+            }
             is_any = true;
             ControlFlow::Break(())
         })?;

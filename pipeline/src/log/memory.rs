@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Ends, Log, LogError, Message, Polled, Record, Verdict};
+use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, Verdict};
 use crate::offset::{NextOffset, Position, TopicPartition};
 use group::{Group, Standing};
 use partition::{Partition, Serial};
@@ -341,8 +341,9 @@ impl Log for MemoryLog {
         Ok(self.broker().partition(of)?.ends())
     }
 
-    fn has_committed(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
-        Ok(self.broker().partition(of)?.read(NextOffset(0)).next().is_some())
+    fn has_output(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
+        let is_output = |record: &Record| record.header(MODEL_HEADER).is_none();
+        Ok(self.broker().partition(of)?.read(NextOffset(0)).any(is_output))
     }
 
     fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError> {

@@ -59,7 +59,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             for partition in written {
                 let output = TopicPartition::new(topic.as_str(), partition);
                 // Records of a transaction that was aborted are no output.
-                if self.log.ends(&output)?.next > NextOffset(0) && self.log.has_committed(&output)? {
+                if self.log.ends(&output)?.next > NextOffset(0) && self.log.has_output(&output)? {
                     // Another member may have written its first step since the positions were asked for: output
                     // and positions come together.
                     if !self.stage.is_stateful() && self.has_any_position()? {

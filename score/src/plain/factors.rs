@@ -1,10 +1,12 @@
 //! Factors as plain SQL: values, points, weights, contributions.
 
+use std::collections::BTreeSet;
+
 use pipeline::pane::DAY_US;
 use pipeline::schema::window::WINDOWED;
 
-use super::floor_of;
-use crate::model::{Against, Factor, Fallback, Model, ModelFile, Over, Reduce, Remember, Weights};
+use super::{Numbered, floor_of};
+use crate::model::{Against, Factor, Fallback, Model, Over, Reduce, Remember, Weights};
 use crate::normalise::{Normalise, Outside, Step};
 use crate::rate::{LIMIT, START, nominal};
 
@@ -14,6 +16,7 @@ with moved as (
   from factors f
   join scores s on s.account_id = f.account_id and s.as_of = f.as_of
   join scores p on p.account_id = s.account_id and p.as_of = s.previous_as_of and p.model = s.model
+    and p.model_version = s.model_version
   join factors b on b.account_id = s.account_id and b.as_of = s.previous_as_of and b.name = f.name
   where f.name not like '(%'
 ), ranked as (
@@ -23,29 +26,23 @@ with moved as (
 select account_id, as_of, position, name, delta from ranked where position < 3 order by 1, 2, 3";
 
 /// Name and SQL of each table, in order.
-pub(super) fn statements(file: &ModelFile) -> Vec<(String, String)> {
+pub(super) fn statements(models: &[Numbered<'_>]) -> Vec<(String, String)> {
     let mut tables = Vec::new();
+    for (number, Numbered { model, .. }) in models.iter().enumerate() {
+        tables.extend(periods(model).iter().map(|period| (format!("seen_{number}_{period}"), seen(number, period))));
+    }
     let mut values = Vec::new();
-    for (number, model) in file.models.iter().enumerate() {
-        let mut periods: Vec<&str> =
-            model.factors.iter().map(|factor| factor.period.as_ref().unwrap_or(&model.period).value.as_str()).collect();
-        let others = model.triggers.iter().map(|t| &t.period).chain(model.remember.iter().map(|r| &r.period));
-        periods.extend(others.map(|period| period.as_ref().unwrap_or(&model.period).value.as_str()));
-        periods.sort_unstable();
-        periods.dedup();
-        for period in &periods {
-            tables.push((format!("seen_{number}_{period}"), seen(number, period)));
-        }
+    for (number, Numbered { model, .. }) in models.iter().enumerate() {
         let mut columns = String::new();
         let mut joins = String::new();
         for (index, remember) in model.remember.iter().enumerate() {
             let name = format!("remembered_{number}_{index}");
-            tables.push((format!("{name}_of"), remembered_of(number, remember, model)));
-            tables.push((name.clone(), remembered(&name, remember)));
+            tables.push((format!("{name}_of"), remembered_of(models, &model.name.value, &remember.name.value)));
+            tables.push((name.clone(), remembered(number, &name, remember)));
             columns += &format!(", cast({name}.value as double) / cast(1000000 as double) as {}", remember.name.value);
             joins += &format!(" left join {name} on {name}.account_id = s.account_id and {name}.as_of = s.as_of");
         }
-        for period in &periods {
+        for period in periods(model) {
             let sql = format!("select s.*{columns} from \"seen_{number}_{period}\" s{joins}");
             tables.push((format!("row_{number}_{period}"), sql));
         }
@@ -59,7 +56,7 @@ pub(super) fn statements(file: &ModelFile) -> Vec<(String, String)> {
     );
     tables.push(("factor_values".to_owned(), values));
     tables.push(("carried".to_owned(), CARRIED.to_owned()));
-    tables.push(("normal".to_owned(), normal(file)));
+    tables.push(("normal".to_owned(), normal(models)));
     tables.extend(WEIGHED.map(|(name, sql)| (name.to_owned(), sql.to_owned())));
     let running = floor_of("2 * running + 100000000", "200000000");
     let before = floor_of("2 * (running - normalised * effective) + 100000000", "200000000");
@@ -69,7 +66,7 @@ pub(super) fn statements(file: &ModelFile) -> Vec<(String, String)> {
             "select *, case when normalised is not null then {running} - {before} end as contribution from running"
         ),
     ));
-    tables.push(("sums".to_owned(), sums(file)));
+    tables.push(("sums".to_owned(), sums(models)));
     tables.push(("totals".to_owned(), "select account_id, as_of, coverage, case when additive then greatest(0, least(100000000, sum + start)) else sum end as score, sum, start, additive, num_factors from sums".to_owned()));
     tables.push(("factors".to_owned(), FACTORS.replace("{start}", START).replace("{limit}", LIMIT)));
     tables
@@ -92,15 +89,35 @@ fn days(period: &str) -> f64 {
         .map_or(0.0, |span| span.as_micros() as f64 / DAY_US as f64)
 }
 
-fn remembered_of(number: usize, remember: &Remember, model: &Model) -> String {
-    let period = &remember.period.as_ref().unwrap_or(&model.period).value;
+/// The windows that a model looks at.
+fn periods(model: &Model) -> BTreeSet<&str> {
+    let of_factors = model.factors.iter().map(|factor| &factor.period);
+    let others = model.triggers.iter().map(|t| &t.period).chain(model.remember.iter().map(|r| &r.period));
+    of_factors.chain(others).map(|period| period.as_ref().unwrap_or(&model.period).value.as_str()).collect()
+}
+
+/// What every version of a model remembers under a name, and the time up to which all is gone: each row forgets
+/// what is too old for its own version, and all of it where its version has no such name.
+fn remembered_of(models: &[Numbered<'_>], model_name: &str, name: &str) -> String {
+    let versions = models.iter().enumerate().filter(|(_, numbered)| numbered.model.name.value == model_name);
+    let rows = versions.map(|(number, Numbered { model, .. })| {
+        let Some(remember) = model.remember.iter().find(|remember| remember.name.value == name) else {
+            return format!("select account_id, as_of, us, run, {number} as number, cast(null as bigint) as value, us as gone from cases where number = {number}");
+        };
+        format!(
+            "select account_id, as_of, us, run, {number} as number, cast(floor(cast(({}) as double) * 1e6 + 0.5) as bigint) as value, us - {} as gone from \"seen_{number}_{}\"",
+            remember.sql.value,
+            remember.over.as_micros(),
+            remember.period.as_ref().unwrap_or(&model.period).value
+        )
+    });
     format!(
-        "select account_id, as_of, us, run, cast(floor(cast(({}) as double) * 1e6 + 0.5) as bigint) as value from \"seen_{number}_{period}\"",
-        remember.sql.value
+        "select account_id, as_of, us, run, number, value, max(gone) over (partition by account_id, run order by us) as gone from ({})",
+        rows.collect::<Vec<_>>().join(" union all ")
     )
 }
 
-fn remembered(name: &str, remember: &Remember) -> String {
+fn remembered(number: usize, name: &str, remember: &Remember) -> String {
     let mean = floor_of("2 * sum(b.value) + count(b.value)", "2 * count(b.value)");
     let by = match remember.by {
         Over::Mean => mean.as_str(),
@@ -111,8 +128,7 @@ fn remembered(name: &str, remember: &Remember) -> String {
     };
     format!(
         "select a.account_id, a.as_of, {by} as value from {name}_of a join {name}_of b on b.account_id = a.account_id and b.run = a.run \
-         where b.us < a.us and a.us - b.us < {} and b.value is not null group by 1, 2",
-        remember.over.as_micros()
+         where a.number = {number} and b.us < a.us and b.us > a.gone and b.value is not null group by 1, 2"
     )
 }
 
@@ -182,20 +198,21 @@ fn of_previous_window(sql: &str) -> String {
     out
 }
 
-/// The last known value of the run before each row.
+/// The last known value of the run before each row; a version that does not carry the factor forgets it.
 const CARRIED: &str = "
 with known as (
-  select *, last_value(case when value is not null then us end) ignore nulls over w as known_us, last_value(value) ignore nulls over w as known_value
+  select *, last_value(case when value is not null and ttl is not null then us end) ignore nulls over w as known_us,
+    last_value(value) ignore nulls over w as known_value, coalesce(max(case when ttl is null then us end) over w, 0) as gone
   from factor_values where not deleted
-  window w as (partition by account_id, run, position order by us rows between unbounded preceding and 1 preceding)
+  window w as (partition by account_id, run, name order by us rows between unbounded preceding and 1 preceding)
 )
-select *, case when value is null and us - known_us <= ttl then known_us end as carried_us,
-  coalesce(value, case when us - known_us <= ttl then known_value end) as found
+select *, case when value is null and us - known_us <= ttl and known_us > gone then known_us end as carried_us,
+  coalesce(value, case when us - known_us <= ttl and known_us > gone then known_value end) as found
 from known";
 
-fn normal(file: &ModelFile) -> String {
+fn normal(models: &[Numbered<'_>]) -> String {
     let mut points = "case".to_owned();
-    for (number, model) in file.models.iter().enumerate() {
+    for (number, Numbered { model, .. }) in models.iter().enumerate() {
         for (position, factor) in model.factors.iter().enumerate() {
             points += &format!(" when number = {number} and position = {position} then {}", of(&factor.normalise));
         }
@@ -237,9 +254,9 @@ const WEIGHED: [(&str, &str); 4] = [
     ),
 ];
 
-fn sums(file: &ModelFile) -> String {
+fn sums(models: &[Numbered<'_>]) -> String {
     let mut starts = "case".to_owned();
-    for (number, model) in file.models.iter().enumerate() {
+    for (number, Numbered { model, .. }) in models.iter().enumerate() {
         starts += &format!(" when number = {number} then {}", (model.start * 1e6).round() as i64);
     }
     format!(

@@ -1,11 +1,12 @@
 //! Triggers as plain SQL: each row follows from what was told of the row before it.
 
-use crate::model::{Model, ModelFile, Trigger};
+use super::Numbered;
+use crate::model::{Model, Trigger};
 
 /// Name and SQL of each table, in order.
-pub(super) fn statements(file: &ModelFile) -> Vec<(String, String)> {
+pub(super) fn statements(models: &[Numbered<'_>]) -> Vec<(String, String)> {
     let mut flags = Vec::new();
-    for (number, model) in file.models.iter().enumerate() {
+    for (number, Numbered { model, .. }) in models.iter().enumerate() {
         flags.extend(model.triggers.iter().map(|trigger| flag(number, model, trigger)));
     }
     if flags.is_empty() {

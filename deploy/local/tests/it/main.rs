@@ -4,6 +4,7 @@
 
 mod backfill;
 mod live;
+mod model;
 mod readers;
 mod time;
 

@@ -1,5 +1,6 @@
-//! Writes records outside of any transaction, as a producer of raw events does: idempotent, in order.
+//! Writes records as a producer of raw events does: idempotent, in order; or all of them in one transaction.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -7,7 +8,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::settings::Settings;
-use super::transaction::Deliveries;
+use super::transaction::{self, Deliveries};
 use crate::config::Kafka;
 use crate::log::{LogError, Message};
 
@@ -35,6 +36,27 @@ impl Writer {
     pub fn open(kafka: &Kafka) -> Result<Self, LogError> {
         let producer = Settings::new(kafka)?.writer().create_with_context(Deliveries::default());
         Ok(Self { producer: producer.map_err(|error| LogError::Configuration(error.to_string()))? })
+    }
+
+    /// A producer whose records are all there or none, from [`Writer::commit`] on. Whoever wrote under the same
+    /// name before is fenced.
+    ///
+    /// # Errors
+    /// [`LogError`] when the client refuses its configuration or the broker the transaction.
+    pub fn open_transaction(kafka: &Kafka, name: &str) -> Result<Self, LogError> {
+        let settings = Settings::new(kafka)?.for_transactions(&kafka.group_prefix, name);
+        let producer = transaction::producer(&settings, &AtomicBool::new(false))?;
+        producer.begin_transaction().map_err(|error| failed("beginning a transaction", &error))?;
+        Ok(Self { producer })
+    }
+
+    /// Shows what was written since [`Writer::open_transaction`].
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when a record was not delivered or the broker refuses: then nothing is there.
+    pub fn commit(mut self) -> Result<(), LogError> {
+        self.flush()?;
+        self.producer.commit_transaction(ANSWER).map_err(|error| failed("committing what was written", &error))
     }
 
     /// Number of partitions of a topic.

@@ -1,0 +1,39 @@
+//! What a score was made of: for each factor the columns that its SQL looks at, as they were.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use pipeline::schema::columns::Columns;
+use serde::Serialize;
+
+use crate::compile::Compiled;
+use crate::evidence::evidence;
+
+/// The columns that a factor looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inputs {
+    /// The window whose row it sees.
+    pub period: String,
+    /// Their values; what is unknown is null. What comes of earlier rows is not among them.
+    pub columns: serde_json::Value,
+}
+
+/// The inputs of each factor of a model, by name, from the window rows of one account at one time.
+///
+/// # Errors
+/// [`ArrowError`] when the rows are not of the `windows` table.
+pub fn inputs(file: &Compiled, model: &str, windows: &RecordBatch) -> Result<BTreeMap<String, Inputs>, ArrowError> {
+    let mut inputs = BTreeMap::new();
+    let Some(model) = file.models.iter().find(|known| known.model.name.value == model) else { return Ok(inputs) };
+    let periods = Columns::Batch(windows).text("period")?;
+    for (factor, compute) in model.model.factors.iter().zip(&model.factors) {
+        let row = periods.iter().position(|period| period == Some(compute.period.as_str()));
+        let schema = windows.schema();
+        let known: Vec<usize> = compute.columns().filter_map(|name| schema.index_of(name).ok()).collect();
+        let text = row.map_or(Ok("{}".to_owned()), |row| evidence(&windows.project(&known)?, row))?;
+        let columns = serde_json::from_str(&text).map_err(|error| ArrowError::JsonError(error.to_string()))?;
+        inputs.insert(factor.name.value.clone(), Inputs { period: compute.period.clone(), columns });
+    }
+    Ok(inputs)
+}

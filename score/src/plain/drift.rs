@@ -1,0 +1,144 @@
+//! Stored rows against what plain SQL makes of their windows: each cell that differs is drift.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use pipeline::schema::columns::Columns;
+
+use super::{Told, expected, in_millionths, items_of};
+use crate::model::ModelFile;
+use crate::stored::Rows;
+
+/// What an audit has found.
+#[derive(Debug, Default)]
+pub struct Audited {
+    /// Scores that were compared.
+    pub num_scores: usize,
+    /// Scores of versions of the model file that are not at hand, by version.
+    pub unknown: BTreeMap<i64, usize>,
+    /// What differs.
+    pub drift: Vec<Drift>,
+}
+
+/// A stored row that is not what its window rows give.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Drift {
+    /// Account.
+    pub account_id: String,
+    /// End of its windows, UTC microseconds.
+    pub as_of_us: i64,
+    /// `scores`, `factors`, `drivers` or `triggers`, the row in it, and what of it differs.
+    pub what: String,
+}
+
+/// Judges rows by versions of the model file, the newest last.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn audit(rows: Rows, files: &[ModelFile], pane_us: i64) -> Result<Audited> {
+    let mut audited = Audited::default();
+    for version in Columns::Batch(&rows.scores).int("model_version")?.iter().flatten() {
+        match files.iter().any(|file| file.version == version) {
+            true => audited.num_scores += 1,
+            false => *audited.unknown.entry(version).or_default() += 1,
+        }
+    }
+    let (drivers, triggers) = (items_of(&rows.scores, "drivers")?, items_of(&rows.scores, "triggers")?);
+    let told = Told { scores: rows.scores.clone(), triggers: triggers.clone() };
+    let expected = expected(rows.windows, told, files, pane_us).await?;
+    let of_factor: [&str; 4] = ["account_id", "as_of", "position", "name"];
+    let sides = [
+        ("scores", rows.scores, expected.scores, &of_factor[..2]),
+        ("factors", renamed(&rows.factors)?, expected.factors, &of_factor[..]),
+        ("drivers", drivers, expected.drivers, &of_factor[..]),
+        ("triggers", triggers, expected.triggers, &["account_id", "as_of", "name"]),
+    ];
+    let session = SessionContext::new();
+    let judged: BTreeSet<String> = files.iter().map(|file| file.version.to_string()).collect();
+    for (name, told, expected, keys) in sides {
+        let Some(schema) = expected.first().map(RecordBatch::schema) else { continue };
+        let expected = concat_batches(&schema, &expected)?;
+        let told = in_millionths(&told)?;
+        let sql = statement(name, &told, &expected, keys);
+        for (side, rows) in [("told", told), ("expected", expected)] {
+            let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
+            session.register_table(format!("{side}_{name}"), Arc::new(table))?;
+        }
+        if name == "scores" {
+            let versions = judged.iter().cloned().collect::<Vec<_>>().join(", ");
+            let sql = format!(
+                "create view judged as select account_id, cast(as_of as bigint) as as_of from told_scores where model_version in ({versions}) \
+                union select e.account_id, cast(e.as_of as bigint) from expected_scores e left join told_scores t on t.account_id = e.account_id and t.as_of = e.as_of where t.account_id is null"
+            );
+            session.sql(&sql).await?;
+        }
+        let found = session.sql(&sql).await.map_err(|error: DataFusionError| error.context(sql.clone()))?;
+        for batch in found.collect().await? {
+            let text = |i: usize| cast(batch.column(i), &DataType::Utf8);
+            let (accounts, what) = (text(0)?, text(2)?);
+            let (accounts, what) = (accounts.as_string::<i32>(), what.as_string::<i32>());
+            let as_of = batch.column(1).as_primitive::<Int64Type>();
+            audited.drift.extend((0..batch.num_rows()).map(|row| Drift {
+                account_id: accounts.value(row).to_owned(),
+                as_of_us: as_of.value(row),
+                what: what.value(row).to_owned(),
+            }));
+        }
+    }
+    audited.drift.sort();
+    Ok(audited)
+}
+
+/// Columns of `score_factors` as those of a factor on `health`.
+fn renamed(factors: &RecordBatch) -> Result<RecordBatch> {
+    let schema = factors.schema();
+    let names = schema.fields().iter().map(|f| if f.name() == "factor" { "name" } else { f.name().as_str() });
+    let columns = names.zip(factors.columns()).map(|(name, column)| (name, Arc::clone(column), true));
+    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+}
+
+/// The rows that differ, and in what: of judged scores only.
+fn statement(name: &str, told: &RecordBatch, expected: &RecordBatch, keys: &[&str]) -> String {
+    let schema = expected.schema();
+    let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let side = |side: &str, rows: &RecordBatch| {
+        let cells = columns.iter().map(|column| comparable(rows, column)).collect::<Vec<_>>().join(", ");
+        format!(
+            "select s.* from (select {cells} from {side}_{name}) s join judged j on j.account_id = s.account_id and j.as_of = s.as_of"
+        )
+    };
+    let on = keys.iter().map(|key| format!("t.{key} = e.{key}")).collect::<Vec<_>>().join(" and ");
+    let differs = |column: &&str| format!("t.\"{column}\" is distinct from e.\"{column}\"");
+    let any = columns.iter().map(differs).collect::<Vec<_>>().join(" or ");
+    let named = columns.iter().map(|c| format!("case when {} then '{c}' end", differs(c)));
+    let row = match keys {
+        [_, _] => "''".to_owned(),
+        _ => "' ' || coalesce(t.name, e.name)".to_owned(),
+    };
+    format!(
+        "with t as ({}), e as ({}) select coalesce(t.account_id, e.account_id), coalesce(t.as_of, e.as_of), \
+         '{name}' || {row} || ': ' || case when t.account_id is null then 'is missing' when e.account_id is null then 'should not be there' \
+         else concat_ws(', ', {}) end from t full outer join e on {on} where {any}",
+        side("told", told),
+        side("expected", expected),
+        named.collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// A column in a form in which both sides can be compared.
+fn comparable(rows: &RecordBatch, column: &str) -> String {
+    let kind = rows.column_by_name(column).map(|column| column.data_type().clone());
+    let to = match kind {
+        Some(DataType::Timestamp(_, _)) => "bigint",
+        Some(kind) if kind.is_integer() => "bigint",
+        Some(DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8) => "varchar",
+        _ => return format!("\"{column}\""),
+    };
+    format!("cast(\"{column}\" as {to}) as \"{column}\"")
+}

@@ -1,0 +1,191 @@
+//! The Parquet tables as they stand at their place: rows of some accounts, at some times.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{ArrayRef, AsArray, ListArray, RecordBatch, StructArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use pipeline::config::Config;
+use pipeline::schema::{health, score as tables, window};
+use pipeline::store;
+use tokio::runtime::Runtime;
+
+/// The tables.
+pub struct Stored {
+    session: SessionContext,
+    runtime: Runtime,
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stored").finish_non_exhaustive()
+    }
+}
+
+/// Final rows of some accounts. What of the tables is newer than the other one of `windows` and `scores` is left out.
+#[derive(Debug)]
+pub struct Rows {
+    /// Of `windows`.
+    pub windows: RecordBatch,
+    /// Of `scores`.
+    pub scores: RecordBatch,
+    /// Of `score_factors`.
+    pub factors: RecordBatch,
+}
+
+fn schema_of(table: &str) -> SchemaRef {
+    match table {
+        "windows" => window::schema(),
+        "scores" => tables::schema(),
+        _ => tables::factor_schema(),
+    }
+}
+
+impl Stored {
+    /// The tables below a URL; see [`pipeline::store::parse`].
+    ///
+    /// # Errors
+    /// When the URL is not understood or the store does not answer.
+    pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self> {
+        let external = |error: &dyn std::fmt::Display| DataFusionError::Execution(format!("{url}: {error}"));
+        let (store, _) = store::parse(url, options).map_err(|error| external(&error))?;
+        let parsed = url::Url::parse(url).map_err(|error| external(&error))?;
+        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+        session.register_object_store(&parsed, store);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        for table in ["windows", "scores", "score_factors"] {
+            let schema = schema_of(table);
+            let options = ParquetReadOptions::default()
+                .schema(&schema)
+                .table_partition_cols(vec![("date".to_owned(), DataType::Utf8)]);
+            let place = format!("{}/{table}/", url.trim_end_matches('/'));
+            runtime.block_on(session.register_parquet(table, place, options))?;
+        }
+        Ok(Self { session, runtime })
+    }
+
+    /// The tables of a configuration, or those below `url`.
+    ///
+    /// # Errors
+    /// When neither names a place, or see [`Stored::open`].
+    pub fn of_config(config: &Config, url: Option<&str>) -> Result<Self> {
+        let configured = config.tables.as_ref();
+        let url = url.or(configured.map(|tables| tables.url.as_str())).ok_or_else(|| {
+            DataFusionError::Execution("the configuration has no `tables`: name their place with --tables".to_owned())
+        })?;
+        Self::open(url, &configured.map(|tables| tables.options.clone()).unwrap_or_default())
+    }
+
+    fn collect(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        let answer = async { self.session.sql(sql).await?.collect().await };
+        self.runtime.block_on(answer).map_err(|error| error.context(sql.to_owned()))
+    }
+
+    /// Rows of a table in its own form.
+    fn rows(&self, table: &str, sql: &str) -> Result<RecordBatch> {
+        let schema = schema_of(table);
+        let batches = self.collect(sql)?.into_iter().map(|batch| {
+            let columns = schema.fields().iter().map(|field| {
+                let column = batch.column_by_name(field.name());
+                let missing = || DataFusionError::Execution(format!("{table} has no column {}", field.name()));
+                Ok(cast(column.ok_or_else(missing)?, field.data_type())?)
+            });
+            Ok(RecordBatch::try_new(SchemaRef::clone(&schema), columns.collect::<Result<Vec<_>>>()?)?)
+        });
+        Ok(concat_batches(&schema, &batches.collect::<Result<Vec<_>>>()?)?)
+    }
+
+    /// All accounts that were ever scored, in order.
+    ///
+    /// # Errors
+    /// When the store does not answer or a file cannot be read; the same below.
+    pub fn accounts(&self) -> Result<Vec<String>> {
+        let mut accounts = Vec::new();
+        for batch in self.collect("select distinct account_id from scores order by 1")? {
+            let names = cast(batch.column(0), &DataType::Utf8)?;
+            accounts.extend(names.as_string::<i32>().iter().flatten().map(str::to_owned));
+        }
+        Ok(accounts)
+    }
+
+    /// All rows of accounts, up to the time that both `windows` and `scores` have come to.
+    ///
+    /// # Errors
+    /// See [`Stored::accounts`].
+    pub fn of(&self, accounts: &[String]) -> Result<Rows> {
+        let (Some(first), Some(last)) = (accounts.iter().min(), accounts.iter().max()) else {
+            return Err(DataFusionError::Execution("no accounts are named".to_owned()));
+        };
+        let names: Vec<String> = accounts.iter().map(|name| quoted(name)).collect();
+        let named = format!(
+            "account_id between {} and {} and account_id in ({})",
+            quoted(first),
+            quoted(last),
+            names.join(", ")
+        );
+        let of = |table: &str| {
+            let sql = format!(
+                "with w as (select account_id, max(as_of) as last from windows where {named} group by 1), \
+                 s as (select account_id, max(as_of) as last from scores where {named} group by 1), \
+                 c as (select w.account_id as id, least(w.last, s.last) as upto from w join s on s.account_id = w.account_id) \
+                 select t.* from {table} t join c on c.id = t.account_id and t.as_of <= c.upto where {named}"
+            );
+            self.rows(table, &sql)
+        };
+        Ok(Rows { windows: of("windows")?, scores: of("scores")?, factors: of("score_factors")? })
+    }
+
+    /// The last score of an account at a time, UTC microseconds, as a row of `health`, and the window rows that it
+    /// was made of; none when it had none.
+    ///
+    /// # Errors
+    /// See [`Stored::accounts`].
+    pub fn at(&self, account: &str, as_of_us: i64) -> Result<Option<(RecordBatch, RecordBatch)>> {
+        let account = quoted(account);
+        let last = format!(
+            "select max(as_of) from scores where account_id = {account} and as_of <= to_timestamp_micros({as_of_us})"
+        );
+        let of = |table: &str, order: &str| {
+            let sql =
+                format!("select * from {table} where account_id = {account} and as_of = ({last}) order by {order}");
+            self.rows(table, &sql)
+        };
+        let scores = of("scores", "as_of")?;
+        if scores.num_rows() == 0 {
+            return Ok(None);
+        }
+        let factors = of("score_factors", "position")?;
+        Ok(Some((with_factors(&scores.slice(0, 1), &factors)?, of("windows", "period")?)))
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A row of `health`: one of `scores`, and its factors.
+fn with_factors(score: &RecordBatch, factors: &RecordBatch) -> Result<RecordBatch> {
+    let schema = health::schema();
+    let missing = |name: &str| DataFusionError::Execution(format!("no column {name}"));
+    let columns = schema.fields().iter().map(|field| -> Result<ArrayRef> {
+        let DataType::List(item) = field.data_type() else {
+            return Ok(ArrayRef::clone(score.column_by_name(field.name()).ok_or_else(|| missing(field.name()))?));
+        };
+        if field.name() != "factors" {
+            return Ok(ArrayRef::clone(score.column_by_name(field.name()).ok_or_else(|| missing(field.name()))?));
+        }
+        let DataType::Struct(fields) = item.data_type() else { return Err(missing("factors")) };
+        let values = fields.iter().map(|field| {
+            let name = if field.name() == "name" { "factor" } else { field.name().as_str() };
+            Ok(ArrayRef::clone(factors.column_by_name(name).ok_or_else(|| missing(name))?))
+        });
+        let items = StructArray::try_new(fields.clone(), values.collect::<Result<_>>()?, None)?;
+        let offsets = OffsetBuffer::from_lengths([factors.num_rows()]);
+        Ok(std::sync::Arc::new(ListArray::try_new(item.clone(), offsets, std::sync::Arc::new(items), None)?))
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
