@@ -20,7 +20,7 @@ use pipeline::log::memory::{MemoryBroker, MemoryLog};
 use pipeline::metrics::StageMetrics;
 use pipeline::process::RunArgs;
 use pipeline::runner::Runner;
-use pipeline::stage::{Fate, Stage};
+use pipeline::stage::Fate;
 use score::models::Announcement;
 use score::plain::drift::audit;
 use score::stored::Stored;
@@ -46,7 +46,7 @@ struct Args {
 
 type On<'s, S> = Runner<'s, S, MemoryLog, SetClock>;
 
-/// The deployment, each stage with what it knows.
+/// The deployment, each stage with what it knows; without snapshots, which go on beside the work.
 struct Fleet<'s> {
     config: &'s Config,
     broker: &'s MemoryBroker,
@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
     let text = format!(
         "epoch: 1\npartitions: 2\nkafka: {{bootstrap_servers: 'none:0'}}\nsources: [{{topic: usage, kind: usage}}]\n\
-         snapshots: {{url: 'file://{0}/snapshots'}}\ntables: {{url: 'file://{0}/tables'}}\nscore: {{model: '{1}'}}\n",
+         snapshots: {{url: 'memory:///'}}\ntables: {{url: 'file://{0}/tables'}}\nscore: {{model: '{1}'}}\n",
         folder.path().display(),
         model.display()
     );
@@ -159,9 +159,9 @@ impl<'s> Fleet<'s> {
             config,
             broker,
             clock,
-            ingest: in_process::runner(ingest, &ingest::plan(config), broker, config, &args, clock)?,
-            aggregate: in_process::runner(aggregate, &aggregate::plan(config), broker, config, &args, clock)?,
-            score: in_process::runner(score, &score::plan(config), broker, config, &args, clock)?,
+            ingest: in_process::member(ingest, &ingest::plan(config), broker, config, &args, (clock, None))?,
+            aggregate: in_process::member(aggregate, &aggregate::plan(config), broker, config, &args, (clock, None))?,
+            score: in_process::member(score, &score::plan(config), broker, config, &args, (clock, None))?,
             tables: Tables::new(log, clock, config, tables, &args, StageMetrics::unread("tables")?)?,
         })
     }

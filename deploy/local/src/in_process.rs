@@ -56,7 +56,11 @@ where
     member(stage, plan, broker, config, args, (clock, snapshots))
 }
 
-fn member<'s, S, C>(
+/// The same with these snapshots, or without any.
+///
+/// # Errors
+/// When a topic is missing.
+pub fn member<'s, S, C>(
     stage: &'s S,
     plan: &Plan,
     broker: &MemoryBroker,

@@ -114,7 +114,7 @@ fn statement(name: &str, told: &RecordBatch, expected: &RecordBatch, keys: &[&st
         )
     };
     let on = keys.iter().map(|key| format!("t.{key} = e.{key}")).collect::<Vec<_>>().join(" and ");
-    let differs = |column: &&str| format!("t.\"{column}\" is distinct from e.\"{column}\"");
+    let differs = |column: &&str| format!("(t.\"{column}\" is distinct from e.\"{column}\")");
     let any = columns.iter().map(differs).collect::<Vec<_>>().join(" or ");
     let named = columns.iter().map(|c| format!("case when {} then '{c}' end", differs(c)));
     let row = match keys {

@@ -36,14 +36,19 @@ fn a_model_takes_over_at_its_time_without_a_restart_and_scores_of_both_are_expla
     assert!(changed.contains("to: 9}"));
     let (new, same) = (
         file("new.yaml", &changed),
-        file("same.yaml", &changed.replace("weight: 20}", "weight: 21}").replace("weight: 25}", "weight: 24}")),
+        file(
+            "same.yaml",
+            &changed
+                .replace("[1, 100]]}, weight: 20}", "[1, 100]]}, weight: 21}")
+                .replace("weight: 25}", "weight: 24}"),
+        ),
     );
     let middle = raws[raws.len() / 2].at_ms / 86_400_000 * 86_400_000;
     let at = Timestamp::from_millisecond(middle).unwrap().to_string();
     let apply = |model: &str| deployment.keepwell(&["model", "apply", model, "--at", &at]);
 
     let wrong = apply(&file("wrong.yaml", &changed.replace("sql: tickets_backlog,", "sql: tickets_backlogged,")));
-    assert!(wrong.status.code() == Some(1) && text(&wrong).contains("wrong.yaml:24:"), "{}", text(&wrong));
+    assert!(wrong.status.code() == Some(1) && text(&wrong).contains("wrong.yaml:22:"), "{}", text(&wrong));
     let applied = apply(&new);
     assert!(applied.status.success() && text(&applied).contains("version 8"), "{}", text(&applied));
     // Allowed by itself; that it is no newer is known in the log only.
