@@ -78,6 +78,11 @@ impl Kafka {
         }
     }
 
+    /// A broker that is there and stays.
+    pub fn at(address: &str) -> Self {
+        Self { address: address.to_owned(), child: None }
+    }
+
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address);
@@ -253,6 +258,10 @@ fn all_done(results: Vec<TopicResult>) -> Result<()> {
         .try_for_each(|result| result.map(|_| ()).map_err(|(name, code)| anyhow::anyhow!("{name}: {code}")))
 }
 
-fn free_port() -> Result<u16> {
+/// A port that nobody uses.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

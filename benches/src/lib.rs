@@ -1,12 +1,14 @@
 //! What the promises are checked and measured with: the oracle, generated and public data, comparisons.
 
 pub mod bad_input;
+pub mod chaos;
 pub mod check;
 pub mod compare;
 pub mod datasets;
 pub mod deployment;
 pub mod fleet;
 pub mod kafka;
+pub mod ledger;
 pub mod oracle;
 pub mod sim;
 pub mod streamed;

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod clock;
 pub mod codec;
 pub mod config;
+pub mod crash;
 pub mod event;
 pub mod log;
 pub mod metrics;

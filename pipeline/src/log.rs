@@ -103,6 +103,9 @@ pub enum LogError {
         /// The client's words.
         why: String,
     },
+    /// The process was told to stop while it waited.
+    #[error("stopped while {0}")]
+    Stopped(String),
     /// A topic is missing.
     #[error("topic {0} does not exist; `keepwell topics apply` makes the topics")]
     NoTopic(String),

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::crash::{self, Place};
 use crate::log::{Log, LogError, Polled, Verdict};
 use crate::metrics::StageMetrics;
 use crate::offset::{NextOffset, Position, TopicPartition};
@@ -180,8 +181,15 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     pub fn run(&mut self, shutdown: &AtomicBool) -> Result<Report, RunError> {
         self.fix_ends()?;
         while !shutdown.load(Ordering::Relaxed) {
-            if self.turn()? == Turn::Drained {
-                break;
+            match self.turn() {
+                Ok(Turn::Drained) => break,
+                Ok(Turn::GoesOn) => {}
+                // What was not committed is forgotten.
+                Err(RunError::Log(LogError::Stopped(doing))) => {
+                    info!(doing, "stopped in the middle");
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
         self.snapshot_all()?;
@@ -276,10 +284,14 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         let before = self.clock.monotonic();
         match self.log.commit(&step.messages, &step.positions)? {
             Verdict::Committed => {
+                crash::here(Place::AfterCommit);
                 let (now, wall_us) = (self.clock.monotonic(), self.clock.wall_us());
                 self.metrics.committed(&step.fates, step.messages.len(), now.saturating_sub(before), wall_us);
                 if let Some(since_ms) = self.oldest_of(&step) {
                     self.metrics.waited(since_ms, wall_us);
+                }
+                if step.has_more {
+                    crash::here(Place::InClose);
                 }
                 self.merge(step);
                 return Ok(true);

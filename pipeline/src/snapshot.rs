@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::crash::{self, Place};
 use crate::offset::{NextOffset, Position, TopicPartition};
 
 const MAGIC: &[u8; 8] = b"KEEPWELL";
@@ -218,8 +219,10 @@ impl Snapshots {
         let path = folder.clone().join(format!("{:020}.snapshot", header.next.0));
         let (store, keep, num_bytes) = (Arc::clone(&self.store), self.keep, bytes.len());
         let upload = async move {
+            crash::here(Place::BeforeSnapshot);
             store.put(&path, PutPayload::from(bytes)).await?;
             info!(%path, num_bytes, "snapshot written");
+            crash::here(Place::AfterSnapshot);
             let listing = store.list_with_delimiter(Some(&folder)).await?;
             let paths = in_order(listing.objects.into_iter().map(|object| object.location));
             for (_, old) in paths.iter().rev().skip(keep) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::error::ArrowError;
 use pipeline::clock::Clock;
 use pipeline::config::{Config, Tables as TablesConfig};
+use pipeline::crash::{self, Place};
 use pipeline::log::{Log, LogError, Polled, Record};
 use pipeline::metrics::StageMetrics;
 use pipeline::offset::{NextOffset, TopicPartition};
@@ -182,8 +183,15 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             held.drain_to = self.log.ends(tp)?.next;
         }
         while !shutdown.load(Ordering::Relaxed) {
-            if self.turn()? == Turn::Drained {
-                break;
+            match self.turn() {
+                Ok(Turn::Drained) => break,
+                Ok(Turn::GoesOn) => {}
+                // What is claimed is finished at the next start.
+                Err(TablesError::Run(RunError::Log(LogError::Stopped(doing)))) => {
+                    info!(doing, "stopped in the middle");
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(self.report.clone())
@@ -360,12 +368,14 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         let before = self.clock.monotonic();
         if self.held.get(tp).is_some_and(|held| held.writing.is_none()) {
             self.claim(tp, end)?;
+            crash::here(Place::AfterClaim);
         }
         let Some(held) = self.held.get_mut(tp) else { return Ok(()) };
         let Some(writing) = &mut held.writing else { return Ok(()) };
         while let Some(file) = writing.files.front() {
             self.store.put(&file.name, file.content.clone())?;
             writing.files.pop_front();
+            crash::here(Place::InUpload);
             if self.clock.monotonic().saturating_sub(before) > WRITE_TURN {
                 break;
             }

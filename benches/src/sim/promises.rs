@@ -3,7 +3,7 @@
 //! Most say the same thing of another stage: what it wrote is what one process that is never disturbed writes
 //! from the same input (I1, I3, I5). What came in is judged by the oracle (I2, I6, I7, I10) where one is asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
@@ -12,20 +12,19 @@ use arrow::compute::{filter_record_batch, max};
 use arrow::datatypes::{Decimal128Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use local::in_process;
 use pipeline::clock::FixedClock;
-use pipeline::codec;
 use pipeline::config::{BatchOptions, Config};
 use pipeline::log::Record;
 use pipeline::log::memory::MemoryBroker;
 use pipeline::offset::TopicPartition;
 use pipeline::process::RunArgs;
 use pipeline::reject::CONTEXT_HEADERS;
-use pipeline::schema::event::{EventRows, schema as event_schema};
 use pipeline::schema::{feature_day, health, window};
 use pipeline::stage::Stage;
 
 use super::world::{Kind, Stages, World};
 use crate::check;
 use crate::compare::{rows_of, same_rows};
+use crate::ledger;
 use crate::streamed::{Streamed, finals, last_lives};
 
 /// The bound of every source.
@@ -76,33 +75,9 @@ pub fn check_all(world: &World<'_>, end_us: i64) -> Result<Compared> {
 
 /// Each record of each raw topic is one row of `events` or one reject, never both, never twice.
 fn one_fate_each(broker: &MemoryBroker, config: &Config) -> Result<usize> {
-    let mut fates: BTreeMap<(String, i32, i64), u32> = BTreeMap::new();
-    for record in broker.records(&config.topics.events) {
-        let Some(value) = &record.value else { continue };
-        let batch = codec::decode(value, &event_schema())?;
-        let rows = EventRows::new(&batch);
-        for row in 0..rows.len() {
-            let origin = rows.origin(row);
-            *fates.entry((origin.topic.to_owned(), origin.partition, origin.offset)).or_default() += 1;
-        }
-    }
-    for record in broker.records(&config.topics.rejects) {
-        let header =
-            |n: usize| anyhow::Ok(std::str::from_utf8(record.header(CONTEXT_HEADERS[n]).context("no header")?)?);
-        if header(4)? == "ingest" {
-            *fates.entry((header(0)?.to_owned(), header(1)?.parse()?, header(2)?.parse()?)).or_default() += 1;
-        }
-    }
-    let sources: BTreeSet<&str> = config.sources.iter().map(|source| source.topic.as_str()).collect();
-    let mut num_raw = 0;
-    for record in sources.into_iter().flat_map(|topic| broker.records(topic)) {
-        let tp = &record.topic_partition;
-        let num = fates.remove(&(tp.topic.to_string(), tp.partition, record.offset.0)).unwrap_or_default();
-        ensure!(num == 1, "{tp} offset {}: {num} fates", record.offset.0);
-        num_raw += 1;
-    }
-    ensure!(fates.is_empty(), "fates of records that are not there: {:?}", fates.first_key_value());
-    Ok(num_raw)
+    let ledger = ledger::of_raw(config, |topic| Ok(broker.records(topic)))?;
+    ensure!(ledger.is_clean(), "{ledger:?}");
+    Ok(ledger.sent)
 }
 
 /// In the order of the log the next offset of an account never falls, and its final rows rise strictly.

@@ -120,12 +120,22 @@ impl KafkaLog {
         })
     }
 
-    /// Serves the group, statistics and errors, for at most `wait`.
+    /// Serves the group, statistics and errors, for at most `wait`: all that has come by now, for what is told of an
+    /// outage piles up, and what the group says stands behind it.
     fn serve(&self, wait: Duration) -> Result<(), LogError> {
-        match self.consumer.poll(wait) {
-            None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(()),
-            Some(Err(KafkaError::MessageConsumptionFatal(code))) => Err(self.fatal("reading", code)),
-            Some(Err(error)) => {
+        let mut next = self.consumer.poll(wait);
+        while let Some(event) = next {
+            self.told(event)?;
+            next = self.consumer.poll(Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    fn told(&self, event: Result<BorrowedMessage<'_>, KafkaError>) -> Result<(), LogError> {
+        match event {
+            Err(KafkaError::PartitionEOF(_)) => Ok(()),
+            Err(KafkaError::MessageConsumptionFatal(code)) => Err(self.fatal("reading", code)),
+            Err(error) => {
                 let missing = RDKafkaErrorCode::UnknownTopicOrPartition;
                 if error.rdkafka_error_code() == Some(missing) {
                     warn!(%error, "a topic is missing; `keepwell topics check` tells which");
@@ -135,7 +145,7 @@ impl KafkaLog {
                 Ok(())
             }
             // Every owned partition has a queue of its own; what comes here is of a partition let go.
-            Some(Ok(message)) => {
+            Ok(message) => {
                 debug!(topic = message.topic(), partition = message.partition(), "record of a partition let go");
                 Ok(())
             }
@@ -203,9 +213,10 @@ impl KafkaLog {
         loop {
             match ask(self) {
                 Ok(answer) => return Ok(answer),
-                Err(error) if is_final(&error) || self.stop.load(Ordering::Relaxed) => {
+                Err(error) if is_final(&error) => {
                     return Err(LogError::Fatal { doing: doing.to_owned(), why: error.to_string() });
                 }
+                Err(_) if self.stop.load(Ordering::Relaxed) => return Err(LogError::Stopped(doing.to_owned())),
                 Err(error) => {
                     if complained.elapsed() > Duration::from_secs(5) {
                         warn!(%error, doing, "waiting for the broker");

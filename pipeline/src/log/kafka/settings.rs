@@ -1,6 +1,7 @@
 //! librdkafka settings: the user's pass through, what the promises need is set last.
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 use crate::config::Kafka;
 use crate::log::LogError;
@@ -33,6 +34,13 @@ impl Settings {
     /// [`LogError::Configuration`] when a secret cannot be read.
     pub fn new(kafka: &Kafka) -> Result<Self, LogError> {
         let mut base = ClientConfig::new();
+        // A broker that is back is found within a second; the client's own limit is ten.
+        base.set("reconnect.backoff.max.ms", "1000");
+        // What was asked over a connection that is dead without a word is asked again; the client's own limit is 60.
+        base.set("socket.timeout.ms", "10000");
+        if kafka.properties.contains_key("debug") {
+            base.set_log_level(RDKafkaLogLevel::Debug);
+        }
         for (name, value) in &kafka.properties {
             base.set(name, value);
         }
@@ -84,6 +92,8 @@ impl Settings {
             // A restart under the same name takes up the same partitions without a rebalance.
             .set("group.instance.id", format!("{group}-{instance}"))
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
+            // Members hear of a rebalance by their heartbeats, one after another in each of its rounds.
+            .set("heartbeat.interval.ms", (self.session_timeout_ms / 10).clamp(50, 3000).to_string())
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")

@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::settings::Settings;
 use super::{KafkaLog, SLICE};
+use crate::crash::{self, Place};
 use crate::log::{LogError, Message, Verdict};
 use crate::offset::{Position, TopicPartition};
 
@@ -61,7 +62,10 @@ pub(super) fn producer(settings: &Settings, stop: &AtomicBool) -> Result<BasePro
     loop {
         match producer.init_transactions(SLICE) {
             Ok(()) => return Ok(producer),
-            Err(error) if is_retriable(&error) && !stop.load(Ordering::Relaxed) => {
+            Err(error) if is_retriable(&error) => {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(LogError::Stopped("starting the transactional producer".into()));
+                }
                 if complained.elapsed() > Duration::from_secs(5) {
                     warn!(%error, "waiting for the broker to start the transactional producer");
                     complained = Instant::now();
@@ -130,9 +134,11 @@ fn attempt(
     // The membership as of this batch: a stale owner is fenced by it.
     let membership =
         log.consumer.group_metadata().ok_or_else(|| Trouble::Doubt("the consumer has no group membership".into()))?;
+    crash::here(Place::BeforeBegin);
     log.producer.begin_transaction().map_err(|error| Trouble::of("begin", &error))?;
     for message in messages {
         send(log, message, deadline)?;
+        crash::here(Place::WhileProducing);
     }
     let mut offsets = TopicPartitionList::new();
     for (tp, position) in positions {
@@ -143,12 +149,14 @@ fn attempt(
             element.set_metadata(position.metadata());
         }
     }
+    crash::here(Place::AfterProduce);
     if offsets.count() > 0 {
         patiently(log, deadline, "sending positions", |producer| {
             producer.send_offsets_to_transaction(&offsets, &membership, SLICE)
         })?;
     }
     drain(log, deadline)?;
+    crash::here(Place::BeforeCommit);
     patiently(log, deadline, "commit", |producer| producer.commit_transaction(SLICE))
 }
 

@@ -1,0 +1,93 @@
+//! Faults on a real Kafka, cycle after cycle, with a judgement on all that was said; and the sum of it.
+//!
+//! `cargo build --workspace && cargo run --bin chaos -- run --decks 1 --results FILE`, then
+//! `cargo run --bin chaos -- report FILE`. Runs are appended: the same file may be gone on with.
+#![allow(clippy::disallowed_methods, reason = "I/O edge: asks git for the commit")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use benches::chaos::fault::{Fault, deck};
+use benches::chaos::results::{Line, append, report};
+use benches::chaos::run::Run;
+use clap::Parser;
+use fastrand::Rng;
+
+#[derive(Debug, Parser)]
+#[command(about = "Faults on a real Kafka, and what came of them")]
+enum Args {
+    /// Strikes deployments, one after another, and judges each.
+    Run(RunArgs),
+    /// The sum of what was seen, as Markdown.
+    Report {
+        /// The file.
+        results: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Deployments, each struck by a shuffled deck of all faults.
+    #[arg(long, default_value_t = 1)]
+    decks: u64,
+    /// Seed of the first; the others follow.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// So many faults of each deck only.
+    #[arg(long)]
+    cycles: Option<usize>,
+    /// Faults whose names contain this only.
+    #[arg(long)]
+    only: Option<String>,
+    /// Where what was seen is appended.
+    #[arg(long, default_value = "chaos.ndjson")]
+    results: PathBuf,
+}
+
+fn main() -> Result<()> {
+    match Args::parse() {
+        Args::Report { results } => print!("{}", report(&results)?),
+        Args::Run(args) => {
+            let build = build()?;
+            for seed in args.seed..args.seed + args.decks {
+                strike(&args, &build, seed).with_context(|| format!("run {seed}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The commit of the programs, marked where something was changed since.
+fn build() -> Result<String> {
+    let output = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=7"]).output()?;
+    ensure!(output.status.success(), "git: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn strike(args: &RunArgs, build: &str, seed: u64) -> Result<()> {
+    let mut faults: Vec<Fault> = deck(&mut Rng::with_seed(seed));
+    faults.retain(|fault| args.only.as_ref().is_none_or(|only| fault.to_string().contains(only)));
+    faults.truncate(args.cycles.unwrap_or(usize::MAX));
+    let folder = tempfile::tempdir()?;
+    let outcome = (|| {
+        let mut run = Run::start(folder.path(), build, seed, faults.len())?;
+        for fault in &faults {
+            let cycle = run.cycle(*fault).with_context(|| fault.to_string())?;
+            println!("{seed} {}: {} {} ms", cycle.number, cycle.fault, cycle.caught_up_ms);
+            append(&args.results, &Line::Cycle(cycle))?;
+        }
+        run.judged()
+    })();
+    match outcome {
+        Ok(verified) => {
+            println!("{verified:?}");
+            ensure!(verified.ledger.is_clean(), "{:?}", verified.ledger);
+            append(&args.results, &Line::Verified(verified))
+        }
+        Err(error) => {
+            // What led to it is kept for whoever looks into it.
+            Err(error.context(format!("logs are kept in {}", folder.keep().display())))
+        }
+    }
+}

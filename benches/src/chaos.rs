@@ -1,0 +1,11 @@
+//! A deployment on a real Kafka, struck again and again, and judged at its end.
+#![allow(clippy::disallowed_methods, reason = "I/O edge: faults strike and are waited for by the clock")]
+
+pub mod broker;
+pub mod fault;
+pub mod processes;
+pub mod proxy;
+pub mod results;
+pub mod run;
+pub mod store;
+pub mod watch;

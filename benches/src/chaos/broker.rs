@@ -1,0 +1,79 @@
+//! A broker that can be stopped, killed and started again on its data.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+/// A broker with its data in a folder.
+#[derive(Debug)]
+pub struct Broker {
+    folder: PathBuf,
+    port: u16,
+    /// Of the listener behind a proxy, and of the proxy.
+    proxied: (u16, u16),
+}
+
+impl Broker {
+    /// Starts a broker on `port`, with another listener that tells its clients to talk to the port of a proxy.
+    ///
+    /// # Errors
+    /// When it does not start; its log is shown.
+    pub fn start(folder: &Path, port: u16, proxied: (u16, u16)) -> Result<Self> {
+        let broker = Self { folder: folder.to_owned(), port, proxied };
+        broker.again()?;
+        Ok(broker)
+    }
+
+    fn script(&self, args: &[&str]) -> Result<()> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kafka/kafka");
+        let status = Command::new(&script)
+            .args(args)
+            .env("KEEPWELL_KAFKA_DATA", &self.folder)
+            .env("KEEPWELL_KAFKA_PROXIED", format!("{}:{}", self.proxied.0, self.proxied.1))
+            .stdout(Stdio::null())
+            .status()
+            .with_context(|| script.display().to_string())?;
+        ensure!(status.success(), "{} {args:?} failed", script.display());
+        Ok(())
+    }
+
+    /// Starts it again on its data, and waits until it has started.
+    ///
+    /// # Errors
+    /// See [`Broker::start`].
+    pub fn again(&self) -> Result<()> {
+        self.script(&["start", &self.port.to_string()])
+    }
+
+    /// Ends it as an operator does.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn stop(&self) -> Result<()> {
+        self.script(&["stop"])
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self) -> Result<()> {
+        let pid = std::fs::read_to_string(self.folder.join("pid"))?;
+        let status = Command::new("kill").args(["-9", pid.trim()]).status()?;
+        ensure!(status.success(), "the broker does not run");
+        while Path::new("/proc").join(pid.trim()).exists() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            eprintln!("ending the broker: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Places at which a process can be told to end as if by SIGKILL, so that recovery is tried where it matters.
+//!
+//! `KEEPWELL_CRASH_AT=after_commit:12` ends the process when it comes to that place for the 12th time. Where the
+//! variable is not set a place costs one look at a static.
+#![allow(clippy::disallowed_methods, reason = "I/O edge: ends the process")]
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The variable that names a place and how often it is passed before the process ends there.
+pub const VARIABLE: &str = "KEEPWELL_CRASH_AT";
+
+/// A place, in the order in which the loop comes to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A step is computed, its transaction not begun.
+    BeforeBegin,
+    /// Some of a step's records are on their way to the broker.
+    WhileProducing,
+    /// All of a step's records are handed over, its positions are not.
+    AfterProduce,
+    /// Records are delivered and positions sent, the commit is not.
+    BeforeCommit,
+    /// The commit is heard of, the state not merged.
+    AfterCommit,
+    /// A step in the middle of a close is committed.
+    InClose,
+    /// A snapshot is about to be written.
+    BeforeSnapshot,
+    /// A snapshot is written, older ones are still there.
+    AfterSnapshot,
+    /// A range of records is claimed, none of its files written.
+    AfterClaim,
+    /// One of a range's files is written.
+    InUpload,
+}
+
+/// All places and their names.
+pub const PLACES: [(Place, &str); 10] = [
+    (Place::BeforeBegin, "before_begin"),
+    (Place::WhileProducing, "while_producing"),
+    (Place::AfterProduce, "after_produce"),
+    (Place::BeforeCommit, "before_commit"),
+    (Place::AfterCommit, "after_commit"),
+    (Place::InClose, "in_close"),
+    (Place::BeforeSnapshot, "before_snapshot"),
+    (Place::AfterSnapshot, "after_snapshot"),
+    (Place::AfterClaim, "after_claim"),
+    (Place::InUpload, "in_upload"),
+];
+
+static TOLD: LazyLock<Option<(Place, AtomicU64)>> = LazyLock::new(|| {
+    let told = std::env::var(VARIABLE).ok()?;
+    let (name, times) = told.split_once(':')?;
+    let (place, _) = PLACES.into_iter().find(|(_, known)| *known == name)?;
+    Some((place, AtomicU64::new(times.parse().ok()?)))
+});
+
+/// The process comes to a place, and ends there if it was told to.
+pub fn here(place: Place) {
+    if let Some((told, times)) = &*TOLD
+        && *told == place
+        && times.fetch_sub(1, Ordering::Relaxed) == 1
+    {
+        std::process::abort();
+    }
+}
