@@ -1,6 +1,7 @@
 //! A deployment on a real Kafka, struck again and again, and judged at its end.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: faults strike and are waited for by the clock")]
 
+pub mod away;
 pub mod broker;
 pub mod fault;
 pub mod processes;

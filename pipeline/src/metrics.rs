@@ -39,6 +39,7 @@ pub struct Metrics {
     id_bytes: IntGaugeVec,
     state_bytes: IntGaugeVec,
     waiting: IntGaugeVec,
+    hidden: IntGaugeVec,
     snapshot: GaugeVec,
     audited: IntGaugeVec,
     drift: IntGaugeVec,
@@ -117,6 +118,10 @@ impl Metrics {
                 opts("source_waiting", "1 while a source is not read because it is too far ahead of another in time"),
                 &partition,
             )?,
+            hidden: IntGaugeVec::new(
+                opts("hidden_records", "Offsets behind the last stable one: an open transaction hides them"),
+                &partition,
+            )?,
             snapshot: GaugeVec::new(opts("snapshot_timestamp_seconds", "When the state was last saved"), &partition)?,
             audited: IntGaugeVec::new(
                 opts(
@@ -148,6 +153,7 @@ impl Metrics {
         registry.register(Box::new(metrics.id_bytes.clone()))?;
         registry.register(Box::new(metrics.state_bytes.clone()))?;
         registry.register(Box::new(metrics.waiting.clone()))?;
+        registry.register(Box::new(metrics.hidden.clone()))?;
         registry.register(Box::new(metrics.snapshot.clone()))?;
         registry.register(Box::new(metrics.audited.clone()))?;
         registry.register(Box::new(metrics.drift.clone()))?;
@@ -299,6 +305,11 @@ impl StageMetrics {
         own.map(|metric| metric.get_gauge().get_value() as i64).sum()
     }
 
+    /// How much of a partition that is read to its last stable offset lies behind it.
+    pub fn hidden(&self, tp: &TopicPartition, offsets: i64) {
+        self.metrics.hidden.with_label_values(&self.of(tp, &tp.partition.to_string())).set(offsets.max(0));
+    }
+
     /// Whether a source waits for one that is behind it in time.
     pub fn source_waits(&self, tp: &TopicPartition, is_waiting: bool) {
         let partition = tp.partition.to_string();
@@ -351,6 +362,7 @@ impl StageMetrics {
             self.metrics.ids.remove_label_values(&labels).is_ok(),
             self.metrics.id_bytes.remove_label_values(&labels).is_ok(),
             self.metrics.state_bytes.remove_label_values(&labels).is_ok(),
+            self.metrics.hidden.remove_label_values(&labels).is_ok(),
             self.metrics.waiting.remove_label_values(&labels).is_ok(),
             self.metrics.snapshot.remove_label_values(&labels).is_ok(),
         ];
@@ -370,6 +382,7 @@ keepwell_audit_timestamp_seconds gauge
 keepwell_build_info gauge
 keepwell_commit_duration_seconds histogram
 keepwell_event_to_commit_seconds histogram
+keepwell_hidden_records gauge
 keepwell_lag_records gauge
 keepwell_last_progress_timestamp_seconds gauge
 keepwell_messages_total counter
@@ -411,6 +424,7 @@ keepwell_watermark_timestamp_seconds gauge";
         );
         stage.saved(&tp, 1000, 7_000_000);
         stage.source_waits(&tp, true);
+        stage.hidden(&tp, 2);
         stage.audited(9, 0, 1, 7_000_000);
         let text = metrics.text().unwrap();
         let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use benches::chaos::away::Neighbour;
 use benches::chaos::fault::{Fault, deck};
+use benches::chaos::processes::Programs;
 use benches::chaos::results::{Line, append, report};
 use benches::chaos::run::Run;
 use clap::Parser;
@@ -19,6 +21,18 @@ use fastrand::Rng;
 enum Args {
     /// Strikes deployments, one after another, and judges each.
     Run(RunArgs),
+    /// Sends a neighbour away for minutes, and looks at the processes.
+    Away {
+        /// Who is away.
+        #[arg(long)]
+        neighbour: Neighbour,
+        /// For how long.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Where what was seen is appended.
+        #[arg(long, default_value = "chaos.ndjson")]
+        results: PathBuf,
+    },
     /// The sum of what was seen, as Markdown.
     Report {
         /// The file.
@@ -47,6 +61,17 @@ struct RunArgs {
 
 fn main() -> Result<()> {
     match Args::parse() {
+        Args::Away { neighbour, minutes, results } => {
+            let folder = tempfile::tempdir()?;
+            // Load for the whole time.
+            let mut run = Run::start(programs()?, folder.path(), &build()?, minutes, 20 + 2 * minutes as usize)?;
+            let away = run.without(neighbour, minutes)?;
+            println!("{away:?}");
+            let verified = run.judged()?;
+            ensure!(verified.ledger.is_clean(), "{:?}", verified.ledger);
+            append(&results, &Line::Away(away))?;
+            append(&results, &Line::Verified(verified))?;
+        }
         Args::Report { results } => print!("{}", report(&results)?),
         Args::Run(args) => {
             let build = build()?;
@@ -56,6 +81,11 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The programs built beside this one.
+fn programs() -> Result<Programs> {
+    Ok(Programs::In(std::env::current_exe()?.with_file_name("")))
 }
 
 /// The commit of the programs, marked where something was changed since.
@@ -71,7 +101,7 @@ fn strike(args: &RunArgs, build: &str, seed: u64) -> Result<()> {
     faults.truncate(args.cycles.unwrap_or(usize::MAX));
     let folder = tempfile::tempdir()?;
     let outcome = (|| {
-        let mut run = Run::start(folder.path(), build, seed, faults.len())?;
+        let mut run = Run::start(programs()?, folder.path(), build, seed, faults.len())?;
         for fault in &faults {
             let cycle = run.cycle(*fault).with_context(|| fault.to_string())?;
             println!("{seed} {}: {} {} ms", cycle.number, cycle.fault, cycle.caught_up_ms);

@@ -1,6 +1,8 @@
 //! The stages as processes, kept running as an orchestrator does.
 
 use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,10 +10,47 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use pipeline::crash::{PLACES, Place, VARIABLE};
 
+use crate::kafka::free_port;
+
 /// The programs, in the order of the pipeline.
 pub const STAGES: [&str; 4] = ["ingest", "aggregate", "score", "sink"];
 /// Names of the processes of each stage; more than two join for a while only.
 pub const INSTANCES: [&str; 3] = ["a", "b", "c"];
+
+/// Where the stages' programs are.
+#[derive(Debug, Clone)]
+pub enum Programs {
+    /// One for each stage, in a folder.
+    In(PathBuf),
+    /// One for all of them, as subcommands.
+    One(PathBuf),
+}
+
+impl Programs {
+    fn command(&self, stage: &str) -> Result<Command> {
+        let (program, subcommand) = match self {
+            Self::In(folder) => (folder.join(format!("keepwell-{stage}")), None),
+            Self::One(program) => (program.clone(), Some(stage)),
+        };
+        ensure!(program.exists(), "{}: `cargo build --workspace` makes it", program.display());
+        let mut command = Command::new(program);
+        command.args(subcommand);
+        Ok(command)
+    }
+}
+
+/// The answer of a process, status line first; why there is none, where there is none.
+pub(super) fn ask(port: u16, path: &str) -> String {
+    let asked = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    asked().unwrap_or_else(|error| error.to_string())
+}
 
 /// One process, or the place of one.
 #[derive(Debug)]
@@ -20,6 +59,8 @@ pub struct Slot {
     pub stage: &'static str,
     /// Its name among those of its stage.
     pub instance: &'static str,
+    /// Where it answers.
+    pub http: u16,
     /// Whether it is meant to run.
     pub is_wanted: bool,
     child: Option<Child>,
@@ -30,6 +71,7 @@ pub struct Slot {
 pub struct Processes {
     /// One for each stage and instance.
     pub slots: Vec<Slot>,
+    programs: Programs,
     folder: PathBuf,
     options: Vec<(String, String)>,
     /// Processes that ended although nothing was done to them, with the last line of their log.
@@ -38,11 +80,14 @@ pub struct Processes {
 
 impl Processes {
     /// No process yet; configuration and logs are in `folder`, `options` in their environment.
-    pub fn new(folder: &Path, options: Vec<(String, String)>) -> Self {
-        let slots = STAGES
-            .iter()
-            .flat_map(|stage| INSTANCES.iter().map(|instance| Slot { stage, instance, is_wanted: false, child: None }));
-        Self { slots: slots.collect(), folder: folder.to_owned(), options, surprises: Vec::new() }
+    ///
+    /// # Errors
+    /// When there is no port to be had for each.
+    pub fn new(programs: Programs, folder: &Path, options: Vec<(String, String)>) -> Result<Self> {
+        let names = STAGES.iter().flat_map(|stage| INSTANCES.iter().map(move |instance| (*stage, *instance)));
+        let slot = |(stage, instance)| Ok(Slot { stage, instance, http: free_port()?, is_wanted: false, child: None });
+        let slots = names.map(slot).collect::<Result<_>>()?;
+        Ok(Self { slots, programs, folder: folder.to_owned(), options, surprises: Vec::new() })
     }
 
     /// The slot of an instance of a stage.
@@ -56,13 +101,11 @@ impl Processes {
     }
 
     fn command(&self, n: usize) -> Result<Command> {
-        let Slot { stage, instance, .. } = &self.slots[n];
-        let program = std::env::current_exe()?.with_file_name(format!("keepwell-{stage}"));
-        ensure!(program.exists(), "{}: `cargo build --workspace` makes it", program.display());
+        let Slot { stage, instance, http, .. } = &self.slots[n];
         let log = OpenOptions::new().create(true).append(true).open(self.log(n))?;
-        let mut command = Command::new(program);
+        let mut command = self.programs.command(stage)?;
         command
-            .args(["--instance", instance, "--http", "off"])
+            .args(["--instance", instance, "--http", &format!("127.0.0.1:{http}")])
             .env("KEEPWELL_CONFIG", self.folder.join("keepwell.yaml"))
             .envs(self.options.iter().map(|(name, value)| (name.to_ascii_uppercase(), value.clone())))
             .stdout(Stdio::null())
@@ -88,14 +131,16 @@ impl Processes {
         Ok(())
     }
 
-    /// Reads everything there is with one process of a stage, and waits until it has ended.
+    /// Reads everything there is with both processes of a stage, one after another: static members keep their
+    /// partitions for a session after they have ended.
     ///
     /// # Errors
     /// When it fails; its log is named.
     pub fn drain(&mut self, stage: &str, more: &[&str]) -> Result<()> {
-        let n = self.slot(stage, 0);
-        let status = self.command(n)?.arg("--drain").args(more).status()?;
-        ensure!(status.success(), "{stage} --drain failed: {}", self.log(n).display());
+        for n in [self.slot(stage, 0), self.slot(stage, 1)] {
+            let status = self.command(n)?.arg("--drain").args(more).status()?;
+            ensure!(status.success(), "{stage} --drain failed: {}", self.log(n).display());
+        }
         Ok(())
     }
 
@@ -179,6 +224,16 @@ impl Processes {
             ensure!(status.success(), "{}: {status} on SIGTERM, see {}", self.slots[n].stage, self.log(n).display());
         }
         Ok(())
+    }
+
+    /// What each process that is wanted says of its readiness.
+    pub fn readiness(&self) -> Vec<String> {
+        let wanted = self.slots.iter().filter(|slot| slot.is_wanted);
+        let said = |slot: &Slot| {
+            let answer = ask(slot.http, "/readyz");
+            format!("{}-{}: {}", slot.stage, slot.instance, answer.lines().last().unwrap_or_default())
+        };
+        wanted.map(said).collect()
     }
 
     /// Resident memory of each process that runs, in kilobytes.

@@ -56,6 +56,29 @@ pub struct Verified {
     pub ledger: Ledger,
 }
 
+/// What a neighbour's absence did.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Away {
+    /// Who was away.
+    pub neighbour: String,
+    /// For how long.
+    pub minutes: u64,
+    /// Resident memory of the largest process of each stage before, kilobytes.
+    pub before_kb: BTreeMap<String, u64>,
+    /// The same meanwhile, at most.
+    pub peak_kb: BTreeMap<String, u64>,
+    /// How often `/livez` was asked, and how often it was not well.
+    pub asked: usize,
+    /// See above.
+    pub not_alive: usize,
+    /// What `/readyz` said is waited for.
+    pub said: BTreeSet<String>,
+    /// Processes that ended by themselves.
+    pub restarts: usize,
+    /// From the return until all that was sent is through.
+    pub caught_up_ms: u64,
+}
+
 /// A line of the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -64,6 +87,8 @@ pub enum Line {
     Cycle(Cycle),
     /// A judgement.
     Verified(Verified),
+    /// An absence.
+    Away(Away),
 }
 
 /// Appends a line.
@@ -144,6 +169,24 @@ pub fn report(path: &Path) -> Result<String> {
     out += &format!("\n{} processes ended by themselves and were started again.\n", surprises.len());
     for surprise in surprises.iter().take(10) {
         out += &format!("- {surprise}\n");
+    }
+    let aways = lines.iter().filter_map(|line| if let Line::Away(away) = line { Some(away) } else { None });
+    for away in aways {
+        let mb = |kb: &BTreeMap<String, u64>| {
+            kb.iter().map(|(stage, kb)| format!("{stage} {} MB", kb / 1000)).collect::<Vec<_>>().join(", ")
+        };
+        out += &format!(
+            "\n{} away for {} minutes: memory before {}; at most {}; /livez well in {} of {} answers; {} restarts; caught up in {:.1} s; /readyz: {}\n",
+            away.neighbour,
+            away.minutes,
+            mb(&away.before_kb),
+            mb(&away.peak_kb),
+            away.asked - away.not_alive,
+            away.asked,
+            away.restarts,
+            away.caught_up_ms as f64 / 1e3,
+            away.said.iter().cloned().collect::<Vec<_>>().join("; ")
+        );
     }
     for verified in verified.iter().filter(|v| !v.ledger.is_clean()) {
         out += &format!("run {}: {:?}\n", verified.run, verified.ledger.example);

@@ -12,7 +12,7 @@ use pipeline::process::RunArgs;
 
 use super::broker::Broker;
 use super::fault::Fault;
-use super::processes::{INSTANCES, Processes, STAGES};
+use super::processes::{INSTANCES, Processes, Programs, STAGES};
 use super::proxy::Proxy;
 use super::results::{Cycle, Verified};
 use super::store::{BUCKET, Mood, ObjectStore};
@@ -43,15 +43,15 @@ pub struct Run {
     build: String,
     rng: Rng,
     config: Config,
-    processes: Processes,
+    pub(super) processes: Processes,
     watch: Watch,
     kafka: Kafka,
     messages: Vec<Message>,
     num_sent: usize,
     num_cycles: usize,
-    store: ObjectStore,
+    pub(super) store: ObjectStore,
     proxy: Proxy,
-    broker: Broker,
+    pub(super) broker: Broker,
     folder: PathBuf,
 }
 
@@ -61,7 +61,7 @@ impl Run {
     ///
     /// # Errors
     /// When a part of it does not start.
-    pub fn start(folder: &Path, build: &str, seed: u64, num_cycles: usize) -> Result<Self> {
+    pub fn start(programs: Programs, folder: &Path, build: &str, seed: u64, num_cycles: usize) -> Result<Self> {
         let [port, behind] = [free_port()?, free_port()?];
         let (proxy, store) = (Proxy::before(behind)?, ObjectStore::start()?);
         let broker = Broker::start(&folder.join("kafka"), port, (behind, proxy.port))?;
@@ -85,7 +85,7 @@ impl Run {
             build: build.to_owned(),
             rng: Rng::with_seed(seed),
             watch: Watch::of(&address)?,
-            processes: Processes::new(folder, options),
+            processes: Processes::new(programs, folder, options)?,
             messages: messages.collect::<Result<_>>()?,
             num_sent: 0,
             num_cycles: 0,
@@ -108,7 +108,7 @@ impl Run {
     }
 
     /// The next of the load.
-    fn load(&mut self, count: usize) -> Result<()> {
+    pub(super) fn load(&mut self, count: usize) -> Result<()> {
         let next = self.messages.len().min(self.num_sent + count);
         self.kafka.produce(&self.messages[self.num_sent..next])?;
         self.num_sent = next;
@@ -116,7 +116,7 @@ impl Run {
     }
 
     /// Waits until every group has read and committed what stands in its topics. The time since `from`.
-    fn catch_up(&mut self, from: Instant) -> Result<Duration> {
+    pub(super) fn catch_up(&mut self, from: Instant) -> Result<Duration> {
         for (group, source) in GROUPS {
             let topics: Vec<String> = match source {
                 "raw" => self.config.sources.iter().map(|source| source.topic.clone()).collect(),
@@ -144,9 +144,10 @@ impl Run {
             };
             if started.elapsed() > LIMIT {
                 bail!(
-                    "{what} has not caught up within {} s: {why}; logs in {}",
+                    "{what} has not caught up within {} s: {why}; logs in {}; {}",
                     LIMIT.as_secs(),
-                    self.folder.display()
+                    self.folder.display(),
+                    self.processes.readiness().join("; ")
                 );
             }
             self.processes.keep()?;
@@ -287,7 +288,6 @@ impl Run {
         self.load(self.messages.len())?;
         self.catch_up(Instant::now())?;
         self.processes.stop_all()?;
-        // Static members keep their partitions for a session after they have ended.
         for (stage, args) in
             [("ingest", vec!["--complete"]), ("aggregate", vec![]), ("score", vec![]), ("sink", vec![])]
         {

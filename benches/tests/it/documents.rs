@@ -1,5 +1,6 @@
 //! What the documents say is there.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Paths that a code map names in back quotes, with `{a,b}` spelled out.
@@ -30,6 +31,49 @@ fn every_file_of_the_code_map_exists_and_no_file_is_longer_than_500_lines() {
     }
     for package in ["pipeline", "ingest", "aggregate", "score", "sink", "deploy/local", "benches"] {
         check_length(&root.join(package));
+    }
+}
+
+/// Names of metrics in a text, without what a histogram adds to them.
+fn metrics(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+    let of_a_histogram = |name: &str| name.trim_end_matches("_bucket").to_owned();
+    words.filter(|word| word.starts_with("keepwell_")).map(of_a_histogram).collect()
+}
+
+#[test]
+fn every_metric_of_the_rules_and_the_dashboard_exists_and_every_alert_has_its_section() {
+    let read =
+        |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap();
+    let source = read("pipeline/src/metrics.rs");
+    // The test there holds each name and its type on a line, as `/metrics` shows them.
+    let known: BTreeSet<String> = source
+        .lines()
+        .filter(|line| {
+            line.ends_with(" gauge")
+                || line.ends_with(" counter")
+                || line.ends_with(" histogram")
+                || line.ends_with(" gauge\";")
+        })
+        .flat_map(metrics)
+        .collect();
+    assert!(known.len() > 15, "{known:?}");
+    let (rules, tests) = (read("deploy/prometheus/alerts.yaml"), read("deploy/prometheus/alerts.test.yaml"));
+    let dashboard = read("deploy/grafana/keepwell.json");
+    for (name, text) in [("the rules", &rules), ("their tests", &tests), ("the dashboard", &dashboard)] {
+        let unknown: Vec<_> = metrics(text).difference(&known).cloned().collect();
+        assert!(unknown.is_empty(), "{name} name metrics that are not there: {unknown:?}");
+    }
+    let shown = metrics(&dashboard);
+    let hidden: Vec<_> = known.difference(&shown).collect();
+    assert!(hidden.is_empty(), "the dashboard does not show {hidden:?}");
+    let runbook = read("deploy/RUNBOOK.md");
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 8);
+    for alert in alerts {
+        assert!(runbook.contains(&format!("\n## {alert}\n")), "{alert} has no section");
+        assert!(rules.contains(&format!("RUNBOOK.md#{}", alert.to_lowercase())), "{alert} does not name its section");
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
     }
 }
 

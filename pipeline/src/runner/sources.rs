@@ -105,6 +105,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             let ends = self.log.ends(&tp)?;
             let is_topic_empty = ends.next == NextOffset(0) && self.is_topic_empty(&tp.topic)?;
             let Some(member) = self.members.get_mut(&tp) else { continue };
+            self.metrics.hidden(&tp, ends.next.0 - met.0);
             if ends.next == met {
                 member.proof = Some(EndProof { at_us, next: met, is_topic_empty });
                 member.hidden_since = None;

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait for processes, with a limit")]
 
 mod backfill;
+mod chaos;
 mod live;
 mod model;
 mod readers;

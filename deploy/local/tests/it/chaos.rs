@@ -1,0 +1,33 @@
+//! A few of the faults of `benches/src/bin/chaos.rs`, each once, and the judgement on all that was said.
+
+use std::path::Path;
+
+use benches::chaos::fault::Fault;
+use benches::chaos::processes::Programs;
+use benches::chaos::run::Run;
+use pipeline::crash::Place;
+
+#[test]
+fn struck_at_named_places_by_broker_network_and_store_nothing_is_lost_doubled_or_inverted() {
+    let faults = [
+        Fault::Crash("ingest", Place::BeforeCommit),
+        Fault::Crash("aggregate", Place::AfterCommit),
+        Fault::KillAway("score"),
+        Fault::Crash("sink", Place::AfterClaim),
+        Fault::BrokerKilled,
+        Fault::Damage("aggregate"),
+        Fault::Cut,
+        Fault::Freeze("aggregate"),
+        Fault::StoreLies,
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let programs = Programs::One(Path::new(env!("CARGO_BIN_EXE_keepwell")).to_owned());
+    let mut run = Run::start(programs, folder.path(), "test", 7, faults.len()).unwrap();
+    for fault in faults {
+        let cycle = run.cycle(fault).unwrap_or_else(|error| panic!("{fault}: {error:#}"));
+        assert!(cycle.did_strike, "{fault}");
+    }
+    let verified = run.judged().unwrap();
+    assert!(verified.ledger.is_clean(), "{verified:?}");
+    assert!(verified.ledger.sent > 500 && verified.finals > 500 && verified.claims > 10, "{verified:?}");
+}
