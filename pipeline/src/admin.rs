@@ -2,7 +2,7 @@
 //!
 //! GET only, on loopback unless told otherwise. Alive means that the loops go round, whatever the broker
 //! does: a broker that is away must not restart the fleet. Ready means that partitions are assigned and
-//! their state is restored; the answer says what is waited for.
+//! their state is restored and the broker answers; the answer says what is waited for.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -80,8 +80,8 @@ async fn livez(State(shown): State<Arc<Shown>>) -> (StatusCode, String) {
 
 async fn readyz(State(shown): State<Arc<Shown>>) -> (StatusCode, String) {
     let waits = |stage: &StageMetrics| {
-        let waits_for = stage.waits_for();
-        (!waits_for.is_empty()).then(|| format!("{} waits for {waits_for}", stage.name()))
+        let waiting = stage.waiting();
+        waiting.name().is_some().then(|| format!("{} waits for {waiting}", stage.name()))
     };
     answer("ready", shown.stages.iter().filter_map(waits).collect())
 }

@@ -22,4 +22,5 @@ pub mod snapshot;
 pub mod stage;
 pub mod store;
 pub mod topics;
+pub mod waiting;
 pub mod watermark;

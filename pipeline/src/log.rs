@@ -187,6 +187,11 @@ pub trait Log {
     /// The end of a partition as last heard of, for the lag; none while nothing is known.
     fn end_seen(&self, partition: &TopicPartition) -> Option<NextOffset>;
 
+    /// Whether a broker is connected, as last heard of.
+    fn is_reachable(&self) -> bool {
+        true
+    }
+
     /// Writes `messages` and `positions` in one transaction, fenced by the group membership.
     ///
     /// # Errors

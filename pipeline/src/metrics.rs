@@ -13,6 +13,7 @@ use prometheus::{
 
 use crate::offset::TopicPartition;
 use crate::stage::{Fate, Fates};
+use crate::waiting::Waiting;
 
 /// Buckets from a millisecond to a minute.
 const DURATIONS_S: [f64; 15] =
@@ -39,6 +40,7 @@ pub struct Metrics {
     id_bytes: IntGaugeVec,
     state_bytes: IntGaugeVec,
     waiting: IntGaugeVec,
+    waiting_for: IntGaugeVec,
     hidden: IntGaugeVec,
     snapshot: GaugeVec,
     audited: IntGaugeVec,
@@ -118,6 +120,7 @@ impl Metrics {
                 opts("source_waiting", "1 while a source is not read because it is too far ahead of another in time"),
                 &partition,
             )?,
+            waiting_for: IntGaugeVec::new(opts("waiting_for", "1 for what the stage waits for"), &["stage", "what"])?,
             hidden: IntGaugeVec::new(
                 opts("hidden_records", "Offsets behind the last stable one: an open transaction hides them"),
                 &partition,
@@ -153,6 +156,7 @@ impl Metrics {
         registry.register(Box::new(metrics.id_bytes.clone()))?;
         registry.register(Box::new(metrics.state_bytes.clone()))?;
         registry.register(Box::new(metrics.waiting.clone()))?;
+        registry.register(Box::new(metrics.waiting_for.clone()))?;
         registry.register(Box::new(metrics.hidden.clone()))?;
         registry.register(Box::new(metrics.snapshot.clone()))?;
         registry.register(Box::new(metrics.audited.clone()))?;
@@ -170,7 +174,9 @@ impl Metrics {
             self.steps.with_label_values(&[stage, outcome]).inc_by(0);
         }
         self.records.with_label_values(&[stage, "read", ""]).inc_by(0);
-        StageMetrics { metrics: self.clone(), stage, status: Arc::new(Status::default()) }
+        let told = StageMetrics { metrics: self.clone(), stage, status: Arc::new(Status::default()) };
+        told.show_waiting(&Waiting::default());
+        told
     }
 
     /// All metrics in Prometheus' text form.
@@ -193,17 +199,11 @@ pub struct StageMetrics {
 }
 
 /// Whether a stage lives, and what it waits for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Status {
     /// When the loop last went round, milliseconds of the process's monotonic clock.
     ticked_ms: AtomicU64,
-    waits_for: Mutex<String>,
-}
-
-impl Default for Status {
-    fn default() -> Self {
-        Self { ticked_ms: AtomicU64::new(0), waits_for: Mutex::new("partitions to be assigned".to_owned()) }
-    }
+    waiting: Mutex<Waiting>,
 }
 
 /// What a stage shows of one partition of its state.
@@ -234,12 +234,20 @@ impl StageMetrics {
         [self.stage, &tp.topic, partition]
     }
 
-    /// The loop has gone round.
-    pub fn tick(&self, now: Duration, waits_for: &str) {
+    /// The loop has gone round, or waits in a call that lives.
+    pub fn tick(&self, now: Duration, waiting: &Waiting) {
         self.status.ticked_ms.store(now.as_millis() as u64, Ordering::Relaxed);
-        let mut known = self.status.waits_for.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != waits_for {
-            waits_for.clone_into(&mut known);
+        let mut known = self.status.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != *waiting {
+            waiting.clone_into(&mut known);
+            self.show_waiting(waiting);
+        }
+    }
+
+    fn show_waiting(&self, waiting: &Waiting) {
+        for name in Waiting::NAMES {
+            let is_this = waiting.name() == Some(name);
+            self.metrics.waiting_for.with_label_values(&[self.stage, name]).set(i64::from(is_this));
         }
     }
 
@@ -248,9 +256,9 @@ impl StageMetrics {
         now.saturating_sub(Duration::from_millis(self.status.ticked_ms.load(Ordering::Relaxed)))
     }
 
-    /// What the stage waits for before it does its work; empty when it does.
-    pub fn waits_for(&self) -> String {
-        self.status.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What the stage waits for before it does its work.
+    pub fn waiting(&self) -> Waiting {
+        self.status.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Name of the stage.
@@ -396,6 +404,7 @@ keepwell_state_event_id_bytes gauge
 keepwell_state_event_ids gauge
 keepwell_step_duration_seconds histogram
 keepwell_steps_total counter
+keepwell_waiting_for gauge
 keepwell_watermark_timestamp_seconds gauge";
 
     #[test]
@@ -434,6 +443,8 @@ keepwell_watermark_timestamp_seconds gauge";
             r#"keepwell_watermark_timestamp_seconds{partition="3",stage="aggregate",topic="keepwell.events"} 5.5"#,
             r#"keepwell_event_to_commit_seconds_sum{stage="aggregate"} 1"#,
             r#"keepwell_steps_total{outcome="aborted",stage="aggregate"} 0"#,
+            r#"keepwell_waiting_for{stage="aggregate",what="partitions"} 1"#,
+            r#"keepwell_waiting_for{stage="aggregate",what="broker"} 0"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
@@ -444,11 +455,8 @@ keepwell_watermark_timestamp_seconds gauge";
     #[test]
     fn a_stage_lives_while_its_loop_goes_round_and_is_ready_when_it_waits_for_nothing() {
         let stage = StageMetrics::unread("score").unwrap();
-        assert!(!stage.waits_for().is_empty());
-        stage.tick(Duration::from_secs(10), "");
-        assert_eq!(
-            (stage.waits_for().as_str(), stage.still_for(Duration::from_secs(13))),
-            ("", Duration::from_secs(3))
-        );
+        assert_eq!(stage.waiting(), Waiting::Partitions);
+        stage.tick(Duration::from_secs(10), &Waiting::No);
+        assert_eq!((stage.waiting(), stage.still_for(Duration::from_secs(13))), (Waiting::No, Duration::from_secs(3)));
     }
 }

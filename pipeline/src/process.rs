@@ -21,6 +21,7 @@ use crate::metrics::{Metrics, StageMetrics};
 use crate::runner::{Options, Report, RunError, Runner};
 use crate::snapshot::Snapshots;
 use crate::stage::Stage;
+use crate::waiting::Pulse;
 
 /// Arguments of every stage.
 #[derive(Debug, Parser)]
@@ -303,7 +304,7 @@ where
     S: Stage,
     S::State: Default,
 {
-    let log = join(stage.name(), config, plan, args, shutdown)?;
+    let log = join(stage.name(), config, plan, args, shutdown, Pulse::of(told.clone(), clock))?;
     let snapshots = match stage.is_stateful() {
         true => Some(Snapshots::open(&config.snapshots.url, config.snapshots.keep)?),
         false => None,
@@ -323,11 +324,12 @@ pub fn join(
     plan: &Plan,
     args: &RunArgs,
     shutdown: &Arc<AtomicBool>,
+    pulse: Pulse,
 ) -> anyhow::Result<KafkaLog> {
     let group = format!("{}-{stage}", config.kafka.group_prefix);
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let settings = Settings::new(&config.kafka)?;
-    let mut log = KafkaLog::join(settings, &group, &args.instance, &sources, Arc::clone(shutdown))?;
+    let mut log = KafkaLog::join(settings, &group, &args.instance, &sources, Arc::clone(shutdown), pulse)?;
     check_partitions(&mut log, config, plan)?;
     Ok(log)
 }

@@ -25,6 +25,7 @@ use crate::metrics::StageMetrics;
 use crate::offset::{NextOffset, Position, TopicPartition};
 use crate::snapshot::{SnapshotError, Snapshots};
 use crate::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
+use crate::waiting::Waiting;
 use member::Member;
 use sources::Sources;
 
@@ -361,12 +362,13 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     fn tell(&mut self) {
         let now = self.clock.monotonic();
         let replaying = self.members.iter().find(|(_, member)| member.is_replaying());
-        let waits_for = match replaying {
-            Some((tp, _)) => format!("the replay of {tp}"),
-            None if !self.is_assigned => "partitions to be assigned".to_owned(),
-            None => String::new(),
+        let waiting = match replaying {
+            _ if !self.log.is_reachable() => Waiting::Broker,
+            Some((tp, _)) => Waiting::Replay(tp.clone()),
+            None if !self.is_assigned => Waiting::Partitions,
+            None => Waiting::No,
         };
-        self.metrics.tick(now, &waits_for);
+        self.metrics.tick(now, &waiting);
         if now.saturating_sub(self.last_told) < TELL_INTERVAL {
             return;
         }

@@ -24,6 +24,7 @@ use pipeline::metrics::Metrics;
 use pipeline::process::{self, Plan, RunArgs};
 use pipeline::runner::Report;
 use pipeline::stage::{Fate, Stage};
+use pipeline::waiting::Pulse;
 
 pub use publish::Publish;
 pub use tables::Tables;
@@ -78,7 +79,9 @@ pub fn run(
             let report = process::run_told(&stage, config, &publish_plan(config), args, shutdown, (clock, publishing));
             ending(report.with_context(|| stage.name()))
         });
-        let written = process::join("tables", config, &tables::plan(config), args, shutdown).and_then(|log| {
+        let pulse = Pulse::of(writing.clone(), clock);
+        let joined = process::join("tables", config, &tables::plan(config), args, shutdown, pulse);
+        let written = joined.and_then(|log| {
             let mut tables = Tables::new(log, &clock, config, tables, args, writing)?;
             Ok(tables.run(shutdown)?)
         });

@@ -15,6 +15,7 @@ use pipeline::process::{Plan, RunArgs};
 use pipeline::runner::{Report, RunError, Turn};
 use pipeline::stage::{Fate, StageError, add_fates};
 use pipeline::store::{Objects, Store, StoreError};
+use pipeline::waiting::Waiting;
 use tracing::{info, warn};
 
 use crate::claim::{self, ClaimError};
@@ -278,12 +279,13 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
     /// Shows that the loop goes round, how far behind it is and what it waits for.
     fn tell(&mut self) {
         let now = self.clock.monotonic();
-        let waits_for = match (self.is_assigned, self.retry_at) {
-            (false, _) => "partitions to be assigned",
-            (true, Some(_)) => "the object store",
-            (true, None) => "",
+        let waiting = match self.retry_at {
+            _ if !self.log.is_reachable() => Waiting::Broker,
+            _ if !self.is_assigned => Waiting::Partitions,
+            Some(_) => Waiting::ObjectStore,
+            None => Waiting::No,
         };
-        self.metrics.tick(now, waits_for);
+        self.metrics.tick(now, &waiting);
         if now.saturating_sub(self.last_told) < TELL_INTERVAL {
             return;
         }

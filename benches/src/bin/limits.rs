@@ -25,6 +25,7 @@ use pipeline::offset::{NextOffset, Position, TopicPartition};
 use pipeline::process::RunArgs;
 use pipeline::runner::Runner;
 use pipeline::stage::{Batch, Stage};
+use pipeline::waiting::Pulse;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
@@ -147,7 +148,8 @@ fn run_ingest(config: &Config) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let group = format!("{}-ingest", config.kafka.group_prefix);
-    let log = KafkaLog::join(Settings::new(&config.kafka)?, &group, "0", &sources, Arc::clone(&stop))?;
+    let log =
+        KafkaLog::join(Settings::new(&config.kafka)?, &group, "0", &sources, Arc::clone(&stop), Pulse::default())?;
     let clock = SystemClock::start();
     Runner::new(
         &stage,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -54,7 +54,9 @@ impl Watch {
     /// When the broker does not answer; the same below.
     pub fn ends(&self, topic: &str) -> Result<BTreeMap<i32, i64>> {
         let metadata = self.handle.fetch_metadata(Some(topic), ANSWER)?;
-        let partitions = metadata.topics().first().context("no such topic")?.partitions().len() as i32;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len() as i32);
+        // A broker that has just come back may not know its topics yet.
+        ensure!(partitions > 0, "the broker does not know {topic}");
         (0..partitions)
             .map(|partition| Ok((partition, self.handle.fetch_watermarks(topic, partition, ANSWER)?.1)))
             .collect()

@@ -13,6 +13,7 @@ use pipeline::config::{Config, Listen, Span};
 use pipeline::metrics::{Metrics, StageMetrics};
 use pipeline::process::{LogFormat, say, start_logging, stopped_by_signals};
 use pipeline::schema::health::rfc3339;
+use pipeline::waiting::Waiting;
 use score::model::{self, ModelFile};
 use score::plain::drift::{Audited, audit};
 use score::stored::Stored;
@@ -76,7 +77,7 @@ pub fn run(args: &AuditArgs) -> Result<()> {
     }
     let mut due = clock.monotonic();
     while !shutdown.load(Ordering::Relaxed) {
-        shown.tick(clock.monotonic(), "");
+        shown.tick(clock.monotonic(), &Waiting::No);
         if clock.monotonic() >= due {
             again(args, &config, &files, &clock, &shown);
             due = clock.monotonic() + every.as_duration();

@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 
 use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, Verdict};
 use crate::offset::{NextOffset, Offset, Position, TopicPartition};
+use crate::waiting::Pulse;
 use ownership::{Change, Ownership};
 use settings::Settings;
 use tail::Tail;
@@ -50,6 +51,7 @@ pub struct KafkaLog {
     paused: BTreeSet<TopicPartition>,
     bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
+    pulse: Pulse,
     turn: usize,
 }
 
@@ -88,7 +90,7 @@ impl Bell {
 }
 
 impl KafkaLog {
-    /// Joins `group` to read `topics`. `stop` ends every wait.
+    /// Joins `group` to read `topics`. `stop` ends every wait; `pulse` beats while one lasts.
     ///
     /// # Errors
     /// [`LogError`] when the client refuses its configuration or another process has the same instance name.
@@ -98,6 +100,7 @@ impl KafkaLog {
         instance: &str,
         topics: &[&str],
         stop: Arc<AtomicBool>,
+        pulse: Pulse,
     ) -> Result<Self, LogError> {
         let configuration = |error: KafkaError| LogError::Configuration(error.to_string());
         let bell = Arc::new(Bell::default());
@@ -105,7 +108,7 @@ impl KafkaLog {
             settings.consumer(group, instance)?.create_with_context(Ownership::default()).map_err(configuration)?;
         let handle: BaseConsumer = settings.handle()?.create().map_err(configuration)?;
         let settings = settings.for_transactions(group, instance);
-        let producer = transaction::producer(&settings, &stop)?;
+        let producer = transaction::producer(&settings, &stop, &pulse)?;
         consumer.subscribe(topics).map_err(configuration)?;
         Ok(Self {
             settings,
@@ -116,6 +119,7 @@ impl KafkaLog {
             paused: BTreeSet::new(),
             bell,
             stop,
+            pulse,
             turn: 0,
         })
     }
@@ -218,6 +222,7 @@ impl KafkaLog {
                 }
                 Err(_) if self.stop.load(Ordering::Relaxed) => return Err(LogError::Stopped(doing.to_owned())),
                 Err(error) => {
+                    self.pulse.beat();
                     if complained.elapsed() > Duration::from_secs(5) {
                         warn!(%error, doing, "waiting for the broker");
                         complained = Instant::now();
@@ -383,6 +388,10 @@ impl Log for KafkaLog {
         self.consumer.context().stable_end(partition)
     }
 
+    fn is_reachable(&self) -> bool {
+        self.consumer.context().is_connected()
+    }
+
     fn commit(
         &mut self,
         messages: &[Message],
@@ -392,7 +401,7 @@ impl Log for KafkaLog {
     }
 
     fn recover(&mut self) -> Result<(), LogError> {
-        self.producer = transaction::producer(&self.settings, &self.stop)?;
+        self.producer = transaction::producer(&self.settings, &self.stop, &self.pulse)?;
         Ok(())
     }
 }

@@ -21,12 +21,26 @@ pub(super) enum Change {
 }
 
 /// Collects what librdkafka says; all of it arrives on the thread that polls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ownership {
     changes: Mutex<VecDeque<Change>>,
     eof_offsets: Mutex<BTreeMap<TopicPartition, NextOffset>>,
     stable_ends: Mutex<BTreeMap<TopicPartition, NextOffset>>,
     is_closing: AtomicBool,
+    is_connected: AtomicBool,
+}
+
+impl Default for Ownership {
+    fn default() -> Self {
+        Self {
+            changes: Mutex::default(),
+            eof_offsets: Mutex::default(),
+            stable_ends: Mutex::default(),
+            is_closing: AtomicBool::new(false),
+            // Until the statistics say otherwise.
+            is_connected: AtomicBool::new(true),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -53,6 +67,11 @@ impl Ownership {
         lock(&self.stable_ends).get(of).copied()
     }
 
+    /// Whether a broker was connected when the statistics last came.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::Relaxed)
+    }
+
     pub fn forget_eof(&self, of: &TopicPartition) {
         lock(&self.eof_offsets).remove(of);
     }
@@ -68,6 +87,8 @@ pub(super) fn unassign(consumer: &BaseConsumer<Ownership>, partitions: &TopicPar
 
 impl ClientContext for Ownership {
     fn stats(&self, statistics: Statistics) {
+        let is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
+        self.is_connected.store(is_connected, Ordering::Relaxed);
         let mut stable_ends = lock(&self.stable_ends);
         let mut eof_offsets = lock(&self.eof_offsets);
         for (name, topic) in statistics.topics {

@@ -22,6 +22,7 @@ use super::{KafkaLog, SLICE};
 use crate::crash::{self, Place};
 use crate::log::{LogError, Message, Verdict};
 use crate::offset::{Position, TopicPartition};
+use crate::waiting::Pulse;
 
 /// Remembers the first message that could not be delivered.
 #[derive(Debug, Default)]
@@ -49,7 +50,11 @@ impl ProducerContext for Deliveries {
 }
 
 /// A producer that has ended whatever its predecessor under the same id left open.
-pub(super) fn producer(settings: &Settings, stop: &AtomicBool) -> Result<BaseProducer<Deliveries>, LogError> {
+pub(super) fn producer(
+    settings: &Settings,
+    stop: &AtomicBool,
+    pulse: &Pulse,
+) -> Result<BaseProducer<Deliveries>, LogError> {
     let fatal = |error: &KafkaError| LogError::Fatal {
         doing: format!("starting the transactional producer of instance {}", settings.instance()),
         why: error.to_string(),
@@ -66,6 +71,7 @@ pub(super) fn producer(settings: &Settings, stop: &AtomicBool) -> Result<BasePro
                 if stop.load(Ordering::Relaxed) {
                     return Err(LogError::Stopped("starting the transactional producer".into()));
                 }
+                pulse.beat();
                 if complained.elapsed() > Duration::from_secs(5) {
                     warn!(%error, "waiting for the broker to start the transactional producer");
                     complained = Instant::now();

@@ -11,6 +11,7 @@ use super::settings::Settings;
 use super::transaction::{self, Deliveries};
 use crate::config::Kafka;
 use crate::log::{LogError, Message};
+use crate::waiting::Pulse;
 
 /// How long everything written may take to be delivered.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -45,7 +46,7 @@ impl Writer {
     /// [`LogError`] when the client refuses its configuration or the broker the transaction.
     pub fn open_transaction(kafka: &Kafka, name: &str) -> Result<Self, LogError> {
         let settings = Settings::new(kafka)?.for_transactions(&kafka.group_prefix, name);
-        let producer = transaction::producer(&settings, &AtomicBool::new(false))?;
+        let producer = transaction::producer(&settings, &AtomicBool::new(false), &Pulse::default())?;
         producer.begin_transaction().map_err(|error| failed("beginning a transaction", &error))?;
         Ok(Self { producer })
     }

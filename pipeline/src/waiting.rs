@@ -1,0 +1,69 @@
+//! What a stage waits for before it does its work, and the pulse of a call that waits for the broker.
+
+use std::fmt;
+
+use crate::clock::{Clock, SystemClock};
+use crate::metrics::StageMetrics;
+use crate::offset::TopicPartition;
+
+/// What a stage waits for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nothing: it works, or there is nothing to do.
+    No,
+    /// The group has not given it partitions since the process began.
+    #[default]
+    Partitions,
+    /// The state of this partition is made from its records again.
+    Replay(TopicPartition),
+    /// The broker does not answer.
+    Broker,
+    /// The object store does not answer.
+    ObjectStore,
+}
+
+impl Waiting {
+    /// The names by which a metric tells them apart.
+    pub const NAMES: [&'static str; 4] = ["partitions", "replay", "broker", "object_store"];
+
+    /// Its name among [`Waiting::NAMES`]; none while nothing is waited for.
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::No => None,
+            Self::Partitions => Some("partitions"),
+            Self::Replay(_) => Some("replay"),
+            Self::Broker => Some("broker"),
+            Self::ObjectStore => Some("object_store"),
+        }
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::No => f.write_str("nothing"),
+            Self::Partitions => f.write_str("partitions to be assigned"),
+            Self::Replay(tp) => write!(f, "the replay of {tp}"),
+            Self::Broker => f.write_str("the broker"),
+            Self::ObjectStore => f.write_str("the object store"),
+        }
+    }
+}
+
+/// Tells that a call which waits for the broker lives although its loop does not go round.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse(Option<(StageMetrics, SystemClock)>);
+
+impl Pulse {
+    /// The pulse of a stage, by the clock its loop goes by.
+    pub fn of(metrics: StageMetrics, clock: SystemClock) -> Self {
+        Self(Some((metrics, clock)))
+    }
+
+    /// The call lives and waits for the broker.
+    pub(crate) fn beat(&self) {
+        if let Some((metrics, clock)) = &self.0 {
+            metrics.tick(clock.monotonic(), &Waiting::Broker);
+        }
+    }
+}
