@@ -78,6 +78,15 @@ pub struct Ends {
     pub next: NextOffset,
 }
 
+/// The end of a partition as last heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StableEnd {
+    /// Behind the last record that readers of committed records can reach.
+    pub stable: NextOffset,
+    /// Behind the last record, transactions open or not.
+    pub high: NextOffset,
+}
+
 /// What became of a transaction.
 #[derive(Debug)]
 pub enum Verdict {
@@ -98,6 +107,16 @@ pub enum LogError {
     /// The broker cannot be used for a reason that time does not mend.
     #[error("{doing}: {why}")]
     Fatal {
+        /// What was tried.
+        doing: String,
+        /// The client's words.
+        why: String,
+    },
+    /// The broker does not know the client, or does not let it.
+    #[error(
+        "{doing}: the broker refuses: {why}; check kafka.properties and kafka.secrets, and the rights that `keepwell topics rights` lists"
+    )]
+    Refused {
         /// What was tried.
         doing: String,
         /// The client's words.
@@ -185,7 +204,7 @@ pub trait Log {
     fn met_end(&self, partition: &TopicPartition) -> Option<NextOffset>;
 
     /// The end of a partition as last heard of, for the lag; none while nothing is known.
-    fn end_seen(&self, partition: &TopicPartition) -> Option<NextOffset>;
+    fn end_seen(&self, partition: &TopicPartition) -> Option<StableEnd>;
 
     /// Whether a broker is connected, as last heard of.
     fn is_reachable(&self) -> bool {

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::crash::{self, Place};
+use crate::hidden::Hidden;
 use crate::log::{Log, LogError, Polled, Verdict};
 use crate::metrics::StageMetrics;
 use crate::offset::{NextOffset, Position, TopicPartition};
@@ -136,9 +137,14 @@ pub struct Runner<'r, S: Stage, L: Log, C: Clock> {
     state: S::State,
     members: BTreeMap<TopicPartition, Member>,
     sources: Sources,
+    hidden: Hidden,
     last_tick: Duration,
     last_told: Duration,
     is_assigned: bool,
+    /// Assigned and not taken up yet.
+    assigned: Option<Vec<TopicPartition>>,
+    /// When the object store is asked again that did not answer.
+    store_retry_at: Option<Duration>,
     is_behind: bool,
     wait: Duration,
     report: Report,
@@ -165,9 +171,12 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             state,
             members: BTreeMap::new(),
             sources: Sources::default(),
+            hidden: Hidden::default(),
             last_tick: Duration::ZERO,
             last_told: Duration::ZERO,
             is_assigned: false,
+            assigned: None,
+            store_retry_at: None,
             is_behind: false,
             wait: Duration::ZERO,
             report: Report::default(),
@@ -204,9 +213,10 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     pub fn turn(&mut self) -> Result<Turn, RunError> {
         match self.log.poll(self.wait, self.room(), self.options.max_bytes)? {
             Polled::Records(records) => self.queue(records),
-            Polled::Assigned(partitions) => self.take_up(&partitions)?,
+            Polled::Assigned(partitions) => self.assigned.get_or_insert_default().extend(partitions),
             Polled::Revoked(partitions) => self.let_go(&partitions)?,
         }
+        self.take_up_assigned()?;
         self.wait = POLL_WAIT;
         self.replay()?;
         self.watch_sources()?;
@@ -344,7 +354,8 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             self.merge(step);
         } else {
             self.let_go_of_state(&partitions);
-            self.take_up(&partitions)?;
+            self.assigned.get_or_insert_default().extend(partitions);
+            self.take_up_assigned()?;
         }
         Ok(())
     }
@@ -364,6 +375,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         let replaying = self.members.iter().find(|(_, member)| member.is_replaying());
         let waiting = match replaying {
             _ if !self.log.is_reachable() => Waiting::Broker,
+            _ if self.store_retry_at.is_some() => Waiting::ObjectStore,
             Some((tp, _)) => Waiting::Replay(tp.clone()),
             None if !self.is_assigned => Waiting::Partitions,
             None => Waiting::No,
@@ -377,8 +389,11 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             // At the end nothing but transaction markers lies ahead.
             let is_at_end = member.num_pending() == 0 && self.log.met_end(tp).is_some();
             match self.log.end_seen(tp) {
-                Some(_) if is_at_end => self.metrics.lag(tp, 0),
-                Some(end) => self.metrics.lag(tp, end.0 - member.position.next.0),
+                Some(end) if is_at_end => {
+                    self.metrics.lag(tp, 0);
+                    self.metrics.hidden(tp, self.hidden.look(tp, end, now));
+                }
+                Some(end) => self.metrics.lag(tp, end.stable.0 - member.position.next.0),
                 None => {}
             }
             self.metrics.show(tp, self.stage.gauges(&self.state, tp));
@@ -467,6 +482,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     fn let_go(&mut self, partitions: &[TopicPartition]) -> Result<(), RunError> {
         info!(?partitions, "partitions let go");
         self.let_go_of_state(partitions);
+        if let Some(assigned) = &mut self.assigned {
+            assigned.retain(|tp| !partitions.contains(tp));
+        }
         self.log.release(partitions)?;
         Ok(())
     }
@@ -475,6 +493,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         for tp in partitions {
             self.members.remove(tp);
             self.metrics.forget(tp);
+            self.hidden.forget(tp);
             self.stage.forget(&mut self.state, tp);
         }
     }

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::crash::{self, Place};
 use crate::offset::{NextOffset, Position, TopicPartition};
+use crate::store::{ANSWERS_WITHIN, WRITES_WITHIN, within};
 
 const MAGIC: &[u8; 8] = b"KEEPWELL";
 const FORMAT: u16 = 1;
@@ -155,7 +156,8 @@ impl Snapshots {
 
     /// Paths of a partition's snapshots and their next offsets, oldest first.
     fn list(&self, folder: &Path) -> Result<Vec<(NextOffset, Path)>, SnapshotError> {
-        let listing = self.runtime.block_on(self.store.list_with_delimiter(Some(folder)))?;
+        let listing = self.store.list_with_delimiter(Some(folder));
+        let listing = self.runtime.block_on(within(ANSWERS_WITHIN, listing))?;
         Ok(in_order(listing.objects.into_iter().map(|object| object.location)))
     }
 
@@ -182,8 +184,8 @@ impl Snapshots {
     ) -> Result<Option<(Position, Vec<u8>)>, SnapshotError> {
         let folder = self.folder(stage, epoch, partition);
         for (next, path) in self.list(&folder)?.into_iter().rev().filter(|(next, _)| *next <= committed.next) {
-            let object = self.store.get(&path);
-            let bytes = self.runtime.block_on(async { object.await?.bytes().await })?;
+            let read = async { self.store.get(&path).await?.bytes().await };
+            let bytes = self.runtime.block_on(within(WRITES_WITHIN, read))?;
             match decode(&bytes) {
                 Ok((header, state)) if header.stage == stage && header.epoch == epoch && header.next == next => {
                     return Ok(Some((Position::at(next), state)));

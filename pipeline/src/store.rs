@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -41,6 +42,26 @@ pub fn parse(url: &str, options: &BTreeMap<String, String>) -> Result<(Arc<dyn O
         .chain(options.iter().map(|(name, value)| (name.clone(), value.clone())));
     let (store, prefix) = object_store::parse_url_opts(&parsed, options).map_err(|e| wrong(e.to_string()))?;
     Ok((store.into(), prefix))
+}
+
+/// How long an answer is waited for; the client behind it would try again by itself for minutes.
+pub const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+/// The same for an object that is written.
+pub const WRITES_WITHIN: Duration = Duration::from_secs(60);
+
+/// The answer to a call, unless it takes longer than `limit`.
+///
+/// # Errors
+/// The call's own, or that there was no answer.
+pub async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, object_store::Error>>,
+) -> Result<T, object_store::Error> {
+    let silent = |_| object_store::Error::Generic {
+        store: "object store",
+        source: format!("no answer within {} s", limit.as_secs()).into(),
+    };
+    tokio::time::timeout(limit, call).await.map_err(silent)?
 }
 
 /// A place for objects. Every call waits for its answer.
@@ -108,7 +129,7 @@ impl Store {
 
 impl Objects for Store {
     fn exists(&self, name: &str) -> Result<bool, StoreError> {
-        match self.runtime.block_on(self.store.head(&self.path(name))) {
+        match self.runtime.block_on(within(ANSWERS_WITHIN, self.store.head(&self.path(name)))) {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -117,18 +138,21 @@ impl Objects for Store {
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         let path = self.path(name);
-        Ok(self.runtime.block_on(async { self.store.get(&path).await?.bytes().await })?.to_vec())
+        let read = async { self.store.get(&path).await?.bytes().await };
+        Ok(self.runtime.block_on(within(ANSWERS_WITHIN, read))?.to_vec())
     }
 
     fn put(&self, name: &str, content: Vec<u8>) -> Result<(), StoreError> {
-        self.runtime.block_on(self.store.put(&self.path(name), PutPayload::from(content)))?;
+        let path = self.path(name);
+        self.runtime.block_on(within(WRITES_WITHIN, self.store.put(&path, PutPayload::from(content))))?;
         Ok(())
     }
 
     fn create(&self, name: &str, content: Vec<u8>) -> Result<bool, StoreError> {
         let options = PutOptions::from(PutMode::Create);
         let path = self.path(name);
-        match self.runtime.block_on(self.store.put_opts(&path, PutPayload::from(content), options)) {
+        let write = self.store.put_opts(&path, PutPayload::from(content), options);
+        match self.runtime.block_on(within(WRITES_WITHIN, write)) {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -136,7 +160,8 @@ impl Objects for Store {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>, StoreError> {
-        let listing = self.runtime.block_on(self.store.list_with_delimiter(Some(&self.path(folder))))?;
+        let path = self.path(folder);
+        let listing = self.runtime.block_on(within(ANSWERS_WITHIN, self.store.list_with_delimiter(Some(&path))))?;
         let names = listing.objects.iter().filter_map(|object| object.location.filename());
         let mut names: Vec<String> = names.map(str::to_owned).collect();
         names.sort();

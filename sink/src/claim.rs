@@ -78,6 +78,15 @@ pub fn newest(
     Ok(Some((claim, true)))
 }
 
+/// Every claim of a partition, in the order of their ranges.
+///
+/// # Errors
+/// See [`newest`].
+pub fn all(store: &dyn Objects, source: Source, epoch: u32, partition: i32) -> Result<Vec<Claim>, ClaimError> {
+    let folder = folder(source, epoch, partition);
+    store.list(&folder)?.into_iter().map(|name| read(store, &format!("{folder}/{name}"))).collect()
+}
+
 /// Claims a range for its files, or gives the claim that another made before.
 ///
 /// # Errors

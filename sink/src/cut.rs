@@ -153,7 +153,7 @@ pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowErr
                 "{table}/date={date}/{}-{:05}-{:020}-{:020}.parquet",
                 range.epoch, range.partition, range.first.0, range.end.0
             );
-            files.push(File { name, content: parquet(&sorted(&rows)?, range)? });
+            files.push(File { name, content: parquet(&sorted(&rows)?, words(range))? });
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -183,19 +183,21 @@ fn sorted(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     take_record_batch(rows, &lexsort_to_indices(&keys, None)?)
 }
 
-fn parquet(rows: &RecordBatch, range: Range) -> Result<Vec<u8>, ArrowError> {
+/// Key of a file's metadata that names the range it was made of.
+pub(crate) const RANGE_KEY: &str = "keepwell.range";
+
+/// The words of a file's metadata on its range.
+fn words(range: Range) -> String {
+    let Range { source, epoch, partition, first, end } = range;
+    format!("{} epoch {epoch} partition {partition} offsets [{first}, {end})", source.name())
+}
+
+/// Rows as a file that is made of the range these words name.
+pub(crate) fn parquet(rows: &RecordBatch, of: String) -> Result<Vec<u8>, ArrowError> {
     let level = ZstdLevel::try_new(3).map_err(ArrowError::from)?;
-    let of = format!(
-        "{} epoch {} partition {} offsets [{}, {})",
-        range.source.name(),
-        range.epoch,
-        range.partition,
-        range.first,
-        range.end
-    );
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
-        .set_key_value_metadata(Some(vec![KeyValue::new("keepwell.range".to_owned(), of)]))
+        .set_key_value_metadata(Some(vec![KeyValue::new(RANGE_KEY.to_owned(), of)]))
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).map_err(ArrowError::from)?;
     writer.write(rows).map_err(ArrowError::from)?;

@@ -6,6 +6,7 @@
 
 pub mod claim;
 pub mod cut;
+pub mod erase;
 pub mod health;
 mod held;
 pub mod publish;

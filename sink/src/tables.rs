@@ -8,6 +8,7 @@ use arrow::error::ArrowError;
 use pipeline::clock::Clock;
 use pipeline::config::{Config, Tables as TablesConfig};
 use pipeline::crash::{self, Place};
+use pipeline::hidden::Hidden;
 use pipeline::log::{Log, LogError, Polled, Record};
 use pipeline::metrics::StageMetrics;
 use pipeline::offset::{NextOffset, TopicPartition};
@@ -100,7 +101,10 @@ pub struct Tables<'t, L: Log, C: Clock> {
     retry_at: Option<Duration>,
     report: Report,
     metrics: StageMetrics,
+    hidden: Hidden,
     is_assigned: bool,
+    /// Assigned and not taken up yet.
+    assigned: Option<Vec<TopicPartition>>,
     last_told: Duration,
 }
 
@@ -170,7 +174,9 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             retry_at: None,
             report: Report::default(),
             metrics,
+            hidden: Hidden::default(),
             is_assigned: false,
+            assigned: None,
             last_told: Duration::ZERO,
         }
     }
@@ -206,9 +212,10 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         let (records, bytes) = self.room();
         match self.log.poll(self.wait, records, bytes)? {
             Polled::Records(records) => self.queue(records),
-            Polled::Assigned(partitions) => self.take_up(&partitions)?,
+            Polled::Assigned(partitions) => self.assigned.get_or_insert_default().extend(partitions),
             Polled::Revoked(partitions) => self.let_go(&partitions)?,
         }
+        self.take_up_assigned()?;
         self.wait = POLL_WAIT;
         self.take_in()?;
         self.tell();
@@ -232,6 +239,25 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             if let Some(held) = self.held.get_mut(&record.topic_partition) {
                 held.queue(record);
             }
+        }
+    }
+
+    /// Takes up what was assigned. While the store does not answer it is tried again, in a turn to come.
+    fn take_up_assigned(&mut self) -> Result<(), TablesError> {
+        let now = self.clock.monotonic();
+        if self.retry_at.is_some_and(|at| now < at) {
+            return Ok(());
+        }
+        let Some(partitions) = self.assigned.take() else { return Ok(()) };
+        match self.take_up(&partitions) {
+            Err(TablesError::Claim(ClaimError::Store(error))) if !self.options.drain => {
+                warn!(%error, ?partitions, "waiting for the object store: tables.url and the store's credentials");
+                self.held.retain(|tp, _| !partitions.contains(tp));
+                self.assigned = Some(partitions);
+                self.retry_at = Some(now + RETRY_WAIT);
+                Ok(())
+            }
+            taken => taken,
         }
     }
 
@@ -271,6 +297,10 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         for tp in partitions {
             self.held.remove(tp);
             self.metrics.forget(tp);
+            self.hidden.forget(tp);
+        }
+        if let Some(assigned) = &mut self.assigned {
+            assigned.retain(|tp| !partitions.contains(tp));
         }
         self.log.release(partitions)?;
         Ok(())
@@ -281,8 +311,8 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         let now = self.clock.monotonic();
         let waiting = match self.retry_at {
             _ if !self.log.is_reachable() => Waiting::Broker,
-            _ if !self.is_assigned => Waiting::Partitions,
             Some(_) => Waiting::ObjectStore,
+            None if !self.is_assigned => Waiting::Partitions,
             None => Waiting::No,
         };
         self.metrics.tick(now, &waiting);
@@ -293,7 +323,10 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         for (tp, held) in &self.held {
             // The position of the tables is what is in files.
             if let Some(end) = self.log.end_seen(tp) {
-                self.metrics.lag(tp, end.0 - held.first.0);
+                self.metrics.lag(tp, end.stable.0 - held.first.0);
+                if self.log.met_end(tp).is_some() {
+                    self.metrics.hidden(tp, self.hidden.look(tp, end, now));
+                }
             }
         }
     }

@@ -41,6 +41,13 @@ impl Run {
             Neighbour::Store => self.store.set(Mood::Fails),
             Neighbour::NextStage => scores.iter().try_for_each(|n| self.processes.kill(*n))?,
         }
+        if neighbour == Neighbour::Store {
+            // They take up their partitions while it is away.
+            for n in ["aggregate", "score", "sink"].map(|stage| self.processes.slot(stage, 0)) {
+                self.processes.kill(n)?;
+                self.processes.start(n, None)?;
+            }
+        }
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(60 * minutes) {
             std::thread::sleep(LOOK);

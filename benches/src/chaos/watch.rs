@@ -99,11 +99,14 @@ impl Watch {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(next))?;
         self.reader.assign(&list)?;
-        match self.reader.poll(ANSWER) {
-            Some(Err(KafkaError::PartitionEOF(_))) => Ok(true),
-            Some(Ok(message)) => Ok(message.offset() >= end),
-            Some(Err(error)) => Err(error.into()),
-            None => Ok(false),
+        loop {
+            match self.reader.poll(ANSWER) {
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
+                Some(Ok(message)) => return Ok(message.offset() >= end),
+                // What is told of an outage piles up while nobody asks.
+                Some(Err(_)) => {}
+                None => return Ok(false),
+            }
         }
     }
 }

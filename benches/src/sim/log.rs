@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use pipeline::log::memory::MemoryLog;
-use pipeline::log::{Ends, Log, LogError, Message, Polled, Verdict};
+use pipeline::log::{Ends, Log, LogError, Message, Polled, StableEnd, Verdict};
 use pipeline::offset::{NextOffset, Position, TopicPartition};
 
 use super::chaos::Fault;
@@ -111,7 +111,7 @@ impl Log for SimLog<'_> {
         self.log.met_end(partition)
     }
 
-    fn end_seen(&self, partition: &TopicPartition) -> Option<NextOffset> {
+    fn end_seen(&self, partition: &TopicPartition) -> Option<StableEnd> {
         self.log.end_seen(partition)
     }
 

@@ -347,12 +347,8 @@ impl<'s> World<'s> {
         self.num_turns.set(self.num_turns.get() + 1);
         let turned = running.turn();
         let is_dead = slot.is_dead.borrow().get();
-        if let Err(error) = &turned {
-            // A store that is away when partitions are assigned ends the tables stage by name.
-            let is_place_away = slot.kind == Kind::Tables && error.contains("simulated: it does not answer");
-            if !is_dead && !is_place_away {
-                self.fail(format!("{} {} stopped: {error}", slot.kind.group(), slot.instance));
-            }
+        if let (Err(error), false) = (&turned, is_dead) {
+            self.fail(format!("{} {} stopped: {error}", slot.kind.group(), slot.instance));
         }
         if is_dead || turned.is_err() {
             *process = None;

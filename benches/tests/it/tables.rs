@@ -4,15 +4,20 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
 use benches::fleet::{self, Shape};
 use benches::streamed::Streamed;
 use benches::{check, streamed};
 use local::in_process;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use pipeline::clock::FixedClock;
 use pipeline::config::{Config, Span, Tables as TablesConfig};
 use pipeline::log::memory::{MemoryBroker, MemoryLog};
 use pipeline::log::{Message, Record};
 use pipeline::metrics::StageMetrics;
+use pipeline::partitioner::partition_of;
+use pipeline::store::Store;
 use sink::Tables;
 
 use crate::{Deployment, WALL_US, args, config};
@@ -161,4 +166,49 @@ fn a_foreign_claim_and_a_log_that_lost_records_are_named_stops() {
             assert!(message.contains(word), "{word:?} is not in: {message}");
         }
     }
+}
+
+#[test]
+fn an_erased_account_is_in_no_file_and_all_other_rows_are_as_they_were() {
+    let source = Source::new();
+    let folder = tempfile::tempdir().unwrap();
+    source.write(0, 100);
+    drain(&mut source.writer(folder.path()));
+    let before = files(folder.path());
+    let account = "account-003";
+    let partition = partition_of(account, source.config.partitions);
+    let store = Store::open(&format!("file://{}", folder.path().display()), &Default::default()).unwrap();
+    let erased = sink::erase::account(&store, source.config.epoch, partition, account).unwrap();
+    assert!(erased.num_rows > 100 && erased.num_rewritten > 10 && erased.num_missing == 0, "{erased:?}");
+
+    let mut num_rows = 0;
+    for ((path, was), (same_path, is)) in before.into_iter().zip(files(folder.path())) {
+        assert_eq!(path, same_path);
+        if was == is {
+            continue;
+        }
+        let (was, is) = (rows_of(was), rows_of(is));
+        let ids = was.column_by_name("account_id").unwrap().as_string::<i32>();
+        let others = ids.iter().map(|id| Some(id != Some(account))).collect();
+        assert_eq!(is, filter_record_batch(&was, &others).unwrap(), "{}", path.display());
+        num_rows += was.num_rows() - is.num_rows();
+    }
+    assert_eq!(num_rows, erased.num_rows);
+    let again = sink::erase::account(&store, source.config.epoch, partition, account).unwrap();
+    assert_eq!((again.num_files, again.num_rewritten, again.num_rows), (erased.num_files, 0, 0));
+    // A claimed file that is not written yet will hold what its records hold.
+    std::fs::remove_file(files(folder.path()).into_iter().map(|(path, _)| path).find(is_of(partition)).unwrap())
+        .unwrap();
+    assert_eq!(sink::erase::account(&store, source.config.epoch, partition, account).unwrap().num_missing, 1);
+}
+
+fn is_of(partition: i32) -> impl Fn(&PathBuf) -> bool {
+    let start = format!("1-{partition:05}-");
+    move |path| path.file_name().unwrap().to_str().unwrap().starts_with(&start)
+}
+
+fn rows_of(file: Vec<u8>) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(file)).unwrap();
+    let schema = reader.schema().clone();
+    concat_batches(&schema, &reader.build().unwrap().map(Result::unwrap).collect::<Vec<_>>()).unwrap()
 }

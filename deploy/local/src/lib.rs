@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod backfill;
 pub mod demo;
+pub mod erase;
 pub mod explain;
 pub mod files;
 pub mod in_process;

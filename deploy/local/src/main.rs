@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use local::{audit, backfill, demo, explain, load, model};
+use local::{audit, backfill, demo, erase, explain, load, model};
 use pipeline::config::{Config, ConfigError};
 use pipeline::process::{self, Cli};
+use pipeline::rights::rights;
 use pipeline::topics::{Finding, Topics, wanted};
 
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Stored scores made again from stored window rows by plain SQL, and compared.
     Audit(audit::AuditArgs),
+    /// An account taken out of the Parquet tables: files that hold it are written again.
+    Erase(erase::EraseArgs),
     /// Another model file: which takes over at a declared time, without a restart.
     Model(model::ModelArgs),
     /// Raw events in, accepted events and rejects out.
@@ -67,6 +70,8 @@ enum TopicsAction {
     Apply,
     /// Exits with 1 when anything differs.
     Check,
+    /// Prints the rights each stage needs, as arguments of `kafka-acls.sh`, without asking the broker.
+    Rights,
 }
 
 fn main() -> ExitCode {
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
         Command::Backfill(args) => ended(backfill::run(&args)),
         Command::Explain(args) => ended(explain::run(&args).map(|text| process::say(&text))),
         Command::Audit(args) => ended(audit::run(&args)),
+        Command::Erase(args) => ended(erase::run(&args).map(|text| process::say(&text))),
         Command::Model(args) => ended(model::run(&args).map(|text| process::say(&text))),
         Command::Ingest(cli) => ingest::cli::main(&cli),
         Command::Aggregate(cli) => process::main("aggregate", &cli, aggregate::build),
@@ -106,6 +112,15 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
+    if args.action == TopicsAction::Rights {
+        for right in rights(config) {
+            process::say(&format!(
+                "--add --allow-principal User:{}-{} {right}\n",
+                config.kafka.group_prefix, right.stage
+            ));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let topics = Topics::connect(config, args.replication)?;
     let findings = topics.check(&wanted(config))?;
     for finding in &findings {
@@ -118,7 +133,7 @@ fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
         topics.apply(&findings)?;
     }
     let is_unfit = match args.action {
-        TopicsAction::Plan => false,
+        TopicsAction::Plan | TopicsAction::Rights => false,
         TopicsAction::Apply => findings.iter().any(|finding| matches!(finding, Finding::Partitions { .. })),
         TopicsAction::Check => !findings.is_empty(),
     };

@@ -6,12 +6,15 @@
 #![allow(clippy::disallowed_methods, reason = "I/O edge: waits are measured here")]
 
 pub mod group;
+mod membership;
 mod ownership;
+mod refusal;
 pub mod settings;
 pub mod tail;
 mod transaction;
 pub mod writer;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +29,12 @@ use rdkafka::producer::BaseProducer;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
-use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, Verdict};
+use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict};
 use crate::offset::{NextOffset, Offset, Position, TopicPartition};
 use crate::waiting::Pulse;
+use membership::Membership;
 use ownership::{Change, Ownership};
+use refusal::{is_refusal, refused};
 use settings::Settings;
 use tail::Tail;
 use transaction::Deliveries;
@@ -43,6 +48,9 @@ const LOOK: Duration = Duration::from_secs(60);
 /// A member of a consumer group that writes in transactions.
 pub struct KafkaLog {
     settings: Settings,
+    membership: RefCell<Membership>,
+    /// What another membership owned was taken from this process, not let go.
+    is_new_member: bool,
     consumer: Arc<BaseConsumer<Ownership>>,
     producer: BaseProducer<Deliveries>,
     /// Without group and reading uncommitted: asks for metadata and ends.
@@ -104,14 +112,18 @@ impl KafkaLog {
     ) -> Result<Self, LogError> {
         let configuration = |error: KafkaError| LogError::Configuration(error.to_string());
         let bell = Arc::new(Bell::default());
-        let consumer: BaseConsumer<Ownership> =
-            settings.consumer(group, instance)?.create_with_context(Ownership::default()).map_err(configuration)?;
+        let membership = Membership::new(group, instance, topics);
         let handle: BaseConsumer = settings.handle()?.create().map_err(configuration)?;
         let settings = settings.for_transactions(group, instance);
-        let producer = transaction::producer(&settings, &stop, &pulse)?;
-        consumer.subscribe(topics).map_err(configuration)?;
+        let producer = transaction::producer(&settings, &stop, || {
+            pulse.beat();
+            Ok(())
+        })?;
+        let consumer = membership.join(&settings)?;
         Ok(Self {
             settings,
+            membership: RefCell::new(membership),
+            is_new_member: false,
             consumer: Arc::new(consumer),
             producer,
             handle,
@@ -132,13 +144,18 @@ impl KafkaLog {
             self.told(event)?;
             next = self.consumer.poll(Duration::ZERO);
         }
-        Ok(())
+        self.consumer.context().refusal.check("connecting")
     }
 
     fn told(&self, event: Result<BorrowedMessage<'_>, KafkaError>) -> Result<(), LogError> {
         match event {
             Err(KafkaError::PartitionEOF(_)) => Ok(()),
-            Err(KafkaError::MessageConsumptionFatal(code)) => Err(self.fatal("reading", code)),
+            // What is under way ends first; the next poll decides.
+            Err(KafkaError::MessageConsumptionFatal(code)) => {
+                self.membership.borrow_mut().break_by(code);
+                Ok(())
+            }
+            Err(error) if is_refusal(&error) => Err(refused(&self.membership.borrow().to_string(), error)),
             Err(error) => {
                 let missing = RDKafkaErrorCode::UnknownTopicOrPartition;
                 if error.rdkafka_error_code() == Some(missing) {
@@ -156,11 +173,14 @@ impl KafkaLog {
         }
     }
 
-    fn fatal(&self, doing: &str, why: impl std::fmt::Display) -> LogError {
-        LogError::Fatal {
-            doing: format!("{doing} as instance {}", self.settings.instance()),
-            why: format!("{why}; if another process runs under this instance name, give each its own with --instance"),
-        }
+    /// Joins the group anew. What was owned is another's until it is assigned again.
+    fn join_again(&mut self) -> Result<Vec<TopicPartition>, LogError> {
+        warn!(instance = self.settings.instance(), "fenced: the group is joined again");
+        let owned = std::mem::take(&mut self.queues).into_keys().collect();
+        self.consumer.context().close();
+        self.consumer = Arc::new(self.membership.borrow().join(&self.settings)?);
+        self.is_new_member = true;
+        Ok(owned)
     }
 
     /// Takes what the queues hold, each in turn, up to the limits.
@@ -196,7 +216,8 @@ impl KafkaLog {
                     }
                     Some(Err(KafkaError::PartitionEOF(_))) => queue.is_at_eof = true,
                     Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                        return Err(LogError::Fatal { doing: format!("reading {tp}"), why: code.to_string() });
+                        self.membership.borrow_mut().break_by(code);
+                        break;
                     }
                     Some(Err(error)) => {
                         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
@@ -217,8 +238,12 @@ impl KafkaLog {
         loop {
             match ask(self) {
                 Ok(answer) => return Ok(answer),
+                Err(error) if is_refusal(&error) => return Err(refused(doing, error)),
                 Err(error) if is_final(&error) => {
                     return Err(LogError::Fatal { doing: doing.to_owned(), why: error.to_string() });
+                }
+                Err(error) if self.membership.borrow().is_broken() => {
+                    return Err(LogError::Fatal { doing: doing.to_owned(), why: format!("fenced: {error}") });
                 }
                 Err(_) if self.stop.load(Ordering::Relaxed) => return Err(LogError::Stopped(doing.to_owned())),
                 Err(error) => {
@@ -236,20 +261,7 @@ impl KafkaLog {
 
 /// Whether waiting does not help.
 fn is_final(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{
-        Authentication, GroupAuthorizationFailed, SaslAuthenticationFailed, TopicAuthorizationFailed,
-        UnknownTopicOrPartition,
-    };
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Authentication
-                | SaslAuthenticationFailed
-                | TopicAuthorizationFailed
-                | GroupAuthorizationFailed
-                | UnknownTopicOrPartition
-        )
-    )
+    is_refusal(error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
 }
 
 fn record(topic_partition: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
@@ -279,6 +291,9 @@ impl Log for KafkaLog {
         let deadline = Instant::now() + wait;
         loop {
             self.serve(Duration::ZERO)?;
+            if self.membership.borrow_mut().must_join_again(Instant::now())? {
+                return Ok(Polled::Revoked(self.join_again()?));
+            }
             match self.consumer.context().next_change() {
                 Some(Change::Assigned(partitions)) => return Ok(Polled::Assigned(partitions)),
                 Some(Change::Revoked(partitions)) => return Ok(Polled::Revoked(partitions)),
@@ -334,7 +349,13 @@ impl Log for KafkaLog {
 
     fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError> {
         let metadata = self.patiently("asking for topics", |log| log.handle.fetch_metadata(Some(topic), SLICE))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        if let Some(error) = found.and_then(|found| found.error()).map(|code| KafkaError::MetadataFetch(code.into()))
+            && is_refusal(&error)
+        {
+            return Err(refused(&format!("asking for topic {topic}"), error));
+        }
+        let found = found.filter(|found| found.error().is_none());
         Ok(found.map(|topic| topic.partitions().len() as i32).filter(|count| *count > 0))
     }
 
@@ -369,6 +390,9 @@ impl Log for KafkaLog {
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.queues.retain(|tp, _| !partitions.contains(tp));
+        if std::mem::take(&mut self.is_new_member) {
+            return Ok(());
+        }
         for tp in partitions {
             self.consumer.context().forget_eof(tp);
         }
@@ -384,7 +408,7 @@ impl Log for KafkaLog {
         self.queues.get(partition)?.met_end
     }
 
-    fn end_seen(&self, partition: &TopicPartition) -> Option<NextOffset> {
+    fn end_seen(&self, partition: &TopicPartition) -> Option<StableEnd> {
         self.consumer.context().stable_end(partition)
     }
 
@@ -401,7 +425,10 @@ impl Log for KafkaLog {
     }
 
     fn recover(&mut self) -> Result<(), LogError> {
-        self.producer = transaction::producer(&self.settings, &self.stop, &self.pulse)?;
+        self.producer = transaction::producer(&self.settings, &self.stop, || {
+            self.pulse.beat();
+            self.serve(Duration::ZERO)
+        })?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, Verdict};
+use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict};
 use crate::offset::{NextOffset, Position, TopicPartition};
 use group::{Group, Standing};
 use partition::{Partition, Serial};
@@ -374,8 +374,10 @@ impl Log for MemoryLog {
         (next >= end).then_some(end)
     }
 
-    fn end_seen(&self, partition: &TopicPartition) -> Option<NextOffset> {
-        Some(self.broker().partition(partition).ok()?.stable_end())
+    fn end_seen(&self, partition: &TopicPartition) -> Option<StableEnd> {
+        let mut broker = self.broker();
+        let partition = broker.partition(partition).ok()?;
+        Some(StableEnd { stable: partition.stable_end(), high: partition.ends().next })
     }
 
     fn commit(

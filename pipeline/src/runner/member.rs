@@ -21,8 +21,6 @@ pub(super) struct Member {
     pub proof: Option<EndProof>,
     /// When the end was last asked for.
     pub proof_asked: Option<Duration>,
-    /// Since when records lie behind an open transaction.
-    pub hidden_since: Option<Duration>,
     /// When it was last saved.
     pub last_snapshot: Duration,
     /// Position that needs no snapshot: of the newest one, or where nothing was folded since.
@@ -39,7 +37,6 @@ impl Member {
             drain_to,
             proof: None,
             proof_asked: None,
-            hidden_since: None,
             last_snapshot: now,
             // A snapshot says more than the log only once something was folded.
             saved: Some(position.next),
@@ -49,16 +46,6 @@ impl Member {
 
     pub fn is_replaying(&self) -> bool {
         (self.position.next, self.position.slice) < (self.replay_until.next, self.replay_until.slice)
-    }
-
-    /// Whether records have been hidden for longer than `limit`; true once in every `limit`.
-    pub fn is_hidden_for(&mut self, limit: Duration, now: Duration) -> bool {
-        let since = *self.hidden_since.get_or_insert(now);
-        let is_long = now.saturating_sub(since) >= limit;
-        if is_long {
-            self.hidden_since = Some(now);
-        }
-        is_long
     }
 
     pub fn queue(&mut self, record: Record) {
@@ -80,7 +67,6 @@ impl Member {
         if position.next != self.position.next {
             self.pending.retain(|record| record.offset.0 >= position.next.0);
             self.proof = None;
-            self.hidden_since = None;
         }
         self.position = position;
     }

@@ -9,11 +9,35 @@ use super::{MAX_SLICES, Member, REPLAY_TURN, RunError, Runner};
 use crate::clock::Clock;
 use crate::log::{Ends, Log, LogError};
 use crate::offset::{NextOffset, Position, TopicPartition};
+use crate::snapshot::SnapshotError;
 use crate::stage::{Batch, Stage};
 
+/// How long a store that did not answer is left alone.
+const STORE_RETRY_WAIT: Duration = Duration::from_secs(2);
+
 impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
+    /// Takes up what was assigned. While the object store does not answer it is tried again, in a turn to come.
+    pub(super) fn take_up_assigned(&mut self) -> Result<(), RunError> {
+        let now = self.clock.monotonic();
+        if self.store_retry_at.is_some_and(|at| now < at) {
+            return Ok(());
+        }
+        let Some(partitions) = self.assigned.take() else { return Ok(()) };
+        self.store_retry_at = None;
+        match self.take_up(&partitions) {
+            Err(RunError::Snapshot(SnapshotError::Store(error))) if !self.options.drain => {
+                warn!(%error, ?partitions, "waiting for the object store of the snapshots: snapshots.url and the store's credentials");
+                self.let_go_of_state(&partitions);
+                self.assigned = Some(partitions);
+                self.store_retry_at = Some(now + STORE_RETRY_WAIT);
+                Ok(())
+            }
+            taken => taken,
+        }
+    }
+
     /// Restores the state of newly assigned partitions and starts to read them.
-    pub(super) fn take_up(&mut self, partitions: &[TopicPartition]) -> Result<(), RunError> {
+    fn take_up(&mut self, partitions: &[TopicPartition]) -> Result<(), RunError> {
         let committed = self.log.committed(partitions)?;
         self.count_partitions()?;
         let mut starts = BTreeMap::new();

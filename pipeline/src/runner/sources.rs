@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{RunError, Runner};
 use crate::clock::Clock;
@@ -19,8 +19,6 @@ const PROOF_LEASE: Duration = Duration::from_secs(5);
 const OTHERS_INTERVAL: Duration = Duration::from_millis(500);
 /// How often new partitions are looked for.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
-/// A transaction that hides records for longer is named.
-const HIDDEN_FOR: Duration = Duration::from_secs(60);
 
 /// What is known of the sources.
 #[derive(Debug, Default)]
@@ -105,15 +103,8 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             let ends = self.log.ends(&tp)?;
             let is_topic_empty = ends.next == NextOffset(0) && self.is_topic_empty(&tp.topic)?;
             let Some(member) = self.members.get_mut(&tp) else { continue };
-            self.metrics.hidden(&tp, ends.next.0 - met.0);
             if ends.next == met {
                 member.proof = Some(EndProof { at_us, next: met, is_topic_empty });
-                member.hidden_since = None;
-            } else if member.is_hidden_for(HIDDEN_FOR, now) {
-                warn!(
-                    partition = %tp, from = %met, end = %ends.next,
-                    "records are hidden behind an open transaction and hold time back; if its producer is gone: kafka-transactions.sh find-hanging, then abort"
-                );
             }
         }
         Ok(())

@@ -259,7 +259,7 @@ fn an_open_raw_transaction_hides_data_and_holds_time() {
     // On time only if the time of partition 0 has waited for it.
     let hidden = usage("2", "acme", now - 2 * DAY_MS);
     let hidden_by = kafka().write_open(&topic, &format!("{topic}-open"), hidden.value.as_deref().unwrap()).unwrap();
-    let _ingest = deployment.start("ingest", &[]);
+    let ingest = deployment.start("ingest", &[]);
     let aggregate = deployment.start("aggregate", &[]);
     // Partition 1 moves with the clock, partition 0 does not.
     until("what is not hidden read, and a live row", || {
@@ -268,7 +268,10 @@ fn an_open_raw_transaction_hides_data_and_holds_time() {
             .then_some(())
     });
     assert!(deployment.finals().is_empty());
+    let series = format!("keepwell_hidden_records{{partition=\"0\",stage=\"ingest\",topic=\"{topic}\"}}");
+    ask_until(ingest.1, "/metrics", |metrics| metrics.contains(&format!("{series} 1\n")));
     hidden_by.commit().unwrap();
+    ask_until(ingest.1, "/metrics", |metrics| metrics.contains(&format!("{series} 0\n")));
     wait_for_fate(&aggregate, "on_time", 3);
     until("final rows", || (!deployment.finals().is_empty()).then_some(()));
 }

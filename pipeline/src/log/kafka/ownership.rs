@@ -11,6 +11,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use tracing::{debug, warn};
 
+use super::refusal::Refusal;
+use crate::log::StableEnd;
 use crate::offset::{NextOffset, TopicPartition};
 
 /// A change of ownership that the runner has yet to act on.
@@ -25,9 +27,11 @@ pub(super) enum Change {
 pub(super) struct Ownership {
     changes: Mutex<VecDeque<Change>>,
     eof_offsets: Mutex<BTreeMap<TopicPartition, NextOffset>>,
-    stable_ends: Mutex<BTreeMap<TopicPartition, NextOffset>>,
+    stable_ends: Mutex<BTreeMap<TopicPartition, StableEnd>>,
     is_closing: AtomicBool,
     is_connected: AtomicBool,
+    /// What the broker refuses.
+    pub refusal: Refusal,
 }
 
 impl Default for Ownership {
@@ -39,6 +43,7 @@ impl Default for Ownership {
             is_closing: AtomicBool::new(false),
             // Until the statistics say otherwise.
             is_connected: AtomicBool::new(true),
+            refusal: Refusal::default(),
         }
     }
 }
@@ -62,8 +67,8 @@ impl Ownership {
         lock(&self.eof_offsets).get(of).copied()
     }
 
-    /// The last stable offset of a partition, as the statistics last told.
-    pub fn stable_end(&self, of: &TopicPartition) -> Option<NextOffset> {
+    /// The end of a partition, as the statistics last told.
+    pub fn stable_end(&self, of: &TopicPartition) -> Option<StableEnd> {
         lock(&self.stable_ends).get(of).copied()
     }
 
@@ -96,7 +101,8 @@ impl ClientContext for Ownership {
             for partition in topic.partitions.into_values().filter(|p| p.partition >= 0) {
                 let tp = TopicPartition::new(name.as_str(), partition.partition);
                 if partition.ls_offset >= 0 {
-                    stable_ends.insert(tp.clone(), NextOffset(partition.ls_offset));
+                    let (stable, high) = (NextOffset(partition.ls_offset), NextOffset(partition.hi_offset));
+                    stable_ends.insert(tp.clone(), StableEnd { stable, high });
                 }
                 if partition.eof_offset >= 0 {
                     eof_offsets.insert(tp, NextOffset(partition.eof_offset));
@@ -110,6 +116,7 @@ impl ClientContext for Ownership {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.refusal.note(&error, reason);
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown) => {
                 warn!(reason, "the broker is out of reach; work goes on when it is back");

@@ -38,6 +38,9 @@ impl Settings {
         base.set("reconnect.backoff.max.ms", "1000");
         // What was asked over a connection that is dead without a word is asked again; the client's own limit is 60.
         base.set("socket.timeout.ms", "10000");
+        // A client that begins anew when all brokers are down can lose its group's coordinator for good: seen with
+        // librdkafka 2.12 when the only broker came back.
+        base.set("metadata.recovery.strategy", "none");
         if kafka.properties.contains_key("debug") {
             base.set_log_level(RDKafkaLogLevel::Debug);
         }
@@ -69,6 +72,11 @@ impl Settings {
     /// The instance name.
     pub fn instance(&self) -> &str {
         &self.instance
+    }
+
+    /// The id under which transactions are written.
+    pub fn transactional_id(&self) -> &str {
+        &self.transactional_id
     }
 
     /// How long a transaction may take.

@@ -15,45 +15,52 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use tracing::warn;
+use tracing::{debug, warn};
 
+use super::refusal::{Refusal, is_refusal, refused};
 use super::settings::Settings;
 use super::{KafkaLog, SLICE};
 use crate::crash::{self, Place};
 use crate::log::{LogError, Message, Verdict};
 use crate::offset::{Position, TopicPartition};
-use crate::waiting::Pulse;
 
 /// Remembers the first message that could not be delivered.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
-    failed: Mutex<Option<String>>,
+    failed: Mutex<Option<KafkaError>>,
+    refusal: Refusal,
 }
 
 impl Deliveries {
     /// Why a message was not delivered, since this was last asked.
-    pub fn take_failed(&self) -> Option<String> {
+    pub fn take_failed(&self) -> Option<KafkaError> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.refusal.note(&error, reason);
+        debug!(%error, reason, "client error");
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
         }
     }
 }
 
-/// A producer that has ended whatever its predecessor under the same id left open.
+/// A producer that has ended whatever its predecessor under the same id left open; `meanwhile` is done again and again
+/// while the broker is waited for.
 pub(super) fn producer(
     settings: &Settings,
     stop: &AtomicBool,
-    pulse: &Pulse,
+    meanwhile: impl Fn() -> Result<(), LogError>,
 ) -> Result<BaseProducer<Deliveries>, LogError> {
     let fatal = |error: &KafkaError| LogError::Fatal {
         doing: format!("starting the transactional producer of instance {}", settings.instance()),
@@ -67,11 +74,17 @@ pub(super) fn producer(
     loop {
         match producer.init_transactions(SLICE) {
             Ok(()) => return Ok(producer),
+            Err(error) if is_refusal(&error) => {
+                return Err(refused(&format!("writing as {}", settings.transactional_id()), error));
+            }
             Err(error) if is_retriable(&error) => {
+                // What is told beside the answer comes with a poll.
+                producer.poll(Duration::ZERO);
+                producer.context().refusal.check("connecting")?;
                 if stop.load(Ordering::Relaxed) {
                     return Err(LogError::Stopped("starting the transactional producer".into()));
                 }
-                pulse.beat();
+                meanwhile()?;
                 if complained.elapsed() > Duration::from_secs(5) {
                     warn!(%error, "waiting for the broker to start the transactional producer");
                     complained = Instant::now();
@@ -106,6 +119,7 @@ impl Trouble {
     fn of(doing: &str, error: &KafkaError) -> Self {
         let why = format!("{doing}: {error}");
         match error {
+            error if is_refusal(error) => Self::Stop(refused(doing, error)),
             KafkaError::Transaction(error) if error.txn_requires_abort() => Self::Abort(why),
             _ => Self::Doubt(why),
         }
@@ -193,6 +207,9 @@ fn send(log: &KafkaLog, message: &Message, deadline: Instant) -> Result<(), Trou
                 let bytes = [&message.key, &message.value].into_iter().flatten().map(Vec::len).sum();
                 return Err(Trouble::Stop(LogError::TooLarge { topic: message.topic.to_string(), bytes }));
             }
+            _ if is_refusal(&error) => {
+                return Err(Trouble::Stop(refused(&format!("producing to {}", message.topic), error)));
+            }
             _ => return Err(Trouble::Abort(format!("producing to {}: {error}", message.topic))),
         }
     }
@@ -212,7 +229,11 @@ fn drain(log: &KafkaLog, deadline: Instant) -> Result<(), Trouble> {
         }
     }
     let failed = log.producer.context().take_failed();
-    failed.map_or(Ok(()), |why| Err(Trouble::Abort(format!("a message was not delivered: {why}"))))
+    match failed {
+        Some(error) if is_refusal(&error) => Err(Trouble::Stop(refused("producing", error))),
+        Some(error) => Err(Trouble::Abort(format!("a message was not delivered: {error}"))),
+        None => Ok(()),
+    }
 }
 
 /// Repeats a transactional call while it says that it may be repeated, keeping the membership alive.

@@ -11,7 +11,6 @@ use super::settings::Settings;
 use super::transaction::{self, Deliveries};
 use crate::config::Kafka;
 use crate::log::{LogError, Message};
-use crate::waiting::Pulse;
 
 /// How long everything written may take to be delivered.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -46,7 +45,7 @@ impl Writer {
     /// [`LogError`] when the client refuses its configuration or the broker the transaction.
     pub fn open_transaction(kafka: &Kafka, name: &str) -> Result<Self, LogError> {
         let settings = Settings::new(kafka)?.for_transactions(&kafka.group_prefix, name);
-        let producer = transaction::producer(&settings, &AtomicBool::new(false), &Pulse::default())?;
+        let producer = transaction::producer(&settings, &AtomicBool::new(false), || Ok(()))?;
         producer.begin_transaction().map_err(|error| failed("beginning a transaction", &error))?;
         Ok(Self { producer })
     }
@@ -106,7 +105,7 @@ impl Writer {
 
     fn delivered(&self) -> Result<(), LogError> {
         match self.producer.context().take_failed() {
-            Some(why) => Err(LogError::Fatal { doing: "delivering what was written".into(), why }),
+            Some(error) => Err(failed("delivering what was written", &error)),
             None => Ok(()),
         }
     }

@@ -1,0 +1,98 @@
+//! A membership of a consumer group, and when one that was lost is taken up again.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::ownership::Ownership;
+use super::settings::Settings;
+use crate::log::LogError;
+
+/// A member that is fenced again within this time shares its name with another process.
+const FENCED_AGAIN: Duration = Duration::from_secs(10);
+
+/// Of which group, under which name, to read what.
+#[derive(Debug)]
+pub(super) struct Membership {
+    group: String,
+    instance: String,
+    topics: Vec<String>,
+    fenced: Option<Instant>,
+    /// Why the client can do no more, until it is made anew.
+    broken: Option<RDKafkaErrorCode>,
+}
+
+impl std::fmt::Display for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "reading {} as group {}", self.topics.join(", "), self.group)
+    }
+}
+
+impl Membership {
+    pub fn new(group: &str, instance: &str, topics: &[&str]) -> Self {
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        Self { group: group.to_owned(), instance: instance.to_owned(), topics, fenced: None, broken: None }
+    }
+
+    /// A client that joins.
+    pub fn join(&self, settings: &Settings) -> Result<BaseConsumer<Ownership>, LogError> {
+        let configuration = |error: KafkaError| LogError::Configuration(error.to_string());
+        let config = settings.consumer(&self.group, &self.instance)?;
+        let consumer: BaseConsumer<Ownership> =
+            config.create_with_context(Ownership::default()).map_err(configuration)?;
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(configuration)?;
+        Ok(consumer)
+    }
+
+    /// The client can do no more, for this reason.
+    pub fn break_by(&mut self, code: RDKafkaErrorCode) {
+        self.broken = Some(code);
+    }
+
+    /// Whether the client can do no more.
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Whether the client must be made anew.
+    ///
+    /// A broker that was killed forgets who took up an instance name last and fences its owner: that one joins
+    /// again. Of two processes under one name each would fence the other for ever.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] when joining again does not help.
+    pub fn must_join_again(&mut self, now: Instant) -> Result<bool, LogError> {
+        let Some(code) = self.broken.take() else { return Ok(false) };
+        let was_fenced = self.fenced.is_some_and(|before| now.duration_since(before) < FENCED_AGAIN);
+        if code != RDKafkaErrorCode::FencedInstanceId || was_fenced {
+            return Err(LogError::Fatal {
+                doing: format!("reading as instance {}", self.instance),
+                why: format!(
+                    "{code}; if another process runs under this instance name, give each its own with --instance"
+                ),
+            });
+        }
+        self.fenced = Some(now);
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_fenced_joins_again_unless_it_was_fenced_just_before() {
+        let mut membership = Membership::new("keepwell-score", "0", &["keepwell.windows"]);
+        let start = Instant::now();
+        assert!(!membership.must_join_again(start).unwrap());
+        for (at_s, is_again) in [(0, Some(true)), (12, Some(true)), (15, None), (30, Some(true))] {
+            membership.break_by(RDKafkaErrorCode::FencedInstanceId);
+            assert_eq!(membership.must_join_again(start + Duration::from_secs(at_s)).ok(), is_again, "{at_s} s");
+        }
+        membership.break_by(RDKafkaErrorCode::ClusterAuthorizationFailed);
+        assert!(membership.must_join_again(start + Duration::from_secs(900)).is_err());
+    }
+}

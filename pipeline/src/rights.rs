@@ -1,0 +1,77 @@
+//! The rights each stage needs on the broker, and no more.
+
+use std::fmt;
+
+use crate::config::Config;
+
+/// What a right is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    /// Topics.
+    Topics(Vec<String>),
+    /// A consumer group.
+    Group(String),
+    /// Every transactional id that begins so.
+    TransactionalIds(String),
+}
+
+/// Operations that a stage may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Right {
+    /// The stage; `publish` and `tables` are those of sink.
+    pub stage: &'static str,
+    /// Operations by their names in Kafka.
+    pub operations: &'static [&'static str],
+    /// On what.
+    pub resource: Resource,
+}
+
+impl fmt::Display for Right {
+    /// The arguments of `kafka-acls.sh` behind the principal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for operation in self.operations {
+            write!(f, "--operation {operation} ")?;
+        }
+        match &self.resource {
+            Resource::Topics(names) => {
+                let named: Vec<String> = names.iter().map(|name| format!("--topic {name}")).collect();
+                f.write_str(&named.join(" "))
+            }
+            Resource::Group(name) => write!(f, "--group {name}"),
+            Resource::TransactionalIds(prefix) => {
+                write!(f, "--transactional-id {prefix} --resource-pattern-type prefixed")
+            }
+        }
+    }
+}
+
+/// The rights that the stages of a configuration need.
+pub fn rights(config: &Config) -> Vec<Right> {
+    let topics = &config.topics;
+    let raw: Vec<&String> = config.sources.iter().map(|source| &source.topic).collect();
+    let rejects = vec![&topics.rejects];
+    // Who starts afresh makes sure that its outputs hold nothing: these are read, too; rejects are not.
+    let stages = [
+        ("ingest", raw, vec![&topics.events], rejects.clone()),
+        ("aggregate", vec![&topics.events], vec![&topics.windows, &topics.feature_days], rejects.clone()),
+        ("score", vec![&topics.windows], vec![&topics.health], rejects),
+        ("publish", vec![&topics.health], vec![&topics.scores, &topics.alerts], vec![]),
+        ("tables", vec![&topics.windows, &topics.feature_days, &topics.health], vec![], vec![]),
+    ];
+    let named = |names: Vec<&String>| Resource::Topics(names.into_iter().cloned().collect());
+    let mut rights = Vec::new();
+    for (stage, reads, writes, rejects) in stages {
+        let name = format!("{}-{stage}", config.kafka.group_prefix);
+        rights.push(Right { stage, operations: &["Read", "Describe"], resource: named(reads) });
+        if !writes.is_empty() {
+            rights.push(Right { stage, operations: &["Read", "Write", "Describe"], resource: named(writes) });
+        }
+        if !rejects.is_empty() {
+            rights.push(Right { stage, operations: &["Write", "Describe"], resource: named(rejects) });
+        }
+        rights.push(Right { stage, operations: &["Read", "Describe"], resource: Resource::Group(name.clone()) });
+        let ids = Resource::TransactionalIds(format!("{name}-"));
+        rights.push(Right { stage, operations: &["Write", "Describe"], resource: ids });
+    }
+    rights
+}

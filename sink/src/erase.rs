@@ -1,0 +1,93 @@
+//! An account taken out of the tables: files that hold it are written again without it, under their names.
+//!
+//! Claims stay as they are: a range is what it was, one account less. A file is replaced whole, as the object store does.
+
+use arrow::array::{Array, RecordBatch, Scalar, StringArray};
+use arrow::compute::{concat_batches, filter_record_batch, kernels::cmp};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use pipeline::store::{Objects, StoreError};
+
+use crate::claim::{self, ClaimError};
+use crate::cut::{RANGE_KEY, Source, parquet};
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Files looked into.
+    pub num_files: usize,
+    /// Files written again.
+    pub num_rewritten: usize,
+    /// Rows of the account that are gone.
+    pub num_rows: usize,
+    /// Files that are claimed and not written yet.
+    pub num_missing: usize,
+}
+
+/// Why an account was not taken out.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// A claim, or the store.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file is not what its claim says.
+    #[error("{file}: {why}; it stays as it is")]
+    File {
+        /// Which.
+        file: String,
+        /// The reader's words.
+        why: ArrowError,
+    },
+}
+
+/// Takes an account out of every table, in one epoch and the partition it belongs to. May be done again.
+///
+/// # Errors
+/// [`EraseError`]; what was rewritten by then stays so.
+pub fn account(store: &dyn Objects, epoch: u32, partition: i32, account: &str) -> Result<Erased, EraseError> {
+    let mut erased = Erased::default();
+    for source in Source::ALL {
+        for claim in claim::all(store, source, epoch, partition)? {
+            for file in claim.files {
+                if !store.exists(&file)? {
+                    erased.num_missing += 1;
+                    continue;
+                }
+                erased.num_files += 1;
+                let content = Bytes::from(store.get(&file)?);
+                let kept = without(content, account).map_err(|why| EraseError::File { file: file.clone(), why })?;
+                if let Some((content, num_rows)) = kept {
+                    store.put(&file, content)?;
+                    erased.num_rewritten += 1;
+                    erased.num_rows += num_rows;
+                }
+            }
+        }
+    }
+    Ok(erased)
+}
+
+/// A file without the rows of an account, and how many those were; none where it has no such row.
+fn without(content: Bytes, account: &str) -> Result<Option<(Vec<u8>, usize)>, ArrowError> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(content).map_err(ArrowError::from)?;
+    let schema = reader.schema().clone();
+    let metadata = reader.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+    let of = metadata.into_iter().find(|pair| pair.key == RANGE_KEY).and_then(|pair| pair.value).unwrap_or_default();
+    let batches: Vec<RecordBatch> = reader.build().map_err(ArrowError::from)?.collect::<Result<_, _>>()?;
+    let rows = concat_batches(&schema, &batches)?;
+    let ids =
+        rows.column_by_name("account_id").ok_or_else(|| ArrowError::SchemaError("no column account_id".into()))?;
+    let name = Scalar::new(StringArray::from(vec![account]));
+    let kept = filter_record_batch(&rows, &cmp::neq(ids, &name)?)?;
+    let num_rows = ids.len() - kept.num_rows();
+    if num_rows == 0 {
+        return Ok(None);
+    }
+    // Its metadata name the columns' types: the schema of the file is that of the rows.
+    let kept = kept.with_schema(std::sync::Arc::new(schema.as_ref().clone().with_metadata(Default::default())))?;
+    Ok(Some((parquet(&kept, of)?, num_rows)))
+}
