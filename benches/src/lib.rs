@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod kafka;
 pub mod ledger;
 pub mod oracle;
+pub mod secured;
 pub mod sim;
 pub mod streamed;
 pub mod versions;

@@ -1,4 +1,4 @@
-//! The rights each stage needs on the broker, and no more.
+//! The rights each program needs on the broker, and no more.
 
 use std::fmt;
 
@@ -15,11 +15,11 @@ pub enum Resource {
     TransactionalIds(String),
 }
 
-/// Operations that a stage may do.
+/// Operations that a program must be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Right {
-    /// The stage; `publish` and `tables` are those of sink.
-    pub stage: &'static str,
+    /// The program.
+    pub program: &'static str,
     /// Operations by their names in Kafka.
     pub operations: &'static [&'static str],
     /// On what.
@@ -45,33 +45,33 @@ impl fmt::Display for Right {
     }
 }
 
-/// The rights that the stages of a configuration need.
+/// The rights that the programs of a configuration need.
 pub fn rights(config: &Config) -> Vec<Right> {
     let topics = &config.topics;
     let raw: Vec<&String> = config.sources.iter().map(|source| &source.topic).collect();
     let rejects = vec![&topics.rejects];
     // Who starts afresh makes sure that its outputs hold nothing: these are read, too; rejects are not.
     let stages = [
-        ("ingest", raw, vec![&topics.events], rejects.clone()),
-        ("aggregate", vec![&topics.events], vec![&topics.windows, &topics.feature_days], rejects.clone()),
-        ("score", vec![&topics.windows], vec![&topics.health], rejects),
-        ("publish", vec![&topics.health], vec![&topics.scores, &topics.alerts], vec![]),
-        ("tables", vec![&topics.windows, &topics.feature_days, &topics.health], vec![], vec![]),
+        ("ingest", "ingest", raw, vec![&topics.events], rejects.clone()),
+        ("aggregate", "aggregate", vec![&topics.events], vec![&topics.windows, &topics.feature_days], rejects.clone()),
+        ("score", "score", vec![&topics.windows], vec![&topics.health], rejects),
+        ("sink", "publish", vec![&topics.health], vec![&topics.scores, &topics.alerts], vec![]),
+        ("sink", "tables", vec![&topics.windows, &topics.feature_days, &topics.health], vec![], vec![]),
     ];
     let named = |names: Vec<&String>| Resource::Topics(names.into_iter().cloned().collect());
     let mut rights = Vec::new();
-    for (stage, reads, writes, rejects) in stages {
+    for (program, stage, reads, writes, rejects) in stages {
         let name = format!("{}-{stage}", config.kafka.group_prefix);
-        rights.push(Right { stage, operations: &["Read", "Describe"], resource: named(reads) });
+        rights.push(Right { program, operations: &["Read", "Describe"], resource: named(reads) });
         if !writes.is_empty() {
-            rights.push(Right { stage, operations: &["Read", "Write", "Describe"], resource: named(writes) });
+            rights.push(Right { program, operations: &["Read", "Write", "Describe"], resource: named(writes) });
         }
         if !rejects.is_empty() {
-            rights.push(Right { stage, operations: &["Write", "Describe"], resource: named(rejects) });
+            rights.push(Right { program, operations: &["Write", "Describe"], resource: named(rejects) });
         }
-        rights.push(Right { stage, operations: &["Read", "Describe"], resource: Resource::Group(name.clone()) });
+        rights.push(Right { program, operations: &["Read", "Describe"], resource: Resource::Group(name.clone()) });
         let ids = Resource::TransactionalIds(format!("{name}-"));
-        rights.push(Right { stage, operations: &["Write", "Describe"], resource: ids });
+        rights.push(Right { program, operations: &["Write", "Describe"], resource: ids });
     }
     rights
 }

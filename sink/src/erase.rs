@@ -2,6 +2,8 @@
 //!
 //! Claims stay as they are: a range is what it was, one account less. A file is replaced whole, as the object store does.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, RecordBatch, Scalar, StringArray};
 use arrow::compute::{concat_batches, filter_record_batch, kernels::cmp};
 use arrow::error::ArrowError;
@@ -87,7 +89,10 @@ fn without(content: Bytes, account: &str) -> Result<Option<(Vec<u8>, usize)>, Ar
     if num_rows == 0 {
         return Ok(None);
     }
-    // Its metadata name the columns' types: the schema of the file is that of the rows.
-    let kept = kept.with_schema(std::sync::Arc::new(schema.as_ref().clone().with_metadata(Default::default())))?;
+    // What the file says of its range is no part of the rows' schema, as it was when it was written first.
+    let metadata = schema.metadata().iter().filter(|(key, _)| *key != RANGE_KEY);
+    let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let schema = Arc::new(schema.as_ref().clone().with_metadata(metadata));
+    let kept = RecordBatch::try_new(schema, kept.columns().to_vec())?;
     Ok(Some((parquet(&kept, of)?, num_rows)))
 }

@@ -116,7 +116,7 @@ fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
         for right in rights(config) {
             process::say(&format!(
                 "--add --allow-principal User:{}-{} {right}\n",
-                config.kafka.group_prefix, right.stage
+                config.kafka.group_prefix, right.program
             ));
         }
         return Ok(ExitCode::SUCCESS);

@@ -224,6 +224,9 @@ impl KafkaLog {
                             let why = format!("the position is outside the log: {error}");
                             return Err(LogError::Position { topic_partition: (*tp).clone(), why });
                         }
+                        if is_refusal(&error) {
+                            return Err(refused(&format!("reading {tp}"), error));
+                        }
                         debug!(%error, partition = %tp, "the client recovers by itself");
                     }
                 }

@@ -7,6 +7,7 @@ mod chaos;
 mod live;
 mod model;
 mod readers;
+mod security;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,71 @@
+//! A broker with TLS, SASL and ACLs: who comes by its secured listener may do what was allowed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::kafka::{Kafka, free_port};
+
+/// A broker that ends with this value.
+#[derive(Debug)]
+pub struct Secured {
+    /// By the listener at which everything is allowed.
+    pub open: Kafka,
+    /// `host:port` of the secured listener.
+    pub address: String,
+    /// The certificate that its clients must know.
+    pub certificate: PathBuf,
+    folder: PathBuf,
+}
+
+fn script() -> Command {
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kafka/kafka"))
+}
+
+impl Secured {
+    /// Starts a broker in a folder, with these users and their passwords.
+    ///
+    /// # Errors
+    /// When it does not start; its log is shown.
+    pub fn start(folder: &Path, users: &[(String, &str)]) -> Result<Self> {
+        let [port, secured] = [free_port()?, free_port()?];
+        let users: Vec<String> = users.iter().map(|(name, password)| format!("{name}={password}")).collect();
+        let status = script()
+            .args(["start", &port.to_string()])
+            .env("KEEPWELL_KAFKA_DATA", folder)
+            .env("KEEPWELL_KAFKA_SECURED", secured.to_string())
+            .env("KEEPWELL_KAFKA_USERS", users.join(" "))
+            .stdout(Stdio::null())
+            .status()
+            .context("deploy/kafka/kafka")?;
+        ensure!(status.success(), "the broker did not start");
+        Ok(Self {
+            open: Kafka::at(&format!("127.0.0.1:{port}")),
+            address: format!("127.0.0.1:{secured}"),
+            certificate: folder.join("broker.pem"),
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// Runs `kafka-acls.sh` with these arguments, as one who may do everything.
+    ///
+    /// # Errors
+    /// When it fails; says what it said.
+    pub fn acls(&self, args: &str) -> Result<()> {
+        let args = ["acls", "--bootstrap-server", &self.open.address].into_iter().chain(args.split_whitespace());
+        let Output { status, stdout, stderr } = script().args(args).output()?;
+        let said = [stdout, stderr].concat();
+        ensure!(status.success(), "{}", String::from_utf8_lossy(&said));
+        Ok(())
+    }
+}
+
+impl Drop for Secured {
+    fn drop(&mut self) {
+        let ended = script().arg("stop").env("KEEPWELL_KAFKA_DATA", &self.folder).status();
+        if !ended.is_ok_and(|status| status.success()) {
+            eprintln!("the broker in {} may still run", self.folder.display());
+        }
+    }
+}
