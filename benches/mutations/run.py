@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Breaks each promise on purpose, one line at a time, and sees that the simulator notices.
+"""Breaks each promise on purpose, one place at a time, and sees that the simulator notices; with --kafka, that the
+chaos runner does, whose processes are struck on a real Kafka.
 
-    python3 benches/mutations/run.py [NAME ...]
+    python3 benches/mutations/run.py [--kafka] [NAME ...]
 
 Works on a copy in target/mutations, with a target folder of its own: Cargo takes copies of one workspace for the
 same, and what was mutated must never pass for what was not. The tree itself is left alone. Exit code 0 when every mutation is caught
@@ -17,6 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 COPY = TARGET / "mutations" / "tree"
 BUILT = TARGET / "mutations" / "built"
+# The programs that are struck, and what strikes them.
+STRUCK_PROGRAMS = ["keepwell-ingest", "keepwell-aggregate", "keepwell-score", "keepwell-sink", "chaos"]
 # Enough for the rarest of the mutations below, at a rate that makes faults frequent.
 SEEDS = ["--seeds", "160", "--oracle-every", "8", "--rate", "2", "--stop-at-first"]
 
@@ -30,6 +33,10 @@ MUTATIONS = [
     ("I1", "a score depends on what was read with it", "score/src/stage.rs",
      "for (ordinal, row) in (0..).zip(rows.values()) {",
      "for (ordinal, row) in (fold.rows.num_rows() as i64..).zip(rows.values()) {"),
+    ("I5", "of the models of a partition the newest alone is saved", "score/src/saved.rs",
+     "models: state.models.texts(), state", "models: state.models.texts().into_iter().rev().take(1).collect(), state"),
+    ("I10", "a model scores before its time", "score/src/models.rs",
+     "*from_us <= as_of_us)", "*from_us <= as_of_us.max(i64::MAX - 1))"),
     ("I1", "a live row is remembered", "score/src/verdict_row.rs",
      "Some(account) if !case.is_final || account.is_ahead_of(case) => account.memory.clone(),",
      "Some(account) if account.is_ahead_of(case) => account.memory.clone(),\n            _ if !case.is_final => row.remembered(model, past),"),
@@ -96,6 +103,46 @@ MUTATIONS = [
      'None if matches!(signs.outcome, Some("done" | "dismissed")) => {', 'None if matches!(signs.outcome, Some("done")) => {'),
 ]
 
+# The same, judged by a deck of these faults on a real Kafka.
+STRUCK = [
+    ("I3", "positions are committed before the rows they cover", "pipeline/src/log/kafka/transaction.rs",
+     """        patiently(log, deadline, "sending positions", |producer| {
+            producer.send_offsets_to_transaction(&offsets, &membership, SLICE)
+        })?;
+""",
+     """        std::hint::black_box(&membership);
+        log.consumer
+            .commit(&offsets, rdkafka::consumer::CommitMode::Sync)
+            .map_err(|error| Trouble::of("sending positions", &error))?;
+""", "before_commit"),
+    ("I3", "rows are committed without the fence of the membership, positions after them", "pipeline/src/log/kafka/transaction.rs",
+     """    if offsets.count() > 0 {
+        patiently(log, deadline, "sending positions", |producer| {
+            producer.send_offsets_to_transaction(&offsets, &membership, SLICE)
+        })?;
+    }
+    drain(log, deadline)?;
+    crash::here(Place::BeforeCommit);
+    patiently(log, deadline, "commit", |producer| producer.commit_transaction(SLICE))
+""",
+     """    drain(log, deadline)?;
+    std::hint::black_box(&membership);
+    patiently(log, deadline, "commit", |producer| producer.commit_transaction(SLICE))?;
+    crash::here(Place::BeforeCommit);
+    if offsets.count() > 0 {
+        log.consumer
+            .commit(&offsets, rdkafka::consumer::CommitMode::Sync)
+            .map_err(|error| Trouble::of("sending positions", &error))?;
+    }
+    Ok(())
+""", "before_commit"),
+    ("I5", "replay folds nothing on Kafka", "pipeline/src/runner/restore.rs",
+     "self.stage.merge(&mut self.state, step.changes);\n                member.advance(position);", "member.advance(position);",
+     "crash aggregate"),
+    ("I9", "an unfinished claim counts as written on Kafka", "sink/src/claim.rs",
+     "return Ok(Some((claim, false)));", "return Ok(Some((claim, true)));", "sink in_upload"),
+]
+
 
 def copy():
     """The committed and uncommitted tree, without what is built. What is the same is left alone: Cargo goes by times."""
@@ -114,12 +161,25 @@ class Broken(Exception):
     """A mutation that is none: it does not compile, or what it replaces is not there."""
 
 
-def simulate():
-    """Builds the copy and simulates. Returns whether all is well, and the first words of what is not."""
-    command = ["cargo", "build", "--workspace", "--locked", "--bin", "simulate"]
+def build(*programs):
+    """Builds programs of the copy."""
+    command = ["cargo", "build", "--workspace", "--locked"] + [word for program in programs for word in ("--bin", program)]
     built = subprocess.run(command, cwd=COPY, env=os.environ | {"CARGO_TARGET_DIR": str(BUILT)}, text=True, capture_output=True)
     if built.returncode != 0:
         raise Broken(f"it does not compile:\n{built.stderr[-3000:]}")
+
+
+def strike(faults):
+    """Builds the copy and strikes it on a real Kafka. Returns whether all is well, and the words of what is not."""
+    build(*STRUCK_PROGRAMS)
+    command = [str(BUILT / "debug" / "chaos"), "run", "--decks", "1", "--seed", "5", "--only", faults, "--results", str(BUILT / "struck.ndjson")]
+    run = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=os.environ | {"RUST_BACKTRACE": "0"})
+    return run.returncode == 0, " ".join(run.stderr.split())[-160:]
+
+
+def simulate():
+    """Builds the copy and simulates. Returns whether all is well, and the first words of what is not."""
+    build("simulate")
     try:
         run = subprocess.run([str(BUILT / "debug" / "simulate"), *SEEDS], cwd=COPY, text=True, capture_output=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
@@ -129,20 +189,21 @@ def simulate():
 
 
 def main():
-    wanted = sys.argv[1:]
+    wanted = [word for word in sys.argv[1:] if word != "--kafka"]
+    is_struck = "--kafka" in sys.argv[1:]
     copy()
     missed = []
     if not wanted:
-        is_well, words = simulate()
-        if not is_well:
-            sys.exit(f"the tree fails without any mutation: {words}")
+        well = [strike(faults) for faults in sorted({entry[-1] for entry in STRUCK})] if is_struck else [simulate()]
+        if not all(is_well for is_well, _ in well):
+            sys.exit(f"the tree fails without any mutation: {well}")
         print("unmutated: passes", flush=True)
-    for promise, name, file, before, after in MUTATIONS:
+    for promise, name, file, before, after, *faults in STRUCK if is_struck else MUTATIONS:
         if wanted and not any(word in f"{promise} {name}" for word in wanted):
             continue
         started = time.monotonic()
         try:
-            is_well, words = mutated(COPY / file, before, after)
+            is_well, words = mutated(COPY / file, before, after, *faults)
             verdict = "MISSED" if is_well else f"caught: {words[:160]}"
         except Broken as error:
             is_well, verdict = True, f"BROKEN: {error}"
@@ -153,14 +214,14 @@ def main():
         sys.exit(f"missed: {', '.join(missed)}")
 
 
-def mutated(path, before, after):
-    """Simulates with one text replaced by another."""
+def mutated(path, before, after, faults=None):
+    """Simulates, or strikes by these faults, with one text replaced by another."""
     original = path.read_text()
     if original.count(before) != 1:
         raise Broken(f"{path.name} holds the text to be mutated {original.count(before)} times")
     path.write_text(original.replace(before, after))
     try:
-        return simulate()
+        return strike(faults) if faults else simulate()
     finally:
         path.write_text(original)
 

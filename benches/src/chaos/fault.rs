@@ -20,6 +20,10 @@ pub enum Fault {
     Freeze(&'static str),
     /// A third process joins, and leaves again.
     Join(&'static str),
+    /// Each process in turn is told to stop and takes up its work again as another build would.
+    Replace(&'static str),
+    /// One process, then four, then two.
+    Rescale(&'static str),
     /// SIGKILL of a process whose newest snapshots are damaged.
     Damage(&'static str),
     /// SIGKILL of the broker.
@@ -51,6 +55,8 @@ impl Fault {
             | Self::Crash(stage, _)
             | Self::Freeze(stage)
             | Self::Join(stage)
+            | Self::Replace(stage)
+            | Self::Rescale(stage)
             | Self::Damage(stage) => Some(stage),
             _ => None,
         }
@@ -78,6 +84,8 @@ impl fmt::Display for Fault {
             Self::KillAway(stage) => write!(f, "kill-away {stage}"),
             Self::Freeze(stage) => write!(f, "freeze {stage}"),
             Self::Join(stage) => write!(f, "join {stage}"),
+            Self::Replace(stage) => write!(f, "replace {stage}"),
+            Self::Rescale(stage) => write!(f, "rescale {stage}"),
             Self::Damage(stage) => write!(f, "damage {stage}"),
             Self::BrokerKilled => f.write_str("broker-killed"),
             Self::BrokerStopped => f.write_str("broker-stopped"),
@@ -111,7 +119,7 @@ pub fn deck(rng: &mut Rng) -> Vec<Fault> {
         deck.extend([Fault::Kill(stage); 7]);
         deck.extend([Fault::KillAway(stage); 2]);
         deck.extend(places(stage).into_iter().map(|place| Fault::Crash(stage, place)));
-        deck.extend([Fault::Freeze(stage), Fault::Join(stage)]);
+        deck.extend([Fault::Freeze(stage), Fault::Join(stage), Fault::Replace(stage), Fault::Rescale(stage)]);
     }
     deck.extend([Fault::Damage("aggregate"), Fault::Damage("score")]);
     deck.extend([Fault::BrokerKilled; 4]);

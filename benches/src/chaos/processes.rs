@@ -15,7 +15,7 @@ use crate::kafka::free_port;
 /// The programs, in the order of the pipeline.
 pub const STAGES: [&str; 4] = ["ingest", "aggregate", "score", "sink"];
 /// Names of the processes of each stage; more than two join for a while only.
-pub const INSTANCES: [&str; 3] = ["a", "b", "c"];
+pub const INSTANCES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// Where the stages' programs are.
 #[derive(Debug, Clone)]
@@ -204,26 +204,32 @@ impl Processes {
         Ok(())
     }
 
-    /// SIGTERM to all, one after another; each must end well.
+    /// SIGTERM; it must end well.
     ///
     /// # Errors
-    /// When one does not end within a minute, or otherwise than asked.
-    pub fn stop_all(&mut self) -> Result<()> {
-        for n in 0..self.slots.len() {
-            self.slots[n].is_wanted = false;
-            let Some(mut child) = self.slots[n].child.take() else { continue };
-            ensure!(Command::new("kill").arg(child.id().to_string()).status()?.success(), "kill");
-            let deadline = Instant::now() + Duration::from_secs(60);
-            let status = loop {
-                if let Some(status) = child.try_wait()? {
-                    break status;
-                }
-                ensure!(Instant::now() < deadline, "{} does not end on SIGTERM", self.slots[n].stage);
-                std::thread::sleep(Duration::from_millis(20));
-            };
-            ensure!(status.success(), "{}: {status} on SIGTERM, see {}", self.slots[n].stage, self.log(n).display());
-        }
+    /// When it does not end within a minute, or otherwise than asked.
+    pub fn stop(&mut self, n: usize) -> Result<()> {
+        self.slots[n].is_wanted = false;
+        let Some(mut child) = self.slots[n].child.take() else { return Ok(()) };
+        ensure!(Command::new("kill").arg(child.id().to_string()).status()?.success(), "kill");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            ensure!(Instant::now() < deadline, "{} does not end on SIGTERM", self.slots[n].stage);
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        ensure!(status.success(), "{}: {status} on SIGTERM, see {}", self.slots[n].stage, self.log(n).display());
         Ok(())
+    }
+
+    /// SIGTERM to all, one after another.
+    ///
+    /// # Errors
+    /// See [`Processes::stop`].
+    pub fn stop_all(&mut self) -> Result<()> {
+        (0..self.slots.len()).try_for_each(|n| self.stop(n))
     }
 
     /// What each process that is wanted says of its readiness.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use pipeline::config::Config;
 use pipeline::log::Message;
@@ -12,7 +12,7 @@ use pipeline::process::RunArgs;
 
 use super::broker::Broker;
 use super::fault::Fault;
-use super::processes::{INSTANCES, Processes, Programs, STAGES};
+use super::processes::{Processes, Programs, STAGES};
 use super::proxy::Proxy;
 use super::results::{Cycle, Verified};
 use super::store::{BUCKET, Mood, ObjectStore};
@@ -220,14 +220,34 @@ impl Run {
                 return Ok((true, Instant::now() - caught_up, started.elapsed()));
             }
             Fault::Join(_) => {
-                let third = self.processes.slot(stage, INSTANCES.len() - 1);
+                let third = self.processes.slot(stage, 2);
                 self.processes.start(third, None)?;
                 self.load(LOAD / 4)?;
                 self.catch_up(started)?;
-                self.processes.signal(third, "TERM")?;
-                self.processes.slots[third].is_wanted = false;
-                ensure!(self.processes.has_ended(third, Duration::from_secs(60))?, "{stage}-c does not end on SIGTERM");
+                self.processes.stop(third)?;
                 return Ok((true, Instant::now(), Duration::ZERO));
+            }
+            Fault::Replace(_) => {
+                for n in [0, 1].map(|instance| self.processes.slot(stage, instance)) {
+                    self.load(LOAD / 4)?;
+                    self.processes.stop(n)?;
+                    self.processes.start(n, None)?;
+                }
+            }
+            Fault::Rescale(_) => {
+                let [_, second, third, fourth] = [0, 1, 2, 3].map(|instance| self.processes.slot(stage, instance));
+                self.processes.stop(second)?;
+                self.load(LOAD / 4)?;
+                self.catch_up(started)?;
+                for n in [second, third, fourth] {
+                    self.processes.start(n, None)?;
+                }
+                self.load(LOAD / 4)?;
+                self.catch_up(started)?;
+                let from = Instant::now();
+                self.processes.stop(third)?;
+                self.processes.stop(fourth)?;
+                return Ok((true, from, Duration::ZERO));
             }
             Fault::Damage(_) => {
                 self.processes.kill(n)?;

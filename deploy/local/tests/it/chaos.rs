@@ -18,6 +18,8 @@ fn struck_at_named_places_by_broker_network_and_store_nothing_is_lost_doubled_or
         Fault::Damage("aggregate"),
         Fault::Cut,
         Fault::Freeze("aggregate"),
+        Fault::Rescale("aggregate"),
+        Fault::Replace("sink"),
         Fault::StoreLies,
     ];
     let folder = tempfile::tempdir().unwrap();
