@@ -207,13 +207,33 @@ impl Kafka {
     /// # Errors
     /// When the broker refuses.
     pub fn write_open(&self, topic: &str, transactional_id: &str, value: &[u8]) -> Result<OpenTransaction> {
-        let producer: BaseProducer = self.config().set("transactional.id", transactional_id).create()?;
+        let mut config = self.config();
+        // Longer than any test takes: nobody but its producer or an operator ends it.
+        config.set("transactional.id", transactional_id).set("transaction.timeout.ms", "600000");
+        let producer: BaseProducer = config.create()?;
         producer.init_transactions(CALL)?;
         producer.begin_transaction()?;
         let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).payload(value);
         producer.send(record).map_err(|(error, _)| error)?;
         producer.flush(CALL)?;
         Ok(OpenTransaction(producer))
+    }
+
+    /// Ends the transaction that begins at an offset, as an operator does: `kafka-transactions.sh abort`.
+    ///
+    /// # Errors
+    /// When the tool fails; says what it said.
+    pub fn end_hanging(&self, topic: &str, partition: i32, start_offset: i64) -> Result<()> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kafka/kafka");
+        let [partition, start_offset] = [partition.to_string(), start_offset.to_string()];
+        let output = Command::new(script)
+            .args(["transactions", "--bootstrap-server", &self.address, "abort", "--topic", topic])
+            .args(["--partition", &partition, "--start-offset", &start_offset])
+            .output()?;
+        if !output.status.success() {
+            bail!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
     }
 
     /// Every committed record of a topic, partition by partition.

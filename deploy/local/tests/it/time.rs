@@ -277,6 +277,25 @@ fn an_open_raw_transaction_hides_data_and_holds_time() {
 }
 
 #[test]
+fn a_transaction_whose_producer_is_gone_is_shown_and_ended_by_the_operators_command() {
+    let deployment = with_optional("hanging", &ALL_BUT_USAGE, |text| text);
+    let now = now_ms();
+    let topic = deployment.config.sources[0].topic.clone();
+    deployment.load(&[usage("0", "acme", now - 3 * DAY_MS), usage("1", "acme", now - 3 * DAY_MS)]);
+    // Its producer goes without a word, and the broker would wait for ten minutes.
+    drop(kafka().write_open(&topic, &format!("{topic}-gone"), b"half").unwrap());
+    deployment.load(&[usage("2", "acme", now - 2 * DAY_MS), usage("3", "acme", now - 2 * DAY_MS)]);
+    let ingest = deployment.start("ingest", &[]);
+    let series = format!("keepwell_hidden_records{{partition=\"0\",stage=\"ingest\",topic=\"{topic}\"}}");
+    ask_until(ingest.1, "/metrics", |metrics| metrics.contains(&format!("{series} 2\n")));
+    // Of partition 0 one record stands before it.
+    kafka().end_hanging(&topic, 0, 1).unwrap();
+    ask_until(ingest.1, "/metrics", |metrics| metrics.contains(&format!("{series} 0\n")));
+    until("all of usage read to its end", || deployment.proven(0));
+    assert_eq!(deployment.num_events(), 4);
+}
+
+#[test]
 fn of_two_aggregates_one_stops_for_long_and_wakes_and_nothing_is_lost_or_doubled() {
     let deployment = Deployment::new("stopped");
     let raws = fleet::dirty(13, Shape { accounts: 9, days: 30, usage: 4 });
