@@ -53,10 +53,10 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let window_finals = finals(&streamed.windows)?;
     let windows = same_rows(&window_finals, &answer.finals, &WINDOW_KEYS).context("final window rows")?;
     let lives = last_lives(&streamed.windows)?;
-    let live_windows =
-        same_rows(&lives, &of_accounts(&answer.lives, &lives)?, &WINDOW_KEYS).context("live window rows")?;
     let (live, touched) = (accounts_of(std::slice::from_ref(&lives))?, accounts_of(&answer.touched)?);
     ensure!(live == touched, "live rows are missing or too many: {:?}", live.symmetric_difference(&touched).next());
+    let live_windows =
+        same_rows(&lives, &of_accounts(&answer.lives, &lives)?, &WINDOW_KEYS).context("live window rows")?;
     let feature_days = same_rows(&streamed.feature_days, &answer.feature_days, &["account_id", "as_of", "feature"])
         .context("feature days")?;
 

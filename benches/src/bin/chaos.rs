@@ -15,6 +15,7 @@ use benches::chaos::results::{Line, append, report};
 use benches::chaos::run::Run;
 use clap::Parser;
 use fastrand::Rng;
+use tempfile::TempDir;
 
 #[derive(Debug, Parser)]
 #[command(about = "Faults on a real Kafka, and what came of them")]
@@ -63,11 +64,14 @@ fn main() -> Result<()> {
     match Args::parse() {
         Args::Away { neighbour, minutes, results } => {
             let folder = tempfile::tempdir()?;
-            // Load for the whole time.
-            let mut run = Run::start(programs()?, folder.path(), &build()?, minutes, 20 + 2 * minutes as usize)?;
-            let away = run.without(neighbour, minutes)?;
-            println!("{away:?}");
-            let verified = run.judged()?;
+            let outcome = (|| {
+                // Load for the whole time.
+                let mut run = Run::start(programs()?, folder.path(), &build()?, minutes, 20 + 2 * minutes as usize)?;
+                let away = run.without(neighbour, minutes)?;
+                println!("{away:?}");
+                Ok((away, run.judged()?))
+            })();
+            let (away, verified) = outcome.map_err(|error: anyhow::Error| kept(folder, error))?;
             ensure!(verified.ledger.is_clean(), "{:?}", verified.ledger);
             append(&results, &Line::Away(away))?;
             append(&results, &Line::Verified(verified))?;
@@ -95,6 +99,11 @@ fn build() -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
+/// What led to an error is kept for whoever looks into it.
+fn kept(folder: TempDir, error: anyhow::Error) -> anyhow::Error {
+    error.context(format!("logs are kept in {}", folder.keep().display()))
+}
+
 fn strike(args: &RunArgs, build: &str, seed: u64) -> Result<()> {
     let mut faults: Vec<Fault> = deck(&mut Rng::with_seed(seed));
     faults.retain(|fault| args.only.as_ref().is_none_or(|only| fault.to_string().contains(only)));
@@ -115,9 +124,6 @@ fn strike(args: &RunArgs, build: &str, seed: u64) -> Result<()> {
             ensure!(verified.ledger.is_clean(), "{:?}", verified.ledger);
             append(&args.results, &Line::Verified(verified))
         }
-        Err(error) => {
-            // What led to it is kept for whoever looks into it.
-            Err(error.context(format!("logs are kept in {}", folder.keep().display())))
-        }
+        Err(error) => Err(kept(folder, error)),
     }
 }
