@@ -245,6 +245,14 @@ impl View<'_> {
         self.account.cells.last_activity_us(self)
     }
 
+    /// Whether it is retired: silent for that long by the view's end. None where nothing is known of it, or where it was
+    /// retired a pane before: at rest it has no row.
+    pub fn retired(&self, settings: &Settings) -> Option<bool> {
+        let silence_us = self.end_us - self.last_activity_us()?;
+        let is_told = silence_us < settings.retire_after_us + settings.panes.width_us;
+        is_told.then_some(silence_us >= settings.retire_after_us)
+    }
+
     /// A fact's text, unless it is unknown, cleared or expired.
     pub fn fact(&self, name: &str) -> Option<&str> {
         let fact = self.account.facts.get(name)?.as_of(self.floor_us, self.end_us)?;

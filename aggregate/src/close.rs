@@ -110,14 +110,11 @@ fn close_account(
 ) -> Option<Option<Account>> {
     let view = account.view(pane, settings);
     let mut kind = RowKind { is_final: true, is_retired: false, is_deleted: false };
-    if let Some(last_us) = view.last_activity_us() {
-        let silence_us = view.end_us - last_us;
-        kind.is_retired = silence_us >= settings.retire_after_us;
-        if silence_us < settings.retire_after_us + settings.panes.width_us {
-            let before = windows.num_rows();
-            append_rows(windows, name.as_str(), &view, kind, provenance, settings);
-            provenance.ordinal += (windows.num_rows() - before) as i64;
-        }
+    if let Some(is_retired) = view.retired(settings) {
+        kind.is_retired = is_retired;
+        let before = windows.num_rows();
+        append_rows(windows, name.as_str(), &view, kind, provenance, settings);
+        provenance.ordinal += (windows.num_rows() - before) as i64;
     }
     if let Some(features) = account.open_features.get(&pane).filter(|_| pane >= view.first) {
         for ((feature, usage, num_users), ordinal) in features.iter().zip(provenance.ordinal..) {

@@ -140,14 +140,18 @@ impl Aggregate {
         for (name, account) in awaiting {
             if let Some(pane) = account.newest_pane(open, &self.settings) {
                 let view = account.view(pane, &self.settings);
-                let kind = RowKind { is_final: false, is_retired: false, is_deleted: !view.is_known() };
+                let (retired, is_deleted) = (view.retired(&self.settings), !view.is_known());
+                let kind = RowKind { is_final: false, is_retired: retired == Some(true), is_deleted };
                 let provenance = Provenance {
                     partition: tp.partition,
                     next_offset: position.next.0,
                     ordinal: LIVE_ORDINAL + rows.num_rows() as i64,
                     watermark_us,
                 };
-                append_rows(&mut rows, name.as_str(), &view, kind, provenance, &self.settings);
+                // As at the close of the pane: what is told of an account at rest brings no row.
+                if retired.is_some() || is_deleted {
+                    append_rows(&mut rows, name.as_str(), &view, kind, provenance, &self.settings);
+                }
             }
             changes.sent.push(name);
         }

@@ -17,6 +17,7 @@ use benches::{check, compare, deployment};
 use local::in_process::{self, InProcess, Ledger, Stages};
 use pipeline::clock::FixedClock;
 use pipeline::config::{Config, Span, Tables};
+use pipeline::event::Kind;
 use pipeline::log::Record;
 use pipeline::log::memory::MemoryBroker;
 use pipeline::metrics::StageMetrics;
@@ -306,4 +307,29 @@ fn without_snapshots_and_with_output_a_missing_position_is_a_named_stop() {
     let mut runner = Runner::new(&stage, log, &clock, None, options, aggregate::State::default(), told);
     let error = runner.run(&AtomicBool::new(false)).unwrap_err().to_string();
     assert!(error.contains("no committed position") && error.contains("--from beginning"), "{error}");
+}
+
+#[test]
+fn a_fact_of_long_ago_on_an_account_at_rest_brings_no_row() {
+    let day = |n: i64| 1_704_067_200_000 + n * 86_400_000;
+    let usage = |id: &str, account: &str, at_ms: i64| {
+        let text =
+            format!(r#"{{"event_id":"{id}","account_id":"{account}","feature":"export","occurred_at":{at_ms}}}"#);
+        Raw { kind: Kind::Usage, key: None, value: Some(text.into_bytes()), at_ms }
+    };
+    let fact = |id: &str, at_ms: i64| {
+        let text = format!(
+            r#"{{"event_id":"{id}","account_id":"rests","occurred_at":{at_ms},"type":"upsert","facts":{{"plan":"basic"}}}}"#
+        );
+        Raw { kind: Kind::Account, key: None, value: Some(text.into_bytes()), at_ms }
+    };
+    let before = [usage("1", "rests", day(1)), usage("2", "works", day(1)), usage("3", "works", day(40))];
+    let after = [usage("4", "works", day(40) + 3_600_000), fact("5", day(2))];
+    // The last pane stays open.
+    let mut deployment = Deployment::begun(config(&[]));
+    deployment.read(&before, true);
+    deployment.read(&after, true);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let checked = runtime.block_on(check::against_oracle(&deployment.streamed(), &deployment.config)).unwrap();
+    assert!(checked.windows > 40 * 3, "{checked:?}");
 }
