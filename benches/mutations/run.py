@@ -158,7 +158,7 @@ def copy():
 
 
 class Broken(Exception):
-    """A mutation that is none: it does not compile, or what it replaces is not there."""
+    """No verdict: it does not compile, what it replaces is not there, or it does not end, as happens beside other work."""
 
 
 def build(*programs):
@@ -183,7 +183,7 @@ def simulate():
     try:
         run = subprocess.run([str(BUILT / "debug" / "simulate"), *SEEDS], cwd=COPY, text=True, capture_output=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
-        return False, f"it does not end within {LIMIT_S} s"
+        raise Broken(f"it does not end within {LIMIT_S} s") from None
     words = next((line for line in run.stderr.splitlines() if line.startswith("seed ")), run.stderr[-300:])
     return run.returncode == 0, words
 

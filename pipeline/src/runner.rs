@@ -388,13 +388,10 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         for (tp, member) in &self.members {
             // At the end nothing but transaction markers lies ahead.
             let is_at_end = member.num_pending() == 0 && self.log.met_end(tp).is_some();
-            match self.log.end_seen(tp) {
-                Some(end) if is_at_end => {
-                    self.metrics.lag(tp, 0);
-                    self.metrics.hidden(tp, self.hidden.look(tp, end, now));
-                }
-                Some(end) => self.metrics.lag(tp, end.stable.0 - member.position.next.0),
-                None => {}
+            if let Some(end) = self.log.end_seen(tp) {
+                self.metrics.lag(tp, if is_at_end { 0 } else { end.stable.0 - member.position.next.0 });
+                // While there is more to read nothing hides what comes next.
+                self.metrics.hidden(tp, if is_at_end { self.hidden.look(tp, end, now) } else { 0 });
             }
             self.metrics.show(tp, self.stage.gauges(&self.state, tp));
         }

@@ -324,9 +324,9 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             // The position of the tables is what is in files.
             if let Some(end) = self.log.end_seen(tp) {
                 self.metrics.lag(tp, end.stable.0 - held.first.0);
-                if self.log.met_end(tp).is_some() {
-                    self.metrics.hidden(tp, self.hidden.look(tp, end, now));
-                }
+                // While there is more to read nothing hides what comes next.
+                let is_at_end = self.log.met_end(tp).is_some();
+                self.metrics.hidden(tp, if is_at_end { self.hidden.look(tp, end, now) } else { 0 });
             }
         }
     }

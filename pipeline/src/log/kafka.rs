@@ -246,7 +246,10 @@ impl KafkaLog {
                     return Err(LogError::Fatal { doing: doing.to_owned(), why: error.to_string() });
                 }
                 Err(error) if self.membership.borrow().is_broken() => {
-                    return Err(LogError::Fatal { doing: doing.to_owned(), why: format!("fenced: {error}") });
+                    return Err(LogError::Fatal {
+                        doing: doing.to_owned(),
+                        why: format!("fenced meanwhile, start it again: {error}"),
+                    });
                 }
                 Err(_) if self.stop.load(Ordering::Relaxed) => return Err(LogError::Stopped(doing.to_owned())),
                 Err(error) => {
