@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -278,10 +279,24 @@ fn all_done(results: Vec<TopicResult>) -> Result<()> {
         .try_for_each(|result| result.map(|_| ()).map_err(|(name, code)| anyhow::anyhow!("{name}: {code}")))
 }
 
-/// A port that nobody uses.
+/// Ports for servers: below those that the system gives to outgoing connections, which would take them while a
+/// server is away for a moment.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A port that nobody uses, and that this process is given once only.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static NUM_TRIED: AtomicU16 = AtomicU16::new(0);
+    // Processes that run at once begin at different places.
+    let start = std::process::id().wrapping_mul(97) % u32::from(PORTS.end - PORTS.start);
+    for _ in PORTS {
+        let tried = u32::from(NUM_TRIED.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + ((start + tried) % u32::from(PORTS.end - PORTS.start)) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port from {} to {} is free", PORTS.start, PORTS.end)
 }

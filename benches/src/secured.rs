@@ -29,10 +29,10 @@ impl Secured {
     /// # Errors
     /// When it does not start; its log is shown.
     pub fn start(folder: &Path, users: &[(String, &str)]) -> Result<Self> {
-        let [port, secured] = [free_port()?, free_port()?];
+        let [port, controller, secured] = [free_port()?, free_port()?, free_port()?];
         let users: Vec<String> = users.iter().map(|(name, password)| format!("{name}={password}")).collect();
         let status = script()
-            .args(["start", &port.to_string()])
+            .args(["start", &port.to_string(), &controller.to_string()])
             .env("KEEPWELL_KAFKA_DATA", folder)
             .env("KEEPWELL_KAFKA_SECURED", secured.to_string())
             .env("KEEPWELL_KAFKA_USERS", users.join(" "))

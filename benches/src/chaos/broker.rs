@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::kafka::free_port;
+
 /// A broker with its data in a folder.
 #[derive(Debug)]
 pub struct Broker {
     folder: PathBuf,
     port: u16,
+    controller: u16,
     /// Of the listener behind a proxy, and of the proxy.
     proxied: (u16, u16),
 }
@@ -21,7 +24,7 @@ impl Broker {
     /// # Errors
     /// When it does not start; its log is shown.
     pub fn start(folder: &Path, port: u16, proxied: (u16, u16)) -> Result<Self> {
-        let broker = Self { folder: folder.to_owned(), port, proxied };
+        let broker = Self { folder: folder.to_owned(), port, controller: free_port()?, proxied };
         broker.again()?;
         Ok(broker)
     }
@@ -44,7 +47,7 @@ impl Broker {
     /// # Errors
     /// See [`Broker::start`].
     pub fn again(&self) -> Result<()> {
-        self.script(&["start", &self.port.to_string()])
+        self.script(&["start", &self.port.to_string(), &self.controller.to_string()])
     }
 
     /// Ends it as an operator does.

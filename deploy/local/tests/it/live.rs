@@ -1,7 +1,7 @@
 //! All stages at once, live: rows follow events, panes close by the clock, and what is told over HTTP.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use benches::compare;
 use benches::fleet::Raw;
+use benches::kafka::free_port;
 use pipeline::clock::{Clock, SystemClock};
 use pipeline::schema::window;
 
@@ -144,7 +145,7 @@ fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well(
 impl Deployment {
     /// A stage that runs with the clock until it is told to stop, and the port where it answers.
     pub fn start(&self, stage: &str, more: &[&str]) -> (Running, u16) {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port().unwrap();
         let http = format!("127.0.0.1:{port}");
         let set = ["--set", "time.clock=true", "--set", "aggregate.live_interval=50ms"];
         let args = [&[stage, "--http", &http], set.as_slice(), more].concat();
