@@ -45,7 +45,16 @@ struct Fleet {
     /// Accounts that stay away after this time.
     gone: Vec<(String, i64)>,
     serial: usize,
-    is_punctual: bool,
+    manner: Manner,
+}
+
+/// How the events of a fleet come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Dirty,
+    Punctual,
+    /// Punctual, and all within half an hour of midnight.
+    Nightly,
 }
 
 impl Raw {
@@ -59,12 +68,17 @@ impl Raw {
 
 /// The raw records of a fleet, in the order of their arrival.
 pub fn dirty(seed: u64, shape: Shape) -> Vec<Raw> {
-    generate(seed, shape, false)
+    generate(seed, shape, Manner::Dirty)
 }
 
 /// The same fleet in the order of event time: no repeats, nothing corrupt, nothing late.
 pub fn punctual(seed: u64, shape: Shape) -> Vec<Raw> {
-    generate(seed, shape, true)
+    generate(seed, shape, Manner::Punctual)
+}
+
+/// The same fleet, busy around midnight only: that is where panes end, so disorder matters most.
+pub fn nightly(seed: u64, shape: Shape) -> Vec<Raw> {
+    generate(seed, shape, Manner::Nightly)
 }
 
 /// The records in an order in which none comes more than `bound_ms` later than one that happened after it.
@@ -75,8 +89,8 @@ pub fn shuffled_within(raws: &[Raw], seed: u64, bound_ms: i64) -> Vec<Raw> {
     delayed.into_iter().map(|(_, raw)| raw.clone()).collect()
 }
 
-fn generate(seed: u64, shape: Shape, is_punctual: bool) -> Vec<Raw> {
-    let mut fleet = Fleet { rng: Rng::with_seed(seed), records: Vec::new(), gone: Vec::new(), serial: 0, is_punctual };
+fn generate(seed: u64, shape: Shape, manner: Manner) -> Vec<Raw> {
+    let mut fleet = Fleet { rng: Rng::with_seed(seed), records: Vec::new(), gone: Vec::new(), serial: 0, manner };
     for n in 0..shape.accounts {
         let account = format!("account-{n:03}");
         fleet.facts(&account, n, shape.days);
@@ -121,12 +135,14 @@ impl Fleet {
 
     /// A moment of a day, at whole minutes, so that equal times occur.
     fn moment(&mut self, day: i64) -> i64 {
-        START_MS + day * DAY_MS + self.rng.i64(0..24 * 60) * 60_000
+        let minute = self.rng.i64(0..24 * 60);
+        let minute = if self.manner == Manner::Nightly { minute / 24 - 30 } else { minute };
+        START_MS + day * DAY_MS + minute * 60_000
     }
 
     /// Adds an event in the ways in which events arrive.
     fn arrive(&mut self, kind: Kind, at_ms: i64, event: &Value) {
-        if self.is_punctual {
+        if self.manner != Manner::Dirty {
             let raw = Raw { kind, key: None, value: Some(event.to_string().into_bytes()), at_ms };
             self.records.push((at_ms, raw));
             return;
@@ -285,7 +301,7 @@ impl Fleet {
         let at_ms = self.moment(days / 2);
         let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "deleted"});
         self.arrive(Kind::Account, at_ms, &event);
-        if !self.is_punctual {
+        if self.manner == Manner::Dirty {
             // What happened before, and arrives when the pane is closed.
             for hours in [26, 30, 36, 40, 44] {
                 let before_ms = at_ms - 2 * HOUR_MS;

@@ -24,11 +24,13 @@ const REST_ROUNDS: u32 = 6;
 /// A round while all is calm: a few of them exceed every interval there is.
 const CALM_ROUND: Duration = Duration::from_secs(2 * 3600);
 
-/// A raw record and when it reaches its topic, UTC microseconds.
+/// A raw record and when it reaches its topic.
 #[derive(Debug, Clone)]
 pub struct Arrival {
-    /// When.
+    /// When, UTC microseconds.
     pub at_us: i64,
+    /// When it happened, UTC microseconds.
+    pub occurred_us: i64,
     /// The record.
     pub message: Message,
 }

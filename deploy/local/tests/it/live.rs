@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
@@ -13,37 +12,13 @@ use benches::kafka::free_port;
 use pipeline::clock::{Clock, SystemClock};
 use pipeline::schema::window;
 
+use crate::process::Running;
 use crate::{Deployment, kafka};
-
-/// A stage that runs until it is told to stop.
-pub struct Running(Child);
-
-impl Running {
-    /// SIGTERM, and the exit code.
-    pub fn stop(mut self) -> Option<i32> {
-        self.signal("TERM");
-        self.0.wait().unwrap().code()
-    }
-
-    /// Sends a signal by its name.
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // After a failed assertion nothing may be left running; after `stop` there is nothing to kill.
-        if let Err(error) = self.0.kill() {
-            eprintln!("kill: {error}");
-        }
-    }
-}
 
 /// What a process answers to a request, status line first.
 fn ask(port: u16, method: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -149,8 +124,7 @@ impl Deployment {
         let http = format!("127.0.0.1:{port}");
         let set = ["--set", "time.clock=true", "--set", "aggregate.live_interval=50ms"];
         let args = [&[stage, "--http", &http], set.as_slice(), more].concat();
-        let child = self.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        (Running(child), port)
+        (Running::start(&mut self.command(&args), self.folder.path(), &format!("{stage}-{port}")), port)
     }
 
     /// Reads a topic of window rows again and again until it shows what is awaited.

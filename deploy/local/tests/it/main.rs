@@ -6,6 +6,7 @@ mod backfill;
 mod chaos;
 mod live;
 mod model;
+mod process;
 mod readers;
 mod security;
 mod time;
@@ -85,7 +86,7 @@ impl Deployment {
     }
 
     fn keepwell(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        process::output(&mut self.command(args), self.folder.path())
     }
 
     /// Runs a stage until it is drained and gives its fates, by name and reason.

@@ -10,7 +10,7 @@ use benches::streamed::Streamed;
 use benches::{check, deployment};
 use pipeline::config::Config;
 
-use crate::RAW_PARTITIONS;
+use crate::{RAW_PARTITIONS, process};
 
 const NAME: &str = "secured";
 const PROGRAMS: [&str; 4] = ["ingest", "aggregate", "score", "sink"];
@@ -39,7 +39,8 @@ fn configuration(folder: &Path, address: &str, certificate: Option<&Path>) -> Pa
 fn keepwell(config: &Path, user: &str, password: &str, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keepwell"));
     command.args(args).env("KEEPWELL_CONFIG", config).env("KEEPWELL_LOG", "debug");
-    command.env("KAFKA_USER", format!("{NAME}-{user}")).env("KAFKA_PASSWORD", password).output().unwrap()
+    command.env("KAFKA_USER", format!("{NAME}-{user}")).env("KAFKA_PASSWORD", password);
+    process::output(&mut command, config.parent().unwrap())
 }
 
 #[test]

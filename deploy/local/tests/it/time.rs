@@ -16,7 +16,8 @@ use pipeline::schema::{event, window};
 use pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
 use sink::publish::Alert;
 
-use crate::live::{Running, ask_until};
+use crate::live::ask_until;
+use crate::process::Running;
 use crate::{Deployment, kafka, sum};
 
 const HOUR_MS: i64 = 3_600_000;
