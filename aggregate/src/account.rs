@@ -4,6 +4,7 @@
 //! people with their exact times. A deletion at time D therefore erases the first class up to the end of
 //! D's pane and the second up to D itself. It takes effect in the windows that end after D.
 
+mod erasure;
 pub mod history;
 pub mod people;
 pub mod tickets;
@@ -11,7 +12,7 @@ pub mod usage;
 
 use std::collections::BTreeMap;
 
-use pipeline::event::{Body, Event, Outcome, Survey};
+use pipeline::event::{Body, Event, Outcome, PersonAction, Survey};
 use pipeline::pane::Pane;
 use serde::{Deserialize, Serialize};
 
@@ -95,14 +96,20 @@ impl Account {
         }
         let name = |text: &str| Name::from(text);
         let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
+        let user = match &event.body {
+            Body::Usage { user_id: Some(id), .. } | Body::Person { user_id: id, .. } => {
+                Some(self.name_of(&event.account_id, id))
+            }
+            _ => None,
+        };
         let cell = self.cells.touch(pane, at_us, is_exact);
         match &event.body {
-            Body::Usage { user_id, feature, count, duration_ms, errors } => {
+            Body::Usage { feature, count, duration_ms, errors, .. } => {
                 cell.use_feature(at_us, *count, *duration_ms, *errors);
                 if settings.first_value_feature.as_deref() == Some(feature) {
                     cell.first_value_us = Some(cell.first_value_us.map_or(at_us, |first| first.min(at_us)));
                 }
-                let user = user_id.as_deref().map(|id| shared(&mut self.users, id, pane));
+                let user = user.map(|name| shared(&mut self.users, &name, pane));
                 let feature = shared(&mut self.features, feature, pane);
                 self.open_features.entry(pane).or_default().add(feature, user, *count, *duration_ms, *errors);
             }
@@ -135,9 +142,13 @@ impl Account {
                 self.milestones.entry(name(id)).or_default().insert(version);
             }
             Body::Person { action, user_id, role } => {
+                let person = match action {
+                    PersonAction::Erased => self.forget_user(&event.account_id, user_id),
+                    _ => name(&user.unwrap_or_default()),
+                };
                 let value = PersonEvent { action: *action, role: role.as_deref().map(name) };
                 let version = Version { at_us, event_id: name(&event.event_id), value };
-                self.people.entry(name(user_id)).or_default().insert(version);
+                self.people.entry(person).or_default().insert(version);
             }
         }
     }
@@ -218,7 +229,7 @@ impl Account {
         self.open_features.retain(|open, _| *open > pane);
         self.tickets.retain(|_, ticket| ticket.erase(deleted_us));
         erase_all(&mut self.facts, deleted_us);
-        erase_all(&mut self.people, deleted_us);
+        self.erase_people(deleted_us);
         erase_all(&mut self.milestones, deleted_us);
         erase_all(&mut self.outcomes, settings.panes.end_us(pane) - 1);
     }

@@ -11,6 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Name(Arc<str>);
 
 impl Name {
+    /// Whether the name begins so.
+    pub fn starts_with(&self, text: &str) -> bool {
+        self.0.starts_with(text)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -23,6 +23,16 @@ impl PaneSet {
         }
     }
 
+    /// Adds all panes of another set.
+    pub fn extend(&mut self, other: &Self) {
+        for (block, bits) in &other.blocks {
+            match self.blocks.binary_search_by_key(block, |(known, _)| *known) {
+                Ok(at) => self.blocks[at].1 |= bits,
+                Err(at) => self.blocks.insert(at, (*block, *bits)),
+            }
+        }
+    }
+
     /// How many panes of `[from, to)` are in the set.
     pub fn count(&self, from: Pane, to: Pane) -> u32 {
         self.blocks.iter().map(|(block, bits)| (bits & mask(*block, from, to)).count_ones()).sum()
@@ -76,6 +86,12 @@ mod tests {
             let count = |model: &BTreeSet<i32>| model.range(from..from + len).count() as u32;
             prop_assert_eq!(set.count(Pane(from), Pane(from + len)), count(&model));
             prop_assert_eq!(set.intersects(Pane(from), Pane(from + len)), count(&model) > 0);
+            // A second set is made of the panes from there on, and added again.
+            let mut later = set.clone();
+            later.forget_before(Pane(cut));
+            let mut sum = PaneSet::default();
+            [&later, &set, &later].into_iter().for_each(|part| sum.extend(part));
+            prop_assert_eq!(&sum, &set);
             set.forget_before(Pane(cut));
             model.retain(|pane| *pane >= cut);
             prop_assert_eq!(set.count(Pane(from), Pane(from + len)), count(&model));

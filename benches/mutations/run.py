@@ -4,27 +4,21 @@ chaos runner does, whose processes are struck on a real Kafka.
 
     python3 benches/mutations/run.py [--kafka] [NAME ...]
 
-Works on a copy in target/mutations, with a target folder of its own: Cargo takes copies of one workspace for the
-same, and what was mutated must never pass for what was not. The tree itself is left alone. Exit code 0 when every mutation is caught
-and the unmutated copy passes.
+Works on a copy in target/mutations, with a target folder of its own. The tree itself is left alone. Exit code 0 when
+every mutation is caught and the unmutated copy passes.
 """
 import os
-import pathlib
 import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-COPY = TARGET / "mutations" / "tree"
-BUILT = TARGET / "mutations" / "built"
-# The programs that are struck, and what strikes them.
-STRUCK_PROGRAMS = ["keepwell-ingest", "keepwell-aggregate", "keepwell-score", "keepwell-sink", "chaos"]
+from tree import BUILT, COPY, ROOT, STAGES, Broken, build, copy, replaced
+
 # Enough for the rarest of the mutations below, at a rate that makes faults frequent.
-SEEDS = ["--seeds", "160", "--oracle-every", "8", "--rate", "2", "--stop-at-first"]
+SEEDS = ["--seeds", "600", "--oracle-every", "8", "--rate", "2", "--stop-at-first"]
 
 # The unmutated tree needs a third of it on two cores.
-LIMIT_S = 360
+LIMIT_S = 900
 
 # promise, name, file, what is there, what is put there instead
 MUTATIONS = [
@@ -144,34 +138,9 @@ STRUCK = [
 ]
 
 
-def copy():
-    """The committed and uncommitted tree, without what is built. What is the same is left alone: Cargo goes by times."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, text=True, capture_output=True)
-    names = {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
-    for path in [path for path in COPY.rglob("*") if path.is_file() and str(path.relative_to(COPY)) not in names]:
-        path.unlink()
-    for name in names:
-        path, content = COPY / name, (ROOT / name).read_bytes()
-        if not path.is_file() or path.read_bytes() != content:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-
-
-class Broken(Exception):
-    """No verdict: it does not compile, what it replaces is not there, or it does not end, as happens beside other work."""
-
-
-def build(*programs):
-    """Builds programs of the copy."""
-    command = ["cargo", "build", "--workspace", "--locked"] + [word for program in programs for word in ("--bin", program)]
-    built = subprocess.run(command, cwd=COPY, env=os.environ | {"CARGO_TARGET_DIR": str(BUILT)}, text=True, capture_output=True)
-    if built.returncode != 0:
-        raise Broken(f"it does not compile:\n{built.stderr[-3000:]}")
-
-
 def strike(faults):
     """Builds the copy and strikes it on a real Kafka. Returns whether all is well, and the words of what is not."""
-    build(*STRUCK_PROGRAMS)
+    build(*STAGES, "chaos")
     command = [str(BUILT / "debug" / "chaos"), "run", "--decks", "1", "--seed", "5", "--only", faults, "--results", str(BUILT / "struck.ndjson")]
     run = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=os.environ | {"RUST_BACKTRACE": "0"})
     return run.returncode == 0, " ".join(run.stderr.split())[-160:]
@@ -203,7 +172,7 @@ def main():
             continue
         started = time.monotonic()
         try:
-            is_well, words = mutated(COPY / file, before, after, *faults)
+            is_well, words = mutated(file, before, after, *faults)
             verdict = "MISSED" if is_well else f"caught: {words[:160]}"
         except Broken as error:
             is_well, verdict = True, f"BROKEN: {error}"
@@ -214,16 +183,13 @@ def main():
         sys.exit(f"missed: {', '.join(missed)}")
 
 
-def mutated(path, before, after, faults=None):
+def mutated(file, before, after, faults=None):
     """Simulates, or strikes by these faults, with one text replaced by another."""
-    original = path.read_text()
-    if original.count(before) != 1:
-        raise Broken(f"{path.name} holds the text to be mutated {original.count(before)} times")
-    path.write_text(original.replace(before, after))
+    original = replaced(file, before, after)
     try:
         return strike(faults) if faults else simulate()
     finally:
-        path.write_text(original)
+        (COPY / file).write_text(original)
 
 
 main()

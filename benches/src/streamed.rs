@@ -9,6 +9,7 @@ use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::Record;
 use pipeline::schema::{feature_day, health, window};
@@ -111,7 +112,8 @@ pub fn table(folder: &Path, name: &str, schema: &SchemaRef) -> Result<RecordBatc
         let file = File::open(&path).with_context(|| path.display().to_string())?;
         for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
             let batch = batch.with_context(|| path.display().to_string())?;
-            ensure!(batch.schema().fields() == schema.fields(), "{} has other columns than {name}", path.display());
+            let batch = codec::as_columns(&batch, schema);
+            let batch = batch.with_context(|| format!("{} has other columns than {name}", path.display()))?;
             batches.push(batch.with_schema(schema.clone())?);
         }
     }

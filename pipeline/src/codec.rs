@@ -1,6 +1,6 @@
 //! One record batch <-> the value of one Kafka record: an Arrow IPC stream, readable by any Arrow library.
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -25,7 +25,7 @@ pub enum CodecError {
         /// Table and version of the record.
         found: String,
     },
-    /// The value names our table but has other columns.
+    /// The value names our table but has columns of neither an older nor a newer program.
     #[error("the record says {table:?} but its columns differ from that version's; was it written by another program?")]
     ForeignColumns {
         /// Table and version the record names.
@@ -100,7 +100,10 @@ fn read_stream(value: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
     Ok(batches)
 }
 
-/// The batch in the value of one record, which must be of the table `expected`.
+/// The batch in the value of one record, which must be of the table `expected`; its columns are those.
+///
+/// Within a version columns may be added that may be null. So programs can be replaced one by one: what a newer one
+/// has added is left out here, and what an older one does not know is null.
 ///
 /// # Errors
 /// [`CodecError`] when the value is no Arrow stream of exactly one batch of that table and version.
@@ -115,10 +118,28 @@ pub fn decode(value: &[u8], expected: &SchemaRef) -> Result<RecordBatch, CodecEr
     if table != wanted {
         return Err(CodecError::ForeignTable { expected: wanted, found: table });
     }
-    if batch.schema().fields() != expected.fields() {
-        return Err(CodecError::ForeignColumns { table });
+    as_columns(&batch, expected).ok_or(CodecError::ForeignColumns { table })
+}
+
+/// The columns that are expected, of a batch that an older or newer program wrote. None where some are missing and
+/// others too many: that is no added column.
+pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBatch> {
+    let mut num_known = 0;
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(expected.fields().len());
+    for field in expected.fields() {
+        match batch.schema_ref().column_with_name(field.name()) {
+            Some((index, found)) if found == field.as_ref() => {
+                num_known += 1;
+                columns.push(ArrayRef::clone(batch.columns().get(index)?));
+            }
+            None if field.is_nullable() => columns.push(new_null_array(field.data_type(), batch.num_rows())),
+            _ => return None,
+        }
     }
-    Ok(batch)
+    let is_newer = num_known == expected.fields().len();
+    let is_older = num_known == batch.num_columns();
+    // What is refused here holds null where that is no value: none of our columns, either.
+    RecordBatch::try_new(SchemaRef::clone(expected), columns).ok().filter(|_| is_newer || is_older)
 }
 
 #[cfg(test)]
@@ -179,6 +200,34 @@ mod tests {
     fn another_version_is_refused_by_name() {
         let error = decode(&encode(&batch(1)).unwrap(), &schema("t/2")).unwrap_err().to_string();
         assert!(error.contains("t/1") && error.contains("t/2"), "{error}");
+    }
+
+    #[test]
+    fn a_column_that_is_added_is_left_out_by_older_programs_and_null_to_newer_ones() {
+        let of = |names: &[(&str, bool)]| -> SchemaRef {
+            let fields: Vec<_> = names.iter().map(|(name, may)| Field::new(*name, DataType::Int64, *may)).collect();
+            Arc::new(Schema::new_with_metadata(fields, [(TABLE_KEY.to_owned(), "t/1".to_owned())].into()))
+        };
+        let (known, maybe) = (|name| (name, false), |name| (name, true));
+        let rows = |schema: &SchemaRef, columns: &[&[Option<i64>]]| {
+            let columns = columns.iter().map(|cells| Arc::new(Int64Array::from(cells.to_vec())) as ArrayRef);
+            RecordBatch::try_new(Arc::clone(schema), columns.collect()).unwrap()
+        };
+        let (old, new) = (of(&[known("n")]), of(&[maybe("added"), known("n")]));
+        let (old_rows, new_rows) = (rows(&old, &[&[Some(1)]]), rows(&new, &[&[Some(7)], &[Some(1)]]));
+        assert_eq!(decode(&encode(&new_rows).unwrap(), &old).unwrap(), old_rows);
+        assert_eq!(decode(&encode(&old_rows).unwrap(), &new).unwrap(), rows(&new, &[&[None], &[Some(1)]]));
+        // Written, and read as: a column that must be known, one more and one less, another nullability, another type.
+        for (written, read) in [
+            (of(&[known("n")]), of(&[known("n"), known("added")])),
+            (of(&[known("n"), maybe("other")]), of(&[known("n"), maybe("added")])),
+            (of(&[known("n")]), of(&[maybe("n")])),
+            (of(&[known("n"), known("t")]), schema("t/1")),
+        ] {
+            let cells: Vec<&[Option<i64>]> = vec![&[Some(1)]; written.fields().len()];
+            let error = decode(&encode(&rows(&written, &cells)).unwrap(), &read).unwrap_err();
+            assert!(matches!(error, CodecError::ForeignColumns { .. }), "{written} read as {read}: {error}");
+        }
     }
 
     #[test]

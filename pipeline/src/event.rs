@@ -108,6 +108,8 @@ coded! {
         Removed = 2,
         /// Has another role now.
         RoleChanged = 3,
+        /// The id is to be forgotten.
+        Erased = 4,
     }
 }
 

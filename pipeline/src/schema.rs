@@ -1,7 +1,8 @@
 //! Tables: the columns of every batch on a `keepwell.*` topic and in Parquet, with units and meaning.
 //!
 //! One list of [`Column`]s per table is the source of the Arrow schema, of the check a reader makes and
-//! of the data dictionary. A changed list is a new version.
+//! of the data dictionary. A column may be added to a version when it may be null (see [`crate::codec::decode`]);
+//! any other change is a new version.
 
 pub mod columns;
 pub mod dictionary;

@@ -99,3 +99,19 @@ pub fn make(store: &dyn Objects, range: Range, files: &[File], writer: &str) -> 
     let content = serde_json::to_vec(&claim).map_err(foreign)?;
     if store.create(&name, content)? { Ok(claim) } else { read(store, &name) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it was first written; it is never edited.
+    const CLAIM_1: &str =
+        r#"{"first":7,"end":12,"files":["windows/as_of_date=2024-01-01/1-0-7.parquet"],"writer":"a"}"#;
+
+    #[test]
+    fn a_claim_of_the_first_version_stays_readable_and_is_written_so() {
+        let claim: Claim = serde_json::from_str(CLAIM_1).unwrap();
+        assert_eq!((claim.first, claim.end, claim.files.len()), (NextOffset(7), NextOffset(12), 1));
+        assert_eq!(serde_json::to_string(&claim).unwrap(), CLAIM_1);
+    }
+}

@@ -62,6 +62,16 @@ impl<T> History<T> {
         self.versions.retain(|version| version.at_us > floor_us);
     }
 
+    /// Forgets everything told at or before `floor_us` but what must stay.
+    pub fn erase_unless(&mut self, floor_us: i64, stays: impl Fn(&T) -> bool) {
+        self.versions.retain(|version| version.at_us > floor_us || stays(&version.value));
+    }
+
+    /// Takes in all that another holds.
+    pub fn absorb(&mut self, other: Self) {
+        other.versions.into_iter().for_each(|version| self.insert(version));
+    }
+
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.versions.is_empty()

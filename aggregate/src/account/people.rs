@@ -71,7 +71,7 @@ impl<'a> Person<'a> {
         match event.value.action {
             PersonAction::Added => self.is_member = true,
             PersonAction::Removed => self.is_member = false,
-            PersonAction::RoleChanged => {}
+            PersonAction::RoleChanged | PersonAction::Erased => {}
         }
         self.role = event.value.role.as_ref().map(Name::as_str).or(self.role);
     }

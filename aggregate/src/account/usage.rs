@@ -275,6 +275,15 @@ impl Features {
         users.extend(user);
     }
 
+    /// Puts another name in the place of a user's.
+    pub fn rename(&mut self, user: &str, name: &Name) {
+        for (_, users) in self.0.values_mut() {
+            if users.remove(user) {
+                users.insert(name.clone());
+            }
+        }
+    }
+
     /// Features with their sums and numbers of distinct users.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Usage, usize)> {
         self.0.iter().map(|(feature, (usage, users))| (feature.as_str(), usage, users.len()))

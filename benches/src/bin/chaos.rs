@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use benches::chaos::away::Neighbour;
-use benches::chaos::fault::{Fault, deck};
+use benches::chaos::fault::{Fault, deck, upgrades};
 use benches::chaos::processes::Programs;
 use benches::chaos::results::{Line, append, report};
 use benches::chaos::run::Run;
@@ -55,6 +55,9 @@ struct RunArgs {
     /// Faults whose names contain this only.
     #[arg(long)]
     only: Option<String>,
+    /// Folder with the next version of the programs: instead of the deck, stages come to it and back.
+    #[arg(long)]
+    next: Option<PathBuf>,
     /// Where what was seen is appended.
     #[arg(long, default_value = "chaos.ndjson")]
     results: PathBuf,
@@ -105,12 +108,14 @@ fn kept(folder: TempDir, error: anyhow::Error) -> anyhow::Error {
 }
 
 fn strike(args: &RunArgs, build: &str, seed: u64) -> Result<()> {
-    let mut faults: Vec<Fault> = deck(&mut Rng::with_seed(seed));
+    let mut rng = Rng::with_seed(seed);
+    let mut faults: Vec<Fault> = if args.next.is_some() { upgrades(&mut rng) } else { deck(&mut rng) };
     faults.retain(|fault| args.only.as_ref().is_none_or(|only| fault.to_string().contains(only)));
     faults.truncate(args.cycles.unwrap_or(usize::MAX));
     let folder = tempfile::tempdir()?;
     let outcome = (|| {
-        let mut run = Run::start(programs()?, folder.path(), build, seed, faults.len())?;
+        let run = Run::start(programs()?, folder.path(), build, seed, faults.len())?;
+        let mut run = run.with_next(args.next.clone().map(Programs::In));
         for fault in &faults {
             let cycle = run.cycle(*fault).with_context(|| fault.to_string())?;
             println!("{seed} {}: {} {} ms", cycle.number, cycle.fault, cycle.caught_up_ms);

@@ -24,6 +24,10 @@ pub enum Fault {
     Replace(&'static str),
     /// One process, then four, then two.
     Rescale(&'static str),
+    /// Each process in turn is told to stop, and one of the next version takes up its work.
+    Upgrade(&'static str),
+    /// The way back.
+    Downgrade(&'static str),
     /// SIGKILL of a process whose newest snapshots are damaged.
     Damage(&'static str),
     /// SIGKILL of the broker.
@@ -57,6 +61,8 @@ impl Fault {
             | Self::Join(stage)
             | Self::Replace(stage)
             | Self::Rescale(stage)
+            | Self::Upgrade(stage)
+            | Self::Downgrade(stage)
             | Self::Damage(stage) => Some(stage),
             _ => None,
         }
@@ -86,6 +92,8 @@ impl fmt::Display for Fault {
             Self::Join(stage) => write!(f, "join {stage}"),
             Self::Replace(stage) => write!(f, "replace {stage}"),
             Self::Rescale(stage) => write!(f, "rescale {stage}"),
+            Self::Upgrade(stage) => write!(f, "upgrade {stage}"),
+            Self::Downgrade(stage) => write!(f, "downgrade {stage}"),
             Self::Damage(stage) => write!(f, "damage {stage}"),
             Self::BrokerKilled => f.write_str("broker-killed"),
             Self::BrokerStopped => f.write_str("broker-stopped"),
@@ -127,5 +135,19 @@ pub fn deck(rng: &mut Rng) -> Vec<Fault> {
     deck.extend([Fault::Cut, Fault::Cut, Fault::HalfClosed, Fault::Delayed]);
     deck.extend([Fault::StoreFails, Fault::StoreLies, Fault::StoreSlow, Fault::StoreFull]);
     rng.shuffle(&mut deck);
+    deck
+}
+
+/// All stages come to the next version, back, and to it again, each time in an order that the seed decides; in
+/// between processes are killed.
+pub fn upgrades(rng: &mut Rng) -> Vec<Fault> {
+    let mut deck = Vec::new();
+    for way in [Fault::Upgrade, Fault::Downgrade, Fault::Upgrade] {
+        let mut stages = STAGES;
+        rng.shuffle(&mut stages);
+        for stage in stages {
+            deck.extend([way(stage), Fault::Kill(STAGES[rng.usize(0..STAGES.len())])]);
+        }
+    }
     deck
 }

@@ -63,6 +63,8 @@ pub struct Slot {
     pub http: u16,
     /// Whether it is meant to run.
     pub is_wanted: bool,
+    /// Whether it is of the next version.
+    pub is_next: bool,
     child: Option<Child>,
 }
 
@@ -72,6 +74,8 @@ pub struct Processes {
     /// One for each stage and instance.
     pub slots: Vec<Slot>,
     programs: Programs,
+    /// The next version of them.
+    pub next: Option<Programs>,
     folder: PathBuf,
     options: Vec<(String, String)>,
     /// Processes that ended although nothing was done to them, with the last line of their log.
@@ -85,9 +89,11 @@ impl Processes {
     /// When there is no port to be had for each.
     pub fn new(programs: Programs, folder: &Path, options: Vec<(String, String)>) -> Result<Self> {
         let names = STAGES.iter().flat_map(|stage| INSTANCES.iter().map(move |instance| (*stage, *instance)));
-        let slot = |(stage, instance)| Ok(Slot { stage, instance, http: free_port()?, is_wanted: false, child: None });
+        let slot = |(stage, instance)| {
+            Ok(Slot { stage, instance, http: free_port()?, is_wanted: false, is_next: false, child: None })
+        };
         let slots = names.map(slot).collect::<Result<_>>()?;
-        Ok(Self { slots, programs, folder: folder.to_owned(), options, surprises: Vec::new() })
+        Ok(Self { slots, programs, next: None, folder: folder.to_owned(), options, surprises: Vec::new() })
     }
 
     /// The slot of an instance of a stage.
@@ -101,9 +107,10 @@ impl Processes {
     }
 
     fn command(&self, n: usize) -> Result<Command> {
-        let Slot { stage, instance, http, .. } = &self.slots[n];
+        let Slot { stage, instance, http, is_next, .. } = &self.slots[n];
         let log = OpenOptions::new().create(true).append(true).open(self.log(n))?;
-        let mut command = self.programs.command(stage)?;
+        let programs = if *is_next { self.next.as_ref().context("no next version")? } else { &self.programs };
+        let mut command = programs.command(stage)?;
         command
             .args(["--instance", instance, "--http", &format!("127.0.0.1:{http}")])
             .env("KEEPWELL_CONFIG", self.folder.join("keepwell.yaml"))

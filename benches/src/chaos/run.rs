@@ -107,6 +107,13 @@ impl Run {
         Ok(run)
     }
 
+    /// The next version of the programs, for [`Fault::Upgrade`].
+    #[must_use]
+    pub fn with_next(mut self, next: Option<Programs>) -> Self {
+        self.processes.next = next;
+        self
+    }
+
     /// The next of the load.
     pub(super) fn load(&mut self, count: usize) -> Result<()> {
         let next = self.messages.len().min(self.num_sent + count);
@@ -227,10 +234,11 @@ impl Run {
                 self.processes.stop(third)?;
                 return Ok((true, Instant::now(), Duration::ZERO));
             }
-            Fault::Replace(_) => {
+            Fault::Replace(_) | Fault::Upgrade(_) | Fault::Downgrade(_) => {
                 for n in [0, 1].map(|instance| self.processes.slot(stage, instance)) {
                     self.load(LOAD / 4)?;
                     self.processes.stop(n)?;
+                    self.processes.slots[n].is_next = matches!(fault, Fault::Upgrade(_));
                     self.processes.start(n, None)?;
                 }
             }

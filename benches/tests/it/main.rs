@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod documents;
+mod erasure;
 mod properties;
 mod sim;
 mod tables;

@@ -26,7 +26,7 @@ pub const COLUMNS: &[Column] = &[
     maybe(
         "action",
         Code,
-        "by kind: ticket 1 opened .. 8 closed; survey 1 nps, 2 csat, 3 ces; account 1 upsert, 2 deleted, 3 milestone, 4 outcome; person 1 added, 2 removed, 3 role_changed",
+        "by kind: ticket 1 opened .. 8 closed; survey 1 nps, 2 csat, 3 ces; account 1 upsert, 2 deleted, 3 milestone, 4 outcome; person 1 added, 2 removed, 3 role_changed, 4 erased",
     ),
     maybe("user_id", Text, "who, if known"),
     maybe("feature", Text, "usage: feature used"),

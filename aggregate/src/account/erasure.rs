@@ -1,0 +1,122 @@
+//! A user id that is to be forgotten: in the state of its account another name stands for it from then on.
+//!
+//! Measures count users and never name them, so no row changes, in whatever order the erasure and the events of the
+//! user arrive. The name is a hash of account and id; it is kept as long as the person's history is.
+
+use std::borrow::Cow;
+use std::ops::Bound;
+
+use pipeline::event::PersonAction;
+
+use super::Account;
+use crate::name::Name;
+use crate::seen::event_key;
+
+/// Names of those who are forgotten begin so.
+const ERASED: &str = "erased:";
+
+fn pseudonym(account_id: &str, user_id: &str) -> String {
+    format!("{ERASED}{:032x}", event_key(account_id, user_id))
+}
+
+impl Account {
+    /// The name of a user here: the id, or what stands for it.
+    pub(super) fn name_of<'u>(&self, account_id: &str, user_id: &'u str) -> Cow<'u, str> {
+        // Hardly any account has forgotten anybody: most ids need not be hashed.
+        let from_there = (Bound::Included(ERASED), Bound::Unbounded);
+        let has_erased =
+            self.people.range::<str, _>(from_there).next().is_some_and(|(name, _)| name.starts_with(ERASED));
+        let erased = has_erased.then(|| pseudonym(account_id, user_id));
+        erased.filter(|name| self.people.contains_key(name.as_str())).map_or(Cow::Borrowed(user_id), Cow::Owned)
+    }
+
+    /// Puts another name in the place of a user id, wherever it stands, and gives that name.
+    pub(super) fn forget_user(&mut self, account_id: &str, user_id: &str) -> Name {
+        let name = Name::from(pseudonym(account_id, user_id).as_str());
+        if let Some(panes) = self.users.remove(user_id) {
+            self.users.entry(name.clone()).or_default().extend(&panes);
+        }
+        if let Some(history) = self.people.remove(user_id) {
+            self.people.entry(name.clone()).or_default().absorb(history);
+        }
+        self.open_features.values_mut().for_each(|features| features.rename(user_id, &name));
+        name
+    }
+
+    /// Forgets what was told of people at or before `floor_us`, but not who is to be forgotten.
+    pub(super) fn erase_people(&mut self, floor_us: i64) {
+        self.people.retain(|_, history| {
+            history.erase_unless(floor_us, |event| event.action == PersonAction::Erased);
+            !history.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::config::Config;
+    use pipeline::event::{Body, Event};
+    use pipeline::pane::DAY_US;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
+
+    /// What may happen to a person, one event each.
+    fn events() -> Vec<Event<'static>> {
+        let usage = |feature| Body::Usage {
+            user_id: Some("eve".into()),
+            feature: Cow::Borrowed(feature),
+            count: 1,
+            duration_ms: None,
+            errors: None,
+        };
+        let person = |action| Body::Person { action, user_id: "eve".into(), role: Some("champion".into()) };
+        let bodies = [
+            usage("export"),
+            usage("import"),
+            person(PersonAction::Added),
+            person(PersonAction::Erased),
+            person(PersonAction::Removed),
+            Body::Deleted,
+            usage("export"),
+        ];
+        let event = |(n, body): (usize, Body<'static>)| Event {
+            account_id: "acme".into(),
+            event_id: format!("e{n}").into(),
+            occurred_us: 19_800 * DAY_US + n as i64 * DAY_US / 3,
+            body,
+        };
+        bodies.into_iter().enumerate().map(event).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn an_erased_id_stands_nowhere_and_order_leaves_no_trace(order in Just(events()).prop_shuffle(), pruned in 0..3_i32) {
+            let settings = Settings::new(&Config::parse("erasure", CONFIG, &[]).unwrap());
+            let fold = |events: &[Event<'_>]| {
+                let mut account = Account::default();
+                events.iter().for_each(|event| account.apply(event, &settings));
+                account.prune(settings.panes.pane((19_800 + i64::from(pruned)) * DAY_US), &settings);
+                postcard::to_allocvec(&account).unwrap()
+            };
+            let bytes = fold(&order);
+            prop_assert!(!bytes.windows(3).any(|part| part == b"eve"));
+            prop_assert_eq!(bytes, fold(&events()));
+        }
+    }
+
+    #[test]
+    fn whoever_is_erased_counts_once_whatever_comes_later() {
+        let settings = Settings::new(&Config::parse("erasure", CONFIG, &[]).unwrap());
+        let mut account = Account::default();
+        events()
+            .iter()
+            .filter(|event| !matches!(event.body, Body::Deleted))
+            .for_each(|event| account.apply(event, &settings));
+        let view = account.view(settings.panes.pane(19_803 * DAY_US), &settings);
+        assert_eq!((account.users.len(), account.people.len(), view.headcount(&["champion".into()]).people), (1, 1, 0));
+    }
+}

@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+"""Replaces the stages one by one, under load and kills, by a next version that writes one more column to `events`,
+`windows` and `health`; back; and to it again. All that was said is judged.
+
+    python3 benches/mutations/upgrade.py [ARGUMENT OF `chaos run` ...]
+
+The next version is made from a copy of the tree in target/mutations. Exit code 0 when nothing is lost, doubled or wrong.
+"""
+import os
+import subprocess
+import sys
+
+from tree import BUILT, ROOT, STAGES, TARGET, build, copy, replaced
+
+COLUMN = 'maybe("added", Text, "what the next version adds"),'
+# file, what is there, what the next version has instead
+NEXT = [
+    ("pipeline/src/schema/event.rs", 'maybe("payload", Bytes, "raw value, kept where the event may turn out too late"),',
+     'maybe("payload", Bytes, "raw value, kept where the event may turn out too late"),\n    ' + COLUMN),
+    ("pipeline/src/schema/event.rs", "Arc::new(self.payload.finish()),\n",
+     "Arc::new(self.payload.finish()),\n            Arc::new(arrow::array::StringArray::from(vec![Some(\"by the next version\"); num_rows])),\n"),
+    ("pipeline/src/schema/event.rs", "(self.num_rows, self.num_bytes) = (0, 0);\n        let utc",
+     "let num_rows = self.num_rows;\n        (self.num_rows, self.num_bytes) = (0, 0);\n        let utc"),
+    ("pipeline/src/schema/window.rs", 'maybe("watermark", Time, "watermark when the row was made"),',
+     COLUMN + '\n    maybe("watermark", Time, "watermark when the row was made"),'),
+    ("aggregate/src/measure.rs", 'rows.time("watermark", provenance.watermark_us);',
+     'rows.text("added", Some("by the next version"));\n        rows.time("watermark", provenance.watermark_us);'),
+    ("pipeline/src/schema/health.rs", 'maybe("watermark", Time, "watermark when the window rows were made"),',
+     COLUMN + '\n    maybe("watermark", Time, "watermark when the window rows were made"),'),
+    ("score/src/verdict_row.rs", 'rows.time("watermark", case.watermark_us);',
+     'rows.text("added", Some("by the next version"));\n        rows.time("watermark", case.watermark_us);'),
+]
+
+
+def main():
+    copy()
+    for file, before, after in NEXT:
+        replaced(file, before, after)
+    build(*STAGES)
+    command = [str(TARGET / "debug" / "chaos"), "run", "--next", str(BUILT / "debug"), *sys.argv[1:]]
+    sys.exit(subprocess.run(command, cwd=ROOT, env=os.environ | {"RUST_BACKTRACE": "0"}).returncode)
+
+
+main()
