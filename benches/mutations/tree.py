@@ -26,6 +26,7 @@ def copy():
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+        path.chmod((ROOT / name).stat().st_mode)
 
 
 def replaced(file, before, after):
