@@ -122,6 +122,9 @@ pub enum LogError {
         /// The client's words.
         why: String,
     },
+    /// The membership of the group was lost in the middle. The next poll takes it up again.
+    #[error("fenced while {0}")]
+    Fenced(String),
     /// The process was told to stop while it waited.
     #[error("stopped while {0}")]
     Stopped(String),

@@ -199,6 +199,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
                     info!(doing, "stopped in the middle");
                     break;
                 }
+                Err(RunError::Log(LogError::Fenced(doing))) => self.let_go_of_all(&doing),
                 Err(error) => return Err(error),
             }
         }

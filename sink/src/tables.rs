@@ -198,6 +198,11 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
                     info!(doing, "stopped in the middle");
                     break;
                 }
+                Err(TablesError::Run(RunError::Log(LogError::Fenced(doing)))) => {
+                    warn!(doing, "fenced in the middle: all is taken up again");
+                    self.held.clear();
+                    self.assigned = None;
+                }
                 Err(error) => return Err(error),
             }
         }

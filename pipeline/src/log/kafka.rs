@@ -175,7 +175,6 @@ impl KafkaLog {
 
     /// Joins the group anew. What was owned is another's until it is assigned again.
     fn join_again(&mut self) -> Result<Vec<TopicPartition>, LogError> {
-        warn!(instance = self.settings.instance(), "fenced: the group is joined again");
         let owned = std::mem::take(&mut self.queues).into_keys().collect();
         self.consumer.context().close();
         self.consumer = Arc::new(self.membership.borrow().join(&self.settings)?);
@@ -242,14 +241,10 @@ impl KafkaLog {
             match ask(self) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if is_refusal(&error) => return Err(refused(doing, error)),
+                // A client that is fenced may have lost sight of what there is.
+                Err(_) if self.membership.borrow().is_broken() => return Err(LogError::Fenced(doing.to_owned())),
                 Err(error) if is_final(&error) => {
                     return Err(LogError::Fatal { doing: doing.to_owned(), why: error.to_string() });
-                }
-                Err(error) if self.membership.borrow().is_broken() => {
-                    return Err(LogError::Fatal {
-                        doing: doing.to_owned(),
-                        why: format!("fenced meanwhile, start it again: {error}"),
-                    });
                 }
                 Err(_) if self.stop.load(Ordering::Relaxed) => return Err(LogError::Stopped(doing.to_owned())),
                 Err(error) => {
@@ -268,6 +263,14 @@ impl KafkaLog {
 /// Whether waiting does not help.
 fn is_final(error: &KafkaError) -> bool {
     is_refusal(error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
+}
+
+/// What a client that is fenced refuses, it does by the name of a fatal error.
+fn failed(doing: &str, error: &KafkaError) -> LogError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId) => LogError::Fenced(doing.to_owned()),
+        _ => LogError::Fatal { doing: doing.to_owned(), why: error.to_string() },
+    }
 }
 
 fn record(topic_partition: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
@@ -298,6 +301,7 @@ impl Log for KafkaLog {
         loop {
             self.serve(Duration::ZERO)?;
             if self.membership.borrow_mut().must_join_again(Instant::now())? {
+                warn!(instance = self.settings.instance(), "fenced: the group is joined again");
                 return Ok(Polled::Revoked(self.join_again()?));
             }
             match self.consumer.context().next_change() {
@@ -366,8 +370,7 @@ impl Log for KafkaLog {
     }
 
     fn start(&mut self, from: &BTreeMap<TopicPartition, NextOffset>) -> Result<(), LogError> {
-        let refused =
-            |error: KafkaError| LogError::Fatal { doing: "taking up partitions".into(), why: error.to_string() };
+        let refused = |error: KafkaError| failed("taking up partitions", &error);
         let mut assigned = TopicPartitionList::new();
         for (tp, next) in from {
             if let Some(queue) = self.queues.get_mut(tp) {
@@ -403,7 +406,7 @@ impl Log for KafkaLog {
             self.consumer.context().forget_eof(tp);
         }
         ownership::unassign(&self.consumer, &list(partitions))
-            .map_err(|error| LogError::Fatal { doing: "letting go of partitions".into(), why: error.to_string() })
+            .map_err(|error| failed("letting go of partitions", &error))
     }
 
     fn pause(&mut self, partitions: &BTreeSet<TopicPartition>) {

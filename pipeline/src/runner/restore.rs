@@ -32,8 +32,19 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 self.store_retry_at = Some(now + STORE_RETRY_WAIT);
                 Ok(())
             }
+            Err(error) => {
+                self.let_go_of_state(&partitions);
+                Err(error)
+            }
             taken => taken,
         }
+    }
+
+    /// The membership was lost in the middle: all is taken up again when it is assigned again.
+    pub(super) fn let_go_of_all(&mut self, doing: &str) {
+        warn!(doing, "fenced in the middle: all is taken up again");
+        self.let_go_of_state(&self.members.keys().cloned().collect::<Vec<_>>());
+        self.assigned = None;
     }
 
     /// Restores the state of newly assigned partitions and starts to read them.

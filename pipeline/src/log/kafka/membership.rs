@@ -9,8 +9,9 @@ use super::ownership::Ownership;
 use super::settings::Settings;
 use crate::log::LogError;
 
-/// A member that is fenced again within this time shares its name with another process.
-const FENCED_AGAIN: Duration = Duration::from_secs(10);
+/// A member that is fenced so often within this time shares its name with another process: each fences the other at
+/// once. A broker that comes back fences its members once or twice.
+const MOST_FENCED: (usize, Duration) = (5, Duration::from_secs(30));
 
 /// Of which group, under which name, to read what.
 #[derive(Debug)]
@@ -18,7 +19,8 @@ pub(super) struct Membership {
     group: String,
     instance: String,
     topics: Vec<String>,
-    fenced: Option<Instant>,
+    /// When it was fenced of late.
+    fenced: Vec<Instant>,
     /// Why the client can do no more, until it is made anew.
     broken: Option<RDKafkaErrorCode>,
 }
@@ -32,7 +34,7 @@ impl std::fmt::Display for Membership {
 impl Membership {
     pub fn new(group: &str, instance: &str, topics: &[&str]) -> Self {
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        Self { group: group.to_owned(), instance: instance.to_owned(), topics, fenced: None, broken: None }
+        Self { group: group.to_owned(), instance: instance.to_owned(), topics, fenced: Vec::new(), broken: None }
     }
 
     /// A client that joins.
@@ -65,8 +67,10 @@ impl Membership {
     /// [`LogError::Fatal`] when joining again does not help.
     pub fn must_join_again(&mut self, now: Instant) -> Result<bool, LogError> {
         let Some(code) = self.broken.take() else { return Ok(false) };
-        let was_fenced = self.fenced.is_some_and(|before| now.duration_since(before) < FENCED_AGAIN);
-        if code != RDKafkaErrorCode::FencedInstanceId || was_fenced {
+        let (most, within) = MOST_FENCED;
+        self.fenced.retain(|before| now.duration_since(*before) < within);
+        self.fenced.push(now);
+        if code != RDKafkaErrorCode::FencedInstanceId || self.fenced.len() >= most {
             return Err(LogError::Fatal {
                 doing: format!("reading as instance {}", self.instance),
                 why: format!(
@@ -74,7 +78,6 @@ impl Membership {
                 ),
             });
         }
-        self.fenced = Some(now);
         Ok(true)
     }
 }
@@ -84,11 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_fenced_joins_again_unless_it_was_fenced_just_before() {
+    fn who_is_fenced_joins_again_unless_it_is_fenced_again_and_again() {
         let mut membership = Membership::new("keepwell-score", "0", &["keepwell.windows"]);
         let start = Instant::now();
         assert!(!membership.must_join_again(start).unwrap());
-        for (at_s, is_again) in [(0, Some(true)), (12, Some(true)), (15, None), (30, Some(true))] {
+        let again = Some(true);
+        for (at_s, is_again) in [(0, again), (5, again), (6, again), (20, again), (21, None), (60, again), (61, again)]
+        {
             membership.break_by(RDKafkaErrorCode::FencedInstanceId);
             assert_eq!(membership.must_join_again(start + Duration::from_secs(at_s)).ok(), is_again, "{at_s} s");
         }
