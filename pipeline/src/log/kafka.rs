@@ -14,7 +14,7 @@ pub mod tail;
 mod transaction;
 pub mod writer;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,6 +61,8 @@ pub struct KafkaLog {
     stop: Arc<AtomicBool>,
     pulse: Pulse,
     turn: usize,
+    /// Records of an owned partition came outside of its queue.
+    is_astray: Cell<bool>,
 }
 
 impl std::fmt::Debug for KafkaLog {
@@ -133,6 +135,7 @@ impl KafkaLog {
             stop,
             pulse,
             turn: 0,
+            is_astray: Cell::new(false),
         })
     }
 
@@ -165,9 +168,16 @@ impl KafkaLog {
                 }
                 Ok(())
             }
-            // Every owned partition has a queue of its own; what comes here is of a partition let go.
+            // Every owned partition has a queue of its own; what comes here is of a partition let go. But a broker that
+            // comes back may know no topic for a moment: librdkafka then makes its partitions anew, with other queues.
             Ok(message) => {
-                debug!(topic = message.topic(), partition = message.partition(), "record of a partition let go");
+                let tp = TopicPartition::new(message.topic(), message.partition());
+                if self.queues.contains_key(&tp) {
+                    warn!(partition = %tp, offset = message.offset(), "a record came astray: the group is joined again");
+                    self.is_astray.set(true);
+                } else {
+                    debug!(partition = %tp, "record of a partition let go");
+                }
                 Ok(())
             }
         }
@@ -302,6 +312,9 @@ impl Log for KafkaLog {
             self.serve(Duration::ZERO)?;
             if self.membership.borrow_mut().must_join_again(Instant::now())? {
                 warn!(instance = self.settings.instance(), "fenced: the group is joined again");
+                return Ok(Polled::Revoked(self.join_again()?));
+            }
+            if self.is_astray.take() {
                 return Ok(Polled::Revoked(self.join_again()?));
             }
             match self.consumer.context().next_change() {
