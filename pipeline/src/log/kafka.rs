@@ -61,6 +61,8 @@ pub struct KafkaLog {
     stop: Arc<AtomicBool>,
     pulse: Pulse,
     turn: usize,
+    /// What the group said and has no answer yet: whether it gives partitions, and which.
+    unanswered: Option<(bool, Vec<TopicPartition>)>,
     /// Records of an owned partition came outside of its queue.
     is_astray: Cell<bool>,
 }
@@ -135,8 +137,23 @@ impl KafkaLog {
             stop,
             pulse,
             turn: 0,
+            unanswered: None,
             is_astray: Cell::new(false),
         })
+    }
+
+    /// From now on the client says yes to whatever the group asks for: else its close would wait without end.
+    fn leave(&mut self) {
+        self.consumer.context().close();
+        let mut unanswered = self.unanswered.take();
+        while let Some((is_assign, partitions)) =
+            unanswered.take().or_else(|| match self.consumer.context().next_change()? {
+                Change::Assigned(partitions) => Some((true, partitions)),
+                Change::Revoked(partitions) => Some((false, partitions)),
+            })
+        {
+            ownership::answer(&self.consumer, is_assign, &list(&partitions));
+        }
     }
 
     /// Serves the group, statistics and errors, for at most `wait`: all that has come by now, for what is told of an
@@ -185,8 +202,8 @@ impl KafkaLog {
 
     /// Joins the group anew. What was owned is another's until it is assigned again.
     fn join_again(&mut self) -> Result<Vec<TopicPartition>, LogError> {
+        self.leave();
         let owned = std::mem::take(&mut self.queues).into_keys().collect();
-        self.consumer.context().close();
         self.consumer = Arc::new(self.membership.borrow().join(&self.settings)?);
         self.is_new_member = true;
         Ok(owned)
@@ -318,8 +335,14 @@ impl Log for KafkaLog {
                 return Ok(Polled::Revoked(self.join_again()?));
             }
             match self.consumer.context().next_change() {
-                Some(Change::Assigned(partitions)) => return Ok(Polled::Assigned(partitions)),
-                Some(Change::Revoked(partitions)) => return Ok(Polled::Revoked(partitions)),
+                Some(Change::Assigned(partitions)) => {
+                    self.unanswered = Some((true, partitions.clone()));
+                    return Ok(Polled::Assigned(partitions));
+                }
+                Some(Change::Revoked(partitions)) => {
+                    self.unanswered = Some((false, partitions.clone()));
+                    return Ok(Polled::Revoked(partitions));
+                }
                 None => {}
             }
             let records = self.take(max_records, max_bytes)?;
@@ -406,6 +429,7 @@ impl Log for KafkaLog {
                 RebalanceProtocol::Eager => self.consumer.assign(&assigned).map_err(refused)?,
                 _ => self.consumer.incremental_assign(&assigned).map_err(refused)?,
             }
+            self.unanswered = None;
         }
         Ok(())
     }
@@ -415,6 +439,7 @@ impl Log for KafkaLog {
         if std::mem::take(&mut self.is_new_member) {
             return Ok(());
         }
+        self.unanswered = None;
         for tp in partitions {
             self.consumer.context().forget_eof(tp);
         }
@@ -458,7 +483,7 @@ impl Log for KafkaLog {
 impl Drop for KafkaLog {
     fn drop(&mut self) {
         // The queues hold the consumer; it can only leave the group when they are gone.
-        self.consumer.context().close();
+        self.leave();
         self.queues.clear();
     }
 }

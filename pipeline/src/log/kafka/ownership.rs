@@ -90,6 +90,18 @@ pub(super) fn unassign(consumer: &BaseConsumer<Ownership>, partitions: &TopicPar
     }
 }
 
+/// Answers the group on leaving: it waits for an answer, and so does the close of the client.
+pub(super) fn answer(consumer: &BaseConsumer<Ownership>, is_assign: bool, partitions: &TopicPartitionList) {
+    let answered = match (is_assign, consumer.rebalance_protocol()) {
+        (false, _) => unassign(consumer, partitions),
+        (true, RebalanceProtocol::Eager) => consumer.assign(partitions),
+        (true, _) => consumer.incremental_assign(partitions),
+    };
+    if let Err(error) = answered {
+        warn!(%error, is_assign, "the group was not answered on leaving; the session timeout will");
+    }
+}
+
 impl ClientContext for Ownership {
     fn stats(&self, statistics: Statistics) {
         let is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
@@ -133,9 +145,7 @@ impl ConsumerContext for Ownership {
         };
         let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.is_closing.load(Ordering::Relaxed) {
-            if let Err(error) = unassign(consumer, partitions) {
-                warn!(%error, "partitions were not let go on leaving; the session timeout will");
-            }
+            answer(consumer, is_assign, partitions);
         } else if is_assign {
             lock(&self.changes).push_back(Change::Assigned(named(partitions)));
         } else {
