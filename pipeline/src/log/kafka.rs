@@ -185,8 +185,8 @@ impl KafkaLog {
                 }
                 Ok(())
             }
-            // Every owned partition has a queue of its own; what comes here is of a partition let go. But a broker that
-            // comes back may know no topic for a moment: librdkafka then makes its partitions anew, with other queues.
+            // Every owned partition has a queue of its own; what comes here is of a partition let go. Should a client ever
+            // give an owned partition another queue, its records would be lost here: then it is made anew.
             Ok(message) => {
                 let tp = TopicPartition::new(message.topic(), message.partition());
                 if self.queues.contains_key(&tp) {
