@@ -1,14 +1,19 @@
 //! A TCP proxy before the broker: it delays, cuts and half-closes connections.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
 
-type Pairs = Arc<Mutex<Vec<(TcpStream, TcpStream)>>>;
+/// How long a connection to the broker may take: one that comes up and accepts nothing yet keeps who asks waiting.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Client and broker of each connection that lasts, by number.
+type Pairs = Arc<Mutex<BTreeMap<u64, (TcpStream, TcpStream)>>>;
 
 /// The proxy; its threads end with the process.
 #[derive(Debug)]
@@ -19,7 +24,7 @@ pub struct Proxy {
     delay_ms: Arc<AtomicU64>,
 }
 
-fn lock(pairs: &Pairs) -> MutexGuard<'_, Vec<(TcpStream, TcpStream)>> {
+fn lock(pairs: &Pairs) -> MutexGuard<'_, BTreeMap<u64, (TcpStream, TcpStream)>> {
     pairs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -32,11 +37,22 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let proxy = Self { port: listener.local_addr()?.port(), pairs: Pairs::default(), delay_ms: Arc::default() };
         let (pairs, delay_ms) = (Arc::clone(&proxy.pairs), Arc::clone(&proxy.delay_ms));
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target));
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                // While the broker is away, its clients are turned away.
-                if let Err(error) = join(client, target, &pairs, &delay_ms) {
-                    tracing::debug!(%error, "a connection was not made");
+            for (number, client) in (0..).zip(listener.incoming()) {
+                let (pairs, delay_ms) = (Arc::clone(&pairs), Arc::clone(&delay_ms));
+                // While the broker is away, its clients are turned away; none waits for another.
+                let joined = client.and_then(|client| {
+                    let join = move || {
+                        if let Err(error) = join(number, client, target, &pairs, &delay_ms) {
+                            tracing::debug!(%error, "a connection was not made, or broke");
+                        }
+                        lock(&pairs).remove(&number);
+                    };
+                    std::thread::Builder::new().spawn(join)
+                });
+                if let Err(error) = joined {
+                    eprintln!("the proxy cannot take a connection: {error}");
                 }
             }
         });
@@ -59,8 +75,8 @@ impl Proxy {
     }
 
     fn end(&self, how: Shutdown) {
-        for (client, broker) in lock(&self.pairs).drain(..) {
-            for stream in [&client].into_iter().chain((how == Shutdown::Both).then_some(&broker)) {
+        for (client, broker) in lock(&self.pairs).values() {
+            for stream in [client].into_iter().chain((how == Shutdown::Both).then_some(broker)) {
                 // One that is closed already cannot be closed again.
                 if let Err(error) = stream.shutdown(how) {
                     tracing::debug!(%error, "a connection had ended");
@@ -70,27 +86,35 @@ impl Proxy {
     }
 }
 
-fn join(client: TcpStream, target: u16, pairs: &Pairs, delay_ms: &Arc<AtomicU64>) -> std::io::Result<()> {
-    let broker = TcpStream::connect(("127.0.0.1", target))?;
+/// Connects a client to the broker and passes on what both say, until both have ended.
+fn join(
+    number: u64,
+    client: TcpStream,
+    target: SocketAddr,
+    pairs: &Pairs,
+    delay_ms: &Arc<AtomicU64>,
+) -> std::io::Result<()> {
+    let broker = TcpStream::connect_timeout(&target, CONNECTS_WITHIN)?;
     for stream in [&client, &broker] {
         stream.set_nodelay(true)?;
     }
-    lock(pairs).push((client.try_clone()?, broker.try_clone()?));
-    for (from, to) in [(client.try_clone()?, broker.try_clone()?), (broker, client)] {
-        let delay_ms = Arc::clone(delay_ms);
-        std::thread::spawn(move || {
-            let ended = pass(&from, &to, &delay_ms);
-            // One that broke is of no use to either side.
-            if ended.is_err() {
-                for stream in [&from, &to] {
-                    if let Err(error) = stream.shutdown(Shutdown::Both) {
-                        tracing::debug!(%error, "a connection had ended");
-                    }
-                }
+    lock(pairs).insert(number, (client.try_clone()?, broker.try_clone()?));
+    std::thread::scope(|scope| {
+        let back = std::thread::Builder::new().spawn_scoped(scope, || pass_on(&broker, &client, delay_ms))?;
+        pass_on(&client, &broker, delay_ms);
+        back.join().map_err(|_| std::io::Error::other("passing on panicked"))
+    })
+}
+
+/// Passes on what one side says until it has ended. A connection that broke is of no use to either side.
+fn pass_on(from: &TcpStream, to: &TcpStream, delay_ms: &AtomicU64) {
+    if pass(from, to, delay_ms).is_err() {
+        for stream in [from, to] {
+            if let Err(error) = stream.shutdown(Shutdown::Both) {
+                tracing::debug!(%error, "a connection had ended");
             }
-        });
+        }
     }
-    Ok(())
 }
 
 fn pass(mut from: &TcpStream, mut to: &TcpStream, delay_ms: &AtomicU64) -> std::io::Result<()> {

@@ -42,6 +42,9 @@ use transaction::Deliveries;
 /// Longest time a call waits before the membership is polled again.
 const SLICE: Duration = Duration::from_millis(900);
 
+/// How much of what the client has to tell is served before records are looked at again.
+const EVENTS_AT_ONCE: usize = 20;
+
 /// How long a look into a partition may take.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -156,13 +159,15 @@ impl KafkaLog {
         }
     }
 
-    /// Serves the group, statistics and errors, for at most `wait`: all that has come by now, for what is told of an
+    /// Serves the group, statistics and errors, for at most `wait`, and what else has come by now: what is told of an
     /// outage piles up, and what the group says stands behind it.
     fn serve(&self, wait: Duration) -> Result<(), LogError> {
-        let mut next = self.consumer.poll(wait);
-        while let Some(event) = next {
-            self.told(event)?;
-            next = self.consumer.poll(Duration::ZERO);
+        let mut wait = wait;
+        // A poll that gives nothing may have served one event within the client.
+        for _ in 0..EVENTS_AT_ONCE {
+            if let Some(event) = self.consumer.poll(std::mem::take(&mut wait)) {
+                self.told(event)?;
+            }
         }
         self.consumer.context().refusal.check("connecting")
     }
