@@ -8,6 +8,7 @@
 pub mod group;
 mod membership;
 mod ownership;
+mod queue;
 mod refusal;
 pub mod settings;
 pub mod tail;
@@ -17,23 +18,23 @@ pub mod writer;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::BaseProducer;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
 use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict};
-use crate::offset::{NextOffset, Offset, Position, TopicPartition};
+use crate::offset::{NextOffset, Position, TopicPartition};
 use crate::waiting::Pulse;
 use membership::Membership;
 use ownership::{Change, Ownership};
+use queue::{Bell, Queue, record};
 use refusal::{is_refusal, refused};
 use settings::Settings;
 use tail::Tail;
@@ -41,6 +42,9 @@ use transaction::Deliveries;
 
 /// Longest time a call waits before the membership is polled again.
 const SLICE: Duration = Duration::from_millis(900);
+
+/// How long a client may look for its group beyond the time after which the group has given its partitions away.
+const FINDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How much of what the client has to tell is served before records are looked at again.
 const EVENTS_AT_ONCE: usize = 20;
@@ -73,34 +77,6 @@ pub struct KafkaLog {
 impl std::fmt::Debug for KafkaLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KafkaLog").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-/// One owned partition.
-struct Queue {
-    records: PartitionQueue<Ownership>,
-    /// The last thing that came was the end of the partition.
-    is_at_eof: bool,
-    met_end: Option<NextOffset>,
-}
-
-/// Rung by librdkafka's threads when an empty queue gets something.
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<bool>,
-    ring: Condvar,
-}
-
-impl Bell {
-    fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.ring.notify_one();
-    }
-
-    fn wait(&self, limit: Duration) {
-        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.ring.wait_timeout_while(rung, limit, |rung| !*rung);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 }
 
@@ -205,6 +181,20 @@ impl KafkaLog {
         }
     }
 
+    /// Whether the client has lost its way to the group.
+    fn is_lost(&self) -> bool {
+        let (is_in_group, limit) =
+            (self.consumer.context().is_in_group(), self.settings.session_timeout() + FINDS_WITHIN);
+        let is_lost = self.membership.borrow_mut().is_lost(is_in_group, limit, Instant::now());
+        if is_lost {
+            warn!(
+                instance = self.settings.instance(),
+                "no coordinator of the group: it is joined again with another client"
+            );
+        }
+        is_lost
+    }
+
     /// Joins the group anew. What was owned is another's until it is assigned again.
     fn join_again(&mut self) -> Result<Vec<TopicPartition>, LogError> {
         self.leave();
@@ -305,20 +295,6 @@ fn failed(doing: &str, error: &KafkaError) -> LogError {
     }
 }
 
-fn record(topic_partition: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map(|headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
-    });
-    Record {
-        topic_partition: topic_partition.clone(),
-        offset: Offset(message.offset()),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: headers.unwrap_or_default(),
-    }
-}
-
 fn list(partitions: &[TopicPartition]) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for tp in partitions {
@@ -336,7 +312,7 @@ impl Log for KafkaLog {
                 warn!(instance = self.settings.instance(), "fenced: the group is joined again");
                 return Ok(Polled::Revoked(self.join_again()?));
             }
-            if self.is_astray.take() {
+            if self.is_astray.take() || self.is_lost() {
                 return Ok(Polled::Revoked(self.join_again()?));
             }
             match self.consumer.context().next_change() {

@@ -23,6 +23,8 @@ pub(super) struct Membership {
     fenced: Vec<Instant>,
     /// Why the client can do no more, until it is made anew.
     broken: Option<RDKafkaErrorCode>,
+    /// Since when the client knows no coordinator of its group.
+    lost_since: Option<Instant>,
 }
 
 impl std::fmt::Display for Membership {
@@ -34,7 +36,14 @@ impl std::fmt::Display for Membership {
 impl Membership {
     pub fn new(group: &str, instance: &str, topics: &[&str]) -> Self {
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        Self { group: group.to_owned(), instance: instance.to_owned(), topics, fenced: Vec::new(), broken: None }
+        Self {
+            group: group.to_owned(),
+            instance: instance.to_owned(),
+            topics,
+            fenced: Vec::new(),
+            broken: None,
+            lost_since: None,
+        }
     }
 
     /// A client that joins.
@@ -56,6 +65,19 @@ impl Membership {
     /// Whether the client can do no more.
     pub fn is_broken(&self) -> bool {
         self.broken.is_some()
+    }
+
+    /// Whether the client has known no coordinator for longer than `limit`, by which time the group has given its
+    /// partitions away: a client that has lost its way does not find it again, and while the broker is away another is no
+    /// loss.
+    pub fn is_lost(&mut self, is_in_group: bool, limit: Duration, now: Instant) -> bool {
+        self.lost_since = if is_in_group { None } else { self.lost_since.or(Some(now)) };
+        let is_lost = self.lost_since.is_some_and(|since| now.duration_since(since) > limit);
+        if is_lost {
+            // Another client has as long to find it.
+            self.lost_since = None;
+        }
+        is_lost
     }
 
     /// Whether the client must be made anew.
@@ -99,5 +121,26 @@ mod tests {
         }
         membership.break_by(RDKafkaErrorCode::ClusterAuthorizationFailed);
         assert!(membership.must_join_again(start + Duration::from_secs(900)).is_err());
+    }
+
+    #[test]
+    fn who_knows_no_coordinator_for_longer_than_the_group_waits_joins_again_and_is_given_as_long_again() {
+        let mut membership = Membership::new("keepwell-score", "0", &["keepwell.windows"]);
+        let start = Instant::now();
+        let looks = [
+            (0, true),
+            (1, false),
+            (9, false),
+            (10, true),
+            (12, false),
+            (20, false),
+            (21, false),
+            (22, false),
+            (31, false),
+        ];
+        let lost = looks.map(|(at_s, is_in_group)| {
+            membership.is_lost(is_in_group, Duration::from_secs(8), start + Duration::from_secs(at_s))
+        });
+        assert_eq!(lost, [false, false, false, false, false, false, true, false, true]);
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct Ownership {
     stable_ends: Mutex<BTreeMap<TopicPartition, StableEnd>>,
     is_closing: AtomicBool,
     is_connected: AtomicBool,
+    is_in_group: AtomicBool,
     /// What the broker refuses.
     pub refusal: Refusal,
 }
@@ -43,6 +44,7 @@ impl Default for Ownership {
             is_closing: AtomicBool::new(false),
             // Until the statistics say otherwise.
             is_connected: AtomicBool::new(true),
+            is_in_group: AtomicBool::new(true),
             refusal: Refusal::default(),
         }
     }
@@ -77,6 +79,11 @@ impl Ownership {
         self.is_connected.load(Ordering::Relaxed)
     }
 
+    /// Whether the client knew its group's coordinator when the statistics last came.
+    pub fn is_in_group(&self) -> bool {
+        self.is_in_group.load(Ordering::Relaxed)
+    }
+
     pub fn forget_eof(&self, of: &TopicPartition) {
         lock(&self.eof_offsets).remove(of);
     }
@@ -106,6 +113,7 @@ impl ClientContext for Ownership {
     fn stats(&self, statistics: Statistics) {
         let is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
         self.is_connected.store(is_connected, Ordering::Relaxed);
+        self.is_in_group.store(statistics.cgrp.is_some_and(|group| group.state == "up"), Ordering::Relaxed);
         let mut stable_ends = lock(&self.stable_ends);
         let mut eof_offsets = lock(&self.eof_offsets);
         for (name, topic) in statistics.topics {

@@ -1,5 +1,7 @@
 //! librdkafka settings: the user's pass through, what the promises need is set last.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
@@ -38,9 +40,10 @@ impl Settings {
         base.set("reconnect.backoff.max.ms", "1000");
         // What was asked over a connection that is dead without a word is asked again; the client's own limit is 60.
         base.set("socket.timeout.ms", "10000");
-        // A client that begins anew when all brokers are down can lose its group's coordinator for good: seen with
-        // librdkafka 2.12 when the only broker came back.
-        base.set("metadata.recovery.strategy", "none");
+        // A broker that comes up tells of no brokers for a moment, and librdkafka 2.12 then forgets all it knew: only a
+        // client that begins anew from bootstrap.servers finds one again. Its own limit is five minutes.
+        base.set("metadata.recovery.strategy", "rebootstrap");
+        base.set("metadata.recovery.rebootstrap.trigger.ms", "5000");
         if kafka.properties.contains_key("debug") {
             base.set_log_level(RDKafkaLogLevel::Debug);
         }
@@ -67,6 +70,11 @@ impl Settings {
     /// Any client: the user's settings only.
     pub fn client(&self) -> ClientConfig {
         self.base.0.clone()
+    }
+
+    /// How long a member may be silent before the group gives its partitions away.
+    pub(super) fn session_timeout(&self) -> Duration {
+        Duration::from_millis(self.session_timeout_ms)
     }
 
     /// The instance name.

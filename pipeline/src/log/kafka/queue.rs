@@ -1,0 +1,55 @@
+//! The queue of an owned partition, and the bell that is rung when something comes into an empty one.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+
+use super::ownership::Ownership;
+use crate::log::Record;
+use crate::offset::{NextOffset, Offset, TopicPartition};
+
+/// One owned partition.
+pub(super) struct Queue {
+    pub records: PartitionQueue<Ownership>,
+    /// The last thing that came was the end of the partition.
+    pub is_at_eof: bool,
+    /// Where its end was met, once all before it is taken.
+    pub met_end: Option<NextOffset>,
+}
+
+/// Rung by librdkafka's threads when an empty queue gets something.
+#[derive(Default)]
+pub(super) struct Bell {
+    rung: Mutex<bool>,
+    ring: Condvar,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ring.notify_one();
+    }
+
+    pub fn wait(&self, limit: Duration) {
+        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.ring.wait_timeout_while(rung, limit, |rung| !*rung);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+/// A record as the rest of the pipeline knows it.
+pub(super) fn record(topic_partition: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().map(|headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+    });
+    Record {
+        topic_partition: topic_partition.clone(),
+        offset: Offset(message.offset()),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.unwrap_or_default(),
+    }
+}
