@@ -7,6 +7,7 @@
 mod erasure;
 pub mod history;
 pub mod people;
+pub mod saved;
 pub mod tickets;
 pub mod usage;
 
@@ -26,7 +27,7 @@ use usage::{Cell, Cells, Features};
 use crate::pane_set::PaneSet;
 
 /// One account.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Account {
     /// Usage, surveys and activity by pane.
     pub cells: Cells,
@@ -195,9 +196,14 @@ impl Account {
         self.newest_pane(None, settings).is_some_and(|newest| newest > closed)
     }
 
+    /// Whether there is nothing to forget.
+    pub fn is_pruned(&self, closed: Pane) -> bool {
+        self.pruned == Some(closed) && self.deletions.is_empty()
+    }
+
     /// Forgets what no later row can show. Everything up to pane `closed` is final.
     pub fn prune(&mut self, closed: Pane, settings: &Settings) {
-        if self.pruned == Some(closed) && self.deletions.is_empty() {
+        if self.is_pruned(closed) {
             return;
         }
         self.pruned = Some(closed);

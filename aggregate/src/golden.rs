@@ -10,8 +10,10 @@ use pipeline::event::{Body, Event, Origin, Outcome, PersonAction, Survey, Ticket
 use pipeline::log::Record;
 use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
 use pipeline::pane::DAY_US;
+use pipeline::piece::{Known, Whole, whole};
 use pipeline::schema::event::EventBuilder;
-use pipeline::stage::{Batch, Stage};
+use pipeline::snapshot::ONE;
+use pipeline::stage::{Batch, Stage, StageError};
 use pipeline::watermark::{Mark, STATEMENT_HEADER, Source, SourceState, Statement};
 
 use crate::{Aggregate, State};
@@ -19,6 +21,8 @@ use crate::{Aggregate, State};
 /// Written before the first release; nothing reads it any more.
 const STATE_1: &[u8] = include_bytes!("../golden/state-1.postcard");
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
+/// From here on an object as it lies in the store, with all pieces in it.
+const STATE_3: &[u8] = include_bytes!("../golden/state-3.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
 fn stage() -> Aggregate {
@@ -90,44 +94,52 @@ fn folded(stage: &Aggregate) -> State {
     state
 }
 
+fn restored(stage: &Aggregate, whole: &Whole) -> Result<State, StageError> {
+    let (mut state, at) = (State::default(), Position::at(NextOffset(1)));
+    stage.restore(&mut state, &partition(), at, at, Some(whole)).map(|()| state)
+}
+
+fn all(stage: &Aggregate, state: &State) -> Whole {
+    whole(stage.snapshot(state, &partition(), &Known::new()).unwrap()).unwrap()
+}
+
+fn version_2(bytes: &[u8]) -> Whole {
+    Whole::from([(ONE.to_owned(), bytes.to_vec())])
+}
+
 #[test]
-fn a_state_of_version_2_stays_readable_and_is_what_the_same_records_give() {
+fn states_of_versions_2_and_3_stay_readable_and_are_what_the_same_records_give() {
     let stage = stage();
-    let mut restored = State::default();
-    stage
-        .restore(&mut restored, &partition(), Position::at(NextOffset(1)), Position::at(NextOffset(1)), Some(STATE_2))
-        .unwrap();
-    assert_eq!(restored, folded(&stage));
-    assert_eq!(stage.snapshot(&restored, &partition()).unwrap(), STATE_2, "equal states give equal bytes");
+    let folded = folded(&stage);
+    let (_, saved) = pipeline::snapshot::decode(STATE_3).unwrap();
+    assert_eq!(restored(&stage, &version_2(STATE_2)).unwrap(), folded);
+    let restored = restored(&stage, &saved).unwrap();
+    assert_eq!(restored, folded);
+    assert_eq!(all(&stage, &restored), saved, "equal states give equal bytes");
 }
 
 #[test]
 fn another_version_and_damaged_bytes_are_refused_by_name() {
     let stage = stage();
-    let refuse = |bytes: &[u8]| {
-        stage
-            .restore(
-                &mut State::default(),
-                &partition(),
-                Position::at(NextOffset(1)),
-                Position::at(NextOffset(1)),
-                Some(bytes),
-            )
-            .unwrap_err()
-            .to_string()
-    };
+    let refuse = |bytes: &[u8]| restored(&stage, &version_2(bytes)).unwrap_err().to_string();
     assert!(refuse(STATE_1).contains("version 1"), "{}", refuse(STATE_1));
     let mut newer = STATE_2.to_vec();
     newer[0] = 9;
     assert!(refuse(&newer).contains("version 9"), "{}", refuse(&newer));
     assert!(refuse(&STATE_2[..STATE_2.len() / 2]).contains("keepwell.events-0"));
+    let (_, saved) = pipeline::snapshot::decode(STATE_3).unwrap();
+    for name in saved.keys() {
+        let mut cut = saved.clone();
+        cut.get_mut(name).unwrap().pop();
+        assert!(restored(&stage, &cut).is_err(), "{name}");
+    }
 }
 
 #[test]
 fn a_step_changes_nothing_until_it_is_merged() {
     let stage = stage();
     let state = folded(&stage);
-    let bytes = stage.snapshot(&state, &partition()).unwrap();
+    let bytes = all(&stage, &state);
     let record = Record { offset: Offset(1), ..record() };
     let batch = Batch {
         records: [(partition(), std::slice::from_ref(&record))].into(),
@@ -138,5 +150,5 @@ fn a_step_changes_nothing_until_it_is_merged() {
     let steps = [(); 2].map(|()| stage.apply(&state, &batch).unwrap().messages);
     assert_eq!(steps[0], steps[1], "the same step gives the same messages");
     assert!(steps[0].iter().any(|message| message.topic == Arc::from("keepwell.windows")));
-    assert_eq!(stage.snapshot(&state, &partition()).unwrap(), bytes);
+    assert_eq!(all(&stage, &state), bytes);
 }

@@ -13,10 +13,12 @@ pub mod measure;
 mod name;
 mod need;
 mod pane_set;
+mod saved;
 mod seen;
 mod settings;
 mod stage;
 mod state;
+mod touched;
 
 pub use name::Name;
 pub use need::Need;

@@ -33,6 +33,11 @@ impl PaneSet {
         }
     }
 
+    /// Whether a pane is in the set.
+    pub fn contains(&self, pane: Pane) -> bool {
+        self.intersects(pane, pane.next())
+    }
+
     /// How many panes of `[from, to)` are in the set.
     pub fn count(&self, from: Pane, to: Pane) -> u32 {
         self.blocks.iter().map(|(block, bits)| (bits & mask(*block, from, to)).count_ones()).sum()

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use foldhash::fast::FixedState;
 use pipeline::pane::Pane;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use pipeline::piece::{Known, Piece, Pieces, Whole};
+use serde::{Deserialize, Deserializer};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 /// The key of an event within a partition.
@@ -24,21 +25,61 @@ pub fn event_key(account_id: &str, event_id: &str) -> u128 {
 }
 
 /// The ids of one partition, pane by pane: what is forgotten gives its memory back at once.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     panes: BTreeMap<Pane, Ids>,
+    /// Ids of a full piece.
+    piece_ids: usize,
 }
 
-type Ids = HashSet<u128, FixedState>;
+impl Default for Seen {
+    fn default() -> Self {
+        Self { panes: BTreeMap::new(), piece_ids: PIECE_IDS }
+    }
+}
+
+/// The ids under one pane, and in which pieces they are saved.
+#[derive(Debug, Clone, Default)]
+struct Ids {
+    table: HashSet<u128, FixedState>,
+    /// Full pieces.
+    num_full: usize,
+    /// Full pieces that no snapshot holds yet, by number.
+    held: BTreeMap<usize, Vec<u128>>,
+    /// Ids in no full piece, in the order in which they came.
+    open: Vec<u128>,
+    /// Ids that have moved to a later pane: pieces are not written again for them.
+    gone: Vec<u128>,
+}
+
+impl PartialEq for Ids {
+    /// How the ids are saved is no part of the state.
+    fn eq(&self, other: &Self) -> bool {
+        self.table == other.table
+    }
+}
 
 /// Memory of a place in a table: the id and a byte of the table's own. At most 7 of 8 places are taken, and
 /// a table that is full doubles: an id needs between 8/7 and 16/7 of it.
 const PLACE_BYTES: u64 = 17;
+/// Ids of a full piece: 16 MiB.
+const PIECE_IDS: usize = 1 << 20;
+
+impl Ids {
+    fn insert(&mut self, key: u128, piece_ids: usize) {
+        self.table.insert(key);
+        self.open.push(key);
+        if self.open.len() >= piece_ids {
+            self.held.insert(self.num_full, std::mem::take(&mut self.open));
+            self.num_full += 1;
+        }
+    }
+}
 
 impl Seen {
     /// The pane under which an id is kept.
     pub fn pane(&self, key: u128) -> Option<Pane> {
-        self.panes.iter().rev().find(|(_, ids)| ids.contains(&key)).map(|(pane, _)| *pane)
+        self.panes.iter().rev().find(|(_, ids)| ids.table.contains(&key)).map(|(pane, _)| *pane)
     }
 
     /// Keeps an id under `pane`, or moves it to a later one.
@@ -47,16 +88,17 @@ impl Seen {
             Some(kept) if kept >= pane => return,
             Some(kept) => {
                 if let Some(ids) = self.panes.get_mut(&kept) {
-                    ids.remove(&key);
+                    ids.table.remove(&key);
+                    ids.gone.push(key);
                     // Equal content, equal state.
-                    if ids.is_empty() {
+                    if ids.table.is_empty() {
                         self.panes.remove(&kept);
                     }
                 }
             }
             None => {}
         }
-        self.panes.entry(pane).or_default().insert(key);
+        self.panes.entry(pane).or_default().insert(key, self.piece_ids);
     }
 
     /// Forgets the ids of all panes for which `is_forgotten` holds, oldest first.
@@ -68,13 +110,80 @@ impl Seen {
 
     /// Number of ids kept.
     pub fn len(&self) -> usize {
-        self.panes.values().map(HashSet::len).sum()
+        self.panes.values().map(|ids| ids.table.len()).sum()
     }
 
-    /// Memory of the tables, in bytes.
+    /// Memory of the tables, in bytes. Beside it each pane holds 16 bytes an id of a piece that is not full, and of full ones
+    /// until the next snapshot.
     pub fn num_bytes(&self) -> u64 {
-        self.panes.values().map(|ids| ids.capacity() as u64 * 8 / 7 * PLACE_BYTES).sum()
+        self.panes.values().map(|ids| ids.table.capacity() as u64 * 8 / 7 * PLACE_BYTES).sum()
     }
+
+    /// Adds the pieces of the ids.
+    pub fn pieces(&self, known: &Known, pieces: &mut Pieces) {
+        for (pane, ids) in &self.panes {
+            for number in 0..ids.num_full {
+                let name = format!("{PREFIX}{}-{number}", pane.0);
+                let bytes = ids.held.get(&number).filter(|_| !known.contains_key(&name)).map(|keys| bytes(keys));
+                pieces.insert(name, Piece::Resting { revision: 0, bytes });
+            }
+            for (part, keys) in [(OPEN, &ids.open), (GONE, &ids.gone)] {
+                let (name, revision) = (format!("{PREFIX}{}-{part}", pane.0), keys.len() as u64);
+                let bytes = (known.get(&name) != Some(&revision)).then(|| bytes(keys));
+                if !keys.is_empty() {
+                    pieces.insert(name, Piece::Resting { revision, bytes });
+                }
+            }
+        }
+    }
+
+    /// Full pieces that are saved need not be held any more.
+    pub fn saved(&mut self, known: &Known) {
+        for (pane, ids) in &mut self.panes {
+            ids.held.retain(|number, _| !known.contains_key(&format!("{PREFIX}{}-{number}", pane.0)));
+        }
+    }
+
+    /// The ids that pieces hold.
+    ///
+    /// # Errors
+    /// The name of a piece that is none of ids.
+    pub fn restored(whole: &Whole) -> Result<Self, String> {
+        let mut seen = Self::default();
+        for (name, bytes) in whole {
+            let Some((pane, part)) = name.strip_prefix(PREFIX).and_then(|rest| rest.rsplit_once('-')) else { continue };
+            let wrong = |_| format!("piece {name} is none of ids");
+            if bytes.len() % 16 != 0 {
+                return Err(format!("piece {name} ends within an id"));
+            }
+            let ids = seen.panes.entry(Pane(pane.parse().map_err(wrong)?)).or_default();
+            let keys = bytes.chunks_exact(16).map(|key| key.iter().rfold(0, |id, byte| id << 8 | u128::from(*byte)));
+            match part {
+                GONE => ids.gone = keys.collect(),
+                OPEN => ids.open = keys.collect(),
+                number => {
+                    ids.num_full = ids.num_full.max(1 + number.parse::<usize>().map_err(wrong)?);
+                    ids.table.extend(keys);
+                }
+            }
+        }
+        for ids in seen.panes.values_mut() {
+            ids.table.extend(&ids.open);
+            for key in &ids.gone {
+                ids.table.remove(key);
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// The pieces of ids are named so: the pane, and the number of a full piece or which of the others it is.
+const PREFIX: &str = "ids-";
+const OPEN: &str = "open";
+const GONE: &str = "gone";
+
+fn bytes(keys: &[u128]) -> Vec<u8> {
+    keys.iter().flat_map(|key| key.to_le_bytes()).collect()
 }
 
 /// Most memory that so many ids need, in bytes: tables that have just doubled.
@@ -82,23 +191,14 @@ pub fn most_bytes(num_ids: u64) -> u64 {
     num_ids * 16 / 7 * PLACE_BYTES
 }
 
-impl Serialize for Seen {
-    /// The same content has one form, whatever its history.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let sorted = |ids: &Ids| {
-            let mut sorted: Vec<u128> = ids.iter().copied().collect();
-            sorted.sort_unstable();
-            sorted
-        };
-        let canonical: BTreeMap<Pane, Vec<u128>> = self.panes.iter().map(|(pane, ids)| (*pane, sorted(ids))).collect();
-        canonical.serialize(serializer)
-    }
-}
-
 impl<'de> Deserialize<'de> for Seen {
+    /// The form of version 2: ids by pane.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let panes = BTreeMap::<Pane, Vec<u128>>::deserialize(deserializer)?;
-        Ok(Self { panes: panes.into_iter().map(|(pane, keys)| (pane, keys.into_iter().collect())).collect() })
+        let mut seen = Self::default();
+        for (pane, keys) in BTreeMap::<Pane, Vec<u128>>::deserialize(deserializer)? {
+            keys.into_iter().for_each(|key| seen.insert(key, pane));
+        }
+        Ok(seen)
     }
 }
 
@@ -133,5 +233,47 @@ mod tests {
     #[test]
     fn account_and_id_do_not_run_together() {
         assert_ne!(event_key("a", "bc"), event_key("ab", "c"));
+    }
+
+    #[test]
+    fn a_full_piece_is_written_once_and_what_is_restored_is_what_was_saved() {
+        let mut seen = Seen { piece_ids: 10, ..Seen::default() };
+        let mut saved = Whole::new();
+        let mut known = Known::new();
+        let mut num_written = 0;
+        for n in 0..100_u32 {
+            seen.insert(event_key("acme", &n.to_string()), Pane(-1));
+            // Every third is sighted again, some days later.
+            if n % 3 == 0 {
+                seen.insert(event_key("acme", &n.to_string()), Pane(5));
+            }
+            if n % 7 == 0 {
+                let mut pieces = Pieces::new();
+                seen.pieces(&known, &mut pieces);
+                saved.retain(|name, _| pieces.contains_key(name));
+                known.clear();
+                for (name, piece) in pieces {
+                    let Piece::Resting { revision, bytes } = piece else { panic!("{name} changes") };
+                    known.insert(name.clone(), revision);
+                    if let Some(bytes) = bytes {
+                        num_written += usize::from(!name.ends_with(OPEN) && !name.ends_with(GONE));
+                        saved.insert(name, bytes);
+                    }
+                }
+                seen.saved(&known);
+                let restored = Seen { piece_ids: 10, ..Seen::restored(&saved).unwrap() };
+                assert_eq!(restored, seen);
+                let pieces_of = |seen: &Seen| {
+                    let mut pieces = Pieces::new();
+                    seen.pieces(&known, &mut pieces);
+                    pieces
+                };
+                assert_eq!(pieces_of(&restored), pieces_of(&seen));
+                // What goes on from there is the same.
+                seen = restored;
+            }
+        }
+        assert_eq!((num_written, seen.len()), (9 + 3, 100));
+        assert!(Seen::restored(&Whole::from([("ids-x-1".to_owned(), Vec::new())])).is_err());
     }
 }

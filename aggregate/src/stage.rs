@@ -9,18 +9,19 @@ use pipeline::config::Config;
 use pipeline::log::{Message, Record};
 use pipeline::metrics::Gauges;
 use pipeline::offset::{NextOffset, Position, TopicPartition};
+use pipeline::piece::{Known, Pieces, Whole};
 use pipeline::schema::window;
 use pipeline::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
 use pipeline::watermark::Progress;
-use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::close::close;
 use crate::fold::Fold;
 use crate::measure::{Provenance, RowKind, append_rows};
 use crate::name::Name;
+use crate::saved;
 use crate::settings::Settings;
-use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, STATE_VERSION, State};
+use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, State};
 
 /// Live rows are numbered from here: above every final row of the same offset.
 const LIVE_ORDINAL: i64 = 1 << 40;
@@ -31,14 +32,6 @@ const LIVE_ACCOUNTS: usize = 2000;
 #[derive(Debug)]
 pub struct Aggregate {
     settings: Settings,
-}
-
-/// The bytes of a snapshot: version, settings, state.
-#[derive(Serialize, Deserialize)]
-struct Saved<S> {
-    version: u32,
-    fingerprint: String,
-    state: S,
 }
 
 impl Aggregate {
@@ -304,26 +297,20 @@ impl Stage for Aggregate {
         partition: &TopicPartition,
         _position: Position,
         _until: Position,
-        snapshot: Option<&[u8]>,
+        snapshot: Option<&Whole>,
     ) -> Result<(), StageError> {
         let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
         let restored = match snapshot {
             None => PartitionState::default(),
-            Some(bytes) => {
-                let version: u32 = postcard::take_from_bytes(bytes).map_err(|e| refused(e.to_string()))?.0;
-                if version != STATE_VERSION {
+            Some(whole) => {
+                let (restored, fingerprint) = saved::restored(whole).map_err(refused)?;
+                if fingerprint != self.settings.fingerprint {
                     return Err(refused(format!(
-                        "its state has version {version}, this program reads {STATE_VERSION}"
+                        "it was made with other settings, which are fixed for an epoch. Put them back, or raise `epoch` and rebuild.\n  then: {fingerprint}\n  now:  {}",
+                        self.settings.fingerprint
                     )));
                 }
-                let saved: Saved<PartitionState> = postcard::from_bytes(bytes).map_err(|e| refused(e.to_string()))?;
-                if saved.fingerprint != self.settings.fingerprint {
-                    return Err(refused(format!(
-                        "it was made with other settings, which are fixed for an epoch. Put them back, or raise `epoch` and rebuild.\n  then: {}\n  now:  {}",
-                        saved.fingerprint, self.settings.fingerprint
-                    )));
-                }
-                saved.state
+                restored
             }
         };
         state.insert(partition.clone(), restored);
@@ -345,10 +332,15 @@ impl Stage for Aggregate {
         state.get(partition).map(shown).unwrap_or_default()
     }
 
-    fn snapshot(&self, state: &State, partition: &TopicPartition) -> Result<Vec<u8>, StageError> {
+    fn snapshot(&self, state: &State, partition: &TopicPartition, known: &Known) -> Result<Pieces, StageError> {
         let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
         let state = state.get(partition).ok_or_else(|| refused("there is no state".into()))?;
-        let saved = Saved { version: STATE_VERSION, fingerprint: self.settings.fingerprint.clone(), state };
-        postcard::to_stdvec(&saved).map_err(|error| refused(error.to_string()))
+        saved::pieces(state, &self.settings.fingerprint, known).map_err(|error| refused(error.to_string()))
+    }
+
+    fn saved(&self, state: &mut State, partition: &TopicPartition, known: &Known) {
+        if let Some(state) = state.get_mut(partition) {
+            state.seen.saved(known);
+        }
     }
 }

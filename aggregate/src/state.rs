@@ -1,6 +1,7 @@
 //! The state of a partition, what a step changes in it, and its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use arrow::array::RecordBatch;
 use pipeline::event::Event;
@@ -14,6 +15,7 @@ use crate::account::Account;
 use crate::name::Name;
 use crate::seen::Seen;
 use crate::settings::Settings;
+use crate::touched::Touched;
 
 /// All partitions this member owns.
 pub type State = BTreeMap<TopicPartition, PartitionState>;
@@ -21,11 +23,8 @@ pub type State = BTreeMap<TopicPartition, PartitionState>;
 /// What a step changes.
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 
-/// Version of the state's bytes; see `stage`.
-pub const STATE_VERSION: u32 = 2;
-
 /// The fold of one partition.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct PartitionState {
     /// Time.
     pub watermarks: Watermarks,
@@ -41,6 +40,9 @@ pub struct PartitionState {
     pub awaiting: BTreeSet<Name>,
     /// Whether it was said downstream that every source is complete.
     pub is_complete_told: bool,
+    /// What has changed since it was last saved.
+    #[serde(skip)]
+    pub touched: Touched,
 }
 
 /// Where a close stands.
@@ -112,12 +114,16 @@ impl PartitionState {
             self.watermarks = watermarks;
         }
         self.closed = changes.closed.or(self.closed);
-        self.closing = changes.closing;
+        let closing = std::mem::replace(&mut self.closing, changes.closing);
         for (name, account) in changes.accounts {
+            self.touched.account(name.as_str(), [self.accounts.get(&name), account.as_ref()].into_iter().flatten());
             match account {
                 Some(account) => self.accounts.insert(name, account),
                 None => self.accounts.remove(&name),
             };
+        }
+        if let Some(closing) = closing {
+            self.prune_behind(&closing, settings);
         }
         for (key, pane) in changes.seen {
             self.seen.insert(key, pane);
@@ -137,16 +143,40 @@ impl PartitionState {
         self.is_complete_told = changes.is_complete_told;
     }
 
+    /// Forgets of the accounts, whose rows of the last pane of a close are out, what no later row can show. Where a close
+    /// stood before the step, and where it stands now, say which these are.
+    fn prune_behind(&mut self, before: &Closing, settings: &Settings) {
+        let closed = before.to;
+        let from = before.after.as_ref().filter(|_| before.pane == closed).map_or(Bound::Unbounded, Bound::Excluded);
+        let to = match &self.closing {
+            None => Bound::Unbounded,
+            Some(now) => match now.after.as_ref().filter(|_| now.pane == closed) {
+                Some(name) => Bound::Included(name),
+                None => return,
+            },
+        };
+        for (name, account) in self.accounts.range_mut::<Name, _>((from, to)) {
+            self.touched.before_prune(name.as_str(), account, closed);
+            account.prune(closed, settings);
+        }
+        if self.closing.is_none() {
+            self.touched.closed(settings.horizon(closed));
+        }
+    }
+
     /// Takes one event into its account, whose live row becomes due.
     fn apply(&mut self, event: &Event<'_>, settings: &Settings) {
         let id = event.account_id.as_ref();
         if !self.accounts.contains_key(id) {
             self.accounts.insert(Name::from(id), Account::default());
+            self.touched.accounts.touch(id);
         }
         if let Some(account) = self.accounts.get_mut(id) {
-            if let Some(closed) = self.closed {
+            if let Some(closed) = self.closed.filter(|closed| !account.is_pruned(*closed)) {
+                self.touched.account(id, [&*account]);
                 account.prune(closed, settings);
             }
+            self.touched.event(event, account, settings);
             account.apply(event, settings);
         }
         if !self.awaiting.contains(id) {

@@ -12,6 +12,7 @@ use pipeline::metrics::Gauges;
 use pipeline::offset::{NextOffset, Position, TopicPartition};
 use pipeline::pane::{DAY_US, PaneWidth};
 use pipeline::partitioner::partition_of;
+use pipeline::piece::{Known, Pieces, Whole};
 use pipeline::reject::{Cause, reject};
 use pipeline::schema::event::EventBuilder;
 use pipeline::stage::{Batch, EndProof, Fate, Fates, Stage, StageError, Step};
@@ -329,7 +330,7 @@ impl Stage for Ingest {
         partition: &TopicPartition,
         position: Position,
         _until: Position,
-        _snapshot: Option<&[u8]>,
+        _snapshot: Option<&Whole>,
     ) -> Result<(), StageError> {
         let Position { high_us, reached_us, .. } = position;
         state.insert(partition.clone(), SourcePartition { high_us, stated: None, reached_us });
@@ -355,8 +356,8 @@ impl Stage for Ingest {
         Gauges::default()
     }
 
-    fn snapshot(&self, _state: &State, _partition: &TopicPartition) -> Result<Vec<u8>, StageError> {
-        Ok(Vec::new())
+    fn snapshot(&self, _state: &State, _partition: &TopicPartition, _known: &Known) -> Result<Pieces, StageError> {
+        Ok(Pieces::new())
     }
 }
 

@@ -25,7 +25,9 @@ pub enum Place {
     AfterCommit,
     /// A step in the middle of a close is committed.
     InClose,
-    /// A snapshot is about to be written.
+    /// One of a snapshot's pieces is written.
+    InSnapshot,
+    /// A snapshot is about to be written, its pieces are.
     BeforeSnapshot,
     /// A snapshot is written, older ones are still there.
     AfterSnapshot,
@@ -36,13 +38,14 @@ pub enum Place {
 }
 
 /// All places and their names.
-pub const PLACES: [(Place, &str); 10] = [
+pub const PLACES: [(Place, &str); 11] = [
     (Place::BeforeBegin, "before_begin"),
     (Place::WhileProducing, "while_producing"),
     (Place::AfterProduce, "after_produce"),
     (Place::BeforeCommit, "before_commit"),
     (Place::AfterCommit, "after_commit"),
     (Place::InClose, "in_close"),
+    (Place::InSnapshot, "in_snapshot"),
     (Place::BeforeSnapshot, "before_snapshot"),
     (Place::AfterSnapshot, "after_snapshot"),
     (Place::AfterClaim, "after_claim"),

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod offset;
 pub mod pane;
 pub mod partitioner;
+pub mod piece;
 pub mod process;
 pub mod reject;
 pub mod rights;

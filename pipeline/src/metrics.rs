@@ -43,6 +43,7 @@ pub struct Metrics {
     waiting_for: IntGaugeVec,
     hidden: IntGaugeVec,
     snapshot: GaugeVec,
+    snapshot_pause: GaugeVec,
     audited: IntGaugeVec,
     drift: IntGaugeVec,
     audit: GaugeVec,
@@ -126,6 +127,10 @@ impl Metrics {
                 &partition,
             )?,
             snapshot: GaugeVec::new(opts("snapshot_timestamp_seconds", "When the state was last saved"), &partition)?,
+            snapshot_pause: GaugeVec::new(
+                opts("snapshot_pause_seconds", "How long the stage stood still when the state was last saved"),
+                &partition,
+            )?,
             audited: IntGaugeVec::new(
                 opts(
                     "audit_scores",
@@ -159,6 +164,7 @@ impl Metrics {
         registry.register(Box::new(metrics.waiting_for.clone()))?;
         registry.register(Box::new(metrics.hidden.clone()))?;
         registry.register(Box::new(metrics.snapshot.clone()))?;
+        registry.register(Box::new(metrics.snapshot_pause.clone()))?;
         registry.register(Box::new(metrics.audited.clone()))?;
         registry.register(Box::new(metrics.drift.clone()))?;
         registry.register(Box::new(metrics.audit.clone()))?;
@@ -342,11 +348,12 @@ impl StageMetrics {
         }
     }
 
-    /// The state of a partition was saved.
-    pub fn saved(&self, tp: &TopicPartition, num_bytes: usize, wall_us: i64) {
+    /// The state of a partition was saved; for `pause` the stage stood still.
+    pub fn saved(&self, tp: &TopicPartition, num_bytes: usize, pause: Duration, wall_us: i64) {
         let partition = tp.partition.to_string();
         self.metrics.state_bytes.with_label_values(&self.of(tp, &partition)).set(num_bytes as i64);
         self.metrics.snapshot.with_label_values(&self.of(tp, &partition)).set(wall_us as f64 / 1e6);
+        self.metrics.snapshot_pause.with_label_values(&self.of(tp, &partition)).set(pause.as_secs_f64());
     }
 
     /// An audit has ended.
@@ -373,6 +380,7 @@ impl StageMetrics {
             self.metrics.hidden.remove_label_values(&labels).is_ok(),
             self.metrics.waiting.remove_label_values(&labels).is_ok(),
             self.metrics.snapshot.remove_label_values(&labels).is_ok(),
+            self.metrics.snapshot_pause.remove_label_values(&labels).is_ok(),
         ];
         tracing::debug!(partition = %tp, series = removed.iter().filter(|removed| **removed).count(), "series removed");
     }
@@ -396,6 +404,7 @@ keepwell_last_progress_timestamp_seconds gauge
 keepwell_messages_total counter
 keepwell_model_version gauge
 keepwell_records_total counter
+keepwell_snapshot_pause_seconds gauge
 keepwell_snapshot_timestamp_seconds gauge
 keepwell_source_waiting gauge
 keepwell_state_accounts gauge
@@ -431,7 +440,7 @@ keepwell_watermark_timestamp_seconds gauge";
                 model_version: Some(2),
             },
         );
-        stage.saved(&tp, 1000, 7_000_000);
+        stage.saved(&tp, 1000, Duration::from_millis(3), 7_000_000);
         stage.source_waits(&tp, true);
         stage.hidden(&tp, 2);
         stage.audited(9, 0, 1, 7_000_000);

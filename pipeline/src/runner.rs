@@ -10,6 +10,7 @@
 
 mod member;
 mod restore;
+mod saving;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use crate::crash::{self, Place};
 use crate::hidden::Hidden;
 use crate::log::{Log, LogError, Polled, Verdict};
 use crate::metrics::StageMetrics;
-use crate::offset::{NextOffset, Position, TopicPartition};
+use crate::offset::{NextOffset, TopicPartition};
 use crate::snapshot::{SnapshotError, Snapshots};
 use crate::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
 use crate::waiting::Waiting;
@@ -123,8 +124,6 @@ const MAX_SLICES: u32 = 8;
 const REPLAY_TURN: Duration = Duration::from_millis(500);
 /// How often lag, watermark and state are shown.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the last snapshots may take at the end of a run.
-const LAST_UPLOADS: Duration = Duration::from_secs(60);
 
 /// A stage on a log.
 #[derive(Debug)]
@@ -306,6 +305,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
                     crash::here(Place::InClose);
                 }
                 self.merge(step);
+                if let Some(snapshots) = &mut self.snapshots {
+                    snapshots.committed();
+                }
                 return Ok(true);
             }
             Verdict::Aborted(why) => {
@@ -417,66 +419,6 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         !self.members.is_empty() && self.members.iter().all(is_drained)
     }
 
-    fn snapshot_where_due(&mut self) -> Result<(), RunError> {
-        let now = self.clock.monotonic();
-        for tp in self.snapshots.as_mut().map(Snapshots::take_failed).unwrap_or_default() {
-            if let Some(member) = self.members.get_mut(&tp) {
-                member.saved = None;
-            }
-        }
-        let due: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(_, member)| now.saturating_sub(member.last_snapshot) >= self.options.snapshot_interval)
-            .map(|(tp, _)| tp.clone())
-            .collect();
-        for tp in due {
-            self.snapshot(&tp, now)?;
-        }
-        Ok(())
-    }
-
-    fn snapshot_all(&mut self) -> Result<(), RunError> {
-        let now = self.clock.monotonic();
-        for tp in self.members.keys().cloned().collect::<Vec<_>>() {
-            if let Some(snapshots) = &mut self.snapshots {
-                snapshots.finish(LAST_UPLOADS);
-            }
-            self.snapshot(&tp, now)?;
-        }
-        if let Some(snapshots) = &mut self.snapshots {
-            snapshots.finish(LAST_UPLOADS);
-        }
-        Ok(())
-    }
-
-    /// Saves the state of one partition, unless it stands within a record or nothing has changed.
-    fn snapshot(&mut self, tp: &TopicPartition, now: Duration) -> Result<(), RunError> {
-        let (Some(snapshots), Some(member)) = (&mut self.snapshots, self.members.get_mut(tp)) else {
-            return Ok(());
-        };
-        let Position { next, slice, .. } = member.position;
-        if slice > 0 || member.is_replaying() || member.saved == Some(next) {
-            return Ok(());
-        }
-        member.last_snapshot = now;
-        if snapshots.is_busy(tp) {
-            return Ok(());
-        }
-        let state = self.stage.snapshot(&self.state, tp)?;
-        let header = crate::snapshot::Header {
-            stage: self.stage.name().to_owned(),
-            epoch: self.options.epoch,
-            topic: tp.topic.to_string(),
-            partition: tp.partition,
-            next,
-        };
-        snapshots.put(&header, &state)?;
-        self.metrics.saved(tp, state.len(), self.clock.wall_us());
-        member.saved = Some(next);
-        Ok(())
-    }
-
     fn let_go(&mut self, partitions: &[TopicPartition]) -> Result<(), RunError> {
         info!(?partitions, "partitions let go");
         self.let_go_of_state(partitions);
@@ -492,6 +434,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             self.members.remove(tp);
             self.metrics.forget(tp);
             self.hidden.forget(tp);
+            if let Some(snapshots) = &mut self.snapshots {
+                snapshots.forget(tp);
+            }
             self.stage.forget(&mut self.state, tp);
         }
     }

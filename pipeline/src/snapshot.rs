@@ -1,105 +1,54 @@
 //! Snapshots: the state of one partition at one position, as a cache of the log.
 //!
-//! A snapshot is one object, `<stage>/<epoch>/<topic>-<partition>/<next offset, 20 digits>.snapshot`:
-//! magic, format version, a JSON header that says of what it is, the zstd-compressed state and a CRC-32
-//! of everything before. A damaged or foreign object is passed over by name and the one before is taken.
+//! A snapshot is one object, `<stage>/<epoch>/<topic>-<partition>/<next offset, 20 digits>.snapshot`. It holds the
+//! pieces of the state that change all the time and names the others, each an object of its own in the folder `pieces`
+//! beside it, written once and named by every snapshot until it changes. A snapshot that is damaged, foreign or names
+//! such a piece is passed over by name and the one before is taken.
+
+mod format;
+mod garbage;
+mod transfer;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::crash::{self, Place};
 use crate::offset::{NextOffset, Position, TopicPartition};
-use crate::store::{ANSWERS_WITHIN, WRITES_WITHIN, within};
+use crate::piece::{Known, Piece, Pieces, Whole};
+use crate::store::{ANSWERS_WITHIN, within};
+pub use format::{Header, ONE, SnapshotError, decode, encode};
+use garbage::{Named, collect};
+use transfer::{read, write};
 
-const MAGIC: &[u8; 8] = b"KEEPWELL";
-const FORMAT: u16 = 1;
-const ZSTD_LEVEL: i32 = 1;
 /// How long a snapshot that is written at once may take.
 const AT_ONCE: Duration = Duration::from_secs(60);
 
-/// Of what a snapshot is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// Stage that folded the state.
-    pub stage: String,
-    /// Epoch of the log.
-    pub epoch: u32,
-    /// Topic the stage reads.
-    pub topic: String,
-    /// Partition.
-    pub partition: i32,
-    /// The state is the fold of all records below this offset.
-    pub next: NextOffset,
+/// A resting piece that is written.
+#[derive(Debug, Clone)]
+struct Written {
+    revision: u64,
+    /// Name of its object.
+    object: String,
+    num_bytes: usize,
 }
 
-/// Why bytes are no snapshot of ours.
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    /// The bytes are not a snapshot, or damaged.
-    #[error("damaged: {0}")]
-    Damaged(&'static str),
-    /// A newer or foreign format.
-    #[error("format {0}, this program reads {FORMAT}; run the version of Keepwell that wrote it")]
-    ForeignFormat(u16),
-    /// The object store cannot be used.
-    #[error("object store: {0}; check snapshots.url and the store's credentials")]
-    Store(#[from] object_store::Error),
-    /// The URL is not understood.
-    #[error("snapshots.url: {0}")]
-    Place(#[from] crate::store::StoreError),
-    /// The threads that write snapshots cannot be started.
-    #[error("starting the threads that write snapshots: {0}")]
-    Runtime(std::io::Error),
-}
+/// The resting pieces of a partition that are written, by name.
+type WrittenPieces = BTreeMap<String, Written>;
 
-/// The bytes of a snapshot.
-///
-/// # Errors
-/// [`SnapshotError::Damaged`] when the state cannot be compressed.
-pub fn encode(header: &Header, state: &[u8]) -> Result<Vec<u8>, SnapshotError> {
-    let header = serde_json::to_vec(header).map_err(|_| SnapshotError::Damaged("header"))?;
-    let body = zstd::bulk::compress(state, ZSTD_LEVEL).map_err(|_| SnapshotError::Damaged("compression"))?;
-    let mut bytes = Vec::with_capacity(header.len() + body.len() + 32);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&FORMAT.to_le_bytes());
-    bytes.extend_from_slice(&(header.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&header);
-    bytes.extend_from_slice(&(state.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&body);
-    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-    Ok(bytes)
-}
-
-/// Header and state of a snapshot.
-///
-/// # Errors
-/// [`SnapshotError`] when the bytes are damaged or of another format.
-pub fn decode(bytes: &[u8]) -> Result<(Header, Vec<u8>), SnapshotError> {
-    let damaged = SnapshotError::Damaged;
-    let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(damaged("too short"))?;
-    let rest = content.strip_prefix(MAGIC).ok_or(damaged("not a snapshot"))?;
-    let (format, rest) = rest.split_first_chunk::<2>().ok_or(damaged("too short"))?;
-    let format = u16::from_le_bytes(*format);
-    if format != FORMAT {
-        return Err(SnapshotError::ForeignFormat(format));
-    }
-    if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
-        return Err(damaged("checksum differs"));
-    }
-    let (header_len, rest) = rest.split_first_chunk::<4>().ok_or(damaged("too short"))?;
-    let (header, rest) = rest.split_at_checked(u32::from_le_bytes(*header_len) as usize).ok_or(damaged("too short"))?;
-    let header = serde_json::from_slice(header).map_err(|_| damaged("header"))?;
-    let (state_len, body) = rest.split_first_chunk::<8>().ok_or(damaged("too short"))?;
-    let state = zstd::bulk::decompress(body, u64::from_le_bytes(*state_len) as usize).map_err(|_| damaged("body"))?;
-    Ok((header, state))
+/// A snapshot on its way.
+struct Upload {
+    partition: TopicPartition,
+    folder: Path,
+    task: JoinHandle<Result<(), SnapshotError>>,
+    /// What it names, once it is there; none when the partition was let go in the meantime: a state that is taken up
+    /// again counts its revisions anew.
+    names: Option<WrittenPieces>,
 }
 
 /// Where snapshots are kept. Uploads run beside the loop.
@@ -109,8 +58,14 @@ pub struct Snapshots {
     runtime: Runtime,
     keep: usize,
     is_beside: bool,
-    uploads: Vec<(TopicPartition, JoinHandle<Result<(), SnapshotError>>)>,
-    failed: Vec<TopicPartition>,
+    uploads: Vec<Upload>,
+    /// What the newest snapshot of each partition names, of those this process has read or written.
+    written: BTreeMap<TopicPartition, WrittenPieces>,
+    /// Partitions whose snapshot was written or not, since this was last asked.
+    ended: Vec<(TopicPartition, bool)>,
+    /// Folders of partitions with a snapshot that is newer than the last look for garbage.
+    uncollected: BTreeMap<TopicPartition, Path>,
+    named: Arc<Mutex<Named>>,
 }
 
 impl std::fmt::Debug for Snapshots {
@@ -132,7 +87,7 @@ impl Snapshots {
             .enable_all()
             .build()
             .map_err(SnapshotError::Runtime)?;
-        Ok(Self { store, prefix, runtime, keep, is_beside: true, uploads: Vec::new(), failed: Vec::new() })
+        Ok(Self::new(store, prefix, runtime, keep, true))
     }
 
     /// Snapshots in a store that is at hand, each written before the loop goes on: for simulations.
@@ -141,9 +96,22 @@ impl Snapshots {
     /// [`SnapshotError::Runtime`] when there is no runtime to be had.
     pub fn at_once(store: Arc<dyn ObjectStore>, keep: usize) -> Result<Self, SnapshotError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let runtime = runtime.map_err(SnapshotError::Runtime)?;
-        let prefix = Path::default();
-        Ok(Self { store, prefix, runtime, keep, is_beside: false, uploads: Vec::new(), failed: Vec::new() })
+        Ok(Self::new(store, Path::default(), runtime.map_err(SnapshotError::Runtime)?, keep, false))
+    }
+
+    fn new(store: Arc<dyn ObjectStore>, prefix: Path, runtime: Runtime, keep: usize, is_beside: bool) -> Self {
+        Self {
+            store,
+            prefix,
+            runtime,
+            keep,
+            is_beside,
+            uploads: Vec::new(),
+            written: BTreeMap::new(),
+            ended: Vec::new(),
+            uncollected: BTreeMap::new(),
+            named: Arc::default(),
+        }
     }
 
     fn folder(&self, stage: &str, epoch: u32, partition: &TopicPartition) -> Path {
@@ -176,102 +144,149 @@ impl Snapshots {
     /// [`SnapshotError::Store`] when the store cannot be listed or read. A damaged snapshot is no error:
     /// it is named in the log and the one before is taken.
     pub fn newest(
-        &self,
+        &mut self,
         stage: &str,
         epoch: u32,
         partition: &TopicPartition,
         committed: Position,
-    ) -> Result<Option<(Position, Vec<u8>)>, SnapshotError> {
+    ) -> Result<Option<(Position, Whole)>, SnapshotError> {
         let folder = self.folder(stage, epoch, partition);
+        self.forget(partition);
         for (next, path) in self.list(&folder)?.into_iter().rev().filter(|(next, _)| *next <= committed.next) {
-            let read = async { self.store.get(&path).await?.bytes().await };
-            let bytes = self.runtime.block_on(within(WRITES_WITHIN, read))?;
-            match decode(&bytes) {
-                Ok((header, state)) if header.stage == stage && header.epoch == epoch && header.next == next => {
+            let is_of_it = |header: &Header| {
+                header.stage == stage
+                    && header.epoch == epoch
+                    && (&*header.topic, header.partition) == (&*partition.topic, partition.partition)
+            };
+            match self.runtime.block_on(read(&*self.store, &folder, &path, is_of_it)) {
+                Ok((header, state, written)) if header.next == next => {
+                    self.written.insert(partition.clone(), written);
                     return Ok(Some((Position::at(next), state)));
                 }
-                Ok((header, _)) => warn!(%path, ?header, "passed over a snapshot that is of something else"),
+                Ok((header, ..)) => warn!(%path, ?header, "passed over a snapshot that is of something else"),
+                Err(SnapshotError::Store(error)) => return Err(error.into()),
                 Err(error) => warn!(%path, %error, "passed over a snapshot"),
             }
         }
         Ok(None)
     }
 
+    /// Revisions of the resting pieces that the partition's newest snapshot names.
+    pub fn known(&self, partition: &TopicPartition) -> Known {
+        let written = self.written.get(partition).into_iter().flatten();
+        written.map(|(name, written)| (name.clone(), written.revision)).collect()
+    }
+
     /// Whether a snapshot of a partition is still being written.
     pub fn is_busy(&mut self, partition: &TopicPartition) -> bool {
         self.reap();
-        self.uploads.iter().any(|(uploading, _)| uploading == partition)
+        self.uploads.iter().any(|upload| upload.partition == *partition)
     }
 
-    /// Partitions whose snapshot was not written since this was last asked.
-    pub fn take_failed(&mut self) -> Vec<TopicPartition> {
+    /// Partitions of which a snapshot has ended since this was last asked, and whether it was written.
+    pub fn take_ended(&mut self) -> Vec<(TopicPartition, bool)> {
         self.reap();
-        std::mem::take(&mut self.failed)
+        std::mem::take(&mut self.ended)
     }
 
-    /// Starts to write a snapshot, and removes old ones behind it.
+    /// Starts to write a snapshot: first the pieces that are new, then what names them. The size of the whole state in
+    /// bytes.
     ///
     /// # Errors
-    /// [`SnapshotError`] when the bytes cannot be made. A failed upload is named in the log and by
-    /// [`Snapshots::take_failed`]: the log still has everything.
-    pub fn put(&mut self, header: &Header, state: &[u8]) -> Result<(), SnapshotError> {
+    /// [`SnapshotError::Piece`] when a piece without bytes is not written. A failed upload is named in the log and by
+    /// [`Snapshots::take_ended`]: the log still has everything.
+    pub fn put(&mut self, header: Header, pieces: Pieces) -> Result<usize, SnapshotError> {
         let partition = TopicPartition::new(header.topic.as_str(), header.partition);
-        let bytes = encode(header, state)?;
-        let folder = self.folder(&header.stage, header.epoch, &partition);
-        let path = folder.clone().join(format!("{:020}.snapshot", header.next.0));
-        let (store, keep, num_bytes) = (Arc::clone(&self.store), self.keep, bytes.len());
-        let upload = async move {
-            crash::here(Place::BeforeSnapshot);
-            store.put(&path, PutPayload::from(bytes)).await?;
-            info!(%path, num_bytes, "snapshot written");
-            crash::here(Place::AfterSnapshot);
-            let listing = store.list_with_delimiter(Some(&folder)).await?;
-            let paths = in_order(listing.objects.into_iter().map(|object| object.location));
-            for (_, old) in paths.iter().rev().skip(keep) {
-                store.delete(old).await?;
+        let before = self.written.get(&partition);
+        let (mut changing, mut new, mut names) = (Whole::new(), Vec::new(), WrittenPieces::new());
+        for (name, piece) in pieces {
+            match piece {
+                Piece::Changing(bytes) => drop(changing.insert(name, bytes)),
+                Piece::Resting { revision, bytes: Some(bytes) } => {
+                    let object = format!("{:020}-{name}-{:08x}.piece", header.next.0, crc32fast::hash(&bytes));
+                    names.insert(name.clone(), Written { revision, object: object.clone(), num_bytes: bytes.len() });
+                    new.push((name, object, bytes));
+                }
+                Piece::Resting { revision, bytes: None } => {
+                    let written = before.and_then(|before| before.get(&name)).filter(|old| old.revision == revision);
+                    let missing =
+                        || SnapshotError::Piece { name: name.clone(), why: "neither given nor written".into() };
+                    names.insert(name.clone(), written.cloned().ok_or_else(missing)?);
+                }
             }
-            Ok(())
-        };
-        self.uploads.push((partition, self.runtime.spawn(upload)));
+        }
+        let num_bytes = changing.values().map(Vec::len).chain(names.values().map(|piece| piece.num_bytes)).sum();
+        let folder = self.folder(&header.stage, header.epoch, &partition);
+        let objects = names.iter().map(|(name, piece)| (name.clone(), piece.object.clone())).collect();
+        let header = Header { names: objects, ..header };
+        let (store, named) = (Arc::clone(&self.store), Arc::clone(&self.named));
+        let task = self.runtime.spawn(write(store, folder.clone(), header, changing, new, named));
+        self.uploads.push(Upload { partition, folder, task, names: Some(names) });
         if !self.is_beside {
             self.finish(AT_ONCE);
         }
-        Ok(())
+        Ok(num_bytes)
     }
 
     /// Waits for the uploads under way, for at most `limit`.
     pub fn finish(&mut self, limit: Duration) {
-        for (partition, upload) in std::mem::take(&mut self.uploads) {
-            let waited = self.runtime.block_on(async { tokio::time::timeout(limit, upload).await });
+        for mut upload in std::mem::take(&mut self.uploads) {
+            let waited = self.runtime.block_on(async { tokio::time::timeout(limit, &mut upload.task).await });
             let ended = waited.map_err(|_| "timed out".to_owned()).and_then(|r| r.map_err(|e| e.to_string()));
-            if !report(&partition, ended) {
-                self.failed.push(partition);
-            }
+            self.end(upload, ended);
         }
     }
 
     fn reap(&mut self) {
-        for (partition, upload) in std::mem::take(&mut self.uploads) {
-            if upload.is_finished() {
-                if !report(&partition, self.runtime.block_on(upload).map_err(|e| e.to_string())) {
-                    self.failed.push(partition);
-                }
+        for mut upload in std::mem::take(&mut self.uploads) {
+            if upload.task.is_finished() {
+                let ended = self.runtime.block_on(&mut upload.task).map_err(|e| e.to_string());
+                self.end(upload, ended);
             } else {
-                self.uploads.push((partition, upload));
+                self.uploads.push(upload);
             }
         }
     }
-}
 
-/// Whether it was written; says so where not.
-fn report(partition: &TopicPartition, result: Result<Result<(), SnapshotError>, String>) -> bool {
-    let why = match result {
-        Ok(Ok(())) => return true,
-        Ok(Err(error)) => error.to_string(),
-        Err(why) => why,
-    };
-    warn!(%partition, why, "a snapshot was not written; it will be tried again");
-    false
+    fn end(&mut self, upload: Upload, ended: Result<Result<(), SnapshotError>, String>) {
+        let Upload { partition, folder, names, .. } = upload;
+        let why = match ended {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(why) => Some(why),
+        };
+        if let Some(why) = &why {
+            warn!(%partition, why, "a snapshot was not written; it will be tried again");
+        }
+        let Some(names) = names else { return };
+        if why.is_none() {
+            self.written.insert(partition.clone(), names);
+            self.uncollected.insert(partition.clone(), folder);
+        }
+        self.ended.push((partition, why.is_none()));
+    }
+
+    /// A commit has gone through: what the snapshots written before it no longer need is removed.
+    pub fn committed(&mut self) {
+        for folder in std::mem::take(&mut self.uncollected).into_values() {
+            let collecting = collect(Arc::clone(&self.store), folder, self.keep, Arc::clone(&self.named));
+            if self.is_beside {
+                // It says itself what becomes of it.
+                drop(self.runtime.spawn(collecting));
+            } else {
+                self.runtime.block_on(collecting);
+            }
+        }
+    }
+
+    /// A partition is another's.
+    pub fn forget(&mut self, partition: &TopicPartition) {
+        self.written.remove(partition);
+        self.uncollected.remove(partition);
+        for upload in self.uploads.iter_mut().filter(|upload| upload.partition == *partition) {
+            upload.names = None;
+        }
+    }
 }
 
 /// Snapshot paths with the offsets in their names, oldest first; other objects are left out.
@@ -283,42 +298,4 @@ fn in_order(paths: impl Iterator<Item = Path>) -> Vec<(NextOffset, Path)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header(next: i64) -> Header {
-        Header { stage: "aggregate".into(), epoch: 1, topic: "events".into(), partition: 3, next: NextOffset(next) }
-    }
-
-    #[test]
-    fn a_snapshot_survives_and_every_damaged_byte_is_noticed() {
-        let bytes = encode(&header(7), b"the state").unwrap();
-        assert_eq!(decode(&bytes).unwrap(), (header(7), b"the state".to_vec()));
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 0x10;
-            assert!(decode(&damaged).is_err(), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn the_newest_good_snapshot_at_or_below_the_position_is_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("file://{}", folder.path().display());
-        let mut snapshots = Snapshots::open(&url, 3).unwrap();
-        for next in [10, 20, 30, 40] {
-            snapshots.put(&header(next), format!("state {next}").as_bytes()).unwrap();
-            snapshots.finish(Duration::from_secs(10));
-        }
-        let partition = TopicPartition::new("events", 3);
-        let newest = |committed| {
-            let found = snapshots.newest("aggregate", 1, &partition, Position::at(NextOffset(committed))).unwrap();
-            found.map(|(position, state)| (position.next.0, String::from_utf8(state).unwrap()))
-        };
-        assert_eq!(newest(39), Some((30, "state 30".into())));
-        assert_eq!(newest(15), None, "only the newest three are kept");
-        let damaged = folder.path().join("aggregate/1/events-3").join(format!("{:020}.snapshot", 40));
-        std::fs::write(damaged, b"half a fi").unwrap();
-        assert_eq!(newest(50), Some((30, "state 30".into())));
-    }
-}
+mod tests;

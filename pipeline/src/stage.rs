@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::log::{Message, Record};
 use crate::metrics::Gauges;
 use crate::offset::{NextOffset, Position, TopicPartition};
+use crate::piece::{Known, Pieces, Whole};
 
 /// What a stage may look at besides its state.
 #[derive(Debug, Default)]
@@ -137,7 +138,7 @@ pub trait Stage {
     /// Makes the changes of a committed step.
     fn merge(&self, state: &mut Self::State, changes: Self::Changes);
 
-    /// Takes up a partition at `position`, empty or from the bytes [`Stage::snapshot`] gave for it. What
+    /// Takes up a partition at `position`, empty or from the pieces [`Stage::snapshot`] gave for it. What
     /// lies below `until` was folded and committed before and is folded again in silence.
     ///
     /// # Errors
@@ -148,7 +149,7 @@ pub trait Stage {
         partition: &TopicPartition,
         position: Position,
         until: Position,
-        snapshot: Option<&[u8]>,
+        snapshot: Option<&Whole>,
     ) -> Result<(), StageError>;
 
     /// Forgets a partition that is no longer owned.
@@ -163,9 +164,13 @@ pub trait Stage {
     /// What the state of a partition shows to Prometheus.
     fn gauges(&self, state: &Self::State, partition: &TopicPartition) -> Gauges;
 
-    /// The state of one partition as bytes. Equal states give equal bytes.
+    /// The state of one partition as bytes, in pieces; without the bytes of resting pieces that are `known`. Equal states
+    /// give equal bytes.
     ///
     /// # Errors
     /// [`StageError::Snapshot`] when the state cannot be written.
-    fn snapshot(&self, state: &Self::State, partition: &TopicPartition) -> Result<Vec<u8>, StageError>;
+    fn snapshot(&self, state: &Self::State, partition: &TopicPartition, known: &Known) -> Result<Pieces, StageError>;
+
+    /// A snapshot with these resting pieces is written: what is kept for them alone can go.
+    fn saved(&self, _state: &mut Self::State, _partition: &TopicPartition, _known: &Known) {}
 }

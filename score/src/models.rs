@@ -142,7 +142,7 @@ mod tests {
     use pipeline::reject::REASON_HEADER;
     use pipeline::stage::{Batch, Fate, Stage};
 
-    use crate::tests::{EXAMPLE, GOOD, announced, announcement, fresh, partition, record, stage, told};
+    use crate::tests::{EXAMPLE, GOOD, all, announced, announcement, fresh, partition, record, stage, told};
     use crate::{Score, State};
 
     /// The example with usage depth that counts half, in another version.
@@ -179,7 +179,7 @@ mod tests {
         let mut state = fresh(&old);
         let first = [record(0, 100, true, GOOD), announced(1, &announcement(102, halved(2)))];
         told(&old, &mut state, &first);
-        let snapshot = old.snapshot(&state, &partition()).unwrap();
+        let snapshot = all(&old, &state);
         let next = [record(2, 101, true, GOOD), record(3, 102, true, GOOD)];
         let said = told(&old, &mut state, &next);
         let other = stage(&EXAMPLE.replace("to: 10}", "to: 40}").replace("version: 1", "version: 9"));
@@ -188,7 +188,7 @@ mod tests {
         other.restore(&mut restored, &partition(), from, until, Some(&snapshot)).unwrap();
         assert_eq!(told(&other, &mut restored, &next), said);
         assert_eq!(scores(&said), ["74.75", "60.75"]);
-        assert_eq!(other.snapshot(&restored, &partition()).unwrap(), old.snapshot(&state, &partition()).unwrap());
+        assert_eq!(all(&other, &restored), all(&old, &state));
     }
 
     /// Fates and reject reasons of one announcement.

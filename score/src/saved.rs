@@ -2,22 +2,36 @@
 
 use std::sync::Arc;
 
+use pipeline::piece::{Known, Piece, Pieces, Whole, accounts};
+use pipeline::snapshot::ONE;
+use pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Compiled;
 use crate::model::ModelError;
 use crate::models::Models;
-use crate::state::PartitionState;
+use crate::state::{Account, PartitionState};
 
-/// Version of the bytes that are written.
-const VERSION: u32 = 3;
+/// Version of the bytes that are written: a head and pieces of the accounts.
+const VERSION: u32 = 4;
 
-/// Version 3: the models and the times, UTC microseconds, from which on they score.
+/// Name of the piece that says the rest: it changes with every record.
+const HEAD: &str = "head";
+
+/// All but the accounts: the models and the times, UTC microseconds, from which on they score.
 #[derive(Serialize, Deserialize)]
-struct Saved<S> {
+struct Head {
     version: u32,
     models: Vec<(i64, String)>,
-    state: S,
+    progress: Option<Progress>,
+}
+
+/// Version 3: all in one.
+#[derive(Deserialize)]
+struct Saved3 {
+    _version: u32,
+    models: Vec<(i64, String)>,
+    state: PartitionState,
 }
 
 /// Version 2: one model.
@@ -28,12 +42,15 @@ struct Saved2 {
     state: PartitionState,
 }
 
-/// A state as bytes. Equal states give equal bytes.
+/// A state as bytes, without the pieces that are known. Equal states give equal bytes.
 ///
 /// # Errors
 /// None in practice: all of it has a form.
-pub fn bytes(state: &PartitionState) -> Result<Vec<u8>, postcard::Error> {
-    postcard::to_stdvec(&Saved { version: VERSION, models: state.models.texts(), state })
+pub fn pieces(state: &PartitionState, known: &Known) -> Result<Pieces, postcard::Error> {
+    let head = Head { version: VERSION, models: state.models.texts(), progress: state.progress.clone() };
+    let mut pieces = Pieces::from([(HEAD.to_owned(), Piece::Changing(postcard::to_stdvec(&head)?))]);
+    state.touched.pieces(state.accounts.iter().map(|(id, account)| (id.as_str(), account)), known, &mut pieces)?;
+    Ok(pieces)
 }
 
 /// The state that bytes hold.
@@ -41,19 +58,33 @@ pub fn bytes(state: &PartitionState) -> Result<Vec<u8>, postcard::Error> {
 /// # Errors
 /// What is wrong: a version of another program, damage, or a model that this program does not allow.
 pub fn restored(
-    bytes: &[u8],
+    whole: &Whole,
     compile: impl Fn(&str) -> Result<Arc<Compiled>, ModelError>,
 ) -> Result<PartitionState, String> {
     let damaged = |error: postcard::Error| error.to_string();
+    let bytes = whole.get(HEAD).or(whole.get(ONE)).ok_or("it has no head")?;
     let (version, _) = postcard::take_from_bytes::<u32>(bytes).map_err(damaged)?;
     let (texts, state) = match version {
         2 => {
             let saved: Saved2 = postcard::from_bytes(bytes).map_err(damaged)?;
             (vec![(i64::MIN, saved.model)], saved.state)
         }
-        VERSION => {
-            let saved: Saved<PartitionState> = postcard::from_bytes(bytes).map_err(damaged)?;
+        3 => {
+            let saved: Saved3 = postcard::from_bytes(bytes).map_err(damaged)?;
             (saved.models, saved.state)
+        }
+        VERSION => {
+            let head: Head = postcard::from_bytes(bytes).map_err(damaged)?;
+            let mut state = PartitionState { progress: head.progress, ..PartitionState::default() };
+            for mut rest in accounts(whole) {
+                while !rest.is_empty() {
+                    let ((id, account), behind) =
+                        postcard::take_from_bytes::<(String, Account)>(rest).map_err(damaged)?;
+                    state.accounts.insert(id, account);
+                    rest = behind;
+                }
+            }
+            (head.models, state)
         }
         _ => return Err(format!("its state has version {version}, this program reads 2 to {VERSION}")),
     };

@@ -9,6 +9,7 @@ use pipeline::config::Config;
 use pipeline::log::{Message, Record};
 use pipeline::metrics::Gauges;
 use pipeline::offset::{Position, TopicPartition};
+use pipeline::piece::{Known, Pieces, Whole};
 use pipeline::reject::{Cause, reject};
 use pipeline::schema::{RowBuilder, health, window};
 use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
@@ -284,15 +285,15 @@ impl Stage for Score {
         partition: &TopicPartition,
         _position: Position,
         _until: Position,
-        snapshot: Option<&[u8]>,
+        snapshot: Option<&Whole>,
     ) -> Result<(), StageError> {
         let restored = match snapshot {
             None => {
                 PartitionState { models: Models::beginning_with(&self.settings.model), ..PartitionState::default() }
             }
-            Some(bytes) => {
+            Some(whole) => {
                 let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
-                saved::restored(bytes, |text| self.settings.compiled("the model in the snapshot", text))
+                saved::restored(whole, |text| self.settings.compiled("the model in the snapshot", text))
                     .map_err(refused)?
             }
         };
@@ -318,9 +319,9 @@ impl Stage for Score {
         state.get(partition).map(shown).unwrap_or_default()
     }
 
-    fn snapshot(&self, state: &State, partition: &TopicPartition) -> Result<Vec<u8>, StageError> {
+    fn snapshot(&self, state: &State, partition: &TopicPartition, known: &Known) -> Result<Pieces, StageError> {
         let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
         let state = state.get(partition).ok_or_else(|| refused("there is no state".into()))?;
-        saved::bytes(state).map_err(|error| refused(error.to_string()))
+        saved::pieces(state, known).map_err(|error| refused(error.to_string()))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pipeline::offset::TopicPartition;
+use pipeline::piece::Buckets;
 use pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ pub type State = BTreeMap<TopicPartition, PartitionState>;
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 
 /// The fold of one partition.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct PartitionState {
     /// Accounts by id.
     pub accounts: BTreeMap<String, Account>,
@@ -27,6 +28,9 @@ pub struct PartitionState {
     /// By which model which time is scored; stands beside the state in a snapshot.
     #[serde(skip)]
     pub models: Models,
+    /// Which accounts have changed since they were last saved.
+    #[serde(skip)]
+    pub touched: Buckets,
 }
 
 /// What is remembered of an account.
@@ -114,6 +118,7 @@ impl PartitionState {
     /// Makes the changes of a committed step.
     pub fn merge(&mut self, changes: PartitionChanges) {
         for (id, account) in changes.accounts {
+            self.touched.touch(&id);
             match account {
                 Some(account) => self.accounts.insert(id, account),
                 None => self.accounts.remove(&id),

@@ -6,8 +6,10 @@ use pipeline::config::Config;
 use pipeline::log::Record;
 use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
 use pipeline::pane::DAY_US;
+use pipeline::piece::{Known, Whole, whole};
 use pipeline::schema::columns::{Columns, millionths};
 use pipeline::schema::{ColumnType, RowBuilder, health, window};
+use pipeline::snapshot::ONE;
 use pipeline::stage::{Batch, Stage};
 use pipeline::watermark::Progress;
 
@@ -315,7 +317,7 @@ fn cuts_into_batches_change_nothing() {
     let expected = told(&stage, &mut whole, &records);
     let pieces: Vec<String> = records.chunks(1).flat_map(|piece| told(&stage, &mut cut, piece)).collect();
     assert_eq!(pieces, expected);
-    assert_eq!(stage.snapshot(&cut, &partition()).unwrap(), stage.snapshot(&whole, &partition()).unwrap());
+    assert_eq!(all(&stage, &cut), all(&stage, &whole));
 }
 
 #[test]
@@ -347,29 +349,37 @@ fn a_retired_account_is_forgotten_and_comes_back_as_new() {
 const STATE_1: &[u8] = include_bytes!("../golden/state-1.postcard");
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
 const STATE_3: &[u8] = include_bytes!("../golden/state-3.postcard");
+/// From here on an object as it lies in the store, with all pieces in it.
+const STATE_4: &[u8] = include_bytes!("../golden/state-4.snapshot");
+
+/// All pieces of a state.
+pub fn all(stage: &Score, state: &State) -> Whole {
+    whole(stage.snapshot(state, &partition(), &Known::new()).unwrap()).unwrap()
+}
 
 #[test]
-fn states_of_versions_2_and_3_stay_readable_and_are_what_the_same_records_give() {
+fn states_of_versions_2_to_4_stay_readable_and_are_what_the_same_records_give() {
     let stage = stage(include_str!("../golden/model-1.yaml"));
     let mut folded = fresh(&stage);
     let later = announcement(500, include_str!("../golden/model-1.yaml").replace("version: 1", "version: 2"));
     told(&stage, &mut folded, &[record(0, 100, true, GOOD), record(1, 101, true, BAD), record(2, 102, false, GOOD)]);
     told(&stage, &mut folded, &[announced(3, &later)]);
-    let bytes = stage.snapshot(&folded, &partition()).unwrap();
-    assert_eq!(bytes, STATE_3, "equal states give equal bytes");
+    let (_, saved) = pipeline::snapshot::decode(STATE_4).unwrap();
+    assert_eq!(all(&stage, &folded), saved, "equal states give equal bytes");
     let at = Position::at(NextOffset(4));
-    for (bytes, version) in [(STATE_2, 2), (STATE_3, 3)] {
+    let one = |bytes: &[u8]| Whole::from([(ONE.to_owned(), bytes.to_vec())]);
+    for (whole, version) in [(&one(STATE_2), 2), (&one(STATE_3), 3), (&saved, 4)] {
         let mut restored = State::default();
-        stage.restore(&mut restored, &partition(), at, at, Some(bytes)).unwrap();
+        stage.restore(&mut restored, &partition(), at, at, Some(whole)).unwrap();
         let next = told(&stage, &mut restored, &[record(4, 102, true, BAD)]);
         assert_eq!(next, ["29 0 [] [unhappy:active] changed"], "version {version}");
     }
     let mut restored = State::default();
-    let refused = stage.restore(&mut restored, &partition(), at, at, Some(STATE_1)).unwrap_err().to_string();
+    let refused = stage.restore(&mut restored, &partition(), at, at, Some(&one(STATE_1))).unwrap_err().to_string();
     assert!(refused.contains("version 1"), "{refused}");
     let mut newer = STATE_3.to_vec();
     newer[0] = 9;
-    let refused = stage.restore(&mut restored, &partition(), at, at, Some(&newer)).unwrap_err().to_string();
+    let refused = stage.restore(&mut restored, &partition(), at, at, Some(&one(&newer))).unwrap_err().to_string();
     assert!(refused.contains("version 9"), "{refused}");
-    assert!(stage.restore(&mut restored, &partition(), at, at, Some(&STATE_3[..40])).is_err());
+    assert!(stage.restore(&mut restored, &partition(), at, at, Some(&one(&STATE_3[..40]))).is_err());
 }

@@ -13,6 +13,7 @@ use pipeline::config::Config;
 use pipeline::log::{Message, Record};
 use pipeline::metrics::Gauges;
 use pipeline::offset::{Position, TopicPartition};
+use pipeline::piece::{Known, Pieces, Whole};
 use pipeline::schema::columns::Columns;
 use pipeline::schema::health as table;
 use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step, add_fates};
@@ -163,7 +164,7 @@ impl Stage for Publish {
         partition: &TopicPartition,
         _position: Position,
         _until: Position,
-        _snapshot: Option<&[u8]>,
+        _snapshot: Option<&Whole>,
     ) -> Result<(), StageError> {
         state.insert(partition.clone());
         Ok(())
@@ -177,8 +178,13 @@ impl Stage for Publish {
         Gauges::default()
     }
 
-    fn snapshot(&self, _state: &Self::State, _partition: &TopicPartition) -> Result<Vec<u8>, StageError> {
-        Ok(Vec::new())
+    fn snapshot(
+        &self,
+        _state: &Self::State,
+        _partition: &TopicPartition,
+        _known: &Known,
+    ) -> Result<Pieces, StageError> {
+        Ok(Pieces::new())
     }
 }
 

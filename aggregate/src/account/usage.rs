@@ -174,6 +174,32 @@ impl Cells {
         cell
     }
 
+    /// Cells of which nothing is known but what remains of forgotten panes.
+    pub(super) fn of_settled(settled: Option<(Pane, Cell)>) -> Self {
+        Self { cells: Vec::new(), settled }
+    }
+
+    /// What remains of forgotten panes.
+    pub(super) fn settled(&self) -> Option<&(Pane, Cell)> {
+        self.settled.as_ref()
+    }
+
+    /// The panes that have a cell, oldest first.
+    pub(super) fn panes(&self) -> impl Iterator<Item = Pane> {
+        self.cells.iter().map(|(pane, _)| *pane)
+    }
+
+    /// The cell of a pane.
+    pub(super) fn at(&self, pane: Pane) -> Option<&Cell> {
+        let at = self.cells.binary_search_by_key(&pane, |(known, _)| *known).ok()?;
+        self.cells.get(at).map(|(_, cell)| cell)
+    }
+
+    /// Puts a cell behind all others.
+    pub(super) fn put(&mut self, pane: Pane, cell: Cell) {
+        self.cells.push((pane, cell));
+    }
+
     /// The newest pane.
     pub fn newest(&self) -> Option<Pane> {
         self.cells.last().or(self.settled.as_ref()).map(|(pane, _)| *pane)

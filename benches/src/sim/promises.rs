@@ -16,12 +16,13 @@ use pipeline::config::{BatchOptions, Config};
 use pipeline::log::Record;
 use pipeline::log::memory::MemoryBroker;
 use pipeline::offset::TopicPartition;
+use pipeline::piece::Whole;
 use pipeline::process::RunArgs;
 use pipeline::reject::CONTEXT_HEADERS;
 use pipeline::schema::{feature_day, health, window};
 use pipeline::stage::Stage;
 
-use super::world::{Kind, Stages, World};
+use super::world::{Kind, Stages, World, bytes};
 use crate::check;
 use crate::compare::{rows_of, same_rows};
 use crate::ledger;
@@ -141,7 +142,7 @@ fn undisturbed<S>(
     kind: Kind,
     stage: &S,
     input: MemoryBroker,
-) -> Result<(MemoryBroker, BTreeMap<TopicPartition, Vec<u8>>)>
+) -> Result<(MemoryBroker, BTreeMap<TopicPartition, Whole>)>
 where
     S: Stage,
     S::State: Default,
@@ -156,7 +157,7 @@ where
     for topic in &plan.sources {
         for partition in (0..config.partitions).filter(|_| stage.is_stateful()) {
             let tp = TopicPartition::new(topic.as_str(), partition);
-            states.insert(tp.clone(), stage.snapshot(runner.state(), &tp)?);
+            states.insert(tp.clone(), bytes(stage, runner.state(), &tp)?);
         }
     }
     Ok((input, states))
@@ -166,7 +167,7 @@ fn aggregate_again(
     broker: &MemoryBroker,
     stages: &Stages,
     streamed: &Streamed,
-    states: &BTreeMap<TopicPartition, Vec<u8>>,
+    states: &BTreeMap<TopicPartition, Whole>,
 ) -> Result<usize> {
     let topics = &stages.config.topics;
     let input = with_input(broker, &stages.config, &topics.events)?;
@@ -197,7 +198,7 @@ fn score_again(
     broker: &MemoryBroker,
     stages: &Stages,
     streamed: &Streamed,
-    states: &BTreeMap<TopicPartition, Vec<u8>>,
+    states: &BTreeMap<TopicPartition, Whole>,
 ) -> Result<usize> {
     let topics = &stages.config.topics;
     let input = with_input(broker, &stages.config, &topics.windows)?;
@@ -249,16 +250,19 @@ fn in_order(rows: &RecordBatch) -> Result<Vec<(i32, i64, i64)>> {
     Ok((0..rows.num_rows()).map(|row| (partitions.value(row), next.value(row), ordinal.value(row))).collect())
 }
 
-fn same_states(states: &BTreeMap<TopicPartition, Vec<u8>>, expected: &BTreeMap<TopicPartition, Vec<u8>>) -> Result<()> {
+fn same_states(states: &BTreeMap<TopicPartition, Whole>, expected: &BTreeMap<TopicPartition, Whole>) -> Result<()> {
     for (tp, expected) in expected {
         let state = states.get(tp).with_context(|| format!("nobody owns {tp}"))?;
-        let at = state.iter().zip(expected).take_while(|(a, b)| a == b).count();
-        ensure!(
-            state == expected,
-            "{tp}: the state differs from byte {at} on, {} and {} bytes",
-            state.len(),
-            expected.len()
-        );
+        ensure!(state.keys().eq(expected.keys()), "{tp}: pieces {:?}, not {:?}", state.keys(), expected.keys());
+        for ((name, bytes), expected) in state.iter().zip(expected.values()) {
+            let at = bytes.iter().zip(expected).take_while(|(a, b)| a == b).count();
+            ensure!(
+                bytes == expected,
+                "{tp}: piece {name} of the state differs from byte {at} on, {} and {} bytes",
+                bytes.len(),
+                expected.len()
+            );
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use aggregate::Aggregate;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ingest::Ingest;
 use object_store::memory::InMemory;
 use pipeline::codec;
@@ -18,6 +18,7 @@ use pipeline::log::Message;
 use pipeline::log::memory::MemoryBroker;
 use pipeline::metrics::{Metrics, StageMetrics};
 use pipeline::offset::TopicPartition;
+use pipeline::piece::{Known, Whole, whole};
 use pipeline::process::{Plan, RunArgs};
 use pipeline::runner::Runner;
 use pipeline::schema::window;
@@ -428,18 +429,18 @@ impl<'s> World<'s> {
     ///
     /// # Errors
     /// When a state cannot be written.
-    pub fn states(&self, kind: Kind) -> Result<BTreeMap<TopicPartition, Vec<u8>>> {
+    pub fn states(&self, kind: Kind) -> Result<BTreeMap<TopicPartition, Whole>> {
         let mut states = BTreeMap::new();
         for n in self.slots_of(kind, true) {
             match &*self.slots[n].process.borrow() {
                 Some(Process::Aggregate(runner)) => {
                     for tp in runner.state().keys() {
-                        states.insert(tp.clone(), self.stages.aggregate.snapshot(runner.state(), tp)?);
+                        states.insert(tp.clone(), bytes(&self.stages.aggregate, runner.state(), tp)?);
                     }
                 }
                 Some(Process::Score(runner)) => {
                     for tp in runner.state().keys() {
-                        states.insert(tp.clone(), self.stages.score.snapshot(runner.state(), tp)?);
+                        states.insert(tp.clone(), bytes(&self.stages.score, runner.state(), tp)?);
                     }
                 }
                 _ => {}
@@ -447,4 +448,12 @@ impl<'s> World<'s> {
         }
         Ok(states)
     }
+}
+
+/// The state of a partition as bytes, all its pieces.
+///
+/// # Errors
+/// When a piece cannot be made.
+pub fn bytes<S: Stage>(stage: &S, state: &S::State, partition: &TopicPartition) -> Result<Whole> {
+    whole(stage.snapshot(state, partition, &Known::new())?).context("a piece is known to nobody and not made")
 }

@@ -1,17 +1,20 @@
 //! User ids that are erased: they leave the state, and no row changes.
 
-use std::path::PathBuf;
-
 use benches::fleet::{self, Raw, Shape};
 use pipeline::event::Kind;
+use pipeline::offset::{NextOffset, Position, TopicPartition};
+use pipeline::snapshot::Snapshots;
 
 use crate::{BOUND_MS, Deployment, config};
 
-/// The states in the newest snapshots of aggregate.
+/// The pieces of the states in the newest snapshots of aggregate.
 fn states(folder: &std::path::Path) -> Vec<Vec<u8>> {
-    let entries = |path: PathBuf| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-    let newest = entries(folder.join("aggregate/1")).filter_map(|partition| entries(partition).max());
-    newest.map(|path| pipeline::snapshot::decode(&std::fs::read(path).unwrap()).unwrap().1).collect()
+    let mut snapshots = Snapshots::open(&format!("file://{}", folder.display()), 3).unwrap();
+    let end = Position::at(NextOffset(i64::MAX));
+    let newest = (0..16).filter_map(|partition| {
+        snapshots.newest("aggregate", 1, &TopicPartition::new("keepwell.events", partition), end).unwrap()
+    });
+    newest.flat_map(|(_, state)| state.into_values()).collect()
 }
 
 #[test]

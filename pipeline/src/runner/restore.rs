@@ -120,12 +120,12 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             self.stage.restore(&mut self.state, tp, target, target, None)?;
             return Ok(target);
         }
-        let found = match &self.snapshots {
+        let found = match &mut self.snapshots {
             Some(snapshots) => snapshots.newest(self.stage.name(), self.options.epoch, tp, target)?,
             None => None,
         };
-        let (from, bytes) = match found {
-            Some((position, bytes)) => (position, Some(bytes)),
+        let (from, saved) = match found {
+            Some((position, saved)) => (position, Some(saved)),
             None => (Position::at(if target.next <= ends.first { target.next } else { NextOffset(0) }), None),
         };
         if from.next < ends.first {
@@ -138,7 +138,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 ),
             });
         }
-        self.stage.restore(&mut self.state, tp, from, target, bytes.as_deref())?;
+        self.stage.restore(&mut self.state, tp, from, target, saved.as_ref())?;
         Ok(from)
     }
 

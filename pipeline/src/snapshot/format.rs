@@ -1,0 +1,148 @@
+//! The bytes of an object: magic, format version, a JSON header, the zstd-compressed body and a CRC-32 of everything
+//! before.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::offset::NextOffset;
+use crate::piece::Whole;
+
+const MAGIC: &[u8; 8] = b"KEEPWELL";
+const FORMAT: u16 = 2;
+/// The whole state was one piece without a name of its own.
+const FORMAT_OF_ONE: u16 = 1;
+const ZSTD_LEVEL: i32 = 1;
+
+/// Name of the only piece in a snapshot of format 1.
+pub const ONE: &str = "state";
+
+/// Of what an object is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Stage that folded the state.
+    pub stage: String,
+    /// Epoch of the log.
+    pub epoch: u32,
+    /// Topic the stage reads.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// The state is the fold of all records below this offset.
+    pub next: NextOffset,
+    /// Pieces in the body, in its order, and their lengths in bytes.
+    #[serde(default)]
+    pub holds: Vec<(String, usize)>,
+    /// Pieces that lie elsewhere: the names of their objects in the folder of pieces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
+}
+
+/// Why bytes are no snapshot of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The bytes are not a snapshot, or damaged.
+    #[error("damaged: {0}")]
+    Damaged(&'static str),
+    /// A newer or foreign format.
+    #[error("format {0}, this program reads {FORMAT_OF_ONE} to {FORMAT}; run the version of Keepwell that wrote it")]
+    ForeignFormat(u16),
+    /// A piece that a snapshot names is not as it was written.
+    #[error("piece {name}: {why}")]
+    Piece {
+        /// Name of its object.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The object store cannot be used.
+    #[error("object store: {0}; check snapshots.url and the store's credentials")]
+    Store(#[from] object_store::Error),
+    /// The URL is not understood.
+    #[error("snapshots.url: {0}")]
+    Place(#[from] crate::store::StoreError),
+    /// The threads that write snapshots cannot be started.
+    #[error("starting the threads that write snapshots: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// The bytes of an object that holds these pieces. `header.holds` is made of them.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`] when they cannot be compressed.
+pub fn encode(header: &Header, pieces: &Whole) -> Result<Vec<u8>, SnapshotError> {
+    let holds = pieces.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect();
+    let header = Header { holds, ..header.clone() };
+    let header = serde_json::to_vec(&header).map_err(|_| SnapshotError::Damaged("header"))?;
+    let content: Vec<u8> = pieces.values().flatten().copied().collect();
+    let body = zstd::bulk::compress(&content, ZSTD_LEVEL).map_err(|_| SnapshotError::Damaged("compression"))?;
+    let mut bytes = Vec::with_capacity(header.len() + body.len() + 32);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&(header.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&header);
+    bytes.extend_from_slice(&(content.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    Ok(bytes)
+}
+
+/// Header and pieces of an object.
+///
+/// # Errors
+/// [`SnapshotError`] when the bytes are damaged or of another format.
+pub fn decode(bytes: &[u8]) -> Result<(Header, Whole), SnapshotError> {
+    let damaged = SnapshotError::Damaged;
+    let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(damaged("too short"))?;
+    let rest = content.strip_prefix(MAGIC).ok_or(damaged("not a snapshot"))?;
+    let (format, rest) = rest.split_first_chunk::<2>().ok_or(damaged("too short"))?;
+    let format = u16::from_le_bytes(*format);
+    if !(FORMAT_OF_ONE..=FORMAT).contains(&format) {
+        return Err(SnapshotError::ForeignFormat(format));
+    }
+    if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
+        return Err(damaged("checksum differs"));
+    }
+    let (header_len, rest) = rest.split_first_chunk::<4>().ok_or(damaged("too short"))?;
+    let (header, rest) = rest.split_at_checked(u32::from_le_bytes(*header_len) as usize).ok_or(damaged("too short"))?;
+    let header: Header = serde_json::from_slice(header).map_err(|_| damaged("header"))?;
+    let (len, body) = rest.split_first_chunk::<8>().ok_or(damaged("too short"))?;
+    let content = zstd::bulk::decompress(body, u64::from_le_bytes(*len) as usize).map_err(|_| damaged("body"))?;
+    if format == FORMAT_OF_ONE {
+        return Ok((header, Whole::from([(ONE.to_owned(), content)])));
+    }
+    let mut rest = content.as_slice();
+    let mut pieces = Whole::new();
+    for (name, len) in &header.holds {
+        let (bytes, behind) = rest.split_at_checked(*len).ok_or(damaged("pieces"))?;
+        pieces.insert(name.clone(), bytes.to_vec());
+        rest = behind;
+    }
+    Ok((header, pieces))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_survives_and_every_damaged_byte_is_noticed() {
+        let header = Header {
+            stage: "aggregate".into(),
+            epoch: 1,
+            topic: "events".into(),
+            partition: 3,
+            next: NextOffset(7),
+            holds: vec![("a".into(), 3), ("b".into(), 0)],
+            names: [("rests".to_owned(), "0-rests.piece".to_owned())].into(),
+        };
+        let pieces = Whole::from([("a".to_owned(), b"one".to_vec()), ("b".to_owned(), Vec::new())]);
+        let bytes = encode(&header, &pieces).unwrap();
+        assert_eq!(decode(&bytes).unwrap(), (header, pieces));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            assert!(decode(&damaged).is_err(), "byte {at}");
+        }
+    }
+}

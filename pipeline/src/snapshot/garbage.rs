@@ -1,0 +1,86 @@
+//! What no snapshot needs any more.
+//!
+//! A look is taken by the partition's owner, after a commit that followed its newest snapshot: who is no longer the owner
+//! cannot commit. A piece is removed when none of the snapshots that are kept names it and it is older than all of them:
+//! what another owner may be writing in the meantime is newer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tracing::{debug, warn};
+
+use super::transfer::PIECES;
+use super::{SnapshotError, decode, in_order};
+use crate::offset::NextOffset;
+use crate::store::{ANSWERS_WITHIN, WRITES_WITHIN, within};
+
+/// The objects that snapshots name, by the path of the snapshot: of those this process wrote or looked into.
+pub(super) type Named = BTreeMap<Path, BTreeSet<String>>;
+
+/// Removes all but the newest `keep` snapshots of a folder, and the pieces that none of these names.
+pub(super) async fn collect(store: Arc<dyn ObjectStore>, folder: Path, keep: usize, named: Arc<Mutex<Named>>) {
+    match remove(&*store, &folder, keep, &named).await {
+        Ok(0) => {}
+        Ok(num_removed) => debug!(%folder, num_removed, "snapshots and pieces that nothing needs are removed"),
+        Err(error) => warn!(%folder, %error, "what snapshots no longer need was not removed; it is looked for again"),
+    }
+}
+
+async fn remove(
+    store: &dyn ObjectStore,
+    folder: &Path,
+    keep: usize,
+    named: &Mutex<Named>,
+) -> Result<usize, SnapshotError> {
+    let listing = within(ANSWERS_WITHIN, store.list_with_delimiter(Some(folder))).await?;
+    let snapshots = in_order(listing.objects.into_iter().map(|object| object.location));
+    let (old, kept) = snapshots.split_at(snapshots.len().saturating_sub(keep));
+    for (_, path) in old {
+        delete(store, path).await?;
+        named.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+    let Some((oldest, _)) = kept.first() else { return Ok(old.len()) };
+    let mut needed = BTreeSet::new();
+    for (_, path) in kept {
+        needed.extend(names_of(store, path, named).await?);
+    }
+    let pieces = within(ANSWERS_WITHIN, store.list_with_delimiter(Some(&folder.clone().join(PIECES)))).await?.objects;
+    let mut num_removed = old.len();
+    for piece in pieces {
+        let Some(object) = piece.location.filename() else { continue };
+        if piece_next(object).is_some_and(|next| next < *oldest) && !needed.contains(object) {
+            delete(store, &piece.location).await?;
+            num_removed += 1;
+        }
+    }
+    Ok(num_removed)
+}
+
+/// The objects that a snapshot names. One that cannot be read leaves it open what is needed.
+async fn names_of(
+    store: &dyn ObjectStore,
+    path: &Path,
+    named: &Mutex<Named>,
+) -> Result<BTreeSet<String>, SnapshotError> {
+    if let Some(names) = named.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
+        return Ok(names.clone());
+    }
+    let bytes = within(WRITES_WITHIN, async { store.get(path).await?.bytes().await }).await?;
+    let names: BTreeSet<String> = decode(&bytes)?.0.names.into_values().collect();
+    named.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), names.clone());
+    Ok(names)
+}
+
+/// The next offset of the snapshot for which a piece was written.
+fn piece_next(object: &str) -> Option<NextOffset> {
+    object.split_once('-')?.0.parse().ok().map(NextOffset)
+}
+
+async fn delete(store: &dyn ObjectStore, path: &Path) -> Result<(), object_store::Error> {
+    match within(ANSWERS_WITHIN, store.delete(path)).await {
+        Err(object_store::Error::NotFound { .. }) => Ok(()),
+        deleted => deleted,
+    }
+}

@@ -1,0 +1,84 @@
+//! A snapshot on its way from and to the store.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use tracing::info;
+
+use super::garbage::Named;
+use super::{Header, SnapshotError, Written, WrittenPieces, decode, encode};
+use crate::crash::{self, Place};
+use crate::piece::Whole;
+use crate::store::{WRITES_WITHIN, within};
+
+/// The folder of the pieces beside the snapshots that name them.
+pub(super) const PIECES: &str = "pieces";
+
+/// Reads a snapshot and all it names.
+///
+/// # Errors
+/// [`SnapshotError::Store`] when the store does not answer; any other error is of the snapshot.
+pub(super) async fn read(
+    store: &dyn ObjectStore,
+    folder: &Path,
+    path: &Path,
+    is_of_it: impl Fn(&Header) -> bool,
+) -> Result<(Header, Whole, WrittenPieces), SnapshotError> {
+    let (header, mut state) = decode(&get(store, path).await?)?;
+    if !is_of_it(&header) {
+        return Err(SnapshotError::Damaged("of another partition, stage or epoch"));
+    }
+    let mut written = WrittenPieces::new();
+    for (name, object) in &header.names {
+        let wrong = |why: String| SnapshotError::Piece { name: object.clone(), why };
+        let bytes = match get(store, &folder.clone().join(PIECES).join(object.as_str())).await {
+            Err(object_store::Error::NotFound { .. }) => return Err(wrong("it is not there".into())),
+            got => got?,
+        };
+        let (of, mut held) = decode(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let piece =
+            held.remove(name).filter(|_| is_of_it(&of)).ok_or_else(|| wrong("it is of something else".into()))?;
+        // The state begins with what was read: nothing has changed since.
+        written.insert(name.clone(), Written { revision: 0, object: object.clone(), num_bytes: piece.len() });
+        state.insert(name.clone(), piece);
+    }
+    Ok((header, state, written))
+}
+
+async fn get(store: &dyn ObjectStore, path: &Path) -> Result<bytes::Bytes, object_store::Error> {
+    within(WRITES_WITHIN, async { store.get(path).await?.bytes().await }).await
+}
+
+/// Writes new pieces (name, name of the object, bytes) and, when all are there, the snapshot that names them.
+///
+/// # Errors
+/// [`SnapshotError`] when the store does not take one of them.
+pub(super) async fn write(
+    store: Arc<dyn ObjectStore>,
+    folder: Path,
+    header: Header,
+    changing: Whole,
+    new: Vec<(String, String, Vec<u8>)>,
+    named: Arc<Mutex<Named>>,
+) -> Result<(), SnapshotError> {
+    let mut num_bytes = 0;
+    let num_new = new.len();
+    for (name, object, piece) in new {
+        let of = Header { names: Default::default(), ..header.clone() };
+        let bytes = encode(&of, &Whole::from([(name, piece)]))?;
+        num_bytes += bytes.len();
+        within(WRITES_WITHIN, store.put(&folder.clone().join(PIECES).join(object), PutPayload::from(bytes))).await?;
+        crash::here(Place::InSnapshot);
+    }
+    let path = folder.join(format!("{:020}.snapshot", header.next.0));
+    let bytes = encode(&header, &changing)?;
+    num_bytes += bytes.len();
+    crash::here(Place::BeforeSnapshot);
+    within(WRITES_WITHIN, store.put(&path, PutPayload::from(bytes))).await?;
+    info!(%path, num_bytes, num_new, num_pieces = header.names.len(), "snapshot written");
+    let objects = header.names.into_values().collect();
+    named.lock().unwrap_or_else(PoisonError::into_inner).insert(path, objects);
+    crash::here(Place::AfterSnapshot);
+    Ok(())
+}
