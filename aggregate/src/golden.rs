@@ -10,7 +10,7 @@ use pipeline::event::{Body, Event, Origin, Outcome, PersonAction, Survey, Ticket
 use pipeline::log::Record;
 use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
 use pipeline::pane::DAY_US;
-use pipeline::piece::{Known, Whole, whole};
+use pipeline::piece::{Known, Piece, Whole, whole};
 use pipeline::schema::event::EventBuilder;
 use pipeline::snapshot::ONE;
 use pipeline::stage::{Batch, Stage, StageError};
@@ -54,25 +54,32 @@ fn record() -> Record {
         Body::Person { action: PersonAction::Added, user_id: text("u"), role: Some(text("champion")) },
         Body::Deleted,
     ];
-    let mut builder = EventBuilder::default();
-    let origin = Origin { topic: "raw", partition: 0, offset: 0, received_us: at, payload: None };
-    for (n, body) in (0..).zip(bodies) {
+    let event = |(n, body): (i64, Body<'static>)| {
         let account_id = if matches!(body, Body::Deleted) { text("gone") } else { text("acme") };
-        let event = Event { account_id, event_id: Cow::Owned(format!("e{n}")), occurred_us: at + n, body };
+        Event { account_id, event_id: Cow::Owned(format!("e{n}")), occurred_us: at + n, body }
+    };
+    record_of(0, (0..).zip(bodies).map(event), at)
+}
+
+/// A record with these events and a statement that the source has come to `time_us`.
+fn record_of(offset: i64, events: impl Iterator<Item = Event<'static>>, time_us: i64) -> Record {
+    let mut builder = EventBuilder::default();
+    let origin = Origin { topic: "raw", partition: 0, offset: 0, received_us: 19_800 * DAY_US, payload: None };
+    for event in events {
         builder.push(&event, origin).unwrap();
     }
     let mark = Mark {
         topic: "raw".into(),
         partition: 0,
-        next: NextOffset(7),
-        value_us: Some(at),
+        next: NextOffset(7 + offset),
+        value_us: Some(time_us),
         state: SourceState::Reading,
     };
     let source = Source { topic: "raw".into(), epoch: 0, partitions: 1 };
     let statement = Statement { clock: true, sources: vec![source], marks: vec![mark] };
     Record {
         topic_partition: partition(),
-        offset: Offset(0),
+        offset: Offset(offset),
         timestamp_ms: 0,
         key: None,
         value: Some(codec::encode(&builder.finish().unwrap()).unwrap()),
@@ -80,17 +87,26 @@ fn record() -> Record {
     }
 }
 
+/// Folds a record and the closes it brings.
+fn fold(stage: &Aggregate, state: &mut State, record: &Record) {
+    let mut position = Position::at(NextOffset(record.offset.0));
+    while position.next.0 <= record.offset.0 {
+        let batch = Batch {
+            records: [(partition(), std::slice::from_ref(record))].into(),
+            positions: [(partition(), position)].into(),
+            max_slices: 8,
+            ..Batch::default()
+        };
+        let step = stage.apply(state, &batch).unwrap();
+        position = step.positions[&partition()];
+        stage.merge(state, step.changes);
+    }
+}
+
 fn folded(stage: &Aggregate) -> State {
     let mut state = State::default();
     stage.restore(&mut state, &partition(), Position::at(NextOffset(0)), Position::at(NextOffset(0)), None).unwrap();
-    let record = record();
-    let batch = Batch {
-        records: [(partition(), std::slice::from_ref(&record))].into(),
-        positions: [(partition(), Position::at(NextOffset(0)))].into(),
-        ..Batch::default()
-    };
-    let step = stage.apply(&state, &batch).unwrap();
-    stage.merge(&mut state, step.changes);
+    fold(stage, &mut state, &record());
     state
 }
 
@@ -151,4 +167,44 @@ fn a_step_changes_nothing_until_it_is_merged() {
     assert_eq!(steps[0], steps[1], "the same step gives the same messages");
     assert!(steps[0].iter().any(|message| message.topic == Arc::from("keepwell.windows")));
     assert_eq!(all(&stage, &state), bytes);
+}
+
+#[test]
+fn what_a_deletion_erases_is_in_no_piece_of_the_next_snapshot() {
+    let stage = stage();
+    let mut state = folded(&stage);
+    let before = stage.snapshot(&state, &partition(), &Known::new()).unwrap();
+    let revision = |piece: &Piece| match piece {
+        Piece::Changing(_) => None,
+        Piece::Resting { revision, .. } => Some(*revision),
+    };
+    let known = before.iter().filter_map(|(name, piece)| Some((name.clone(), revision(piece)?))).collect();
+    let text = Cow::Borrowed::<str>;
+    let at = 19_800 * DAY_US;
+    let events = [
+        Event { account_id: text("acme"), event_id: text("d"), occurred_us: at + 100, body: Body::Deleted },
+        Event {
+            account_id: text("other"),
+            event_id: text("o"),
+            occurred_us: at + 5 * DAY_US,
+            body: Body::Survey { survey: Survey::Nps, score: 9, scale_max: 10, user_id: None },
+        },
+    ];
+    fold(&stage, &mut state, &record_of(1, events.into_iter(), at + 2 * DAY_US));
+    let before = whole(before).unwrap();
+    let after = stage.snapshot(&state, &partition(), &known).unwrap();
+    let after: Whole = after
+        .into_iter()
+        .map(|(name, piece)| match piece {
+            Piece::Changing(bytes) | Piece::Resting { bytes: Some(bytes), .. } => (name, bytes),
+            Piece::Resting { bytes: None, .. } => (name.clone(), before[&name].clone()),
+        })
+        .collect();
+    assert_eq!(after, all(&stage, &state), "what is known has not changed");
+    assert_eq!(restored(&stage, &after).unwrap(), state);
+    for erased in [b"\"pro\"".as_slice(), b"go-live"] {
+        let holds = |whole: &Whole| whole.values().any(|bytes| bytes.windows(erased.len()).any(|part| part == erased));
+        assert!(holds(&before) && !holds(&after), "{}", String::from_utf8_lossy(erased));
+    }
+    assert!(before.contains_key("pane-19800") && !after.contains_key("pane-19800"));
 }

@@ -7,6 +7,7 @@
 
 pub mod group;
 mod membership;
+mod orphans;
 mod ownership;
 mod queue;
 mod refusal;
@@ -33,6 +34,7 @@ use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEn
 use crate::offset::{NextOffset, Position, TopicPartition};
 use crate::waiting::Pulse;
 use membership::Membership;
+use orphans::Orphans;
 use ownership::{Change, Ownership};
 use queue::{Bell, Queue, record};
 use refusal::{is_refusal, refused};
@@ -72,6 +74,7 @@ pub struct KafkaLog {
     unanswered: Option<(bool, Vec<TopicPartition>)>,
     /// Records of an owned partition came outside of its queue.
     is_astray: Cell<bool>,
+    orphans: Orphans,
 }
 
 impl std::fmt::Debug for KafkaLog {
@@ -118,6 +121,7 @@ impl KafkaLog {
             turn: 0,
             unanswered: None,
             is_astray: Cell::new(false),
+            orphans: Orphans::default(),
         })
     }
 
@@ -324,7 +328,7 @@ impl Log for KafkaLog {
                     self.unanswered = Some((false, partitions.clone()));
                     return Ok(Polled::Revoked(partitions));
                 }
-                None => {}
+                None => self.look_for_orphans(Instant::now())?,
             }
             let records = self.take(max_records, max_bytes)?;
             let left = deadline.saturating_duration_since(Instant::now());

@@ -5,6 +5,7 @@
 mod backfill;
 mod chaos;
 mod live;
+mod membership;
 mod model;
 mod process;
 mod readers;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::ownership::Ownership;
@@ -55,6 +55,29 @@ impl Membership {
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(configuration)?;
         Ok(consumer)
+    }
+
+    /// A client that joins without an instance name, which makes every member join again.
+    pub fn visit<C: ConsumerContext + Default + 'static>(
+        &self,
+        settings: &Settings,
+    ) -> Result<BaseConsumer<C>, LogError> {
+        let configuration = |error: KafkaError| LogError::Configuration(error.to_string());
+        let mut config = settings.consumer(&self.group, "visitor")?;
+        let consumer: BaseConsumer<C> =
+            config.remove("group.instance.id").create_with_context(C::default()).map_err(configuration)?;
+        consumer.subscribe(&self.topics.iter().map(String::as_str).collect::<Vec<_>>()).map_err(configuration)?;
+        Ok(consumer)
+    }
+
+    /// The group.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// What it reads.
+    pub fn topics(&self) -> &[String] {
+        &self.topics
     }
 
     /// The client can do no more, for this reason.
