@@ -10,7 +10,7 @@ use pipeline::event::{Body, Event, Origin, Outcome, PersonAction, Survey, Ticket
 use pipeline::log::Record;
 use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
 use pipeline::pane::DAY_US;
-use pipeline::piece::{Known, Piece, Whole, whole};
+use pipeline::piece::{Known, Piece, Pieces, Whole, whole};
 use pipeline::schema::event::EventBuilder;
 use pipeline::snapshot::ONE;
 use pipeline::stage::{Batch, Stage, StageError};
@@ -169,39 +169,46 @@ fn a_step_changes_nothing_until_it_is_merged() {
     assert_eq!(all(&stage, &state), bytes);
 }
 
-#[test]
-fn what_a_deletion_erases_is_in_no_piece_of_the_next_snapshot() {
-    let stage = stage();
-    let mut state = folded(&stage);
-    let before = stage.snapshot(&state, &partition(), &Known::new()).unwrap();
+/// What a snapshot that follows `before` comes to: its own pieces, and those of before that it names.
+fn following(stage: &Aggregate, state: &State, before: &Pieces) -> Whole {
     let revision = |piece: &Piece| match piece {
         Piece::Changing(_) => None,
         Piece::Resting { revision, .. } => Some(*revision),
     };
     let known = before.iter().filter_map(|(name, piece)| Some((name.clone(), revision(piece)?))).collect();
+    let before = whole(before.clone()).unwrap();
+    let bytes = |(name, piece): (String, Piece)| match piece {
+        Piece::Changing(bytes) | Piece::Resting { bytes: Some(bytes), .. } => (name, bytes),
+        Piece::Resting { bytes: None, .. } => (name.clone(), before[&name].clone()),
+    };
+    stage.snapshot(state, &partition(), &known).unwrap().into_iter().map(bytes).collect()
+}
+
+#[test]
+fn what_a_close_settles_is_in_the_next_snapshot() {
+    let stage = stage();
+    let mut state = folded(&stage);
+    let before = stage.snapshot(&state, &partition(), &Known::new()).unwrap();
+    fold(&stage, &mut state, &record_of(1, std::iter::empty(), 19_802 * DAY_US));
+    let after = following(&stage, &state, &before);
+    assert_eq!(after, all(&stage, &state), "what is known has not changed");
+    assert_ne!(after["pane-19800"], whole(before).unwrap()["pane-19800"]);
+    assert_eq!(restored(&stage, &after).unwrap(), state);
+}
+
+#[test]
+fn what_a_deletion_erases_is_in_no_piece_of_the_next_snapshot() {
+    let stage = stage();
+    let mut state = folded(&stage);
+    let before = stage.snapshot(&state, &partition(), &Known::new()).unwrap();
     let text = Cow::Borrowed::<str>;
     let at = 19_800 * DAY_US;
-    let events = [
-        Event { account_id: text("acme"), event_id: text("d"), occurred_us: at + 100, body: Body::Deleted },
-        Event {
-            account_id: text("other"),
-            event_id: text("o"),
-            occurred_us: at + 5 * DAY_US,
-            body: Body::Survey { survey: Survey::Nps, score: 9, scale_max: 10, user_id: None },
-        },
-    ];
-    fold(&stage, &mut state, &record_of(1, events.into_iter(), at + 2 * DAY_US));
-    let before = whole(before).unwrap();
-    let after = stage.snapshot(&state, &partition(), &known).unwrap();
-    let after: Whole = after
-        .into_iter()
-        .map(|(name, piece)| match piece {
-            Piece::Changing(bytes) | Piece::Resting { bytes: Some(bytes), .. } => (name, bytes),
-            Piece::Resting { bytes: None, .. } => (name.clone(), before[&name].clone()),
-        })
-        .collect();
+    let deleted = Event { account_id: text("acme"), event_id: text("d"), occurred_us: at + DAY_US, body: Body::Deleted };
+    fold(&stage, &mut state, &record_of(1, std::iter::once(deleted), at + 3 * DAY_US));
+    let after = following(&stage, &state, &before);
     assert_eq!(after, all(&stage, &state), "what is known has not changed");
     assert_eq!(restored(&stage, &after).unwrap(), state);
+    let before = whole(before).unwrap();
     for erased in [b"\"pro\"".as_slice(), b"go-live"] {
         let holds = |whole: &Whole| whole.values().any(|bytes| bytes.windows(erased.len()).any(|part| part == erased));
         assert!(holds(&before) && !holds(&after), "{}", String::from_utf8_lossy(erased));

@@ -31,8 +31,6 @@ MUTATIONS = [
      "models: state.models.texts(), progress", "models: state.models.texts().into_iter().rev().take(1).collect(), progress"),
     ("I5", "a pane that an event changed is not saved again", "aggregate/src/touched.rs",
      "self.pane(settings.panes.pane(event.occurred_us));\n        match", "match"),
-    ("I5", "a pane that closed is not saved again", "aggregate/src/touched.rs",
-     "account.open_features.range(..=closed).for_each(|(pane, _)| self.pane(*pane));", ""),
     ("I5", "an account that was scored is not saved again", "score/src/state.rs",
      "self.touched.touch(&id);", ""),
     ("I5", "a piece is taken for garbage although a snapshot names it", "pipeline/src/snapshot/garbage.rs",

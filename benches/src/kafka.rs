@@ -1,6 +1,7 @@
 //! A real Apache Kafka for tests and measurements: the one that is named, or one started for this process.
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
+use std::borrow::Borrow;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::ops::ControlFlow;
@@ -159,6 +160,23 @@ impl Kafka {
         Ok(consumer.commit(&list, CommitMode::Sync)?)
     }
 
+    /// Records of a topic, transaction markers included; none where there is no such topic.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn count(&self, topic: &str) -> Result<Option<i64>> {
+        let handle: BaseConsumer = self.config().create()?;
+        let metadata = handle.fetch_metadata(Some(topic), CALL)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        let Some(found) = found.filter(|found| !found.partitions().is_empty()) else { return Ok(None) };
+        let mut count = 0;
+        for partition in found.partitions() {
+            let (first, next) = handle.fetch_watermarks(topic, partition.id(), CALL)?;
+            count += next - first;
+        }
+        Ok(Some(count))
+    }
+
     /// Waits until a topic holds at least `count` offsets over all partitions.
     ///
     /// # Errors
@@ -184,11 +202,11 @@ impl Kafka {
     ///
     /// # Errors
     /// When one cannot be delivered.
-    pub fn produce<'m>(&self, messages: impl IntoIterator<Item = &'m Message>) -> Result<usize> {
+    pub fn produce<M: Borrow<Message>>(&self, messages: impl IntoIterator<Item = M>) -> Result<usize> {
         let mut writer = Writer::open(&self.kafka())?;
         let mut count = 0;
         for message in messages {
-            writer.write(message)?;
+            writer.write(message.borrow())?;
             count += 1;
         }
         writer.flush()?;

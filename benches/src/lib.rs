@@ -9,6 +9,7 @@ pub mod deployment;
 pub mod fleet;
 pub mod kafka;
 pub mod ledger;
+pub mod load;
 pub mod oracle;
 pub mod secured;
 pub mod sim;

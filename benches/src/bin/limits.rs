@@ -1,6 +1,6 @@
-//! A first look at the limits: reading and decoding alone against the stages, on one machine in one run.
+//! The limits and the stages beside them, on one machine in one run.
 //!
-//! `cargo run -p keepwell-benches --bin limits`
+//! `cargo run --release --bin limits`
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
 
 use std::collections::BTreeMap;
@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use benches::kafka::Kafka;
+use benches::load::{Load, Shape};
 use clap::Parser;
 use ingest::decode::{Limits, decode};
 use local::in_process;
 use pipeline::clock::{FixedClock, SystemClock};
+use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::event::Kind;
 use pipeline::log::kafka::KafkaLog;
@@ -24,6 +26,7 @@ use pipeline::metrics::StageMetrics;
 use pipeline::offset::{NextOffset, Position, TopicPartition};
 use pipeline::process::RunArgs;
 use pipeline::runner::Runner;
+use pipeline::schema::event;
 use pipeline::stage::{Batch, Stage};
 use pipeline::waiting::Pulse;
 use rdkafka::config::ClientConfig;
@@ -42,6 +45,9 @@ struct Args {
     /// Accounts.
     #[arg(long, default_value_t = 10_000)]
     accounts: usize,
+    /// Days from the first event to the last.
+    #[arg(long, default_value_t = 7)]
+    days: i64,
 }
 
 fn main() -> Result<()> {
@@ -53,7 +59,10 @@ fn main() -> Result<()> {
     for name in config.topics.all() {
         kafka.create_topic(name, config.partitions)?;
     }
-    let messages = events(&args, &topic);
+    let start_ms = jiff::Timestamp::now().as_millisecond() - args.days * 86_400_000;
+    let shape =
+        Shape { seed: 1, accounts: args.accounts, events: args.events, span_ms: args.days * 86_400_000, start_ms };
+    let messages: Vec<Message> = Load::new(shape).messages(&topic, PARTITIONS).collect();
     let bytes: usize = messages.iter().filter_map(|message| message.value.as_ref()).map(Vec::len).sum();
     println!("{} events of {} bytes, {} accounts", args.events, bytes / args.events, args.accounts);
     rate("produce", args.events, || kafka.produce(&messages).map(|_| ()))?;
@@ -67,7 +76,9 @@ fn main() -> Result<()> {
     let broker = in_process::broker(&config, PARTITIONS);
     messages.iter().try_for_each(|message| broker.produce(message))?;
     rate("ingest, in memory", args.events, || ingest_in_memory(&config, &broker))?;
-    rate("aggregate's fold, in memory", args.events, || fold(&config, &broker.records(&config.topics.events)))?;
+    let events = broker.records(&config.topics.events);
+    rate("decode of events (Arrow IPC)", args.events, || decode_events(&events))?;
+    rate("aggregate's fold, in memory", args.events, || fold(&config, &events))?;
     println!("ingest is {:.2} of consume + typed decode, {:.2} of consume", ingest / decoded, ingest / consumed);
     Ok(())
 }
@@ -82,32 +93,6 @@ fn config(address: &str) -> Result<Config> {
          snapshots: {{url: 'memory:///'}}\n"
     );
     Ok(Config::parse("limits", &text, &[])?)
-}
-
-/// Segment `track` calls of about 330 bytes within the last hour, spread over accounts, users and features.
-fn events(args: &Args, topic: &str) -> Vec<Message> {
-    let mut rng = fastrand::Rng::with_seed(1);
-    let now_ms = jiff::Timestamp::now().as_millisecond();
-    let topic: Arc<str> = topic.into();
-    let event = |n: usize| {
-        let (account, user, feature) = (rng.usize(0..args.accounts), rng.u32(0..20), rng.u32(0..30));
-        let at = now_ms - 3_600_000 + (n * 3_000_000 / args.events) as i64;
-        let time = jiff::Timestamp::from_millisecond(at).unwrap_or_default();
-        let value = format!(
-            r#"{{"type":"track","messageId":"ajs-next-{n:012}-6b1f","event":"feature-{feature}","userId":"user-{account}-{user}","context":{{"groupId":"account-{account:07}","library":{{"name":"analytics.js","version":"2.11.1"}},"ip":"203.0.113.7"}},"timestamp":"{time}","properties":{{"count":{},"duration_ms":{},"plan":"pro","path":"/app/home"}}}}"#,
-            rng.u32(1..4),
-            rng.u32(0..9000)
-        );
-        Message {
-            topic: Arc::clone(&topic),
-            partition: (n % PARTITIONS as usize) as i32,
-            timestamp_ms: Some(at),
-            key: None,
-            value: Some(value.into_bytes()),
-            headers: Vec::new(),
-        }
-    };
-    (0..args.events).map(event).collect()
 }
 
 fn rate(what: &str, count: usize, work: impl FnOnce() -> Result<()>) -> Result<f64> {
@@ -174,6 +159,17 @@ fn ingest_in_memory(config: &Config, broker: &MemoryBroker) -> Result<()> {
         &args(),
         &FixedClock { wall_us },
     )?;
+    Ok(())
+}
+
+/// Batches of rows, and nothing done with them.
+fn decode_events(records: &[Record]) -> Result<()> {
+    let schema = event::schema();
+    let mut num_rows = 0;
+    for value in records.iter().filter_map(|record| record.value.as_ref()) {
+        num_rows += codec::decode(value, &schema)?.num_rows();
+    }
+    ensure!(num_rows > 0, "no rows");
     Ok(())
 }
 

@@ -1,0 +1,217 @@
+//! A load of known content: product usage as Segment `track` calls of about 350 bytes, by seed.
+//!
+//! Accounts and features follow Zipf's law with exponent 1: of N, the one of rank k has a share of about
+//! 1 / (k ln N) of the events. Users come in sessions of some minutes; on Saturday and Sunday a quarter as many as on
+//! other days. Events come in the order of their time, but for a jitter of some seconds, as collectors send them.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use fastrand::Rng;
+use pipeline::log::Message;
+
+use crate::kafka::Kafka;
+
+/// Sessions that go on at once.
+const SESSIONS: usize = 256;
+/// Events of a session at most.
+const SESSION_EVENTS: u32 = 24;
+/// Users of an account at most.
+const USERS: usize = 60;
+/// Features of the product.
+const FEATURES: usize = 80;
+/// Events are sent so much after their time at most, in milliseconds.
+const JITTER_MS: i64 = 5000;
+const DAY_MS: i64 = 86_400_000;
+
+/// What a load is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Seed: the same shape is the same load.
+    pub seed: u64,
+    /// Accounts of which something may come.
+    pub accounts: usize,
+    /// Events.
+    pub events: usize,
+    /// Time from the first event to the last, in milliseconds.
+    pub span_ms: i64,
+    /// Time of the first event, UTC milliseconds; a Monday's midnight.
+    pub start_ms: i64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Session {
+    account: usize,
+    user: usize,
+    events_left: u32,
+}
+
+/// The events of a load, one after another.
+#[derive(Debug)]
+pub struct Load {
+    shape: Shape,
+    rng: Rng,
+    sessions: Vec<Session>,
+    /// Time that has come, in weekday milliseconds: a weekend's pass four times as fast.
+    weekday_ms: f64,
+    count: usize,
+}
+
+impl Shape {
+    /// The topic in which the load is kept.
+    pub fn topic(&self) -> String {
+        let Self { seed, accounts, events, span_ms, start_ms } = self;
+        format!("load-{seed}-{accounts}-{events}-{span_ms}-{start_ms}")
+    }
+
+    /// Keeps the load in Kafka, once: whether it had to be written.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn keep(&self, kafka: &Kafka, partitions: i32) -> Result<bool> {
+        let topic = self.topic();
+        match kafka.count(&topic)? {
+            Some(count) if count == self.events as i64 => return Ok(false),
+            // What is there was cut off.
+            Some(_) => kafka.delete_topic(&topic)?,
+            None => {}
+        }
+        kafka.create_topic(&topic, partitions)?;
+        kafka.produce(Load::new(*self).messages(&topic, partitions))?;
+        Ok(true)
+    }
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// When it happened, UTC milliseconds.
+    pub at_ms: i64,
+    /// Its account.
+    pub account_id: String,
+    /// The JSON text.
+    pub text: String,
+}
+
+/// A rank from 0 to `count` - 1: the inverse of P(rank < k) = ln(k + 1) / ln(count + 1).
+fn zipf(rng: &mut Rng, count: usize) -> usize {
+    let rank = ((count as f64 + 1.0).ln() * rng.f64()).exp() - 1.0;
+    (rank as usize).min(count - 1)
+}
+
+/// Milliseconds of a week in which Saturday and Sunday count a quarter.
+const WEEK: f64 = 5.5 * DAY_MS as f64;
+
+/// From weekday milliseconds to milliseconds since Monday.
+fn calendar_ms(weekday_ms: f64) -> i64 {
+    let (weeks, within) = ((weekday_ms / WEEK).floor(), weekday_ms % WEEK);
+    let days = 5.0 * DAY_MS as f64;
+    let within = if within < days { within } else { days + (within - days) * 4.0 };
+    (weeks * 7.0 * DAY_MS as f64 + within) as i64
+}
+
+/// The inverse of [`calendar_ms`].
+fn weekday_ms(calendar_ms: i64) -> f64 {
+    let (weeks, within) = (calendar_ms.div_euclid(7 * DAY_MS), calendar_ms.rem_euclid(7 * DAY_MS));
+    let workdays = within.min(5 * DAY_MS);
+    weeks as f64 * WEEK + workdays as f64 + (within - workdays) as f64 / 4.0
+}
+
+impl Load {
+    /// The load from its first event on.
+    pub fn new(shape: Shape) -> Self {
+        let sessions = vec![Session::default(); SESSIONS];
+        Self { shape, rng: Rng::with_seed(shape.seed), sessions, weekday_ms: 0.0, count: 0 }
+    }
+
+    /// The load as messages to a topic; accounts are not its key, as with most collectors.
+    pub fn messages(self, topic: &str, partitions: i32) -> impl Iterator<Item = Message> {
+        let topic: Arc<str> = topic.into();
+        self.zip(0..).map(move |(call, n): (Call, i64)| Message {
+            topic: Arc::clone(&topic),
+            partition: (n % i64::from(partitions)) as i32,
+            timestamp_ms: Some(call.at_ms),
+            key: None,
+            value: Some(call.text.into_bytes()),
+            headers: Vec::new(),
+        })
+    }
+}
+
+impl Iterator for Load {
+    type Item = Call;
+
+    fn next(&mut self) -> Option<Call> {
+        let shape = self.shape;
+        if self.count == shape.events {
+            return None;
+        }
+        let (count, rng) = (self.count, &mut self.rng);
+        self.count += 1;
+        self.weekday_ms += weekday_ms(shape.span_ms) / shape.events as f64;
+        let session = &mut self.sessions[rng.usize(0..SESSIONS)];
+        if session.events_left == 0 {
+            // Ranks are spread over the ids, so that neighbours by name are not neighbours by size.
+            let account = zipf(rng, shape.accounts).wrapping_mul(7919) % shape.accounts;
+            *session = Session { account, user: zipf(rng, USERS), events_left: rng.u32(1..=SESSION_EVENTS) };
+        }
+        session.events_left -= 1;
+        let at_ms = shape.start_ms + calendar_ms(self.weekday_ms) - rng.i64(0..JITTER_MS).min(count as i64);
+        let time = jiff::Timestamp::from_millisecond(at_ms.max(shape.start_ms)).unwrap_or_default();
+        let (account_id, user, feature) =
+            (format!("account-{:07}", session.account), session.user, zipf(rng, FEATURES));
+        let text = format!(
+            r#"{{"type":"track","messageId":"ajs-next-{:016x}-{count:010}","event":"feature-{feature:02}","userId":"user-{:07}-{user:02}","context":{{"groupId":"{account_id}","library":{{"name":"analytics.js","version":"2.11.1"}},"ip":"203.0.113.7"}},"timestamp":"{time}","properties":{{"count":{},"duration_ms":{},"plan":"pro","path":"/app/home"}}}}"#,
+            shape.seed,
+            session.account,
+            rng.u32(1..4),
+            rng.u32(0..9000)
+        );
+        Some(Call { at_ms, account_id, text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const SHAPE: Shape =
+        Shape { seed: 7, accounts: 1000, events: 40_000, span_ms: 14 * DAY_MS, start_ms: 1_704_067_200_000 };
+
+    #[test]
+    fn a_load_is_a_function_of_its_shape_and_as_large_as_it_says() {
+        let calls: Vec<Call> = Load::new(SHAPE).collect();
+        assert_eq!(calls, Load::new(SHAPE).collect::<Vec<_>>());
+        assert_ne!(calls, Load::new(Shape { seed: 8, ..SHAPE }).collect::<Vec<_>>());
+        let bytes = calls.iter().map(|call| call.text.len()).sum::<usize>() / calls.len();
+        assert!((320..=380).contains(&bytes), "{bytes} bytes");
+        assert!(calls.windows(2).all(|pair| pair[1].at_ms > pair[0].at_ms - 2 * JITTER_MS));
+        let last = calls.last().unwrap().at_ms - SHAPE.start_ms;
+        assert!((13 * DAY_MS..=14 * DAY_MS).contains(&last), "{last} ms");
+    }
+
+    #[test]
+    fn a_week_of_calendar_time_is_five_days_and_two_quarters() {
+        for calendar in [0, 1, 5 * DAY_MS - 1, 5 * DAY_MS, 6 * DAY_MS, 7 * DAY_MS, 20 * DAY_MS + 7] {
+            assert!((calendar_ms(weekday_ms(calendar)) - calendar).abs() <= 4, "{calendar}");
+        }
+        assert_eq!(weekday_ms(7 * DAY_MS), WEEK);
+    }
+
+    #[test]
+    fn few_accounts_make_most_of_it_and_a_weekend_little() {
+        let (mut accounts, mut days) = (BTreeMap::new(), BTreeMap::new());
+        for call in Load::new(SHAPE) {
+            *accounts.entry(call.account_id).or_insert(0) += 1;
+            *days.entry((call.at_ms - SHAPE.start_ms).div_euclid(DAY_MS)).or_insert(0) += 1;
+        }
+        let mut sizes: Vec<i32> = accounts.values().copied().collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let share = |count| f64::from(sizes.iter().take(count).sum::<i32>()) / SHAPE.events as f64;
+        // ln(101) / ln(1001) = 0.67
+        assert!((0.60..0.75).contains(&share(100)), "{}", share(100));
+        assert!((0.2..0.3).contains(&(f64::from(days[&5]) / f64::from(days[&4]))), "{days:?}");
+    }
+}
