@@ -203,7 +203,8 @@ fn what_a_deletion_erases_is_in_no_piece_of_the_next_snapshot() {
     let before = stage.snapshot(&state, &partition(), &Known::new()).unwrap();
     let text = Cow::Borrowed::<str>;
     let at = 19_800 * DAY_US;
-    let deleted = Event { account_id: text("acme"), event_id: text("d"), occurred_us: at + DAY_US, body: Body::Deleted };
+    let deleted =
+        Event { account_id: text("acme"), event_id: text("d"), occurred_us: at + DAY_US, body: Body::Deleted };
     fold(&stage, &mut state, &record_of(1, std::iter::once(deleted), at + 3 * DAY_US));
     let after = following(&stage, &state, &before);
     assert_eq!(after, all(&stage, &state), "what is known has not changed");

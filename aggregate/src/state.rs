@@ -155,8 +155,8 @@ impl PartitionState {
                 None => return,
             },
         };
-        for (name, account) in self.accounts.range_mut::<Name, _>((from, to)) {
-            self.touched.before_prune(name.as_str(), account, closed);
+        for (_, account) in self.accounts.range_mut::<Name, _>((from, to)) {
+            self.touched.before_prune(account, closed);
             account.prune(closed, settings);
         }
         if self.closing.is_none() {

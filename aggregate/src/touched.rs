@@ -79,13 +79,10 @@ impl Touched {
         }
     }
 
-    /// An account is about to be pruned at the close of a pane. Its part is marked with all others when the close is done.
-    pub fn before_prune(&mut self, name: &str, account: &Account, closed: Pane) {
-        if account.deletions.is_empty() {
-            account.open_features.range(..=closed).for_each(|(pane, _)| self.pane(*pane));
-        } else {
-            self.account(name, [account]);
-        }
+    /// An account is about to be pruned at the close of a pane. Its part is marked with all others when the close is done;
+    /// one that was deleted was given out anew by the close, and is marked.
+    pub fn before_prune(&mut self, account: &Account, closed: Pane) {
+        account.open_features.range(..=closed).for_each(|(pane, _)| self.pane(*pane));
     }
 
     /// A close is done: every account is pruned, and no pane before `horizon` is left.

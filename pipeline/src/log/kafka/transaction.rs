@@ -24,6 +24,9 @@ use crate::crash::{self, Place};
 use crate::log::{LogError, Message, Verdict};
 use crate::offset::{Position, TopicPartition};
 
+/// How long an abort waits for messages that it has given up: these are heard of between its calls.
+const ABORT_SLICE: Duration = Duration::from_millis(100);
+
 /// Remembers the first message that could not be delivered.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
@@ -137,7 +140,7 @@ pub(super) fn commit(
         Ok(()) => Ok(Verdict::Committed),
         Err(Trouble::Stop(error)) => Err(error),
         Err(Trouble::Doubt(why)) => Ok(Verdict::Lost(why)),
-        Err(Trouble::Abort(why)) => match patiently(log, deadline, "abort", |p| p.abort_transaction(SLICE)) {
+        Err(Trouble::Abort(why)) => match patiently(log, deadline, "abort", |p| p.abort_transaction(ABORT_SLICE)) {
             Ok(()) => Ok(Verdict::Aborted(why)),
             Err(Trouble::Stop(error)) => Err(error),
             Err(Trouble::Abort(more) | Trouble::Doubt(more)) => Ok(Verdict::Lost(format!("{why}; {more}"))),
@@ -247,7 +250,9 @@ fn patiently(
         match call(&log.producer) {
             Ok(()) => return Ok(()),
             Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
-                log.serve(Duration::from_millis(10)).map_err(Trouble::Stop)?;
+                // What the call has given up is only gone when it was heard of.
+                log.producer.poll(Duration::from_millis(10));
+                log.serve(Duration::ZERO).map_err(Trouble::Stop)?;
             }
             Err(error) => return Err(Trouble::of(doing, &error)),
         }
