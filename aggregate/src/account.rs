@@ -12,6 +12,7 @@ pub mod tickets;
 pub mod usage;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use pipeline::event::{Body, Event, Outcome, PersonAction, Survey};
 use pipeline::pane::Pane;
@@ -112,7 +113,7 @@ impl Account {
                 }
                 let user = user.map(|name| shared(&mut self.users, &name, pane));
                 let feature = shared(&mut self.features, feature, pane);
-                self.open_features.entry(pane).or_default().add(feature, user, *count, *duration_ms, *errors);
+                self.open_features.entry(pane).or_default().add(&feature, user.as_ref(), *count, *duration_ms, *errors);
             }
             Body::Survey { survey, score, scale_max, .. } => cell.answer(*survey, at_us, *score, *scale_max),
             Body::Outcome { alert_id, outcome } => {
@@ -309,12 +310,10 @@ pub fn is_erased(event: &Event<'_>, deleted_us: i64, settings: &Settings) -> boo
 
 /// Notes `pane` for `name` and gives the shared name.
 fn shared(sets: &mut BTreeMap<Name, PaneSet>, name: &str, pane: Pane) -> Name {
-    if let Some((known, _)) = sets.get_key_value(name) {
-        let known = known.clone();
-        if let Some(set) = sets.get_mut(name) {
-            set.insert(pane);
-        }
-        return known;
+    let there = (Bound::Included(name), Bound::Included(name));
+    if let Some((known, set)) = sets.range_mut::<str, _>(there).next() {
+        set.insert(pane);
+        return known.clone();
     }
     let new = Name::from(name);
     let mut set = PaneSet::default();

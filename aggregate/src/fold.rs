@@ -33,6 +33,8 @@ const LATE: Fate = Fate::of("late");
 const DUPLICATE: Fate = Fate::of("duplicate");
 const TOO_LATE: Fate = Fate::of("too_late");
 const DELETED: Fate = Fate::of("deleted");
+/// What can become of an event.
+const FATES: [Fate; 5] = [ON_TIME, LATE, DUPLICATE, TOO_LATE, DELETED];
 
 /// The fold of the records of one partition within one step.
 pub struct Fold<'f> {
@@ -94,17 +96,24 @@ impl<'f> Fold<'f> {
         if let Some(value) = &record.value {
             let batch = codec::decode(value, &schema()).map_err(|error| wrong(error.to_string()))?;
             let rows = EventRows::new(&batch);
+            let events = (0..rows.len()).map(|row| rows.event(row)).collect::<Result<Vec<_>, _>>();
+            let events = events.map_err(|error| wrong(error.to_string()))?;
+            let keys: Vec<u128> = events.iter().map(|event| event_key(&event.account_id, &event.event_id)).collect();
+            let sighted = self.state.seen.panes(&keys);
             let mut accepted = Vec::with_capacity(rows.len());
-            for row in 0..rows.len() {
-                let event = rows.event(row).map_err(|error| wrong(error.to_string()))?;
-                let fate = self.event(&event);
-                *self.fates.entry(READ).or_default() += 1;
-                *self.fates.entry(fate).or_default() += 1;
+            let mut counts = FATES.map(|fate| (fate, 0));
+            for (row, (event, (key, sighted))) in events.iter().zip(keys.into_iter().zip(sighted)).enumerate() {
+                let fate = self.event(event, key, sighted);
+                counts.iter_mut().filter(|(counted, _)| *counted == fate).for_each(|(_, count)| *count += 1);
                 match fate {
-                    TOO_LATE => self.reject(&event, rows.origin(row)),
+                    TOO_LATE => self.reject(event, rows.origin(row)),
                     ON_TIME | LATE => accepted.push(row),
                     _ => {}
                 }
+            }
+            *self.fates.entry(READ).or_default() += events.len() as u64;
+            for (fate, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+                *self.fates.entry(fate).or_default() += count;
             }
             if !accepted.is_empty() {
                 self.changes.accepted.push(AcceptedRows { batch, rows: accepted, closed: self.closed() });
@@ -119,7 +128,8 @@ impl<'f> Fold<'f> {
         Ok(())
     }
 
-    fn event(&mut self, event: &Event<'_>) -> Fate {
+    /// The fate of an event whose id is `key` and was last sighted before this step in the pane `sighted`.
+    fn event(&mut self, event: &Event<'_>, key: u128, sighted: Option<Pane>) -> Fate {
         let settings = self.settings;
         let pane = settings.panes.pane(event.occurred_us);
         let watermark_us = self.watermark_us();
@@ -129,20 +139,22 @@ impl<'f> Fold<'f> {
         if is_too_late && !event.body.is_fact() {
             return TOO_LATE;
         }
-        let key = event_key(&event.account_id, &event.event_id);
-        let sighted = self.seen.get(&key).copied().max(self.state.seen.pane(key));
+        let sighted = self.seen.get(&key).copied().max(sighted);
         if !is_too_late {
             self.seen.insert(key, sighted.map_or(pane, |before| before.max(pane)));
-            self.changes.seen.push((key, pane));
+            self.changes.seen.push((key, pane, sighted));
         }
         if sighted.is_some_and(|pane| !is_forgotten(pane)) {
             return DUPLICATE;
         }
         let id = event.account_id.as_ref();
-        let deleted_us =
-            self.state.accounts.get(id).and_then(Account::deleted_us).max(self.deleted_us.get(id).copied());
-        if is_closed && deleted_us.is_some_and(|deleted_us| is_erased(event, deleted_us, settings)) {
-            return DELETED;
+        // Most events are of an open pane: their account need not be looked up.
+        if is_closed {
+            let known_us = self.state.accounts.get(id).and_then(Account::deleted_us);
+            let deleted_us = known_us.max(self.deleted_us.get(id).copied());
+            if deleted_us.is_some_and(|deleted_us| is_erased(event, deleted_us, settings)) {
+                return DELETED;
+            }
         }
         if matches!(event.body, Body::Deleted) {
             let last_us = self.deleted_us.entry(id.to_owned()).or_insert(event.occurred_us);

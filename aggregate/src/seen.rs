@@ -82,9 +82,28 @@ impl Seen {
         self.panes.iter().rev().find(|(_, ids)| ids.table.contains(&key)).map(|(pane, _)| *pane)
     }
 
+    /// The panes under which ids are kept, in the order of the ids. Pane by pane: looks into one table do not wait for
+    /// each other.
+    pub fn panes(&self, keys: &[u128]) -> Vec<Option<Pane>> {
+        let mut found = vec![None; keys.len()];
+        for (pane, ids) in &self.panes {
+            for (key, found) in keys.iter().zip(&mut found) {
+                if ids.table.contains(key) {
+                    *found = Some(*pane);
+                }
+            }
+        }
+        found
+    }
+
     /// Keeps an id under `pane`, or moves it to a later one.
     pub fn insert(&mut self, key: u128, pane: Pane) {
-        match self.pane(key) {
+        self.sight(key, pane, self.pane(key));
+    }
+
+    /// As [`Seen::insert`], of an id that is kept under `before`.
+    pub fn sight(&mut self, key: u128, pane: Pane, before: Option<Pane>) {
+        match before {
             Some(kept) if kept >= pane => return,
             Some(kept) => {
                 if let Some(ids) = self.panes.get_mut(&kept) {

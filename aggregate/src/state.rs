@@ -1,9 +1,11 @@
 //! The state of a partition, what a step changes in it, and its bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use arrow::array::RecordBatch;
+use foldhash::fast::FixedState;
 use pipeline::event::Event;
 use pipeline::offset::TopicPartition;
 use pipeline::pane::Pane;
@@ -73,8 +75,8 @@ pub struct PartitionChanges {
     pub accepted: Vec<AcceptedRows>,
     /// Accounts that a close changed; none means forgotten.
     pub accounts: BTreeMap<Name, Option<Account>>,
-    /// Ids seen.
-    pub seen: Vec<(u128, Pane)>,
+    /// Ids seen, in which pane, and in which they were last seen before.
+    pub seen: Vec<(u128, Pane, Option<Pane>)>,
     /// Accounts whose live row was sent.
     pub sent: Vec<Name>,
     /// Completeness was told downstream, or is no longer so.
@@ -106,8 +108,8 @@ impl PartitionState {
         for accepted in &changes.accepted {
             // As if each record were a step of its own: the cut into steps leaves no trace.
             self.closed = accepted.closed.or(self.closed);
-            for event in accepted.events() {
-                self.apply(&event, settings);
+            for events in by_account(accepted.events()) {
+                self.apply(&events, settings);
             }
         }
         if let Some(watermarks) = changes.watermarks {
@@ -125,8 +127,8 @@ impl PartitionState {
         if let Some(closing) = closing {
             self.prune_behind(&closing, settings);
         }
-        for (key, pane) in changes.seen {
-            self.seen.insert(key, pane);
+        for (key, pane, before) in changes.seen {
+            self.seen.sight(key, pane, before);
         }
         if let Some(watermark_us) = self.watermarks.watermark_us() {
             self.seen.forget(|pane| settings.is_forgotten(pane, watermark_us));
@@ -164,23 +166,41 @@ impl PartitionState {
         }
     }
 
-    /// Takes one event into its account, whose live row becomes due.
-    fn apply(&mut self, event: &Event<'_>, settings: &Settings) {
-        let id = event.account_id.as_ref();
+    /// Takes events into their account, whose live row becomes due. All are of one account, at least one.
+    fn apply(&mut self, events: &[Event<'_>], settings: &Settings) {
+        let Some(id) = events.first().map(|event| event.account_id.as_ref()) else { return };
         if !self.accounts.contains_key(id) {
             self.accounts.insert(Name::from(id), Account::default());
             self.touched.accounts.touch(id);
         }
         if let Some(account) = self.accounts.get_mut(id) {
-            if let Some(closed) = self.closed.filter(|closed| !account.is_pruned(*closed)) {
-                self.touched.account(id, [&*account]);
-                account.prune(closed, settings);
+            for event in events {
+                if let Some(closed) = self.closed.filter(|closed| !account.is_pruned(*closed)) {
+                    self.touched.account(id, [&*account]);
+                    account.prune(closed, settings);
+                }
+                self.touched.event(event, account, settings);
+                account.apply(event, settings);
             }
-            self.touched.event(event, account, settings);
-            account.apply(event, settings);
         }
         if !self.awaiting.contains(id) {
             self.awaiting.insert(Name::from(id));
         }
     }
+}
+
+/// Events account by account, those of one in their order: an account is looked up once a record.
+fn by_account<'e>(events: impl Iterator<Item = Event<'e>>) -> Vec<Vec<Event<'e>>> {
+    let mut groups: Vec<Vec<Event<'e>>> = Vec::new();
+    let mut places: HashMap<Cow<'e, str>, usize, FixedState> = HashMap::default();
+    for event in events {
+        let place = *places.entry(event.account_id.clone()).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        if let Some(group) = groups.get_mut(place) {
+            group.push(event);
+        }
+    }
+    groups
 }

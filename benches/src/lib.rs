@@ -6,6 +6,7 @@ pub mod check;
 pub mod compare;
 pub mod datasets;
 pub mod deployment;
+pub mod fixture;
 pub mod fleet;
 pub mod kafka;
 pub mod ledger;

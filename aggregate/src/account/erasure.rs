@@ -22,7 +22,10 @@ fn pseudonym(account_id: &str, user_id: &str) -> String {
 impl Account {
     /// The name of a user here: the id, or what stands for it.
     pub(super) fn name_of<'u>(&self, account_id: &str, user_id: &'u str) -> Cow<'u, str> {
-        // Hardly any account has forgotten anybody: most ids need not be hashed.
+        // Hardly any account has forgotten anybody, and most know of no people: most ids need not be hashed.
+        if self.people.is_empty() {
+            return Cow::Borrowed(user_id);
+        }
         let from_there = (Bound::Included(ERASED), Bound::Unbounded);
         let has_erased =
             self.people.range::<str, _>(from_there).next().is_some_and(|(name, _)| name.starts_with(ERASED));

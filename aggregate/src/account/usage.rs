@@ -290,15 +290,21 @@ impl Features {
     /// One usage event.
     pub fn add(
         &mut self,
-        feature: Name,
-        user: Option<Name>,
+        feature: &Name,
+        user: Option<&Name>,
         count: i64,
         duration_ms: Option<i64>,
         errors: Option<i64>,
     ) {
-        let (usage, users) = self.0.entry(feature).or_default();
-        usage.add(count, duration_ms, errors);
-        users.extend(user);
+        if !self.0.contains_key(feature) {
+            self.0.insert(feature.clone(), Default::default());
+        }
+        if let Some((usage, users)) = self.0.get_mut(feature) {
+            usage.add(count, duration_ms, errors);
+            if let Some(user) = user.filter(|user| !users.contains(*user)) {
+                users.insert(user.clone());
+            }
+        }
     }
 
     /// Puts another name in the place of a user's.

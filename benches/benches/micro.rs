@@ -1,0 +1,165 @@
+//! What single steps cost, without Kafka: decode, codec, fold, close, score, snapshot, Parquet.
+//!
+//! `cargo bench --bench micro`; `python3 benches/micro.py compare` tells what became slower than the recorded baseline.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a measurement ends where it fails")]
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use benches::fixture::Fixture;
+use benches::load::Shape;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ingest::decode::{Limits, decode};
+use parquet::arrow::ArrowWriter;
+use pipeline::codec;
+use pipeline::event::Kind;
+use pipeline::log::Record;
+use pipeline::offset::{NextOffset, Position, TopicPartition};
+use pipeline::piece::{Known, whole};
+use pipeline::schema::{event, window};
+use pipeline::stage::{Batch, Stage};
+
+const DAY_MS: i64 = 86_400_000;
+const SHAPE: Shape =
+    Shape { seed: 1, accounts: 10_000, events: 100_000, span_ms: 3 * DAY_MS, start_ms: 1_704_067_200_000 };
+const LIMITS: Limits = Limits { max_event_bytes: 10_000, latest_us: i64::MAX, earliest_us: 0 };
+
+/// Folds records, and the closes they bring; in how many steps.
+fn fold<S: Stage>(stage: &S, state: &mut S::State, records: &[Record]) -> usize {
+    let mut num_steps = 0;
+    for record in records {
+        let tp = &record.topic_partition;
+        let mut position = Position::at(NextOffset(record.offset.0));
+        while position.next.0 <= record.offset.0 {
+            let batch = Batch {
+                records: BTreeMap::from([(tp.clone(), std::slice::from_ref(record))]),
+                positions: BTreeMap::from([(tp.clone(), position)]),
+                max_slices: 8,
+                ..Batch::default()
+            };
+            let step = stage.apply(state, &batch).expect("a step");
+            position = step.positions.get(tp).copied().expect("a position");
+            stage.merge(state, step.changes);
+            num_steps += 1;
+        }
+    }
+    num_steps
+}
+
+fn fresh<S: Stage<State: Default>>(stage: &S, tp: &TopicPartition) -> S::State {
+    let (mut state, start) = (S::State::default(), Position::at(NextOffset(0)));
+    stage.restore(&mut state, tp, start, start, None).expect("an empty state");
+    state
+}
+
+/// The rows of so many records at most.
+fn num_rows(records: &[Record], schema: &arrow::datatypes::SchemaRef) -> u64 {
+    let rows = |record: &Record| {
+        record.value.as_ref().map_or(0, |value| codec::decode(value, schema).expect("a batch").num_rows())
+    };
+    records.iter().map(rows).sum::<usize>() as u64
+}
+
+fn micro(c: &mut Criterion) {
+    let fixture = Fixture::of(SHAPE).expect("a load");
+    let mut group = c.benchmark_group("micro");
+    group.sample_size(10);
+
+    let raw = &fixture.raw[..10_000];
+    group.throughput(Throughput::Elements(raw.len() as u64));
+    group.bench_function("decode", |b| {
+        b.iter(|| raw.iter().filter(|value| decode(Kind::Usage, value, &LIMITS).is_ok()).count());
+    });
+
+    let events = &fixture.events;
+    let schema = event::schema();
+    let values: Vec<&[u8]> = events.iter().filter_map(|record| record.value.as_deref()).collect();
+    group.throughput(Throughput::Elements(num_rows(events, &schema)));
+    group.bench_function("codec decode", |b| {
+        b.iter(|| values.iter().map(|value| codec::decode(value, &schema).expect("a batch").num_rows()).sum::<usize>());
+    });
+    let batches: Vec<_> = values.iter().map(|value| codec::decode(value, &schema).expect("a batch")).collect();
+    group.bench_function("codec encode", |b| {
+        b.iter(|| batches.iter().map(|batch| codec::encode(batch).expect("bytes").len()).sum::<usize>());
+    });
+
+    let stage = aggregate::Aggregate::new(&fixture.config);
+    let tp = TopicPartition::new(fixture.config.topics.events.as_str(), 0);
+    let open: Vec<Record> = events.iter().map(|record| Record { headers: Vec::new(), ..record.clone() }).collect();
+    group.bench_function("fold", |b| {
+        b.iter_batched(
+            || fresh(&stage, &tp),
+            |mut state| {
+                fold(&stage, &mut state, &open);
+                state
+            },
+            BatchSize::PerIteration,
+        );
+    });
+
+    // The last record that closes a pane, and the state before it.
+    let mut state = fresh(&stage, &tp);
+    let mut before_close = None;
+    for record in events {
+        let before = whole(stage.snapshot(&state, &tp, &Known::new()).expect("a snapshot")).expect("all pieces");
+        if fold(&stage, &mut state, std::slice::from_ref(record)) > 1 {
+            before_close = Some((before, record));
+        }
+    }
+    let pieces = || stage.snapshot(&state, &tp, &Known::new()).expect("a snapshot");
+    let (saved, closing) = before_close.expect("a pane that closes");
+    let restored = || {
+        let (mut state, at) = (aggregate::State::default(), Position::at(NextOffset(closing.offset.0)));
+        stage.restore(&mut state, &tp, at, at, Some(&saved)).expect("a state");
+        state
+    };
+    let accounts = stage.gauges(&state, &tp).num_accounts.unwrap_or_default() as u64;
+    group.throughput(Throughput::Elements(accounts));
+    group.bench_function("snapshot", |b| b.iter(|| black_box(pieces())));
+    group.bench_function("restore", |b| b.iter(restored));
+    group.bench_function("close", |b| {
+        let closing = std::slice::from_ref(closing);
+        b.iter_batched(
+            restored,
+            |mut state| {
+                fold(&stage, &mut state, closing);
+                state
+            },
+            BatchSize::PerIteration,
+        );
+    });
+
+    let schema = window::schema();
+    let windows = &fixture.windows;
+    let score = score::Score::new(&fixture.config).expect("a model");
+    let tp = TopicPartition::new(fixture.config.topics.windows.as_str(), 0);
+    group.throughput(Throughput::Elements(num_rows(windows, &schema) / 3));
+    group.bench_function("score", |b| {
+        b.iter_batched(
+            || fresh(&score, &tp),
+            |mut state| {
+                fold(&score, &mut state, windows);
+                state
+            },
+            BatchSize::PerIteration,
+        );
+    });
+
+    let batches: Vec<_> = windows
+        .iter()
+        .filter_map(|record| record.value.as_deref())
+        .map(|value| codec::decode(value, &schema).expect("a batch"))
+        .collect();
+    group.throughput(Throughput::Elements(num_rows(windows, &schema)));
+    group.bench_function("parquet", |b| {
+        b.iter(|| {
+            let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), None).expect("a writer");
+            batches.iter().for_each(|batch| writer.write(batch).expect("rows"));
+            writer.into_inner().expect("a file").len()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, micro);
+criterion_main!(benches);

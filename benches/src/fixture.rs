@@ -1,0 +1,55 @@
+//! A load as it stands in each topic, in memory: what measurements of single stages begin with.
+
+use anyhow::Result;
+use local::in_process;
+use pipeline::clock::FixedClock;
+use pipeline::config::Config;
+use pipeline::log::Record;
+use pipeline::process::RunArgs;
+
+use crate::load::{Load, Shape};
+
+/// Partitions of the raw topic.
+const RAW_PARTITIONS: i32 = 2;
+
+/// The records of each topic.
+#[derive(Debug)]
+pub struct Fixture {
+    /// The configuration of all stages; one partition a topic.
+    pub config: Config,
+    /// Raw values.
+    pub raw: Vec<Vec<u8>>,
+    /// Records of `events`.
+    pub events: Vec<Record>,
+    /// Records of `windows`.
+    pub windows: Vec<Record>,
+}
+
+impl Fixture {
+    /// A load through ingest and aggregate; every pane that has ended is closed.
+    ///
+    /// # Errors
+    /// When a stage stops.
+    pub fn of(shape: Shape) -> Result<Self> {
+        let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
+        let text = format!(
+            "epoch: 1\npartitions: 1\nkafka: {{bootstrap_servers: 'none:0'}}\nsources: [{{topic: usage, kind: usage}}]\n\
+             time: {{clock: false}}\nsnapshots: {{url: 'memory:///'}}\nscore: {{model: '{}'}}\nbatch: {{max_records: 1000}}\n",
+            model.display()
+        );
+        let config = Config::parse("fixture", &text, &[])?;
+        let broker = in_process::broker(&config, RAW_PARTITIONS);
+        let mut raw = Vec::with_capacity(shape.events);
+        for message in Load::new(shape).messages("usage", RAW_PARTITIONS) {
+            broker.produce(&message)?;
+            raw.extend(message.value);
+        }
+        let (args, clock) = (RunArgs::drained(false), FixedClock { wall_us: (shape.start_ms + shape.span_ms) * 1000 });
+        let (stage, plan) = (ingest::Ingest::new(&config)?, ingest::plan(&config));
+        in_process::drain(&stage, &plan, &broker, &config, &args, &clock)?;
+        let (stage, plan) = (aggregate::Aggregate::new(&config), aggregate::plan(&config));
+        in_process::drain(&stage, &plan, &broker, &config, &args, &clock)?;
+        let [events, windows] = [&config.topics.events, &config.topics.windows].map(|topic| broker.records(topic));
+        Ok(Self { raw, events, windows, config })
+    }
+}
