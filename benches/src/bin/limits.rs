@@ -178,7 +178,9 @@ fn fold(config: &Config, records: &[Record]) -> Result<()> {
     let mut state = aggregate::State::default();
     let mut by_partition: BTreeMap<TopicPartition, Vec<Record>> = BTreeMap::new();
     for record in records {
-        by_partition.entry(record.topic_partition.clone()).or_default().push(record.clone());
+        // Without statements of time no pane closes.
+        let record = Record { headers: Vec::new(), ..record.clone() };
+        by_partition.entry(record.topic_partition.clone()).or_default().push(record);
     }
     for (tp, records) in &by_partition {
         let start = Position::at(NextOffset(0));
