@@ -58,7 +58,7 @@ fn with_the_listed_rights_and_no_more_all_stages_work_and_what_is_missing_is_nam
     let raws = fleet::dirty(43, Shape { accounts: 6, days: 16, usage: 3 });
     let messages =
         raws.iter().enumerate().map(|(n, raw)| deployment::message(raw, n, RAW_PARTITIONS, &config).unwrap());
-    kafka.open.produce(&messages.collect::<Vec<_>>()).unwrap();
+    kafka.open.produce(messages.collect::<Vec<_>>()).unwrap();
 
     // program, as whom, with which password, and what its last words must hold
     let refused = |program: &str, user: &str, password: &str, words: &[&str]| {
@@ -98,7 +98,7 @@ fn with_the_listed_rights_and_no_more_all_stages_work_and_what_is_missing_is_nam
     kafka
         .acls(&format!("--remove --force --allow-principal User:{NAME}-score --operation Read --topic {NAME}.windows"))
         .unwrap();
-    kafka.open.produce(&copies(&kafka, &config)).unwrap();
+    kafka.open.produce(copies(&kafka, &config)).unwrap();
     refused("score", "score", PASSWORD, &["secured.windows", "authorization failed"]);
     let printed = keepwell(&secured, "score", PASSWORD, &["score", "check"]);
     let printed = String::from_utf8(printed.stdout).unwrap();
