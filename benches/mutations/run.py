@@ -33,8 +33,6 @@ MUTATIONS = [
      "self.pane(settings.panes.pane(event.occurred_us));\n        match", "match"),
     ("I5", "an account that was scored is not saved again", "score/src/state.rs",
      "self.touched.touch(&id);", ""),
-    ("I5", "a piece is taken for garbage although a snapshot names it", "pipeline/src/snapshot/garbage.rs",
-     " && !needed.contains(object)", ""),
     ("I10", "a model scores before its time", "score/src/models.rs",
      "*from_us <= as_of_us)", "*from_us <= as_of_us.max(i64::MAX - 1))"),
     ("I1", "a live row is remembered", "score/src/verdict_row.rs",
