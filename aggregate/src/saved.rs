@@ -3,9 +3,10 @@
 //! | piece | holds | is written again |
 //! |---|---|---|
 //! | `head` | version, settings, watermarks, whose live row is due | with every snapshot |
-//! | `accounts-B-N` | accounts whose hash begins with the B bits N | when one of them, or any pane, changes in more than usage |
+//! | `accounts-B-N` | accounts whose hash begins with the B bits N | when one of them changes in more than usage, and when a pane closes |
 //! | `pane-P` | usage, surveys, users and features of pane P | when an event of the pane comes, or it closes |
 //! | `ids-P-N`, `ids-P-open` | event ids under pane P, a million a piece | the open one, as ids come |
+//! | `ids-P-gone` | those of them that have moved to a later pane | as they move |
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -25,16 +25,18 @@ pub fn event_key(account_id: &str, event_id: &str) -> u128 {
 }
 
 /// The ids of one partition, pane by pane: what is forgotten gives its memory back at once.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Seen {
     panes: BTreeMap<Pane, Ids>,
     /// Ids of a full piece.
     piece_ids: usize,
+    /// How often any of it has changed since it was restored: a pane that empties and fills again gets no revision twice.
+    count: u64,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { panes: BTreeMap::new(), piece_ids: PIECE_IDS }
+        Self { panes: BTreeMap::new(), piece_ids: PIECE_IDS, count: 0 }
     }
 }
 
@@ -42,20 +44,25 @@ impl Default for Seen {
 #[derive(Debug, Clone, Default)]
 struct Ids {
     table: HashSet<u128, FixedState>,
-    /// Full pieces.
-    num_full: usize,
+    /// Revisions of the full pieces.
+    full: Vec<u64>,
     /// Full pieces that no snapshot holds yet, by number.
     held: BTreeMap<usize, Vec<u128>>,
     /// Ids in no full piece, in the order in which they came.
     open: Vec<u128>,
     /// Ids that have moved to a later pane: pieces are not written again for them.
     gone: Vec<u128>,
+    /// Revision of the pieces that are not full.
+    revision: u64,
 }
 
-impl PartialEq for Ids {
+impl PartialEq for Seen {
     /// How the ids are saved is no part of the state.
     fn eq(&self, other: &Self) -> bool {
-        self.table == other.table
+        self.panes
+            .iter()
+            .map(|(pane, ids)| (pane, &ids.table))
+            .eq(other.panes.iter().map(|(pane, ids)| (pane, &ids.table)))
     }
 }
 
@@ -66,12 +73,13 @@ const PLACE_BYTES: u64 = 17;
 const PIECE_IDS: usize = 1 << 20;
 
 impl Ids {
-    fn insert(&mut self, key: u128, piece_ids: usize) {
+    fn insert(&mut self, key: u128, piece_ids: usize, revision: u64) {
         self.table.insert(key);
         self.open.push(key);
+        self.revision = revision;
         if self.open.len() >= piece_ids {
-            self.held.insert(self.num_full, std::mem::take(&mut self.open));
-            self.num_full += 1;
+            self.held.insert(self.full.len(), std::mem::take(&mut self.open));
+            self.full.push(revision);
         }
     }
 }
@@ -103,12 +111,16 @@ impl Seen {
 
     /// As [`Seen::insert`], of an id that is kept under `before`.
     pub fn sight(&mut self, key: u128, pane: Pane, before: Option<Pane>) {
+        if before.is_some_and(|kept| kept >= pane) {
+            return;
+        }
+        self.count += 1;
         match before {
-            Some(kept) if kept >= pane => return,
             Some(kept) => {
                 if let Some(ids) = self.panes.get_mut(&kept) {
                     ids.table.remove(&key);
                     ids.gone.push(key);
+                    ids.revision = self.count;
                     // Equal content, equal state.
                     if ids.table.is_empty() {
                         self.panes.remove(&kept);
@@ -117,7 +129,7 @@ impl Seen {
             }
             None => {}
         }
-        self.panes.entry(pane).or_default().insert(key, self.piece_ids);
+        self.panes.entry(pane).or_default().insert(key, self.piece_ids, self.count);
     }
 
     /// Forgets the ids of all panes for which `is_forgotten` holds, oldest first.
@@ -141,13 +153,14 @@ impl Seen {
     /// Adds the pieces of the ids.
     pub fn pieces(&self, known: &Known, pieces: &mut Pieces) {
         for (pane, ids) in &self.panes {
-            for number in 0..ids.num_full {
+            for (number, revision) in ids.full.iter().enumerate() {
                 let name = format!("{PREFIX}{}-{number}", pane.0);
-                let bytes = ids.held.get(&number).filter(|_| !known.contains_key(&name)).map(|keys| bytes(keys));
-                pieces.insert(name, Piece::Resting { revision: 0, bytes });
+                let bytes =
+                    ids.held.get(&number).filter(|_| known.get(&name) != Some(revision)).map(|keys| bytes(keys));
+                pieces.insert(name, Piece::Resting { revision: *revision, bytes });
             }
             for (part, keys) in [(OPEN, &ids.open), (GONE, &ids.gone)] {
-                let (name, revision) = (format!("{PREFIX}{}-{part}", pane.0), keys.len() as u64);
+                let (name, revision) = (format!("{PREFIX}{}-{part}", pane.0), ids.revision);
                 let bytes = (known.get(&name) != Some(&revision)).then(|| bytes(keys));
                 if !keys.is_empty() {
                     pieces.insert(name, Piece::Resting { revision, bytes });
@@ -159,7 +172,8 @@ impl Seen {
     /// Full pieces that are saved need not be held any more.
     pub fn saved(&mut self, known: &Known) {
         for (pane, ids) in &mut self.panes {
-            ids.held.retain(|number, _| !known.contains_key(&format!("{PREFIX}{}-{number}", pane.0)));
+            let full = &ids.full;
+            ids.held.retain(|number, _| known.get(&format!("{PREFIX}{}-{number}", pane.0)) != full.get(*number));
         }
     }
 
@@ -181,7 +195,7 @@ impl Seen {
                 GONE => ids.gone = keys.collect(),
                 OPEN => ids.open = keys.collect(),
                 number => {
-                    ids.num_full = ids.num_full.max(1 + number.parse::<usize>().map_err(wrong)?);
+                    ids.full.resize(ids.full.len().max(1 + number.parse::<usize>().map_err(wrong)?), 0);
                     ids.table.extend(keys);
                 }
             }
@@ -223,6 +237,8 @@ impl<'de> Deserialize<'de> for Seen {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -282,17 +298,53 @@ mod tests {
                 seen.saved(&known);
                 let restored = Seen { piece_ids: 10, ..Seen::restored(&saved).unwrap() };
                 assert_eq!(restored, seen);
-                let pieces_of = |seen: &Seen| {
-                    let mut pieces = Pieces::new();
-                    seen.pieces(&known, &mut pieces);
-                    pieces
-                };
-                assert_eq!(pieces_of(&restored), pieces_of(&seen));
                 // What goes on from there is the same.
                 seen = restored;
+                known.values_mut().for_each(|revision| *revision = 0);
             }
         }
         assert_eq!((num_written, seen.len()), (9 + 3, 100));
         assert!(Seen::restored(&Whole::from([("ids-x-1".to_owned(), Vec::new())])).is_err());
+    }
+
+    /// What a snapshot that follows the known pieces writes, put over what was saved before; and what is known then.
+    fn save(seen: &mut Seen, saved: &mut Whole, known: &mut Known) {
+        let mut pieces = Pieces::new();
+        seen.pieces(known, &mut pieces);
+        saved.retain(|name, _| pieces.contains_key(name));
+        known.clear();
+        for (name, piece) in pieces {
+            let Piece::Resting { revision, bytes } = piece else { panic!("{name} changes") };
+            known.insert(name.clone(), revision);
+            saved.extend(bytes.map(|bytes| (name, bytes)));
+        }
+        seen.saved(known);
+    }
+
+    proptest! {
+        /// However ids come, move on and are forgotten between snapshots, also when a pane empties and fills again.
+        #[test]
+        fn whatever_was_saved_is_what_is_restored(
+            steps in prop::collection::vec((0..12_u32, 0..3_i32, 0..6_u8), 1..60),
+        ) {
+            let of = |seen: Seen| Seen { piece_ids: 3, ..seen };
+            let (mut seen, mut saved, mut known) = (of(Seen::default()), Whole::new(), Known::new());
+            for (id, pane, then) in steps {
+                seen.insert(event_key("acme", &id.to_string()), Pane(pane));
+                match then {
+                    0 | 1 => save(&mut seen, &mut saved, &mut known),
+                    2 => seen.forget(|pane| pane <= Pane(0)),
+                    3 => {
+                        save(&mut seen, &mut saved, &mut known);
+                        seen = of(Seen::restored(&saved).unwrap());
+                        known.values_mut().for_each(|revision| *revision = 0);
+                    }
+                    _ => {}
+                }
+                let (mut now, mut after, mut known) = (seen.clone(), saved.clone(), known.clone());
+                save(&mut now, &mut after, &mut known);
+                prop_assert_eq!(of(Seen::restored(&after).unwrap()), seen.clone());
+            }
+        }
     }
 }

@@ -66,6 +66,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         if snapshots.is_busy(tp) {
             return Ok(());
         }
+        let started = self.clock.monotonic();
         let pieces = self.stage.snapshot(&self.state, tp, &snapshots.known(tp))?;
         let header = Header {
             stage: self.stage.name().to_owned(),
@@ -77,7 +78,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             names: Default::default(),
         };
         let num_bytes = snapshots.put(header, pieces)?;
-        let pause = self.clock.monotonic().saturating_sub(now);
+        let pause = self.clock.monotonic().saturating_sub(started);
         self.metrics.saved(tp, num_bytes, pause, self.clock.wall_us());
         member.saved = Some(next);
         Ok(())
