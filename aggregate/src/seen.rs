@@ -115,19 +115,16 @@ impl Seen {
             return;
         }
         self.count += 1;
-        match before {
-            Some(kept) => {
-                if let Some(ids) = self.panes.get_mut(&kept) {
-                    ids.table.remove(&key);
-                    ids.gone.push(key);
-                    ids.revision = self.count;
-                    // Equal content, equal state.
-                    if ids.table.is_empty() {
-                        self.panes.remove(&kept);
-                    }
-                }
+        if let Some(kept) = before
+            && let Some(ids) = self.panes.get_mut(&kept)
+        {
+            ids.table.remove(&key);
+            ids.gone.push(key);
+            ids.revision = self.count;
+            // Equal content, equal state.
+            if ids.table.is_empty() {
+                self.panes.remove(&kept);
             }
-            None => {}
         }
         self.panes.entry(pane).or_default().insert(key, self.piece_ids, self.count);
     }
