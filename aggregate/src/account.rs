@@ -4,6 +4,7 @@
 //! people with their exact times. A deletion at time D therefore erases the first class up to the end of
 //! D's pane and the second up to D itself. It takes effect in the windows that end after D.
 
+pub mod adoption;
 mod erasure;
 pub mod history;
 pub mod people;
@@ -12,32 +13,27 @@ pub mod tickets;
 pub mod usage;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use pipeline::event::{Body, Event, Outcome, PersonAction, Survey};
 use pipeline::pane::Pane;
 use serde::{Deserialize, Serialize};
 
-use crate::name::Name;
+use crate::name::{Name, Names};
 use crate::settings::Settings;
+use adoption::Adoption;
 use history::{History, Version};
 use people::{MilestoneEvent, PersonEvent};
 use tickets::{Ticket, TicketEvent};
-use usage::{Cell, Cells, Features};
-
-use crate::pane_set::PaneSet;
+use usage::{Cell, Cells};
 
 /// One account.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "saved::Of2")]
 pub struct Account {
     /// Usage, surveys and activity by pane.
     pub cells: Cells,
-    /// Panes in which each user was active.
-    pub users: BTreeMap<Name, PaneSet>,
-    /// Panes in which each feature was used.
-    pub features: BTreeMap<Name, PaneSet>,
-    /// Usage by feature of the panes that are still open.
-    pub open_features: BTreeMap<Pane, Features>,
+    /// Users and features.
+    pub adoption: Adoption,
     /// Tickets by id.
     pub tickets: BTreeMap<Name, Ticket>,
     /// Facts by name.
@@ -89,7 +85,7 @@ pub struct View<'a> {
 
 impl Account {
     /// Takes one event in. Order does not matter.
-    pub fn apply(&mut self, event: &Event<'_>, settings: &Settings) {
+    pub fn apply(&mut self, event: &Event<'_>, settings: &Settings, names: &mut Names) {
         let at_us = event.occurred_us;
         let pane = settings.panes.pane(at_us);
         if matches!(event.body, Body::Deleted) {
@@ -111,9 +107,8 @@ impl Account {
                 if settings.first_value_feature.as_deref() == Some(feature) {
                     cell.first_value_us = Some(cell.first_value_us.map_or(at_us, |first| first.min(at_us)));
                 }
-                let user = user.map(|name| shared(&mut self.users, &name, pane));
-                let feature = shared(&mut self.features, feature, pane);
-                self.open_features.entry(pane).or_default().add(&feature, user.as_ref(), *count, *duration_ms, *errors);
+                let usage = (*count, *duration_ms, *errors);
+                self.adoption.add(pane, feature, user.as_deref(), usage, names);
             }
             Body::Survey { survey, score, scale_max, .. } => cell.answer(*survey, at_us, *score, *scale_max),
             Body::Outcome { alert_id, outcome } => {
@@ -217,11 +212,8 @@ impl Account {
         });
         let horizon = settings.horizon(closed);
         self.cells.settle(horizon);
-        forget(&mut self.users, horizon);
-        forget(&mut self.features, horizon);
-        while self.open_features.first_key_value().is_some_and(|(pane, _)| *pane <= closed) {
-            self.open_features.pop_first();
-        }
+        self.adoption.close(closed);
+        self.adoption.forget_before(horizon);
         self.facts.values_mut().for_each(|history| history.settle(closed_us));
         let horizon_us = settings.panes.start_us(horizon);
         self.tickets.values_mut().for_each(|ticket| ticket.settle(horizon_us));
@@ -231,9 +223,7 @@ impl Account {
     fn erase(&mut self, deleted_us: i64, settings: &Settings) {
         let pane = settings.panes.pane(deleted_us);
         self.cells.erase(pane, deleted_us);
-        forget(&mut self.users, pane.next());
-        forget(&mut self.features, pane.next());
-        self.open_features.retain(|open, _| *open > pane);
+        self.adoption.forget_before(pane.next());
         self.tickets.retain(|_, ticket| ticket.erase(deleted_us));
         erase_all(&mut self.facts, deleted_us);
         self.erase_people(deleted_us);
@@ -306,27 +296,6 @@ pub fn is_erased(event: &Event<'_>, deleted_us: i64, settings: &Settings) -> boo
     } else {
         settings.panes.pane(event.occurred_us) <= settings.panes.pane(deleted_us)
     }
-}
-
-/// Notes `pane` for `name` and gives the shared name.
-fn shared(sets: &mut BTreeMap<Name, PaneSet>, name: &str, pane: Pane) -> Name {
-    let there = (Bound::Included(name), Bound::Included(name));
-    if let Some((known, set)) = sets.range_mut::<str, _>(there).next() {
-        set.insert(pane);
-        return known.clone();
-    }
-    let new = Name::from(name);
-    let mut set = PaneSet::default();
-    set.insert(pane);
-    sets.insert(new.clone(), set);
-    new
-}
-
-fn forget(sets: &mut BTreeMap<Name, PaneSet>, before: Pane) {
-    sets.retain(|_, set| {
-        set.forget_before(before);
-        !set.is_empty()
-    });
 }
 
 fn erase_all<T>(histories: &mut BTreeMap<Name, History<T>>, floor_us: i64) {

@@ -116,8 +116,10 @@ fn close_account(
         append_rows(windows, name.as_str(), &view, kind, provenance, settings);
         provenance.ordinal += (windows.num_rows() - before) as i64;
     }
-    if let Some(features) = account.open_features.get(&pane).filter(|_| pane >= view.first) {
-        for ((feature, usage, num_users), ordinal) in features.iter().zip(provenance.ordinal..) {
+    if pane >= view.first {
+        for ((feature, usage, num_users), ordinal) in
+            account.adoption.by_feature(pane).into_iter().zip(provenance.ordinal..)
+        {
             feature_days.text("account_id", Some(name.as_str()));
             feature_days.time("as_of", Some(view.end_us));
             feature_days.text("feature", Some(feature));

@@ -96,22 +96,23 @@ impl<'f> Fold<'f> {
         if let Some(value) = &record.value {
             let batch = codec::decode(value, &schema()).map_err(|error| wrong(error.to_string()))?;
             let rows = EventRows::new(&batch);
-            let events = (0..rows.len()).map(|row| rows.event(row)).collect::<Result<Vec<_>, _>>();
-            let events = events.map_err(|error| wrong(error.to_string()))?;
-            let keys: Vec<u128> = events.iter().map(|event| event_key(&event.account_id, &event.event_id)).collect();
+            let keys: Vec<u128> =
+                (0..rows.len()).map(|row| event_key(rows.account_id(row), rows.event_id(row))).collect();
             let sighted = self.state.seen.panes(&keys);
+            self.seen.reserve(rows.len());
             let mut accepted = Vec::with_capacity(rows.len());
             let mut counts = FATES.map(|fate| (fate, 0));
-            for (row, (event, (key, sighted))) in events.iter().zip(keys.into_iter().zip(sighted)).enumerate() {
-                let fate = self.event(event, key, sighted);
+            for (row, (key, sighted)) in keys.into_iter().zip(sighted).enumerate() {
+                let event = rows.event(row).map_err(|error| wrong(error.to_string()))?;
+                let fate = self.event(&event, key, sighted);
                 counts.iter_mut().filter(|(counted, _)| *counted == fate).for_each(|(_, count)| *count += 1);
                 match fate {
-                    TOO_LATE => self.reject(event, rows.origin(row)),
+                    TOO_LATE => self.reject(&event, rows.origin(row)),
                     ON_TIME | LATE => accepted.push(row),
                     _ => {}
                 }
             }
-            *self.fates.entry(READ).or_default() += events.len() as u64;
+            *self.fates.entry(READ).or_default() += rows.len() as u64;
             for (fate, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
                 *self.fates.entry(fate).or_default() += count;
             }

@@ -5,6 +5,7 @@
 //! between finals live rows follow the events. All of it is a fold over the log: see `fold` and `close`.
 
 pub mod account;
+mod accounts;
 mod close;
 mod fold;
 #[cfg(test)]

@@ -103,14 +103,12 @@ fn windowed(rows: &mut RowBuilder, view: &View<'_>, from: Pane, to: Pane, entitl
         active_days += i64::from(cell.usage.events > 0);
     }
     let days = |set: &PaneSet| i64::from(set.count(visible, to));
-    let user_days: i64 = view.account.users.values().map(days).sum();
-    let active_users = view.account.users.values().filter(|set| set.intersects(visible, to)).count() as i64;
-    let used = || view.account.features.iter().filter(|(_, set)| set.intersects(visible, to)).map(|(name, _)| name);
+    let user_days: i64 = view.account.adoption.users().map(days).sum();
+    let active_users = view.account.adoption.users().filter(|set| set.intersects(visible, to)).count() as i64;
+    let used = || view.account.adoption.features().filter(|(_, set)| set.intersects(visible, to)).map(|(name, _)| name);
     let features_used = used().count() as i64;
-    let adopted = entitled
-        .features
-        .as_ref()
-        .map(|features| used().filter(|name| features.contains(name.as_str())).count() as i64);
+    let adopted =
+        entitled.features.as_ref().map(|features| used().filter(|name| features.contains(*name)).count() as i64);
 
     rows.int("events", usage.events);
     rows.int("uses", usage.uses);

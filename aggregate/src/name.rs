@@ -1,9 +1,11 @@
 //! Names that are shared: accounts, users, features.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An immutable name whose clones share one allocation.
@@ -49,5 +51,33 @@ impl Serialize for Name {
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(<&str>::deserialize(deserializer)?.into()))
+    }
+}
+
+/// Names that many accounts have, such as those of features: each is kept once.
+#[derive(Debug, Clone, Default)]
+pub struct Names(HashSet<Name, FixedState>);
+
+/// No part of a state: who shares what is of no account.
+impl PartialEq for Names {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Names {
+    /// The name of this text.
+    pub fn shared(&mut self, text: &str) -> Name {
+        if let Some(known) = self.0.get(text) {
+            return known.clone();
+        }
+        let name = Name::from(text);
+        self.0.insert(name.clone());
+        name
+    }
+
+    /// Forgets the names that nobody has any more.
+    pub fn forget_unused(&mut self) {
+        self.0.retain(|name| Arc::strong_count(&name.0) > 1);
     }
 }

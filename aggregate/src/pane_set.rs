@@ -1,36 +1,54 @@
 //! A set of panes: in which panes a user or a feature was seen. Exact for every trailing window.
 
 use pipeline::pane::Pane;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 const BITS: i32 = 64;
 
-/// A set of panes as sparse 64-bit blocks, oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A set of panes as sparse 64-bit blocks. The newest, which nearly every event touches, lies in the set itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Vec<(i32, u64)>")]
 pub struct PaneSet {
-    blocks: Vec<(i32, u64)>,
+    /// The newest block and its bits; no bits, no pane.
+    newest: (i32, u64),
+    /// The others, oldest first, each with some bits.
+    older: Vec<(i32, u64)>,
+}
+
+impl From<Vec<(i32, u64)>> for PaneSet {
+    /// From blocks, oldest first.
+    fn from(mut blocks: Vec<(i32, u64)>) -> Self {
+        let newest = blocks.pop().unwrap_or_default();
+        Self { newest, older: blocks }
+    }
 }
 
 impl PaneSet {
     /// Adds a pane.
     pub fn insert(&mut self, pane: Pane) {
-        let (block, bit) = (pane.0.div_euclid(BITS), 1 << pane.0.rem_euclid(BITS));
-        // Nearly always the newest block.
-        match self.blocks.iter().rposition(|(known, _)| *known <= block) {
-            Some(at) if self.blocks[at].0 == block => self.blocks[at].1 |= bit,
-            Some(at) => self.blocks.insert(at + 1, (block, bit)),
-            None => self.blocks.insert(0, (block, bit)),
-        }
+        self.add(pane.0.div_euclid(BITS), 1 << pane.0.rem_euclid(BITS));
     }
 
     /// Adds all panes of another set.
     pub fn extend(&mut self, other: &Self) {
-        for (block, bits) in &other.blocks {
-            match self.blocks.binary_search_by_key(block, |(known, _)| *known) {
-                Ok(at) => self.blocks[at].1 |= bits,
-                Err(at) => self.blocks.insert(at, (*block, *bits)),
+        other.blocks().for_each(|(block, bits)| self.add(block, bits));
+    }
+
+    fn add(&mut self, block: i32, bits: u64) {
+        if self.newest.0 == block || self.is_empty() {
+            self.newest = (block, self.newest.1 | bits);
+        } else if self.newest.0 < block {
+            self.older.push(std::mem::replace(&mut self.newest, (block, bits)));
+        } else {
+            match self.older.binary_search_by_key(&block, |(known, _)| *known) {
+                Ok(at) => self.older[at].1 |= bits,
+                Err(at) => self.older.insert(at, (block, bits)),
             }
         }
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = (i32, u64)> {
+        self.older.iter().copied().chain((!self.is_empty()).then_some(self.newest))
     }
 
     /// Whether a pane is in the set.
@@ -40,30 +58,33 @@ impl PaneSet {
 
     /// How many panes of `[from, to)` are in the set.
     pub fn count(&self, from: Pane, to: Pane) -> u32 {
-        self.blocks.iter().map(|(block, bits)| (bits & mask(*block, from, to)).count_ones()).sum()
+        self.blocks().map(|(block, bits)| (bits & mask(block, from, to)).count_ones()).sum()
     }
 
     /// Whether any pane of `[from, to)` is in the set.
     pub fn intersects(&self, from: Pane, to: Pane) -> bool {
-        self.blocks.iter().any(|(block, bits)| bits & mask(*block, from, to) != 0)
+        self.blocks().any(|(block, bits)| bits & mask(block, from, to) != 0)
     }
 
     /// Removes all panes before `first`.
     pub fn forget_before(&mut self, first: Pane) {
-        if self.blocks.first().is_some_and(|(block, _)| block * BITS < first.0) {
-            for (block, bits) in &mut self.blocks {
-                *bits &= mask(*block, first, Pane(i32::MAX));
+        let oldest = self.older.first().unwrap_or(&self.newest).0;
+        if oldest * BITS < first.0 {
+            let kept = |(block, bits): (i32, u64)| (block, bits & mask(block, first, Pane(i32::MAX)));
+            self.older.iter_mut().for_each(|block| *block = kept(*block));
+            self.older.retain(|(_, bits)| *bits != 0);
+            self.newest = kept(self.newest);
+            if self.is_empty() {
+                *self = Self::default();
             }
-            self.blocks.retain(|(_, bits)| *bits != 0);
         }
     }
 
     /// Whether no pane is in the set.
     pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
+        self.newest.1 == 0
     }
 }
-
 /// The bits of `block` that lie in `[from, to)`.
 fn mask(block: i32, from: Pane, to: Pane) -> u64 {
     let clamp = |pane: Pane| (i64::from(pane.0) - i64::from(block) * i64::from(BITS)).clamp(0, i64::from(BITS)) as u32;

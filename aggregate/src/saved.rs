@@ -59,12 +59,12 @@ pub fn pieces(state: &PartitionState, fingerprint: &str, known: &Known) -> Resul
         watermarks: state.watermarks.clone(),
         closed: state.closed,
         closing: state.closing.clone(),
-        awaiting: state.awaiting.clone(),
+        awaiting: state.awaiting.iter().cloned().collect(),
         is_complete_told: state.is_complete_told,
     };
     let mut pieces = Pieces::from([(HEAD.to_owned(), Piece::Changing(postcard::to_stdvec(&head)?))]);
-    let rest = state.accounts.iter().map(|(name, account)| (name.as_str(), account.rest()));
-    state.touched.accounts.pieces(rest, known, &mut pieces)?;
+    let rest = state.accounts.range(..).map(|(name, account)| (name.as_str(), account.rest()));
+    state.touched.accounts.pieces(state.accounts.len(), rest, known, &mut pieces)?;
     for (pane, revision) in state.touched.panes() {
         let name = format!("{PANE}{}", pane.0);
         if known.get(&name) == Some(&revision) {
@@ -72,7 +72,7 @@ pub fn pieces(state: &PartitionState, fingerprint: &str, known: &Known) -> Resul
             continue;
         }
         let mut bytes = Vec::new();
-        for (id, account) in &state.accounts {
+        for (id, account) in state.accounts.range(..) {
             if let Some(of_pane) = account.of_pane(pane) {
                 bytes = postcard::to_extend(&(id, of_pane), bytes)?;
             }
@@ -105,19 +105,19 @@ pub fn restored(whole: &Whole) -> Result<(PartitionState, String), String> {
                 watermarks: head.watermarks,
                 closed: head.closed,
                 closing: head.closing,
-                awaiting: head.awaiting,
+                awaiting: head.awaiting.into_iter().collect(),
                 is_complete_told: head.is_complete_told,
                 seen: Seen::restored(whole)?,
                 ..PartitionState::default()
             };
             for rest in accounts(whole) {
-                each(rest, |(name, rest): (Name, Rest)| drop(state.accounts.insert(name, Account::of_rest(rest))))?;
+                each(rest, |(name, rest): (Name, Rest)| state.accounts.insert(name, Account::of_rest(rest)))?;
             }
             let number = |name: &String| Some(Pane(name.strip_prefix(PANE)?.parse().ok()?));
             let panes: BTreeMap<_, _> = whole.iter().filter_map(|(name, bytes)| Some((number(name)?, bytes))).collect();
             for (pane, bytes) in &panes {
                 each(bytes, |(name, of_pane): (Name, OfPane)| {
-                    state.accounts.entry(name).or_default().take_pane(*pane, of_pane);
+                    state.accounts.get_or_new(&name).take_pane(*pane, of_pane, &mut state.names);
                 })?;
             }
             state.touched = Touched::restored(panes.into_keys());

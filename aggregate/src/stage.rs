@@ -1,6 +1,6 @@
 //! The aggregate stage: `events` to `windows` and `feature_days`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -18,7 +18,7 @@ use crate::account::Account;
 use crate::close::close;
 use crate::fold::Fold;
 use crate::measure::{Provenance, RowKind, append_rows};
-use crate::name::Name;
+use crate::name::{Name, Names};
 use crate::saved;
 use crate::settings::Settings;
 use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, State};
@@ -108,23 +108,22 @@ impl Aggregate {
         changes: &mut PartitionChanges,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
-        let touched: BTreeSet<Name> = changes
-            .accepted
-            .iter()
-            .flat_map(AcceptedRows::events)
-            .map(|event| Name::from(event.account_id.as_ref()))
-            .collect();
         let mut awaiting: BTreeMap<Name, Account> = BTreeMap::new();
-        for name in state.awaiting.union(&touched) {
+        let touched = changes.accepted.iter().flat_map(AcceptedRows::account_ids);
+        for id in state.awaiting.iter().map(Name::as_str).chain(touched) {
+            if awaiting.contains_key(id) {
+                continue;
+            }
             if awaiting.len() == LIVE_ACCOUNTS {
                 step.has_more = true;
                 break;
             }
-            awaiting.insert(name.clone(), state.accounts.get(name).cloned().unwrap_or_default());
+            awaiting.insert(Name::from(id), state.accounts.get(id).cloned().unwrap_or_default());
         }
+        let mut names = Names::default();
         for event in changes.accepted.iter().flat_map(AcceptedRows::events) {
             if let Some(account) = awaiting.get_mut(event.account_id.as_ref()) {
-                account.apply(&event, &self.settings);
+                account.apply(&event, &self.settings, &mut names);
             }
         }
         let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();

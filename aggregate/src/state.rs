@@ -1,7 +1,6 @@
 //! The state of a partition, what a step changes in it, and its bytes.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
 use arrow::array::RecordBatch;
@@ -14,7 +13,8 @@ use pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::name::Name;
+use crate::accounts::Accounts;
+use crate::name::{Name, Names};
 use crate::seen::Seen;
 use crate::settings::Settings;
 use crate::touched::Touched;
@@ -35,13 +35,16 @@ pub struct PartitionState {
     /// A close under way. While it lasts no record is taken.
     pub closing: Option<Closing>,
     /// Accounts by id.
-    pub accounts: BTreeMap<Name, Account>,
+    pub accounts: Accounts,
     /// Event ids.
     pub seen: Seen,
     /// Accounts whose live row is due.
-    pub awaiting: BTreeSet<Name>,
+    pub awaiting: HashSet<Name, FixedState>,
     /// Whether it was said downstream that every source is complete.
     pub is_complete_told: bool,
+    /// Names that accounts share.
+    #[serde(skip)]
+    pub names: Names,
     /// What has changed since it was last saved.
     #[serde(skip)]
     pub touched: Touched,
@@ -100,6 +103,27 @@ impl AcceptedRows {
         let rows = EventRows::new(&self.batch);
         self.rows.iter().filter_map(move |row| rows.event(*row).ok())
     }
+
+    /// The accounts of the events, in order.
+    pub fn account_ids(&self) -> impl Iterator<Item = &str> {
+        let rows = EventRows::new(&self.batch);
+        self.rows.iter().map(move |row| rows.account_id(*row))
+    }
+
+    /// The rows account by account, those of one in their order: an account is looked up once a record.
+    fn by_account<'b>(&self, events: &EventRows<'b>) -> Vec<(&'b str, Vec<usize>)> {
+        let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
+        let mut places: HashMap<&str, usize, FixedState> = HashMap::default();
+        for row in &self.rows {
+            let id = events.account_id(*row);
+            let place = *places.entry(id).or_insert(groups.len());
+            if place == groups.len() {
+                groups.push((id, Vec::new()));
+            }
+            groups[place].1.push(*row);
+        }
+        groups
+    }
 }
 
 impl PartitionState {
@@ -108,8 +132,10 @@ impl PartitionState {
         for accepted in &changes.accepted {
             // As if each record were a step of its own: the cut into steps leaves no trace.
             self.closed = accepted.closed.or(self.closed);
-            for events in by_account(accepted.events()) {
-                self.apply(&events, settings);
+            let rows = EventRows::new(&accepted.batch);
+            for (id, of_account) in accepted.by_account(&rows) {
+                let events = of_account.iter().filter_map(|row| rows.event(*row).ok());
+                self.apply(id, events, settings);
             }
         }
         if let Some(watermarks) = changes.watermarks {
@@ -118,11 +144,12 @@ impl PartitionState {
         self.closed = changes.closed.or(self.closed);
         let closing = std::mem::replace(&mut self.closing, changes.closing);
         for (name, account) in changes.accounts {
-            self.touched.account(name.as_str(), [self.accounts.get(&name), account.as_ref()].into_iter().flatten());
+            self.touched
+                .account(name.as_str(), [self.accounts.get(name.as_str()), account.as_ref()].into_iter().flatten());
             match account {
                 Some(account) => self.accounts.insert(name, account),
                 None => self.accounts.remove(&name),
-            };
+            }
         }
         if let Some(closing) = closing {
             self.prune_behind(&closing, settings);
@@ -139,8 +166,9 @@ impl PartitionState {
         if let Some(closed) = changes.closed {
             // The final row said it all: a live row is due only for what lies ahead of it.
             let accounts = &self.accounts;
-            self.awaiting
-                .retain(|name| accounts.get(name).is_some_and(|account| account.is_ahead_of(closed, settings)));
+            self.awaiting.retain(|name| {
+                accounts.get(name.as_str()).is_some_and(|account| account.is_ahead_of(closed, settings))
+            });
         }
         self.is_complete_told = changes.is_complete_told;
     }
@@ -157,19 +185,19 @@ impl PartitionState {
                 None => return,
             },
         };
-        for (_, account) in self.accounts.range_mut::<Name, _>((from, to)) {
+        self.accounts.for_each_mut((from.cloned(), to.cloned()), |account| {
             self.touched.before_prune(account, closed);
             account.prune(closed, settings);
-        }
+        });
         if self.closing.is_none() {
+            self.names.forget_unused();
             self.touched.closed(settings.horizon(closed));
         }
     }
 
-    /// Takes events into their account, whose live row becomes due. All are of one account, at least one.
-    fn apply(&mut self, events: &[Event<'_>], settings: &Settings) {
-        let Some(id) = events.first().map(|event| event.account_id.as_ref()) else { return };
-        if !self.accounts.contains_key(id) {
+    /// Takes the events of one account in; its live row becomes due.
+    fn apply<'e>(&mut self, id: &str, events: impl Iterator<Item = Event<'e>>, settings: &Settings) {
+        if self.accounts.get(id).is_none() {
             self.accounts.insert(Name::from(id), Account::default());
             self.touched.accounts.touch(id);
         }
@@ -179,28 +207,12 @@ impl PartitionState {
                     self.touched.account(id, [&*account]);
                     account.prune(closed, settings);
                 }
-                self.touched.event(event, account, settings);
-                account.apply(event, settings);
+                self.touched.event(&event, account, settings);
+                account.apply(&event, settings, &mut self.names);
             }
         }
         if !self.awaiting.contains(id) {
             self.awaiting.insert(Name::from(id));
         }
     }
-}
-
-/// Events account by account, those of one in their order: an account is looked up once a record.
-fn by_account<'e>(events: impl Iterator<Item = Event<'e>>) -> Vec<Vec<Event<'e>>> {
-    let mut groups: Vec<Vec<Event<'e>>> = Vec::new();
-    let mut places: HashMap<Cow<'e, str>, usize, FixedState> = HashMap::default();
-    for event in events {
-        let place = *places.entry(event.account_id.clone()).or_insert_with(|| {
-            groups.push(Vec::new());
-            groups.len() - 1
-        });
-        if let Some(group) = groups.get_mut(place) {
-            group.push(event);
-        }
-    }
-    groups
 }

@@ -3,7 +3,7 @@
 //! Usage and surveys are in the part of their pane, everything else is in the part of the account. To mark too much costs
 //! time, to mark too little costs the state: whatever is not plainly the change of one pane marks all of an account.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline::event::{Body, Event, PersonAction};
 use pipeline::pane::Pane;
@@ -82,7 +82,8 @@ impl Touched {
     /// An account is about to be pruned at the close of a pane. Its part is marked with all others when the close is done;
     /// one that was deleted was given out anew by the close, and is marked.
     pub fn before_prune(&mut self, account: &Account, closed: Pane) {
-        account.open_features.range(..=closed).for_each(|(pane, _)| self.pane(*pane));
+        let told: BTreeSet<Pane> = account.adoption.open_panes().filter(|pane| *pane <= closed).collect();
+        told.into_iter().for_each(|pane| self.pane(pane));
     }
 
     /// A close is done: every account is pruned, and no pane before `horizon` is left.

@@ -79,17 +79,18 @@ impl Buckets {
         self.revisions.fill(self.count);
     }
 
-    /// Adds the pieces of the accounts: each account's id and what is saved of it, in the order of the ids.
+    /// Adds the pieces of so many accounts: each one's id and what is saved of it, in the order of the ids.
     ///
     /// # Errors
     /// None in practice: all of it has a form.
     pub fn pieces<'a, S: Serialize>(
         &self,
-        accounts: impl ExactSizeIterator<Item = (&'a str, S)>,
+        num_accounts: usize,
+        accounts: impl Iterator<Item = (&'a str, S)>,
         known: &Known,
         pieces: &mut Pieces,
     ) -> Result<(), postcard::Error> {
-        let bits = (accounts.len() / BUCKET_ACCOUNTS).checked_ilog2().map_or(0, |log| (log + 1).min(MOST_BITS));
+        let bits = (num_accounts / BUCKET_ACCOUNTS).checked_ilog2().map_or(0, |log| (log + 1).min(MOST_BITS));
         let fine = (MOST_BUCKETS >> bits) as usize;
         let mut made: Vec<_> = (0..1_usize << bits)
             .map(|at| {
@@ -127,7 +128,7 @@ mod tests {
 
     fn made(buckets: &Buckets, ids: &[String], known: &Known) -> Pieces {
         let mut pieces = Pieces::new();
-        buckets.pieces(ids.iter().map(|id| (id.as_str(), ())), known, &mut pieces).unwrap();
+        buckets.pieces(ids.len(), ids.iter().map(|id| (id.as_str(), ())), known, &mut pieces).unwrap();
         pieces
     }
 

@@ -49,7 +49,8 @@ struct Saved2 {
 pub fn pieces(state: &PartitionState, known: &Known) -> Result<Pieces, postcard::Error> {
     let head = Head { version: VERSION, models: state.models.texts(), progress: state.progress.clone() };
     let mut pieces = Pieces::from([(HEAD.to_owned(), Piece::Changing(postcard::to_stdvec(&head)?))]);
-    state.touched.pieces(state.accounts.iter().map(|(id, account)| (id.as_str(), account)), known, &mut pieces)?;
+    let accounts = state.accounts.iter().map(|(id, account)| (id.as_str(), account));
+    state.touched.pieces(state.accounts.len(), accounts, known, &mut pieces)?;
     Ok(pieces)
 }
 

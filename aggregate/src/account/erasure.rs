@@ -36,13 +36,10 @@ impl Account {
     /// Puts another name in the place of a user id, wherever it stands, and gives that name.
     pub(super) fn forget_user(&mut self, account_id: &str, user_id: &str) -> Name {
         let name = Name::from(pseudonym(account_id, user_id).as_str());
-        if let Some(panes) = self.users.remove(user_id) {
-            self.users.entry(name.clone()).or_default().extend(&panes);
-        }
+        self.adoption.rename(user_id, &name);
         if let Some(history) = self.people.remove(user_id) {
             self.people.entry(name.clone()).or_default().absorb(history);
         }
-        self.open_features.values_mut().for_each(|features| features.rename(user_id, &name));
         name
     }
 
@@ -63,6 +60,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::name::Names;
     use crate::settings::Settings;
 
     const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
@@ -101,7 +99,7 @@ mod tests {
             let settings = Settings::new(&Config::parse("erasure", CONFIG, &[]).unwrap());
             let fold = |events: &[Event<'_>]| {
                 let mut account = Account::default();
-                events.iter().for_each(|event| account.apply(event, &settings));
+                events.iter().for_each(|event| account.apply(event, &settings, &mut Names::default()));
                 account.prune(settings.panes.pane((19_800 + i64::from(pruned)) * DAY_US), &settings);
                 account
             };
@@ -119,8 +117,11 @@ mod tests {
         events()
             .iter()
             .filter(|event| !matches!(event.body, Body::Deleted))
-            .for_each(|event| account.apply(event, &settings));
+            .for_each(|event| account.apply(event, &settings, &mut Names::default()));
         let view = account.view(settings.panes.pane(19_803 * DAY_US), &settings);
-        assert_eq!((account.users.len(), account.people.len(), view.headcount(&["champion".into()]).people), (1, 1, 0));
+        assert_eq!(
+            (account.adoption.users().count(), account.people.len(), view.headcount(&["champion".into()]).people),
+            (1, 1, 0)
+        );
     }
 }

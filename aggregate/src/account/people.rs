@@ -96,7 +96,7 @@ impl View<'_> {
 
     /// Champions as of `end_us` with usage in the panes `[from, to)`.
     pub fn champions_active(&self, end_us: i64, from: Pane, to: Pane, champion_roles: &[String]) -> i64 {
-        let is_active = |user: &Name| self.account.users.get(user).is_some_and(|set| set.intersects(from, to));
+        let is_active = |user: &Name| self.account.adoption.user(user).is_some_and(|set| set.intersects(from, to));
         let is_champion = |history: &History<PersonEvent>| {
             let mut person = Person::default();
             history.between(self.floor_us, end_us).iter().for_each(|event| person.fold(event));

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 
 use pipeline::event::Outcome;
 use pipeline::pane::Pane;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::adoption::{Adoption, ByFeature};
 use super::history::History;
 use super::people::{MilestoneEvent, PersonEvent};
 use super::tickets::Ticket;
-use super::usage::{Cell, Cells, Features};
-use super::{Account, Deletion, Fact, shared};
-use crate::name::Name;
+use super::usage::{Cell, Cells};
+use super::{Account, Deletion, Fact};
+use crate::name::{Name, Names};
+use crate::pane_set::PaneSet;
 
 /// What is kept of an account for one pane: its cell, who was active, what was used, and usage by feature where the pane
 /// is open.
-pub type OfPane = (Cell, Vec<Name>, Vec<Name>, Option<Features>);
+pub type OfPane = (Cell, (Vec<Name>, Vec<Name>, Option<ByFeature>));
 
 /// What is kept of an account beside its panes: what remains of forgotten ones, tickets, facts, people, milestones,
 /// outcomes, deletions, and up to where it is pruned.
@@ -38,25 +40,13 @@ impl Account {
 
     /// What is kept for a pane, in the form of [`OfPane`].
     pub fn of_pane(&self, pane: Pane) -> Option<impl Serialize> {
-        let cell = self.cells.at(pane)?;
-        let users: Vec<_> = self.users.iter().filter(|(_, panes)| panes.contains(pane)).map(|(name, _)| name).collect();
-        let features: Vec<_> =
-            self.features.iter().filter(|(_, panes)| panes.contains(pane)).map(|(name, _)| name).collect();
-        Some((cell, users, features, self.open_features.get(&pane)))
+        Some((self.cells.at(pane)?, self.adoption.of_pane(pane)))
     }
 
     /// Takes back what was kept for a pane; panes come oldest first.
-    pub fn take_pane(&mut self, pane: Pane, (cell, users, features, open): OfPane) {
+    pub fn take_pane(&mut self, pane: Pane, (cell, (users, features, open)): OfPane, names: &mut Names) {
         self.cells.put(pane, cell);
-        for user in users {
-            shared(&mut self.users, user.as_str(), pane);
-        }
-        for feature in features {
-            shared(&mut self.features, feature.as_str(), pane);
-        }
-        if let Some(open) = open {
-            self.open_features.insert(pane, open);
-        }
+        self.adoption.take_pane(pane, &users, &features, open, names);
     }
 
     /// The rest, in the form of [`Rest`].
@@ -78,5 +68,36 @@ impl Account {
         let (settled, tickets, facts, people, milestones, outcomes, deletions, pruned) = rest;
         let cells = Cells::of_settled(settled);
         Self { cells, tickets, facts, people, milestones, outcomes, deletions, pruned, ..Self::default() }
+    }
+}
+
+/// An account in a snapshot of version 2.
+#[derive(Deserialize)]
+pub struct Of2 {
+    cells: Cells,
+    users: BTreeMap<Name, PaneSet>,
+    features: BTreeMap<Name, PaneSet>,
+    open_features: BTreeMap<Pane, ByFeature>,
+    tickets: BTreeMap<Name, Ticket>,
+    facts: BTreeMap<Name, History<Fact>>,
+    people: BTreeMap<Name, History<PersonEvent>>,
+    milestones: BTreeMap<Name, History<MilestoneEvent>>,
+    outcomes: BTreeMap<Name, History<Outcome>>,
+    deletions: Vec<Deletion>,
+    pruned: Option<Pane>,
+}
+
+impl From<Of2> for Account {
+    fn from(old: Of2) -> Self {
+        let Of2 { cells, tickets, facts, people, milestones, outcomes, deletions, pruned, .. } = old;
+        let mut adoption = Adoption::default();
+        for pane in cells.panes() {
+            let seen = |sets: &BTreeMap<Name, PaneSet>| -> Vec<Name> {
+                sets.iter().filter(|(_, panes)| panes.contains(pane)).map(|(name, _)| name.clone()).collect()
+            };
+            let open = old.open_features.get(&pane).cloned();
+            adoption.take_pane(pane, &seen(&old.users), &seen(&old.features), open, &mut Names::default());
+        }
+        Self { cells, adoption, tickets, facts, people, milestones, outcomes, deletions, pruned }
     }
 }

@@ -1,13 +1,10 @@
 //! Cells: what is kept of an account per pane, integers only.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use pipeline::event::Survey;
 use pipeline::pane::Pane;
 use serde::{Deserialize, Serialize};
 
 use super::View;
-use crate::name::Name;
 
 /// One pane of one account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,45 +276,5 @@ impl Cells {
             }
             *known > pane || survivor.is_some()
         });
-    }
-}
-
-/// Usage by feature within one pane.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Features(BTreeMap<Name, (Usage, BTreeSet<Name>)>);
-
-impl Features {
-    /// One usage event.
-    pub fn add(
-        &mut self,
-        feature: &Name,
-        user: Option<&Name>,
-        count: i64,
-        duration_ms: Option<i64>,
-        errors: Option<i64>,
-    ) {
-        if !self.0.contains_key(feature) {
-            self.0.insert(feature.clone(), Default::default());
-        }
-        if let Some((usage, users)) = self.0.get_mut(feature) {
-            usage.add(count, duration_ms, errors);
-            if let Some(user) = user.filter(|user| !users.contains(*user)) {
-                users.insert(user.clone());
-            }
-        }
-    }
-
-    /// Puts another name in the place of a user's.
-    pub fn rename(&mut self, user: &str, name: &Name) {
-        for (_, users) in self.0.values_mut() {
-            if users.remove(user) {
-                users.insert(name.clone());
-            }
-        }
-    }
-
-    /// Features with their sums and numbers of distinct users.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Usage, usize)> {
-        self.0.iter().map(|(feature, (usage, users))| (feature.as_str(), usage, users.len()))
     }
 }

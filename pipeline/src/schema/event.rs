@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, DictionaryArray, Int32Builder, Int64Builder, MapBuilder, RecordBatch,
-    StringBuilder, StringDictionaryBuilder, TimestampMicrosecondBuilder, UInt8Builder,
+    Array, ArrayRef, AsArray, BinaryBuilder, DictionaryArray, Int32Builder, Int64Array, Int64Builder, MapBuilder,
+    RecordBatch, StringArray, StringBuilder, StringDictionaryBuilder, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder, UInt8Array, UInt8Builder,
 };
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType, UInt8Type};
 use arrow::error::ArrowError;
@@ -283,17 +284,47 @@ pub struct RowError {
     what: &'static str,
 }
 
-/// Typed access to the rows of a batch whose schema was checked by [`crate::codec::decode`].
+/// Typed access to the rows of a batch whose schema was checked by [`crate::codec::decode`]. What rows of usage, by far the
+/// most, need is looked up once a batch.
 #[derive(Debug)]
 pub struct EventRows<'b> {
     batch: &'b RecordBatch,
     topics: &'b DictionaryArray<UInt8Type>,
+    account_id: &'b StringArray,
+    event_id: &'b StringArray,
+    occurred_at: &'b TimestampMicrosecondArray,
+    kind: &'b UInt8Array,
+    user_id: &'b StringArray,
+    feature: &'b StringArray,
+    count: &'b Int64Array,
+    duration_ms: &'b Int64Array,
+    errors: &'b Int64Array,
+}
+
+fn text_at(array: &StringArray, row: usize) -> Option<Cow<'_, str>> {
+    array.is_valid(row).then(|| Cow::Borrowed(array.value(row)))
+}
+
+fn int_at(array: &Int64Array, row: usize) -> Option<i64> {
+    array.is_valid(row).then(|| array.value(row))
 }
 
 impl<'b> EventRows<'b> {
     /// Access to `batch`.
     pub fn new(batch: &'b RecordBatch) -> Self {
-        Self { batch, topics: batch.column(25).as_dictionary() }
+        Self {
+            batch,
+            topics: batch.column(25).as_dictionary(),
+            account_id: batch.column(0).as_string(),
+            event_id: batch.column(1).as_string(),
+            occurred_at: batch.column(2).as_primitive(),
+            kind: batch.column(3).as_primitive(),
+            user_id: batch.column(5).as_string(),
+            feature: batch.column(6).as_string(),
+            count: batch.column(7).as_primitive(),
+            duration_ms: batch.column(8).as_primitive(),
+            errors: batch.column(9).as_primitive(),
+        }
     }
 
     /// Number of rows.
@@ -307,13 +338,11 @@ impl<'b> EventRows<'b> {
     }
 
     fn text(&self, column: usize, row: usize) -> Option<Cow<'b, str>> {
-        let array = self.batch.column(column).as_string::<i32>();
-        array.is_valid(row).then(|| Cow::Borrowed(array.value(row)))
+        text_at(self.batch.column(column).as_string(), row)
     }
 
     fn int(&self, column: usize, row: usize) -> Option<i64> {
-        let array = self.batch.column(column).as_primitive::<Int64Type>();
-        array.is_valid(row).then(|| array.value(row))
+        int_at(self.batch.column(column).as_primitive(), row)
     }
 
     fn code(&self, column: usize, row: usize) -> Option<u8> {
@@ -328,12 +357,17 @@ impl<'b> EventRows<'b> {
 
     /// The account of `row`.
     pub fn account_id(&self, row: usize) -> &'b str {
-        self.batch.column(0).as_string::<i32>().value(row)
+        self.account_id.value(row)
+    }
+
+    /// The event id of `row`.
+    pub fn event_id(&self, row: usize) -> &'b str {
+        self.event_id.value(row)
     }
 
     /// The event time of `row`, UTC microseconds.
     pub fn occurred_us(&self, row: usize) -> i64 {
-        self.batch.column(2).as_primitive::<TimestampMicrosecondType>().value(row)
+        self.occurred_at.value(row)
     }
 
     /// Where `row` came from.
@@ -354,32 +388,32 @@ impl<'b> EventRows<'b> {
     /// [`RowError`] when a code or a needed column is missing.
     pub fn event(&self, row: usize) -> Result<Event<'b>, RowError> {
         let wrong = |what| RowError { row, what };
-        let kind = self.code(3, row).and_then(Kind::from_code).ok_or_else(|| wrong("unknown kind"))?;
-        let action = self.code(4, row).unwrap_or_default();
+        let kind = Kind::from_code(self.kind.value(row)).ok_or_else(|| wrong("unknown kind"))?;
+        let action = || self.code(4, row).unwrap_or_default();
         let need = |text: Option<Cow<'b, str>>| text.ok_or_else(|| wrong("a column that its kind needs is null"));
         let body = match kind {
             Kind::Usage => Body::Usage {
-                user_id: self.text(5, row),
-                feature: need(self.text(6, row))?,
-                count: self.int(7, row).unwrap_or(1),
-                duration_ms: self.int(8, row),
-                errors: self.int(9, row),
+                user_id: text_at(self.user_id, row),
+                feature: need(text_at(self.feature, row))?,
+                count: int_at(self.count, row).unwrap_or(1),
+                duration_ms: int_at(self.duration_ms, row),
+                errors: int_at(self.errors, row),
             },
             Kind::Ticket => Body::Ticket {
                 ticket_id: need(self.text(10, row))?,
-                action: TicketAction::from_code(action).ok_or_else(|| wrong("unknown ticket action"))?,
+                action: TicketAction::from_code(action()).ok_or_else(|| wrong("unknown ticket action"))?,
                 priority: self.code(11, row).and_then(Priority::from_code),
                 category: self.text(12, row),
                 csat: self.int(13, row).map(|csat| csat as u8),
                 user_id: self.text(5, row),
             },
             Kind::Survey => Body::Survey {
-                survey: Survey::from_code(action).ok_or_else(|| wrong("unknown survey"))?,
+                survey: Survey::from_code(action()).ok_or_else(|| wrong("unknown survey"))?,
                 score: self.int(14, row).ok_or_else(|| wrong("a survey without score"))?,
                 scale_max: self.int(15, row).ok_or_else(|| wrong("a survey without scale_max"))?,
                 user_id: self.text(5, row),
             },
-            Kind::Account => match action {
+            Kind::Account => match action() {
                 account_action::UPSERT => Body::Facts {
                     facts: self.facts(row),
                     valid_until_us: self.time(17, row),
@@ -398,14 +432,14 @@ impl<'b> EventRows<'b> {
                 _ => return Err(wrong("unknown account action")),
             },
             Kind::Person => Body::Person {
-                action: PersonAction::from_code(action).ok_or_else(|| wrong("unknown person action"))?,
+                action: PersonAction::from_code(action()).ok_or_else(|| wrong("unknown person action"))?,
                 user_id: need(self.text(5, row))?,
                 role: self.text(24, row),
             },
         };
         Ok(Event {
             account_id: Cow::Borrowed(self.account_id(row)),
-            event_id: need(self.text(1, row))?,
+            event_id: Cow::Borrowed(self.event_id(row)),
             occurred_us: self.occurred_us(row),
             body,
         })

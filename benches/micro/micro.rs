@@ -20,8 +20,14 @@ use pipeline::schema::{event, window};
 use pipeline::stage::{Batch, Stage};
 
 const DAY_MS: i64 = 86_400_000;
-const SHAPE: Shape =
-    Shape { seed: 1, accounts: 10_000, events: 100_000, span_ms: 3 * DAY_MS, start_ms: 1_704_067_200_000 };
+const SHAPE: Shape = Shape {
+    seed: 1,
+    accounts: 10_000,
+    events: 500_000,
+    span_ms: 3 * DAY_MS,
+    start_ms: 1_704_067_200_000,
+    every_account: false,
+};
 const LIMITS: Limits = Limits { max_event_bytes: 10_000, latest_us: i64::MAX, earliest_us: 0 };
 
 /// Folds records, and the closes they bring; in how many steps.

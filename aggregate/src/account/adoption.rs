@@ -1,0 +1,251 @@
+//! Who used what in which panes: breadth and depth of adoption are counted from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use foldhash::fast::FixedState;
+use indexmap::IndexMap;
+use pipeline::pane::Pane;
+use serde::Serialize;
+
+use super::usage::Usage;
+use crate::name::{Name, Names};
+use crate::pane_set::PaneSet;
+
+/// Users and features of an account.
+#[derive(Debug, Clone, Default)]
+pub struct Adoption {
+    /// Panes in which each user was active. A user's place is the number that stands for the name elsewhere.
+    users: IndexMap<Name, PaneSet, FixedState>,
+    features: IndexMap<Name, Feature, FixedState>,
+    /// Place of the user seen last: users come in sessions.
+    recent: usize,
+}
+
+/// What is kept of a feature.
+#[derive(Debug, Clone, Default)]
+struct Feature {
+    /// Panes in which it was used.
+    panes: PaneSet,
+    /// Its use in the panes that are still open; they are few.
+    open: Vec<(Pane, FeatureUse)>,
+}
+
+/// Use of one feature in one pane.
+#[derive(Debug, Clone, Default)]
+struct FeatureUse {
+    usage: Usage,
+    /// Places of the users, in their order.
+    users: Vec<u32>,
+}
+
+/// Use by feature of one pane, with names, as in a snapshot: sums and users.
+pub type ByFeature = BTreeMap<Name, (Usage, BTreeSet<Name>)>;
+
+impl PartialEq for Adoption {
+    /// In which order names came is no part of the state.
+    fn eq(&self, other: &Self) -> bool {
+        type Panes<'a> = BTreeMap<&'a Name, &'a PaneSet>;
+        type Uses<'a> = BTreeMap<(&'a Name, Pane), (&'a Usage, BTreeSet<&'a Name>)>;
+        fn named(adoption: &Adoption) -> (Panes<'_>, Panes<'_>, Uses<'_>) {
+            let mut uses = Uses::new();
+            for (name, feature) in &adoption.features {
+                uses.extend(feature.open.iter().map(|(pane, of)| {
+                    let users = adoption.names(of).collect();
+                    ((name, *pane), (&of.usage, users))
+                }));
+            }
+            let features = adoption.features.iter().map(|(name, feature)| (name, &feature.panes));
+            (adoption.users.iter().collect(), features.collect(), uses)
+        }
+        named(self) == named(other)
+    }
+}
+
+impl Adoption {
+    /// A use of a feature in a pane, by a user where one is told.
+    pub fn add(
+        &mut self,
+        pane: Pane,
+        feature: &str,
+        user: Option<&str>,
+        (count, duration_ms, errors): (i64, Option<i64>, Option<i64>),
+        names: &mut Names,
+    ) {
+        let user = user.map(|user| self.user_at(user, pane));
+        let of = self.feature(feature, pane, names).in_pane(pane);
+        of.usage.add(count, duration_ms, errors);
+        if let Some(user) = user
+            && let Err(at) = of.users.binary_search(&user)
+        {
+            of.users.insert(at, user);
+        }
+    }
+
+    /// Notes a pane for a user, and gives the place.
+    fn user_at(&mut self, user: &str, pane: Pane) -> u32 {
+        if self.users.get_index(self.recent).is_none_or(|(name, _)| name.as_str() != user) {
+            self.recent = match self.users.get_index_of(user) {
+                Some(known) => known,
+                None => self.users.insert_full(Name::from(user), PaneSet::default()).0,
+            };
+        }
+        self.users[self.recent].insert(pane);
+        self.recent as u32
+    }
+
+    /// Notes a pane for a feature.
+    fn feature(&mut self, feature: &str, pane: Pane, names: &mut Names) -> &mut Feature {
+        let place = match self.features.get_index_of(feature) {
+            Some(known) => known,
+            None => self.features.insert_full(names.shared(feature), Feature::default()).0,
+        };
+        let feature = &mut self.features[place];
+        feature.panes.insert(pane);
+        feature
+    }
+
+    fn names<'a>(&'a self, of: &'a FeatureUse) -> impl Iterator<Item = &'a Name> {
+        of.users.iter().filter_map(|user| self.users.get_index(*user as usize)).map(|(name, _)| name)
+    }
+
+    /// Panes in which each user was active.
+    pub fn users(&self) -> impl Iterator<Item = &PaneSet> {
+        self.users.values()
+    }
+
+    /// Panes in which a user was active.
+    pub fn user(&self, name: &Name) -> Option<&PaneSet> {
+        self.users.get(name)
+    }
+
+    /// Features with the panes in which they were used.
+    pub fn features(&self) -> impl Iterator<Item = (&str, &PaneSet)> {
+        self.features.iter().map(|(name, feature)| (name.as_str(), &feature.panes))
+    }
+
+    /// The open panes of which there is use by feature.
+    pub fn open_panes(&self) -> impl Iterator<Item = Pane> {
+        self.features.values().flat_map(|feature| feature.open.iter().map(|(pane, _)| *pane))
+    }
+
+    /// Features used in an open pane, by name: sums and numbers of distinct users.
+    pub fn by_feature(&self, pane: Pane) -> Vec<(&str, &Usage, usize)> {
+        let mut used: Vec<_> =
+            self.in_pane(pane).map(|(name, of)| (name.as_str(), &of.usage, of.users.len())).collect();
+        used.sort_unstable_by_key(|(name, ..)| *name);
+        used
+    }
+
+    fn in_pane(&self, pane: Pane) -> impl Iterator<Item = (&Name, &FeatureUse)> {
+        self.features.iter().filter_map(move |(name, feature)| {
+            feature.open.iter().find(|(open, _)| *open == pane).map(|(_, of)| (name, of))
+        })
+    }
+
+    /// What is kept for a pane: users, features, and use by feature where the pane is open, all by name.
+    pub fn of_pane(&self, pane: Pane) -> impl Serialize {
+        fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
+            let mut items: Vec<T> = items.collect();
+            items.sort_unstable();
+            items
+        }
+        let users = sorted(self.users.iter().filter(|(_, panes)| panes.contains(pane)).map(|(name, _)| name));
+        let used = self.features.iter().filter(|(_, feature)| feature.panes.contains(pane));
+        let features = sorted(used.map(|(name, _)| name));
+        let open: BTreeMap<_, _> =
+            self.in_pane(pane).map(|(name, of)| (name, (&of.usage, sorted(self.names(of))))).collect();
+        (users, features, (!open.is_empty()).then_some(open))
+    }
+
+    /// Takes back what was kept for a pane.
+    pub fn take_pane(
+        &mut self,
+        pane: Pane,
+        users: &[Name],
+        features: &[Name],
+        open: Option<ByFeature>,
+        names: &mut Names,
+    ) {
+        for user in users {
+            self.user_at(user.as_str(), pane);
+        }
+        for feature in features {
+            self.feature(feature.as_str(), pane, names);
+        }
+        for (feature, (usage, users)) in open.into_iter().flatten() {
+            let mut users: Vec<u32> = users.iter().map(|user| self.user_at(user.as_str(), pane)).collect();
+            users.sort_unstable();
+            *self.feature(feature.as_str(), pane, names).in_pane(pane) = FeatureUse { usage, users };
+        }
+    }
+
+    /// Puts another name in the place of a user's.
+    pub fn rename(&mut self, user: &str, name: &Name) {
+        let Some(from) = self.users.get_index_of(user) else { return };
+        match self.users.get_index_of(name) {
+            // It is a name that nobody has: what stands for it elsewhere is its place.
+            None => drop(self.users.replace_index(from, name.clone())),
+            Some(to) => {
+                let panes = std::mem::take(&mut self.users[from]);
+                self.users[to].extend(&panes);
+                self.leave_out_idle(|place| if place == from { to } else { place });
+            }
+        }
+    }
+
+    /// Forgets the use by feature of panes up to `closed`: it is told.
+    pub fn close(&mut self, closed: Pane) {
+        for feature in self.features.values_mut() {
+            feature.open.retain(|(pane, _)| *pane > closed);
+        }
+    }
+
+    /// Forgets all panes before `first`, and who and what was in no other.
+    pub fn forget_before(&mut self, first: Pane) {
+        self.features.retain(|_, feature| {
+            feature.open.retain(|(pane, _)| *pane >= first);
+            feature.panes.forget_before(first);
+            !feature.panes.is_empty()
+        });
+        self.users.values_mut().for_each(|panes| panes.forget_before(first));
+        self.leave_out_idle(|place| place);
+    }
+
+    /// Leaves out users without a pane. `moved` tells who takes the place of whom before that.
+    fn leave_out_idle(&mut self, moved: impl Fn(usize) -> usize) {
+        if self.users.values().all(|panes| !panes.is_empty()) {
+            return;
+        }
+        let mut num_left = 0;
+        let places: Vec<Option<u32>> = self
+            .users
+            .values()
+            .map(|panes| {
+                let place = (!panes.is_empty()).then_some(num_left);
+                num_left += u32::from(place.is_some());
+                place
+            })
+            .collect();
+        for (_, of) in self.features.values_mut().flat_map(|feature| &mut feature.open) {
+            let left = of.users.iter().filter_map(|user| places.get(moved(*user as usize)).copied().flatten());
+            let mut users: Vec<u32> = left.collect();
+            users.sort_unstable();
+            users.dedup();
+            of.users = users;
+        }
+        self.users.retain(|_, panes| !panes.is_empty());
+        self.recent = 0;
+    }
+}
+
+impl Feature {
+    /// Its use in an open pane.
+    fn in_pane(&mut self, pane: Pane) -> &mut FeatureUse {
+        let at = self.open.iter().rposition(|(open, _)| *open == pane).unwrap_or_else(|| {
+            self.open.reserve_exact(1);
+            self.open.push((pane, FeatureUse::default()));
+            self.open.len() - 1
+        });
+        &mut self.open[at].1
+    }
+}
