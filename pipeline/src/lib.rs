@@ -27,3 +27,7 @@ pub mod store;
 pub mod topics;
 pub mod waiting;
 pub mod watermark;
+
+/// Of every program: Arrow and maps take and give back memory all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
