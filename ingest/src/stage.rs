@@ -123,8 +123,9 @@ impl Ingest {
             latest_us: now_us.saturating_add(self.max_future_us),
             earliest_us: self.earliest_us,
         };
+        let mut num_emitted = 0;
         for record in records {
-            let fate = match self.decode(source.kind, record, &limits) {
+            match self.decode(source.kind, record, &limits) {
                 Ok(event) => {
                     known.high_us = known.high_us.max(Some(event.occurred_us));
                     let partition = partition_of(&event.account_id, self.partitions);
@@ -136,14 +137,16 @@ impl Ingest {
                         payload: record.value.as_deref().filter(|_| self.may_be_too_late(event.occurred_us, now_us)),
                     };
                     builders.entry(partition).or_default().push(&event, origin)?;
-                    EMITTED
+                    num_emitted += 1;
                 }
                 Err(reason) => {
                     step.messages.push(self.reject(record, &reason));
-                    Fate { name: "rejected", reason: reason.code.as_str() }
+                    *step.fates.entry(Fate { name: "rejected", reason: reason.code.as_str() }).or_default() += 1;
                 }
-            };
-            *step.fates.entry(fate).or_default() += 1;
+            }
+        }
+        if num_emitted > 0 {
+            *step.fates.entry(EMITTED).or_default() += num_emitted;
         }
         *step.fates.entry(READ).or_default() += records.len() as u64;
         Ok(())

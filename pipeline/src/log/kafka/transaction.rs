@@ -58,6 +58,9 @@ impl ProducerContext for Deliveries {
     }
 }
 
+/// How long deliveries are waited for before they are asked for again.
+const DELIVERY_WAIT: Duration = Duration::from_micros(500);
+
 /// A producer that has ended whatever its predecessor under the same id left open; `meanwhile` is done again and again
 /// while the broker is waited for.
 pub(super) fn producer(
@@ -222,7 +225,9 @@ fn send(log: &KafkaLog, message: &Message, deadline: Instant) -> Result<(), Trou
 fn drain(log: &KafkaLog, deadline: Instant) -> Result<(), Trouble> {
     let mut served = Instant::now();
     while log.producer.in_flight_count() > 0 {
-        log.producer.poll(Duration::from_millis(1));
+        // Told to wait for a millisecond or less, rdkafka's poll spins.
+        log.producer.poll(Duration::ZERO);
+        std::thread::sleep(DELIVERY_WAIT);
         if served.elapsed() > Duration::from_millis(100) {
             log.serve(Duration::ZERO).map_err(Trouble::Stop)?;
             served = Instant::now();
