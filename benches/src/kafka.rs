@@ -137,6 +137,30 @@ impl Kafka {
         bail!("{name} was not deleted within two minutes")
     }
 
+    /// Deletes all topics whose names begin so; how many.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn delete_topics(&self, prefix: &str) -> Result<usize> {
+        let (admin, options) = self.admin()?;
+        let all = admin.inner().fetch_metadata(None, CALL)?;
+        let names: Vec<&str> =
+            all.topics().iter().map(|topic| topic.name()).filter(|name| name.starts_with(prefix)).collect();
+        all_done(wait(admin.delete_topics(&names, &options))?)?;
+        Ok(names.len())
+    }
+
+    /// The broker's process, where this value started it.
+    pub fn process_id(&self) -> Option<u32> {
+        let script = self.child.as_ref()?.id();
+        std::fs::read_to_string(format!("/proc/{script}/task/{script}/children")).ok()?.split_whitespace().find_map(
+            |id| {
+                let command = std::fs::read_to_string(format!("/proc/{id}/cmdline")).ok()?;
+                command.contains("kafka.Kafka").then(|| id.parse().ok())?
+            },
+        )
+    }
+
     /// Removes the records of a partition below an offset, as retention does.
     ///
     /// # Errors

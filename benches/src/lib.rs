@@ -12,6 +12,7 @@ pub mod kafka;
 pub mod ledger;
 pub mod load;
 pub mod oracle;
+pub mod rivals;
 pub mod secured;
 pub mod sim;
 pub mod streamed;

@@ -2,7 +2,8 @@
 //!
 //! Accounts and features follow Zipf's law with exponent 1: of N, the one of rank k has a share of about
 //! 1 / (k ln N) of the events. Users come in sessions of some minutes; on Saturday and Sunday a quarter as many as on
-//! other days. Events come in the order of their time, but for a jitter of some seconds, as collectors send them.
+//! other days. Events come in the order of their time, but for a jitter of some seconds, and a few come twice, as collectors send
+//! them.
 
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ const SESSIONS: usize = 256;
 const SESSION_EVENTS: u32 = 24;
 /// Users of an account at most.
 const USERS: usize = 60;
+/// Of so many calls one is sent twice, as collectors do that are not sure.
+const REPEAT_ONE_OF: u32 = 200;
 /// Features of the product.
 const FEATURES: usize = 80;
 /// Events are sent so much after their time at most, in milliseconds.
@@ -37,6 +40,8 @@ pub struct Shape {
     pub span_ms: i64,
     /// Time of the first event, UTC milliseconds; a Monday's midnight.
     pub start_ms: i64,
+    /// Whether each account has one event before any has a second: so many accounts there are, not so many there may be.
+    pub every_account: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,13 +60,16 @@ pub struct Load {
     /// Time that has come, in weekday milliseconds: a weekend's pass four times as fast.
     weekday_ms: f64,
     count: usize,
+    /// The last call, which a collector may send once more.
+    last: Option<Call>,
 }
 
 impl Shape {
     /// The topic in which the load is kept.
     pub fn topic(&self) -> String {
-        let Self { seed, accounts, events, span_ms, start_ms } = self;
-        format!("load-{seed}-{accounts}-{events}-{span_ms}-{start_ms}")
+        let Self { seed, accounts, events, span_ms, start_ms, every_account } = self;
+        let first = if *every_account { "-every" } else { "" };
+        format!("load-{seed}-{accounts}-{events}-{span_ms}-{start_ms}{first}")
     }
 
     /// Keeps the load in Kafka, once: whether it had to be written.
@@ -121,7 +129,7 @@ impl Load {
     /// The load from its first event on.
     pub fn new(shape: Shape) -> Self {
         let sessions = vec![Session::default(); SESSIONS];
-        Self { shape, rng: Rng::with_seed(shape.seed), sessions, weekday_ms: 0.0, count: 0 }
+        Self { shape, rng: Rng::with_seed(shape.seed), sessions, weekday_ms: 0.0, count: 0, last: None }
     }
 
     /// The load as messages to a topic; accounts are not its key, as with most collectors.
@@ -156,19 +164,32 @@ impl Iterator for Load {
             *session = Session { account, user: zipf(rng, USERS), events_left: rng.u32(1..=SESSION_EVENTS) };
         }
         session.events_left -= 1;
+        if shape.every_account && count < shape.accounts {
+            session.account = count;
+        } else if rng.u32(0..REPEAT_ONE_OF) == 0
+            && let Some(last) = &self.last
+        {
+            return Some(last.clone());
+        }
         let at_ms = shape.start_ms + calendar_ms(self.weekday_ms) - rng.i64(0..JITTER_MS).min(count as i64);
-        let time = jiff::Timestamp::from_millisecond(at_ms.max(shape.start_ms)).unwrap_or_default();
-        let (account_id, user, feature) =
-            (format!("account-{:07}", session.account), session.user, zipf(rng, FEATURES));
-        let text = format!(
-            r#"{{"type":"track","messageId":"ajs-next-{:016x}-{count:010}","event":"feature-{feature:02}","userId":"user-{:07}-{user:02}","context":{{"groupId":"{account_id}","library":{{"name":"analytics.js","version":"2.11.1"}},"ip":"203.0.113.7"}},"timestamp":"{time}","properties":{{"count":{},"duration_ms":{},"plan":"pro","path":"/app/home"}}}}"#,
-            shape.seed,
-            session.account,
-            rng.u32(1..4),
-            rng.u32(0..9000)
-        );
-        Some(Call { at_ms, account_id, text })
+        let at_ms = at_ms.max(shape.start_ms);
+        let (account_id, feature) =
+            (format!("account-{:07}", session.account), format!("feature-{:02}", zipf(rng, FEATURES)));
+        let id = format!("ajs-next-{:016x}-{count:010}", shape.seed);
+        let user = format!("user-{:07}-{:02}", session.account, session.user);
+        let text = call(&id, &feature, &user, &account_id, at_ms, rng.u32(1..4), rng.u32(0..9000));
+        let call = Call { at_ms, account_id, text };
+        self.last = Some(call.clone());
+        Some(call)
     }
+}
+
+/// A Segment `track` call.
+pub fn call(id: &str, feature: &str, user: &str, account_id: &str, at_ms: i64, count: u32, duration_ms: u32) -> String {
+    let time = jiff::Timestamp::from_millisecond(at_ms).unwrap_or_default();
+    format!(
+        r#"{{"type":"track","messageId":"{id}","event":"{feature}","userId":"{user}","context":{{"groupId":"{account_id}","library":{{"name":"analytics.js","version":"2.11.1"}},"ip":"203.0.113.7"}},"timestamp":"{time}","properties":{{"count":{count},"duration_ms":{duration_ms},"plan":"pro","path":"/app/home"}}}}"#
+    )
 }
 
 #[cfg(test)]
@@ -177,8 +198,14 @@ mod tests {
 
     use super::*;
 
-    const SHAPE: Shape =
-        Shape { seed: 7, accounts: 1000, events: 40_000, span_ms: 14 * DAY_MS, start_ms: 1_704_067_200_000 };
+    const SHAPE: Shape = Shape {
+        seed: 7,
+        accounts: 1000,
+        events: 40_000,
+        span_ms: 14 * DAY_MS,
+        start_ms: 1_704_067_200_000,
+        every_account: false,
+    };
 
     #[test]
     fn a_load_is_a_function_of_its_shape_and_as_large_as_it_says() {
@@ -190,6 +217,18 @@ mod tests {
         assert!(calls.windows(2).all(|pair| pair[1].at_ms > pair[0].at_ms - 2 * JITTER_MS));
         let last = calls.last().unwrap().at_ms - SHAPE.start_ms;
         assert!((13 * DAY_MS..=14 * DAY_MS).contains(&last), "{last} ms");
+    }
+
+    #[test]
+    fn a_few_calls_come_twice_and_each_account_comes_where_that_is_asked_for() {
+        let distinct = |shape: Shape| Load::new(shape).map(|call| call.text).collect::<std::collections::BTreeSet<_>>();
+        let num_repeated = SHAPE.events - distinct(SHAPE).len();
+        assert!((120..280).contains(&num_repeated), "{num_repeated}");
+        let accounts = |shape: Shape| {
+            Load::new(shape).take(1000).map(|call| call.account_id).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(accounts(Shape { every_account: true, ..SHAPE }).len(), 1000);
+        assert!(accounts(SHAPE).len() < 300);
     }
 
     #[test]

@@ -192,14 +192,22 @@ fn words(range: Range) -> String {
     format!("{} epoch {epoch} partition {partition} offsets [{first}, {end})", source.name())
 }
 
-/// Rows as a file that is made of the range these words name.
-pub(crate) fn parquet(rows: &RecordBatch, of: String) -> Result<Vec<u8>, ArrowError> {
+/// How a file is written that is made of the range these words name.
+///
+/// # Errors
+/// None in practice: the level of compression is one.
+pub fn properties(of: String) -> Result<WriterProperties, ArrowError> {
     let level = ZstdLevel::try_new(3).map_err(ArrowError::from)?;
-    let properties = WriterProperties::builder()
+    Ok(WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_key_value_metadata(Some(vec![KeyValue::new(RANGE_KEY.to_owned(), of)]))
-        .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).map_err(ArrowError::from)?;
+        .build())
+}
+
+/// Rows as a file that is made of the range these words name.
+pub(crate) fn parquet(rows: &RecordBatch, of: String) -> Result<Vec<u8>, ArrowError> {
+    let mut writer =
+        ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties(of)?)).map_err(ArrowError::from)?;
     writer.write(rows).map_err(ArrowError::from)?;
     writer.into_inner().map_err(ArrowError::from)
 }

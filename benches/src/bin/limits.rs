@@ -1,38 +1,46 @@
 //! The limits and the stages beside them, on one machine in one run.
 //!
-//! `cargo run --release --bin limits`
+//! `cargo run --release --bin limits -- --runs 5`
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use benches::fixture::Fixture;
 use benches::kafka::Kafka;
 use benches::load::{Load, Shape};
+use benches::rivals::result::append;
 use clap::Parser;
 use ingest::decode::{Limits, decode};
-use local::in_process;
-use pipeline::clock::{FixedClock, SystemClock};
+use parquet::arrow::ArrowWriter;
+use pipeline::clock::SystemClock;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::event::Kind;
 use pipeline::log::kafka::KafkaLog;
 use pipeline::log::kafka::settings::Settings;
-use pipeline::log::memory::MemoryBroker;
+use pipeline::log::kafka::writer::Writer;
 use pipeline::log::{Message, Record};
 use pipeline::metrics::StageMetrics;
-use pipeline::offset::{NextOffset, Position, TopicPartition};
+use pipeline::offset::{NextOffset, Position};
 use pipeline::process::RunArgs;
 use pipeline::runner::Runner;
-use pipeline::schema::event;
+use pipeline::schema::{event, window};
 use pipeline::stage::{Batch, Stage};
 use pipeline::waiting::Pulse;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
+use serde_json::json;
+use sink::cut::{Range, Source, files, properties};
 
 const PARTITIONS: i32 = 2;
 
@@ -48,10 +56,49 @@ struct Args {
     /// Days from the first event to the last.
     #[arg(long, default_value_t = 7)]
     days: i64,
+    /// How often all of it is measured.
+    #[arg(long, default_value_t = 1)]
+    runs: usize,
+    /// Where measurements are kept.
+    #[arg(long, default_value = "benches/measured/limits.ndjson")]
+    results: PathBuf,
 }
+
+/// What was measured, a second.
+type Rates = BTreeMap<&'static str, f64>;
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    let start_ms = (jiff::Timestamp::now().as_millisecond() / DAY_MS - args.days) * DAY_MS;
+    let span_ms = args.days * DAY_MS;
+    let shape =
+        Shape { seed: 1, accounts: args.accounts, events: args.events, span_ms, start_ms, every_account: false };
+    let fixture = Fixture::of(shape)?;
+    for _ in 0..args.runs {
+        let mut rates = Rates::new();
+        on_kafka(&args, shape, &fixture, &mut rates)?;
+        in_memory(&args, &fixture, &mut rates)?;
+        let rate = |name: &str| rates.get(name).copied().unwrap_or(f64::NAN);
+        let share = |of: &str, limit: &str| json!(rate(of) / rate(limit));
+        append(
+            &args.results,
+            &json!({
+                "what": "limits", "events": args.events, "accounts": args.accounts, "days": args.days, "a_second": rates,
+                "shares": {
+                    "ingest of consume + typed decode": share("ingest", "consume + typed decode"),
+                    "ingest of consume": share("ingest", "consume"),
+                    "fold of IPC decode": share("fold", "decode of events, Arrow IPC"),
+                    "score of IPC decode": share("score", "decode of windows, Arrow IPC"),
+                    "record to Parquet file of Parquet": share("record to Parquet file", "Parquet"),
+                },
+            }),
+        )?;
+    }
+    Ok(())
+}
+
+/// What goes through the broker: events a second.
+fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
     let kafka = Kafka::start()?;
     let config = config(&kafka.address)?;
     let topic = config.sources[0].topic.clone();
@@ -59,30 +106,78 @@ fn main() -> Result<()> {
     for name in config.topics.all() {
         kafka.create_topic(name, config.partitions)?;
     }
-    let start_ms = jiff::Timestamp::now().as_millisecond() - args.days * 86_400_000;
-    let shape =
-        Shape { seed: 1, accounts: args.accounts, events: args.events, span_ms: args.days * 86_400_000, start_ms };
-    let messages: Vec<Message> = Load::new(shape).messages(&topic, PARTITIONS).collect();
-    let bytes: usize = messages.iter().filter_map(|message| message.value.as_ref()).map(Vec::len).sum();
-    println!("{} events of {} bytes, {} accounts", args.events, bytes / args.events, args.accounts);
-    rate("produce", args.events, || kafka.produce(&messages).map(|_| ()))?;
-    let consumed = rate("consume", args.events, || consume(&kafka, &topic, args.events, |_| Ok(())))?;
-    let decoded = rate("consume + typed decode", args.events, || {
+    kafka.create_topic(COPIES, 1)?;
+    kafka.produce(Load::new(shape).messages(&topic, PARTITIONS))?;
+    let mut rate = |what, work: &dyn Fn() -> Result<()>| rate(rates, what, args.events, work);
+    rate("consume", &|| consume(&kafka, &topic, args.events, |_| Ok(())))?;
+    rate("consume + typed decode", &|| {
         consume(&kafka, &topic, args.events, |value| {
             decode(Kind::Usage, value, &LIMITS).map(|_| ()).map_err(|reason| anyhow::anyhow!("{reason}"))
         })
     })?;
-    let ingest = rate("ingest, exactly once, Kafka to Kafka", args.events, || run_ingest(&config))?;
-    let broker = in_process::broker(&config, PARTITIONS);
-    messages.iter().try_for_each(|message| broker.produce(message))?;
-    rate("ingest, in memory", args.events, || ingest_in_memory(&config, &broker))?;
-    let events = broker.records(&config.topics.events);
-    rate("decode of events (Arrow IPC)", args.events, || decode_events(&events))?;
-    rate("aggregate's fold, in memory", args.events, || fold(&config, &events))?;
-    println!("ingest is {:.2} of consume + typed decode, {:.2} of consume", ingest / decoded, ingest / consumed);
+    rate("ingest", &|| run_ingest(&config))?;
+    rate("produce of the same batches, in transactions", &|| produce(&config, &fixture.events))
+}
+
+/// The same number of records to a transaction as ingest writes in one of its steps: those of `batch.max_records` events.
+fn produce(config: &Config, events: &[Record]) -> Result<()> {
+    let kafka = &config.kafka;
+    // The fixture's records hold a thousand events each.
+    for (n, records) in events.chunks(config.batch.max_records / 1000).enumerate() {
+        let mut writer = Writer::open_transaction(kafka, &format!("limits-{}", n % 2))?;
+        for record in records {
+            writer.write(&Message {
+                topic: COPIES.into(),
+                partition: 0,
+                timestamp_ms: None,
+                key: None,
+                value: record.value.clone(),
+                headers: record.headers.clone(),
+            })?;
+        }
+        writer.commit()?;
+    }
     Ok(())
 }
 
+/// What one thread does without a broker.
+fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
+    let Fixture { config, events, windows, .. } = fixture;
+    let schema = window::schema();
+    let rows: usize = batches(windows, &schema)?.iter().map(RecordBatch::num_rows).sum();
+    let accounts = rows / config.aggregate.windows.len();
+    rate(rates, "decode of events, Arrow IPC", args.events, || batches(events, &event::schema()).map(drop))?;
+    // Without statements of time no pane closes.
+    let open: Vec<Record> = events.iter().map(|record| Record { headers: Vec::new(), ..record.clone() }).collect();
+    rate(rates, "fold", args.events, || fold(&aggregate::Aggregate::new(config), &open))?;
+    rate(rates, "decode of windows, Arrow IPC", accounts, || batches(windows, &schema).map(drop))?;
+    rate(rates, "score", accounts, || fold(&score::Score::new(config)?, windows))?;
+    let range = Range {
+        source: Source::Windows,
+        epoch: 1,
+        partition: 0,
+        first: NextOffset(0),
+        end: NextOffset(windows.len() as i64),
+    };
+    let finals = |batches: Vec<RecordBatch>| -> Result<Vec<RecordBatch>> {
+        Ok(batches.iter().map(|batch| Source::Windows.finals(batch)).collect::<Result<_, _>>()?)
+    };
+    rate(rates, "record to Parquet file", rows, || {
+        ensure!(!files(range, &finals(batches(windows, &schema)?)?)?.is_empty(), "no file");
+        Ok(())
+    })?;
+    let all = concat_batches(&schema, &finals(batches(windows, &schema)?)?)?;
+    rate(rates, "Parquet", rows, || {
+        let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties("a limit".into())?))?;
+        writer.write(&all)?;
+        ensure!(!writer.into_inner()?.is_empty(), "no file");
+        Ok(())
+    })
+}
+
+/// Topic of what is produced for its own sake.
+const COPIES: &str = "limits-copies";
+const DAY_MS: i64 = 86_400_000;
 const LIMITS: Limits = Limits { max_event_bytes: 10_000, latest_us: i64::MAX, earliest_us: 0 };
 
 fn config(address: &str) -> Result<Config> {
@@ -95,12 +190,11 @@ fn config(address: &str) -> Result<Config> {
     Ok(Config::parse("limits", &text, &[])?)
 }
 
-fn rate(what: &str, count: usize, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+fn rate(rates: &mut Rates, what: &'static str, count: usize, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let start = Instant::now();
-    work()?;
-    let per_second = count as f64 / start.elapsed().as_secs_f64();
-    println!("{what}: {per_second:.0} events/s");
-    Ok(per_second)
+    work().with_context(|| what.to_owned())?;
+    rates.insert(what, count as f64 / start.elapsed().as_secs_f64());
+    Ok(())
 }
 
 fn consume(kafka: &Kafka, topic: &str, count: usize, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
@@ -149,52 +243,27 @@ fn run_ingest(config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn ingest_in_memory(config: &Config, broker: &MemoryBroker) -> Result<()> {
-    let wall_us = jiff::Timestamp::now().as_microsecond();
-    in_process::drain(
-        &ingest::Ingest::new(config)?,
-        &ingest::plan(config),
-        broker,
-        config,
-        &args(),
-        &FixedClock { wall_us },
-    )?;
-    Ok(())
+/// Batches of rows.
+fn batches(records: &[Record], schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let values = records.iter().filter_map(|record| record.value.as_ref());
+    values.map(|value| Ok(codec::decode(value, schema)?)).collect()
 }
 
-/// Batches of rows, and nothing done with them.
-fn decode_events(records: &[Record]) -> Result<()> {
-    let schema = event::schema();
-    let mut num_rows = 0;
-    for value in records.iter().filter_map(|record| record.value.as_ref()) {
-        num_rows += codec::decode(value, &schema)?.num_rows();
-    }
-    ensure!(num_rows > 0, "no rows");
-    Ok(())
-}
-
-fn fold(config: &Config, records: &[Record]) -> Result<()> {
-    let stage = aggregate::Aggregate::new(config);
-    let mut state = aggregate::State::default();
-    let mut by_partition: BTreeMap<TopicPartition, Vec<Record>> = BTreeMap::new();
+/// Folds records of one partition, one a step.
+fn fold<S: Stage<State: Default>>(stage: &S, records: &[Record]) -> Result<()> {
+    let mut state = S::State::default();
+    let tp = &records.first().context("no record")?.topic_partition;
+    let start = Position::at(NextOffset(0));
+    stage.restore(&mut state, tp, start, start, None)?;
     for record in records {
-        // Without statements of time no pane closes.
-        let record = Record { headers: Vec::new(), ..record.clone() };
-        by_partition.entry(record.topic_partition.clone()).or_default().push(record);
-    }
-    for (tp, records) in &by_partition {
-        let start = Position::at(NextOffset(0));
-        stage.restore(&mut state, tp, start, start, None)?;
-        for record in records {
-            let batch = Batch {
-                records: BTreeMap::from([(tp.clone(), std::slice::from_ref(record))]),
-                positions: BTreeMap::from([(tp.clone(), start)]),
-                ..Batch::default()
-            };
-            let step = stage.apply(&state, &batch)?;
-            ensure!(!step.positions.is_empty(), "nothing was folded");
-            stage.merge(&mut state, step.changes);
-        }
+        let batch = Batch {
+            records: BTreeMap::from([(tp.clone(), std::slice::from_ref(record))]),
+            positions: BTreeMap::from([(tp.clone(), Position::at(NextOffset(record.offset.0)))]),
+            ..Batch::default()
+        };
+        let step = stage.apply(&state, &batch)?;
+        ensure!(!step.positions.is_empty(), "nothing was folded");
+        stage.merge(&mut state, step.changes);
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let kafka = Kafka::at(&args.kafka);
     let Args { seed, accounts, events, days, partitions, .. } = args;
-    let shape = Shape { seed, accounts, events, span_ms: days * 86_400_000, start_ms: START_MS };
+    let shape = Shape { seed, accounts, events, span_ms: days * 86_400_000, start_ms: START_MS, every_account: false };
     let started = Instant::now();
     let (Some(rate), Some(topic)) = (args.rate, &args.topic) else {
         let is_new = shape.keep(&kafka, partitions)?;

@@ -1,0 +1,164 @@
+//! Keepwell beside Apache Flink and Kafka Streams: the same broker, topic and job, one after another, rows compared.
+//!
+//! `cargo run --release --bin rivals -- throughput --runs 5`
+#![allow(clippy::disallowed_methods, reason = "I/O edge")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use benches::kafka::Kafka;
+use benches::load::Shape;
+use benches::rivals::latency;
+use benches::rivals::result::append;
+use benches::rivals::rows::truth;
+use benches::rivals::system::{Job, PARTITIONS, System};
+use benches::rivals::throughput::Course;
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+
+const DAY_MS: i64 = 86_400_000;
+const WEEK_MS: i64 = 7 * DAY_MS;
+/// A Monday.
+const MONDAY_MS: i64 = 1_704_067_200_000;
+
+#[derive(Debug, Parser)]
+#[command(about = "Keepwell and its peers on the same broker, topic and job")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Works off a load that is there.
+    Throughput {
+        #[command(flatten)]
+        common: Common,
+        /// Events.
+        #[arg(long, default_value_t = 3_000_000)]
+        events: usize,
+        /// Accounts.
+        #[arg(long, default_value_t = 10_000)]
+        accounts: usize,
+        /// Days from the first event to the last; the rows of all but the last two are compared.
+        #[arg(long, default_value_t = 4)]
+        days: i64,
+        /// Whether each account comes first of all once.
+        #[arg(long)]
+        every_account: bool,
+    },
+    /// From event to output, at a rate.
+    Latency {
+        #[command(flatten)]
+        common: Common,
+        /// Events a second.
+        #[arg(long)]
+        rate: u32,
+        /// Seconds.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Which systems, e.g. `keepwell,flink-heap`; all unless told.
+    #[arg(long, value_delimiter = ',')]
+    systems: Vec<String>,
+    /// Runs of each.
+    #[arg(long, default_value_t = 1)]
+    runs: usize,
+    /// How often peers commit, in milliseconds; Keepwell commits after each batch.
+    #[arg(long, default_value_t = 1000)]
+    commit_ms: u64,
+    /// How often live rows are sent, in milliseconds.
+    #[arg(long, default_value_t = 10_000)]
+    live_ms: u64,
+    /// Heap of a JVM.
+    #[arg(long, default_value = "4g")]
+    heap: String,
+    /// Managed memory of Flink.
+    #[arg(long, default_value = "512m")]
+    managed: String,
+    /// Where measurements are kept.
+    #[arg(long, default_value = "benches/measured/rivals.ndjson")]
+    results: PathBuf,
+}
+
+impl Common {
+    fn systems(&self) -> Result<Vec<System>> {
+        let named = |name: &String| {
+            System::ALL.into_iter().find(|system| system.to_string() == *name).with_context(|| name.clone())
+        };
+        if self.systems.is_empty() { Ok(System::ALL.to_vec()) } else { self.systems.iter().map(named).collect() }
+    }
+
+    /// Runs each system so often, in turns, and keeps what `measure` says of it.
+    fn each(
+        &self,
+        kafka: &Kafka,
+        input: &str,
+        first_day: i64,
+        measure: impl Fn(System, &Job) -> Result<serde_json::Value>,
+    ) -> Result<()> {
+        for run in 0..self.runs {
+            for system in self.systems()? {
+                let folder = tempfile::tempdir()?;
+                let job = Job {
+                    broker: kafka.address.clone(),
+                    name: format!("r{run}-{system}"),
+                    input: if input.is_empty() { format!("r{run}-{system}-raw") } else { input.to_owned() },
+                    first_day,
+                    live: Duration::from_millis(self.live_ms),
+                    commit: Duration::from_millis(self.commit_ms),
+                    heap: self.heap.clone(),
+                    managed: self.managed.clone(),
+                    folder: folder.path().to_owned(),
+                };
+                match measure(system, &job) {
+                    Ok(measured) => append(&self.results, &measured)?,
+                    Err(error) => anyhow::bail!("{error:#}; logs are kept in {}", folder.keep().display()),
+                }
+                kafka.delete_topics(&job.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<()> {
+    let kafka = Kafka::start()?;
+    match Cli::parse().what {
+        What::Throughput { common, events, accounts, days, every_account } => {
+            // The last Monday from which on as many days have passed: the load is one of these days.
+            let past_ms = jiff::Timestamp::now().as_millisecond() - days * DAY_MS - MONDAY_MS;
+            let start_ms = MONDAY_MS + past_ms / WEEK_MS * WEEK_MS;
+            let shape = Shape { seed: 1, accounts, events, span_ms: days * DAY_MS, start_ms, every_account };
+            shape.keep(&kafka, PARTITIONS)?;
+            let end_ms = |of_last: i64| start_ms + (days - of_last) * DAY_MS;
+            let course = Course {
+                kafka: &kafka,
+                num_events: events as i64,
+                last_end_ms: end_ms(2),
+                truth: truth(shape, end_ms(2))?,
+                closed: truth(shape, end_ms(1))?,
+            };
+            common.each(&kafka, &shape.topic(), start_ms / DAY_MS, |system, job| {
+                let mut measured = course.run(system, job)?;
+                measured["what"] = "throughput".into();
+                (measured["accounts"], measured["days"], measured["every_account"]) =
+                    (json!(accounts), json!(days), json!(every_account));
+                Ok(measured)
+            })
+        }
+        What::Latency { common, rate, seconds } => {
+            let today = jiff::Timestamp::now().as_millisecond() / DAY_MS;
+            common.each(&kafka, "", today, |system, job| {
+                let mut measured = latency::run(&kafka, system, job, rate, Duration::from_secs(seconds))?;
+                measured["what"] = "latency".into();
+                Ok(measured)
+            })
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What processes cost, as the kernel counts it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// The kernel counts processor time in hundredths of a second.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Processor time and memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cost {
+    /// Processor time since its start, of all threads.
+    pub cpu: Duration,
+    /// Most resident memory since its start, in kilobytes.
+    pub peak_kb: u64,
+}
+
+impl Cost {
+    /// Of one process.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn of(process_id: u32) -> Result<Self> {
+        let read = |what: &str| {
+            std::fs::read_to_string(format!("/proc/{process_id}/{what}"))
+                .with_context(|| format!("process {process_id}"))
+        };
+        let (stat, status) = (read("stat")?, read("status")?);
+        // Behind the name, which may hold blanks: state, then numbers; user and system time are the 12th and 13th.
+        let behind = stat.rsplit_once(')').context("no name in stat")?.1;
+        let ticks = behind.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+        let ticks = ticks.sum::<Result<u32, _>>().context("no times in stat")?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        let peak_kb = peak.trim().trim_end_matches(" kB").parse().context("no VmHWM in status")?;
+        Ok(Self { cpu: TICK * ticks, peak_kb })
+    }
+
+    /// Of several processes together: peaks are added, though they may not have been at one time.
+    ///
+    /// # Errors
+    /// See [`Cost::of`].
+    pub fn of_all(process_ids: &[u32]) -> Result<Self> {
+        process_ids.iter().try_fold(Self::default(), |sum, id| {
+            let Self { cpu, peak_kb } = Self::of(*id)?;
+            Ok(Self { cpu: sum.cpu + cpu, peak_kb: sum.peak_kb + peak_kb })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_works_costs_time_and_memory() {
+        let mut sum = 0_u64;
+        while Cost::of(std::process::id()).unwrap().cpu < TICK * 3 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(Cost::of_all(&[std::process::id()]).unwrap().peak_kb > 1000);
+    }
+}

@@ -1,0 +1,156 @@
+//! A load at a rate: how long it takes from an event to what is said of its account.
+//!
+//! Among the load's events there is a probe from time to time: the only event of an account of its own, so that the first
+//! record with the account's name tells of it. The time from just before the probe is handed to the producer until a
+//! `read_committed` consumer has the record is what is measured.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use pipeline::config;
+use pipeline::log::Message;
+use pipeline::log::kafka::writer::Writer;
+use rdkafka::Message as _;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::{Value, json};
+
+use super::cost::Cost;
+use super::system::{Job, PARTITIONS, System};
+use crate::kafka::Kafka;
+use crate::load::{Load, Shape, call};
+
+/// Time between two probes.
+const PROBE: Duration = Duration::from_millis(50);
+/// How long the last probes may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// When probes were sent and their records came, by account.
+type Probes = Mutex<HashMap<String, (Instant, Option<Instant>)>>;
+
+/// Sends a load at `rate` events a second for as long as told and says how long probes took. Those of the first third count as
+/// start.
+///
+/// # Errors
+/// When the system ends by itself or a probe is never answered.
+pub fn run(kafka: &Kafka, system: System, job: &Job, rate: u32, lasting: Duration) -> Result<Value> {
+    kafka.create_topic(&job.input, PARTITIONS)?;
+    for topic in job.topics(system) {
+        kafka.create_topic(&topic, PARTITIONS)?;
+    }
+    let mut running = job.start(system)?;
+    let (probes, stop) = (Arc::new(Probes::default()), Arc::new(AtomicBool::new(false)));
+    let output = if system == System::Keepwell { job.topic("scores") } else { job.topic("rows") };
+    let reader = reader(&job.broker, &output)?;
+    let reading = std::thread::spawn({
+        let (probes, stop) = (Arc::clone(&probes), Arc::clone(&stop));
+        move || read(&reader, &probes, &stop)
+    });
+    let sent = send(job, &probes, rate, lasting);
+    let deadline = Instant::now() + PATIENCE;
+    let is_answered = || lock(&probes).values().all(|(_, came)| came.is_some());
+    while !is_answered() && Instant::now() < deadline {
+        running.check()?;
+        std::thread::sleep(PROBE);
+    }
+    stop.store(true, Ordering::Relaxed);
+    reading.join().map_err(|_| anyhow::anyhow!("the reader has failed"))??;
+    let start = sent?;
+    let cost = Cost::of_all(&running.ids())?;
+    drop(running);
+    let probes = lock(&probes);
+    let counted = probes.values().filter(|(sent, _)| *sent >= start + lasting / 3);
+    let took: Option<Vec<Duration>> = counted.map(|(sent, came)| came.map(|came| came - *sent)).collect();
+    let mut took = took.context("a probe was not answered within a minute")?;
+    ensure!(!took.is_empty(), "no probe");
+    took.sort_unstable();
+    let at = |share: f64| took.get((share * (took.len() - 1) as f64).round() as usize).map(Duration::as_secs_f64);
+    Ok(json!({
+        "system": system.to_string(),
+        "rate": rate,
+        "probes": took.len(),
+        "p50_s": at(0.5),
+        "p99_s": at(0.99),
+        "max_s": at(1.0),
+        "commit_ms": job.commit.as_millis() as u64,
+        "live_ms": job.live.as_millis() as u64,
+        "cpu_s": cost.cpu.as_secs_f64(),
+        "peak_kb": cost.peak_kb,
+    }))
+}
+
+fn lock(probes: &Probes) -> std::sync::MutexGuard<'_, HashMap<String, (Instant, Option<Instant>)>> {
+    probes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn reader(broker: &str, topic: &str) -> Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker).set("group.id", "probes").set("enable.auto.commit", "false");
+    config.set("isolation.level", "read_committed").set("fetch.wait.max.ms", "10");
+    let consumer: BaseConsumer = config.create()?;
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        list.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&list)?;
+    Ok(consumer)
+}
+
+fn read(reader: &BaseConsumer, probes: &Probes, stop: &AtomicBool) -> Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        let Some(message) = reader.poll(Duration::from_millis(100)).transpose()? else { continue };
+        let Some(account) = message.key().and_then(|key| std::str::from_utf8(key).ok()) else { continue };
+        if account.starts_with("probe-")
+            && let Some((_, came)) = lock(probes).get_mut(account)
+        {
+            came.get_or_insert_with(Instant::now);
+        }
+    }
+    Ok(())
+}
+
+/// Sends load and probes; when it began.
+fn send(job: &Job, probes: &Probes, rate: u32, lasting: Duration) -> Result<Instant> {
+    let mut writer = Writer::open(&config::Kafka::at(&job.broker))?;
+    let topic: Arc<str> = job.input.as_str().into();
+    let now_ms = || jiff::Timestamp::now().as_millisecond();
+    let shape = Shape {
+        seed: 5,
+        accounts: 10_000,
+        events: (f64::from(rate) * lasting.as_secs_f64()) as usize,
+        span_ms: lasting.as_millis() as i64,
+        start_ms: now_ms(),
+        every_account: false,
+    };
+    let start = Instant::now();
+    let mut num_probes = 0_u32;
+    for (message, n) in Load::new(shape).messages(&job.input, PARTITIONS).zip(0_u32..) {
+        let due = start + Duration::from_secs_f64(f64::from(n) / f64::from(rate));
+        let early = due.saturating_duration_since(Instant::now());
+        if !early.is_zero() {
+            std::thread::sleep(early.max(Duration::from_millis(1)));
+        }
+        writer.write(&message)?;
+        if start.elapsed() >= PROBE * num_probes {
+            let account = format!("probe-{}-{num_probes}", job.name);
+            num_probes += 1;
+            let (at_ms, id) = (now_ms(), format!("{account}-1"));
+            let text = call(&id, "feature-00", "user-0", &account, at_ms, 1, 1);
+            lock(probes).insert(account, (Instant::now(), None));
+            writer.write(&Message {
+                topic: Arc::clone(&topic),
+                partition: (num_probes % PARTITIONS as u32) as i32,
+                timestamp_ms: Some(at_ms),
+                key: None,
+                value: Some(text.into_bytes()),
+                headers: Vec::new(),
+            })?;
+        }
+    }
+    writer.flush()?;
+    Ok(start)
+}

@@ -1,0 +1,39 @@
+//! A measurement as a line of JSON: what reports and plots are made of.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+/// Writes a line behind the others, with the build, the time and the machine beside what was measured.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn append(path: &Path, measured: &Value) -> Result<()> {
+    let mut line = Map::new();
+    line.insert("build".into(), build()?.into());
+    line.insert("at".into(), jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
+    line.insert("machine".into(), machine()?);
+    line.extend(measured.as_object().context("no object")?.clone());
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    writeln!(file, "{}", Value::Object(line.clone()))?;
+    println!("{}", Value::Object(line));
+    Ok(())
+}
+
+fn build() -> Result<String> {
+    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output().context("git describe")?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn machine() -> Result<Value> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load = load.split_whitespace().next().unwrap_or_default();
+    let cores = std::thread::available_parallelism()?.get();
+    Ok(json!({"cpu": model.trim_start_matches([' ', '\t', ':']), "cores": cores, "load": load}))
+}

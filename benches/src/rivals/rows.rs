@@ -1,0 +1,179 @@
+//! The rows of the job, of whatever system they are: equal or the comparison is void.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash};
+
+use anyhow::{Context, Result, ensure};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use pipeline::codec;
+use pipeline::schema::window;
+
+use crate::load::{Load, Shape};
+
+const DAY_MS: i64 = 86_400_000;
+/// Trailing windows, in days.
+pub const WINDOWS: [i64; 3] = [1, 7, 28];
+
+/// Final rows as a number and a sum of hashes: equal where the rows are, in whatever order, each as often.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// How many.
+    pub count: u64,
+    sum: u64,
+}
+
+/// One final row: events, users, features and duration of an account in the days before a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Row<'r> {
+    /// Whose.
+    pub account: &'r str,
+    /// End of the window, UTC milliseconds.
+    pub end_ms: i64,
+    /// Days.
+    pub window: i64,
+    /// Events, distinct users, distinct features, milliseconds.
+    pub measures: [i64; 4],
+}
+
+impl Rows {
+    /// Adds a row, where its window ends by then: systems close the last days at different times.
+    pub fn add(&mut self, row: Row<'_>, last_end_ms: i64) {
+        if row.end_ms <= last_end_ms {
+            self.count += 1;
+            self.sum = self.sum.wrapping_add(foldhash::fast::FixedState::default().hash_one(row));
+        }
+    }
+
+    /// Adds the final rows of a record of a peer, which is one row as text.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn add_text(&mut self, text: &[u8], last_end_ms: i64) -> Result<()> {
+        let text = std::str::from_utf8(text)?;
+        let cells: Vec<&str> = text.split(',').collect();
+        let [account, numbers @ .., kind] = cells.as_slice() else { anyhow::bail!("no row: {text}") };
+        let numbers: Vec<i64> = numbers.iter().map(|number| number.parse()).collect::<Result<_, _>>()?;
+        let [end_ms, window, measures @ ..] = numbers.as_slice() else { anyhow::bail!("no row: {text}") };
+        let measures = measures.try_into().with_context(|| format!("no row: {text}"))?;
+        if *kind == "final" {
+            self.add(Row { account, end_ms: *end_ms, window: *window, measures }, last_end_ms);
+        }
+        Ok(())
+    }
+
+    /// Adds the final rows of a record of Keepwell's `windows`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn add_windows(&mut self, value: &[u8], last_end_ms: i64) -> Result<()> {
+        let batch = codec::decode(value, &window::schema())?;
+        let column = |name: &str| batch.column_by_name(name).with_context(|| format!("no column {name}"));
+        let (accounts, periods) = (column("account_id")?.as_string::<i32>(), column("period")?.as_string::<i32>());
+        let (is_final, as_of) =
+            (column("final")?.as_boolean(), column("as_of")?.as_primitive::<TimestampMicrosecondType>());
+        let measures = ["events", "active_users", "features_used", "duration_ms"];
+        let measures = measures.map(|name| column(name).map(|column| column.as_primitive::<Int64Type>()));
+        let [events, users, features, duration_ms] = measures;
+        let measures = [events?, users?, features?, duration_ms?];
+        for row in (0..batch.num_rows()).filter(|row| is_final.value(*row)) {
+            let window = periods.value(row).trim_end_matches('d').parse()?;
+            // Where no event tells a duration it is null.
+            let measures = measures.map(|column| if column.is_valid(row) { column.value(row) } else { 0 });
+            self.add(
+                Row { account: accounts.value(row), end_ms: as_of.value(row) / 1000, window, measures },
+                last_end_ms,
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What is known of an account while a load is counted.
+#[derive(Default)]
+struct Account {
+    first: i64,
+    /// Events and milliseconds by day.
+    days: HashMap<i64, (i64, i64)>,
+    /// Days of users and features, as bits.
+    users: HashMap<String, u64>,
+    features: HashMap<String, u64>,
+}
+
+/// The rows a load comes to, counted plainly: one for each account and window at the end of each day from its first to the
+/// last that has ended by `last_end_ms`.
+///
+/// # Errors
+/// When a call is none.
+pub fn truth(shape: Shape, last_end_ms: i64) -> Result<Rows> {
+    let mut accounts: HashMap<String, Account> = HashMap::new();
+    let mut ids: HashSet<String> = HashSet::new();
+    let start = shape.start_ms / DAY_MS;
+    for call in Load::new(shape) {
+        let json: serde_json::Value = serde_json::from_str(&call.text)?;
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned).context("no text");
+        if !ids.insert(text(&json["messageId"])?) {
+            continue;
+        }
+        let time: jiff::Timestamp = text(&json["timestamp"])?.parse()?;
+        let day = time.as_millisecond().div_euclid(DAY_MS) - start;
+        ensure!((0..64).contains(&day), "more than 64 days");
+        let account = accounts.entry(call.account_id).or_insert_with(|| Account { first: day, ..Account::default() });
+        account.first = account.first.min(day);
+        let sums = account.days.entry(day).or_default();
+        *sums = (sums.0 + 1, sums.1 + json["properties"]["duration_ms"].as_i64().context("no duration")?);
+        *account.users.entry(text(&json["userId"])?).or_default() |= 1 << day;
+        *account.features.entry(text(&json["event"])?).or_default() |= 1 << day;
+    }
+    let mut rows = Rows::default();
+    let num_days = last_end_ms / DAY_MS - start;
+    for (name, account) in &accounts {
+        for day in account.first..num_days {
+            for window in WINDOWS {
+                let from = (day + 1 - window).max(0);
+                let mask = ((1_u64 << (day + 1 - from)) - 1) << from;
+                let seen =
+                    |names: &HashMap<String, u64>| names.values().filter(|days| **days & mask != 0).count() as i64;
+                let of_days = (from..=day).filter_map(|day| account.days.get(&day));
+                let (events, duration_ms) = of_days.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+                let measures = [events, seen(&account.users), seen(&account.features), duration_ms];
+                rows.add(Row { account: name, end_ms: (start + day + 1) * DAY_MS, window, measures }, last_end_ms);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_equal_in_any_order_and_only_as_often_as_they_come() {
+        let of = |texts: &[&str]| {
+            let mut rows = Rows::default();
+            texts.iter().for_each(|text| rows.add_text(text.as_bytes(), 200).unwrap());
+            rows
+        };
+        let (a, b) = ("acme,100,7,3,2,1,55,final", "acme,200,7,3,2,1,55,final");
+        assert_eq!(of(&[a, b]), of(&[b, "acme,100,7,9,9,9,9,live", a, "acme,300,7,3,2,1,55,final"]));
+        for other in [&[a][..], &[a, a], &[a, b, b], &[a, "acme,200,7,3,2,1,56,final"]] {
+            assert_ne!(of(&[a, b]), of(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_account_has_a_row_for_each_window_at_the_end_of_each_day_from_its_first_on() {
+        let shape = Shape {
+            seed: 3,
+            accounts: 50,
+            events: 2000,
+            span_ms: 4 * DAY_MS,
+            start_ms: 1_704_067_200_000,
+            every_account: false,
+        };
+        let three_days = truth(shape, shape.start_ms + 3 * DAY_MS).unwrap();
+        let two_days = truth(shape, shape.start_ms + 2 * DAY_MS).unwrap();
+        assert!(two_days.count > 0 && three_days.count > two_days.count && three_days.count <= 50 * 9);
+    }
+}

@@ -1,0 +1,244 @@
+//! The systems: Keepwell as four processes, each peer as one JVM.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::rows::WINDOWS;
+
+/// Partitions of every topic, raw or not.
+pub const PARTITIONS: i32 = 2;
+
+/// Events of the load are none that may be too late, as in a deployment that keeps up: their raw bytes are not carried along.
+/// Ids are kept for as long.
+const LATENESS: &str = "14d";
+/// How far events may be out of order within a partition.
+const FLINK_BOUND: Duration = Duration::from_secs(60);
+/// How far partitions may drift apart in Kafka Streams, whose time is that of the newest record behind the re-keying.
+const STREAMS_GRACE: Duration = Duration::from_secs(36 * 3600);
+
+/// A system that does the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    /// Four stages; scores and Parquet files beside the rows.
+    Keepwell,
+    /// Apache Flink, state on the heap or in RocksDB.
+    Flink(State),
+    /// Kafka Streams, stores in memory or in RocksDB.
+    Streams(State),
+}
+
+/// Where a peer keeps its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// In the heap of the JVM.
+    Heap,
+    /// In RocksDB.
+    Rocks,
+}
+
+impl System {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Keepwell,
+        Self::Flink(State::Heap),
+        Self::Flink(State::Rocks),
+        Self::Streams(State::Heap),
+        Self::Streams(State::Rocks),
+    ];
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keepwell => "keepwell",
+            Self::Flink(State::Heap) => "flink-heap",
+            Self::Flink(State::Rocks) => "flink-rocksdb",
+            Self::Streams(State::Heap) => "streams-heap",
+            Self::Streams(State::Rocks) => "streams-rocksdb",
+        })
+    }
+}
+
+/// How a system is run.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// `host:port` of the broker.
+    pub broker: String,
+    /// Name of this run: of groups, transactions and topics.
+    pub name: String,
+    /// Raw topic.
+    pub input: String,
+    /// Days since 1970 of the first event.
+    pub first_day: i64,
+    /// How often live rows are sent.
+    pub live: Duration,
+    /// How often a peer commits. Keepwell commits after each batch.
+    pub commit: Duration,
+    /// Heap of a JVM, e.g. `4g`.
+    pub heap: String,
+    /// Managed memory of Flink for RocksDB, e.g. `1g`.
+    pub managed: String,
+    /// State, snapshots, logs and files of this run.
+    pub folder: PathBuf,
+}
+
+impl Job {
+    /// The topic in which the rows of a system end up.
+    pub fn output(&self, system: System) -> String {
+        let Self { name, .. } = self;
+        if system == System::Keepwell { format!("{name}-windows") } else { format!("{name}-rows") }
+    }
+
+    /// Topics of Keepwell, by what they hold.
+    pub fn topic(&self, of: &str) -> String {
+        format!("{}-{of}", self.name)
+    }
+
+    /// All topics that a run needs, but the raw one.
+    pub fn topics(&self, system: System) -> Vec<String> {
+        let of: &[&str] = match system {
+            System::Keepwell => &["events", "windows", "feature-days", "health", "scores", "alerts", "rejects"],
+            System::Flink(_) => &["rows"],
+            System::Streams(_) => &["rows", "events"],
+        };
+        of.iter().map(|of| self.topic(of)).collect()
+    }
+
+    /// What must have been read until the job is done, group by group, in the order in which it flows.
+    pub fn flow(&self, system: System) -> Vec<(String, String)> {
+        let (name, input) = (&self.name, self.input.clone());
+        match system {
+            System::Keepwell => vec![
+                (format!("{name}-ingest"), input),
+                (format!("{name}-aggregate"), self.topic("events")),
+                (format!("{name}-score"), self.topic("windows")),
+                (format!("{name}-publish"), self.topic("health")),
+            ],
+            System::Flink(_) => vec![(name.clone(), input)],
+            System::Streams(_) => vec![(name.clone(), input), (name.clone(), self.topic("events"))],
+        }
+    }
+
+    fn configuration(&self) -> Result<PathBuf> {
+        // Ten factors and ten triggers, over windows that the peers have, too.
+        let model = self.folder.join("model.yaml");
+        std::fs::write(&model, include_str!("../../scale.yaml").replace("period: 90d", "period: 28d"))?;
+        let windows: Vec<String> = WINDOWS.iter().map(|days| format!("{days}d")).collect();
+        let topics = ["events", "windows", "feature_days", "health", "scores", "alerts", "rejects"];
+        let topics: String =
+            topics.iter().map(|of| format!("  {of}: {}\n", self.topic(&of.replace('_', "-")))).collect();
+        let (folder, live_ms) = (self.folder.display(), self.live.as_millis());
+        let Self { broker, name, input, .. } = self;
+        let text = format!(
+            "epoch: 1\npartitions: {PARTITIONS}\nkafka: {{bootstrap_servers: '{broker}', group_prefix: {name}}}\nsources: [{{topic: {input}, kind: usage}}]\n\
+             topics:\n{topics}time: {{clock: false, lateness: {LATENESS}}}\naggregate: {{windows: [{}], live_interval: {live_ms}ms}}\nscore: {{model: '{}'}}\n\
+             snapshots: {{url: 'file://{folder}/snapshots'}}\ntables: {{url: 'file://{folder}/tables', roll_age: 5s}}\n\
+             http: {{ingest: 'off', aggregate: 'off', score: 'off', sink: 'off'}}\n",
+            windows.join(", "),
+            model.display(),
+        );
+        let path = self.folder.join("keepwell.yaml");
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Starts a system.
+    ///
+    /// # Errors
+    /// When a program is missing; says what makes it.
+    pub fn start(&self, system: System) -> Result<Running> {
+        std::fs::create_dir_all(&self.folder)?;
+        let mut running = Running { children: Vec::new() };
+        match system {
+            System::Keepwell => {
+                let configuration = self.configuration()?;
+                for stage in ["ingest", "aggregate", "score", "sink"] {
+                    let program = std::env::current_exe()?.with_file_name(format!("keepwell-{stage}"));
+                    ensure!(program.exists(), "{}: `cargo build --release --workspace` makes it", program.display());
+                    let mut command = Command::new(program);
+                    command.env("KEEPWELL_CONFIG", &configuration).args(["--instance", "a"]);
+                    running.start(command, &self.folder.join(format!("{stage}.log")))?;
+                }
+            }
+            System::Flink(state) => {
+                running.start(self.peer("FlinkPeer", state, FLINK_BOUND), &self.folder.join("flink.log"))?
+            }
+            System::Streams(state) => {
+                running.start(self.peer("StreamsPeer", state, STREAMS_GRACE), &self.folder.join("streams.log"))?
+            }
+        }
+        Ok(running)
+    }
+
+    fn peer(&self, class: &str, state: State, grace: Duration) -> Command {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/peer");
+        let mut command = Command::new(script);
+        let state = if state == State::Rocks { "rocksdb" } else { "heap" };
+        let ms = |span: Duration| span.as_millis().to_string();
+        command.env("PEER_HEAP", &self.heap).arg(class);
+        let options = [
+            ("broker", self.broker.clone()),
+            ("name", self.name.clone()),
+            ("input", self.input.clone()),
+            ("output", self.topic("rows")),
+            ("state", state.to_owned()),
+            ("dir", self.folder.display().to_string()),
+            ("first-day", self.first_day.to_string()),
+            ("grace-ms", ms(grace)),
+            ("live-ms", ms(self.live)),
+            ("commit-ms", ms(self.commit)),
+            ("managed", self.managed.clone()),
+        ];
+        options.iter().for_each(|(name, value)| {
+            command.arg(format!("--{name}")).arg(value);
+        });
+        command
+    }
+}
+
+/// Processes that end with this value.
+#[derive(Debug)]
+pub struct Running {
+    children: Vec<Child>,
+}
+
+impl Running {
+    fn start(&mut self, mut command: Command, log: &Path) -> Result<()> {
+        let log = std::fs::File::create(log)?;
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.children.push(child.spawn().with_context(|| format!("cannot run {command:?}"))?);
+        Ok(())
+    }
+
+    /// Process ids.
+    pub fn ids(&self) -> Vec<u32> {
+        self.children.iter().map(Child::id).collect()
+    }
+
+    /// Nothing has ended by itself.
+    ///
+    /// # Errors
+    /// When something has.
+    pub fn check(&mut self) -> Result<()> {
+        for child in &mut self.children {
+            if let Some(status) = child.try_wait()? {
+                anyhow::bail!("process {} ended: {status}", child.id());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            if let Err(error) = child.kill().and_then(|()| child.wait()) {
+                eprintln!("ending process {}: {error}", child.id());
+            }
+        }
+    }
+}

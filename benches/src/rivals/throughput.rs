@@ -1,0 +1,162 @@
+//! A load that is there: how fast it is worked off, and at what cost.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use pipeline::config;
+use pipeline::log::kafka::tail::Tail;
+use pipeline::offset::TopicPartition;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::{Value, json};
+
+use super::cost::Cost;
+use super::rows::{Rows, WINDOWS};
+use super::system::{Job, PARTITIONS, Running, System};
+use crate::chaos::watch::Watch;
+use crate::kafka::Kafka;
+use crate::streamed::num_rows;
+
+/// How long a system may take.
+const LIMIT: Duration = Duration::from_secs(900);
+/// How long the broker may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How often it is asked how far a system has come.
+const LOOK: Duration = Duration::from_millis(100);
+/// What is read before counts as start: JVMs compile, caches fill.
+const WARM: f64 = 0.2;
+
+/// Where a system was at a moment.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Instant,
+    read: i64,
+    system: Cost,
+    broker: Cost,
+}
+
+/// A broker with a load, on which systems are run.
+#[derive(Debug)]
+pub struct Course<'k> {
+    /// The broker, started by this process.
+    pub kafka: &'k Kafka,
+    /// Events in the raw topic.
+    pub num_events: i64,
+    /// The rows that end by then are compared, UTC milliseconds.
+    pub last_end_ms: i64,
+    /// What they must be.
+    pub truth: Rows,
+    /// The rows of every day that has ended, as Keepwell has them in its tables.
+    pub closed: Rows,
+}
+
+impl Course<'_> {
+    /// Runs a system until it has read everything, checks its rows and says what was measured.
+    ///
+    /// # Errors
+    /// When it ends by itself or does not come to an end, or when its rows are not those they must be.
+    pub fn run(&self, system: System, job: &Job) -> Result<Value> {
+        for topic in job.topics(system) {
+            self.kafka.create_topic(&topic, PARTITIONS)?;
+        }
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &job.broker)
+            .set("group.id", &job.flow(system)[0].0)
+            .create()?;
+        let started = Instant::now();
+        let mut running = job.start(system)?;
+        let warm = self.until(&mut running, |running| {
+            let mark = self.mark(&consumer, job, running)?;
+            Ok((mark.read as f64 >= WARM * self.num_events as f64).then_some(mark))
+        });
+        let warm = warm.with_context(|| format!("{system}: see {}", job.folder.display()))?;
+        let watch = Watch::of(&job.broker)?;
+        for (group, topic) in job.flow(system) {
+            let ends = self.until(&mut running, |_| watch.ends(&topic).map(Some))?;
+            self.until(&mut running, |_| Ok(watch.has_passed(&group, &topic, &ends)?.then_some(())))
+                .with_context(|| format!("{system}: {group} on {topic}, see {}", job.folder.display()))?;
+        }
+        if system == System::Keepwell {
+            // Analysts have every final row, too: each account's windows, and its score.
+            for (table, count) in [("windows", self.closed.count), ("scores", self.closed.count / WINDOWS.len() as u64)]
+            {
+                self.until(&mut running, |_| Ok((num_rows(&job.folder.join("tables"), table)? == count).then_some(())))
+                    .with_context(|| format!("{table}: see {}", job.folder.display()))?;
+            }
+        }
+        let done = self.mark(&consumer, job, &running)?;
+        drop(running);
+        let rows = self.rows(system, job)?;
+        ensure!(rows == self.truth, "{system}: {rows:?} instead of {:?}: the comparison is void", self.truth);
+        let events = (done.read - warm.read) as f64;
+        let cpu = (done.system.cpu - warm.system.cpu).as_secs_f64();
+        let broker = (done.broker.cpu - warm.broker.cpu).as_secs_f64();
+        Ok(json!({
+            "system": system.to_string(),
+            "events": self.num_events,
+            "measured": events,
+            "seconds": (done.at - warm.at).as_secs_f64(),
+            "cpu_s": cpu,
+            "broker_cpu_s": broker,
+            "whole_seconds": (done.at - started).as_secs_f64(),
+            "whole_cpu_s": done.system.cpu.as_secs_f64(),
+            "peak_kb": done.system.peak_kb,
+            "rows": rows.count,
+            "commit_ms": job.commit.as_millis() as u64,
+            "heap": job.heap,
+        }))
+    }
+
+    fn mark(&self, consumer: &BaseConsumer, job: &Job, running: &Running) -> Result<Mark> {
+        let mut list = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            list.add_partition(&job.input, partition);
+        }
+        let committed = consumer.committed_offsets(list, ANSWER)?;
+        let next = |offset| if let Offset::Offset(next) = offset { next } else { 0 };
+        let broker = self.kafka.process_id().context("the broker must be one that was started here")?;
+        Ok(Mark {
+            at: Instant::now(),
+            read: committed.elements().iter().map(|element| next(element.offset())).sum(),
+            system: Cost::of_all(&running.ids())?,
+            broker: Cost::of(broker)?,
+        })
+    }
+
+    /// Asks until there is an answer. A broker that has just begun may not know a group or topic yet.
+    fn until<T>(&self, running: &mut Running, mut ask: impl FnMut(&Running) -> Result<Option<T>>) -> Result<T> {
+        let (started, mut why) = (Instant::now(), String::new());
+        while started.elapsed() < LIMIT {
+            running.check()?;
+            match ask(running) {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(error) => why = format!("{error:#}"),
+            }
+            std::thread::sleep(LOOK);
+        }
+        bail!("not done within {} s; {why}", LIMIT.as_secs())
+    }
+
+    /// The final rows that a system wrote.
+    fn rows(&self, system: System, job: &Job) -> Result<Rows> {
+        let tail = Tail::open(&config::Kafka::at(&job.broker))?;
+        let (mut rows, mut wrong) = (Rows::default(), Ok(()));
+        for partition in 0..PARTITIONS {
+            let tp = TopicPartition::new(job.output(system), partition);
+            tail.read(&tp, LIMIT, &Arc::default(), |record| {
+                let value = record.value.as_deref();
+                wrong = value.map_or(Ok(()), |value| match system {
+                    System::Keepwell => rows.add_windows(value, self.last_end_ms),
+                    _ => rows.add_text(value, self.last_end_ms),
+                });
+                if wrong.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            wrong.as_ref().map_err(|error| anyhow::anyhow!("{tp}: {error:#}"))?;
+        }
+        Ok(rows)
+    }
+}
