@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::compute::{SortColumn, concat, filter_record_batch, interleave_record_batch, lexsort_to_indices, take};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -145,42 +145,58 @@ fn column(batch: &RecordBatch, name: &str) -> Result<ArrayRef, ArrowError> {
 /// # Errors
 /// [`ArrowError`] when the rows cannot be written.
 pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowError> {
-    let finals = concat_batches(&range.source.schema(), finals)?;
+    let mut tables: BTreeMap<&str, Vec<RecordBatch>> = BTreeMap::new();
+    for batch in finals {
+        for (table, rows) in range.source.tables(batch)? {
+            tables.entry(table).or_default().push(rows);
+        }
+    }
     let mut files = Vec::new();
-    for (table, rows) in range.source.tables(&finals)? {
-        for (date, rows) in by_date(&rows)? {
+    for (table, batches) in tables {
+        for (date, places) in by_date(&batches)? {
             let name = format!(
                 "{table}/date={date}/{}-{:05}-{:020}-{:020}.parquet",
                 range.epoch, range.partition, range.first.0, range.end.0
             );
-            files.push(File { name, content: parquet(&sorted(&rows)?, words(range))? });
+            files.push(File { name, content: parquet(&batches, &places, words(range))? });
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
 }
 
-/// Rows by the UTC date of their `as_of`.
-fn by_date(rows: &RecordBatch) -> Result<BTreeMap<String, RecordBatch>, ArrowError> {
-    let as_of = Columns::Batch(rows).time("as_of")?;
-    let mut days: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-    for (row, us) in as_of.values().iter().enumerate() {
-        days.entry(us.div_euclid(DAY_US)).or_default().push(row as u32);
+/// Rows brought together at a time: they stay in the processor's cache until they are written.
+const CHUNK_ROWS: usize = 1024;
+
+/// Where a row is: which batch, which of its rows.
+type Place = (usize, usize);
+
+/// The order of rows in a file: by account, then time, then the order in which they were made.
+const ORDER: [&str; 5] = ["account_id", "as_of", "next_offset", "ordinal", "position"];
+
+/// Rows by the UTC date of their `as_of`, in the order of a file. They stay where they are: only what orders them is copied.
+fn by_date(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Place>>, ArrowError> {
+    let of_all = |name: &str| -> Result<Option<ArrayRef>, ArrowError> {
+        let parts: Option<Vec<_>> = batches.iter().map(|batch| batch.column_by_name(name).map(AsRef::as_ref)).collect();
+        parts.map(|parts| concat(&parts)).transpose()
+    };
+    let keys: Vec<ArrayRef> = ORDER.iter().filter_map(|name| of_all(name).transpose()).collect::<Result<_, _>>()?;
+    let keys: Vec<_> = keys.into_iter().map(|values| SortColumn { values, options: None }).collect();
+    let as_of = of_all("as_of")?.ok_or_else(|| missing("as_of"))?;
+    let as_of = as_of.as_primitive::<TimestampMicrosecondType>();
+    let rows_of = |(batch, rows): (usize, &RecordBatch)| (0..rows.num_rows()).map(move |row| (batch, row));
+    let places: Vec<Place> = batches.iter().enumerate().flat_map(rows_of).collect();
+    let mut days: BTreeMap<i64, Vec<Place>> = BTreeMap::new();
+    for index in lexsort_to_indices(&keys, None)?.values() {
+        let index = *index as usize;
+        days.entry(as_of.value(index).div_euclid(DAY_US)).or_default().push(places[index]);
     }
     let date = |day: i64| {
         let time =
             jiff::Timestamp::from_microsecond(day * DAY_US).map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
         Ok::<_, ArrowError>(time.to_string().chars().take_while(|c| *c != 'T').collect::<String>())
     };
-    days.into_iter().map(|(day, of)| Ok((date(day)?, take_record_batch(rows, &UInt32Array::from(of))?))).collect()
-}
-
-/// By account, then time, then the order in which the rows were made.
-fn sorted(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let keys = ["account_id", "as_of", "next_offset", "ordinal", "position"];
-    let keys = keys.iter().filter_map(|key| rows.column_by_name(key));
-    let keys: Vec<_> = keys.map(|values| SortColumn { values: Arc::clone(values), options: None }).collect();
-    take_record_batch(rows, &lexsort_to_indices(&keys, None)?)
+    days.into_iter().map(|(day, places)| Ok((date(day)?, places))).collect()
 }
 
 /// Key of a file's metadata that names the range it was made of.
@@ -204,16 +220,21 @@ pub fn properties(of: String) -> Result<WriterProperties, ArrowError> {
         .build())
 }
 
-/// Rows as a file that is made of the range these words name.
-pub(crate) fn parquet(rows: &RecordBatch, of: String) -> Result<Vec<u8>, ArrowError> {
-    let mut writer =
-        ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties(of)?)).map_err(ArrowError::from)?;
-    writer.write(rows).map_err(ArrowError::from)?;
+/// Rows as a file that is made of the range these words name. They are brought together some thousands at a time.
+pub(crate) fn parquet(batches: &[RecordBatch], places: &[Place], of: String) -> Result<Vec<u8>, ArrowError> {
+    let schema = batches.first().ok_or_else(|| ArrowError::SchemaError("a file without rows".into()))?.schema();
+    let batches: Vec<&RecordBatch> = batches.iter().collect();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(of)?)).map_err(ArrowError::from)?;
+    for places in places.chunks(CHUNK_ROWS) {
+        writer.write(&interleave_record_batch(&batches, places)?).map_err(ArrowError::from)?;
+    }
     writer.into_inner().map_err(ArrowError::from)
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow::compute::concat_batches;
+
     use super::*;
 
     fn day(account: &str, day: i64, feature: &str) -> RecordBatch {

@@ -94,5 +94,6 @@ fn without(content: Bytes, account: &str) -> Result<Option<(Vec<u8>, usize)>, Ar
     let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
     let schema = Arc::new(schema.as_ref().clone().with_metadata(metadata));
     let kept = RecordBatch::try_new(schema, kept.columns().to_vec())?;
-    Ok(Some((parquet(&kept, of)?, num_rows)))
+    let places: Vec<_> = (0..kept.num_rows()).map(|row| (0, row)).collect();
+    Ok(Some((parquet(&[kept], &places, of)?, num_rows)))
 }

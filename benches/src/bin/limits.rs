@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use benches::fixture::Fixture;
 use benches::kafka::Kafka;
 use benches::load::{Load, Shape};
-use benches::rivals::result::append;
+use benches::rivals::result::Results;
 use clap::Parser;
 use ingest::decode::{Limits, decode};
 use parquet::arrow::ArrowWriter;
@@ -24,10 +23,9 @@ use pipeline::clock::SystemClock;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::event::Kind;
+use pipeline::log::Record;
 use pipeline::log::kafka::KafkaLog;
 use pipeline::log::kafka::settings::Settings;
-use pipeline::log::kafka::writer::Writer;
-use pipeline::log::{Message, Record};
 use pipeline::metrics::StageMetrics;
 use pipeline::offset::{NextOffset, Position};
 use pipeline::process::RunArgs;
@@ -38,6 +36,7 @@ use pipeline::waiting::Pulse;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
 use sink::cut::{Range, Source, files, properties};
@@ -73,16 +72,14 @@ fn main() -> Result<()> {
     let span_ms = args.days * DAY_MS;
     let shape =
         Shape { seed: 1, accounts: args.accounts, events: args.events, span_ms, start_ms, every_account: false };
-    let fixture = Fixture::of(shape)?;
+    let (fixture, results) = (Fixture::of(shape)?, Results::open(&args.results)?);
     for _ in 0..args.runs {
         let mut rates = Rates::new();
         on_kafka(&args, shape, &fixture, &mut rates)?;
         in_memory(&args, &fixture, &mut rates)?;
         let rate = |name: &str| rates.get(name).copied().unwrap_or(f64::NAN);
         let share = |of: &str, limit: &str| json!(rate(of) / rate(limit));
-        append(
-            &args.results,
-            &json!({
+        results.append(&json!({
                 "what": "limits", "events": args.events, "accounts": args.accounts, "days": args.days, "a_second": rates,
                 "shares": {
                     "ingest of consume + typed decode": share("ingest", "consume + typed decode"),
@@ -91,8 +88,7 @@ fn main() -> Result<()> {
                     "score of IPC decode": share("score", "decode of windows, Arrow IPC"),
                     "record to Parquet file of Parquet": share("record to Parquet file", "Parquet"),
                 },
-            }),
-        )?;
+        }))?;
     }
     Ok(())
 }
@@ -121,21 +117,19 @@ fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, rates: &mut Rates) -> 
 
 /// The same number of records to a transaction as ingest writes in one of its steps: those of `batch.max_records` events.
 fn produce(config: &Config, events: &[Record]) -> Result<()> {
-    let kafka = &config.kafka;
+    let mut settings = ClientConfig::new();
+    settings.set("bootstrap.servers", &config.kafka.bootstrap_servers).set("transactional.id", "limits");
+    let producer: BaseProducer =
+        settings.set("linger.ms", "0").set("queue.buffering.max.kbytes", "1000000").create()?;
+    producer.init_transactions(ANSWER)?;
     // The fixture's records hold a thousand events each.
-    for (n, records) in events.chunks(config.batch.max_records / 1000).enumerate() {
-        let mut writer = Writer::open_transaction(kafka, &format!("limits-{}", n % 2))?;
-        for record in records {
-            writer.write(&Message {
-                topic: COPIES.into(),
-                partition: 0,
-                timestamp_ms: None,
-                key: None,
-                value: record.value.clone(),
-                headers: record.headers.clone(),
-            })?;
+    for records in events.chunks(config.batch.max_records / 1000) {
+        producer.begin_transaction()?;
+        for value in records.iter().filter_map(|record| record.value.as_ref()) {
+            let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(COPIES).partition(0).payload(value);
+            producer.send(record).map_err(|(error, _)| error)?;
         }
-        writer.commit()?;
+        producer.commit_transaction(ANSWER)?;
     }
     Ok(())
 }
@@ -144,13 +138,19 @@ fn produce(config: &Config, events: &[Record]) -> Result<()> {
 fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
     let Fixture { config, events, windows, .. } = fixture;
     let schema = window::schema();
-    let rows: usize = batches(windows, &schema)?.iter().map(RecordBatch::num_rows).sum();
+    let finals = |record: &Record| -> Result<Option<RecordBatch>> {
+        let value = record.value.as_ref().map(|value| codec::decode(value, &schema)).transpose()?;
+        Ok(value.map(|batch| Source::Windows.finals(&batch)).transpose()?)
+    };
+    let ready: Vec<RecordBatch> =
+        windows.iter().filter_map(|record| finals(record).transpose()).collect::<Result<_>>()?;
+    let rows: usize = ready.iter().map(RecordBatch::num_rows).sum();
     let accounts = rows / config.aggregate.windows.len();
-    rate(rates, "decode of events, Arrow IPC", args.events, || batches(events, &event::schema()).map(drop))?;
+    rate(rates, "decode of events, Arrow IPC", args.events, || decode_all(events, &event::schema()))?;
     // Without statements of time no pane closes.
     let open: Vec<Record> = events.iter().map(|record| Record { headers: Vec::new(), ..record.clone() }).collect();
     rate(rates, "fold", args.events, || fold(&aggregate::Aggregate::new(config), &open))?;
-    rate(rates, "decode of windows, Arrow IPC", accounts, || batches(windows, &schema).map(drop))?;
+    rate(rates, "decode of windows, Arrow IPC", accounts, || decode_all(windows, &schema))?;
     rate(rates, "score", accounts, || fold(&score::Score::new(config)?, windows))?;
     let range = Range {
         source: Source::Windows,
@@ -159,22 +159,21 @@ fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
         first: NextOffset(0),
         end: NextOffset(windows.len() as i64),
     };
-    let finals = |batches: Vec<RecordBatch>| -> Result<Vec<RecordBatch>> {
-        Ok(batches.iter().map(|batch| Source::Windows.finals(batch)).collect::<Result<_, _>>()?)
-    };
     rate(rates, "record to Parquet file", rows, || {
-        ensure!(!files(range, &finals(batches(windows, &schema)?)?)?.is_empty(), "no file");
+        let finals = windows.iter().filter_map(|record| finals(record).transpose()).collect::<Result<Vec<_>>>()?;
+        ensure!(!files(range, &finals)?.is_empty(), "no file");
         Ok(())
     })?;
-    let all = concat_batches(&schema, &finals(batches(windows, &schema)?)?)?;
     rate(rates, "Parquet", rows, || {
         let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties("a limit".into())?))?;
-        writer.write(&all)?;
+        ready.iter().try_for_each(|batch| writer.write(batch))?;
         ensure!(!writer.into_inner()?.is_empty(), "no file");
         Ok(())
     })
 }
 
+/// How long the broker may take to answer.
+const ANSWER: Duration = Duration::from_secs(60);
 /// Topic of what is produced for its own sake.
 const COPIES: &str = "limits-copies";
 const DAY_MS: i64 = 86_400_000;
@@ -243,10 +242,14 @@ fn run_ingest(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Batches of rows.
-fn batches(records: &[Record], schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-    let values = records.iter().filter_map(|record| record.value.as_ref());
-    values.map(|value| Ok(codec::decode(value, schema)?)).collect()
+/// Batches of rows, and nothing done with them.
+fn decode_all(records: &[Record], schema: &SchemaRef) -> Result<()> {
+    let mut num_rows = 0;
+    for value in records.iter().filter_map(|record| record.value.as_ref()) {
+        num_rows += codec::decode(value, schema)?.num_rows();
+    }
+    ensure!(num_rows > 0, "no rows");
+    Ok(())
 }
 
 /// Folds records of one partition, one a step.

@@ -6,11 +6,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use benches::kafka::Kafka;
 use benches::load::Shape;
 use benches::rivals::latency;
-use benches::rivals::result::append;
+use benches::rivals::result::Results;
 use benches::rivals::rows::truth;
 use benches::rivals::system::{Job, PARTITIONS, System};
 use benches::rivals::throughput::Course;
@@ -102,6 +102,7 @@ impl Common {
         first_day: i64,
         measure: impl Fn(System, &Job) -> Result<serde_json::Value>,
     ) -> Result<()> {
+        let (results, mut num_void) = (Results::open(&self.results)?, 0);
         for run in 0..self.runs {
             for system in self.systems()? {
                 let folder = tempfile::tempdir()?;
@@ -117,12 +118,17 @@ impl Common {
                     folder: folder.path().to_owned(),
                 };
                 match measure(system, &job) {
-                    Ok(measured) => append(&self.results, &measured)?,
-                    Err(error) => anyhow::bail!("{error:#}; logs are kept in {}", folder.keep().display()),
+                    Ok(measured) => results.append(&measured)?,
+                    // One that fails does not keep the others from being measured; it has no line among the results.
+                    Err(error) => {
+                        println!("{system}, run {run}: void: {error:#}; logs are kept in {}", folder.keep().display());
+                        num_void += 1;
+                    }
                 }
                 kafka.delete_topics(&job.name)?;
             }
         }
+        ensure!(num_void == 0, "{num_void} runs are void");
         Ok(())
     }
 }

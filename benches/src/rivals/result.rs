@@ -2,26 +2,45 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-/// Writes a line behind the others, with the build, the time and the machine beside what was measured.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn append(path: &Path, measured: &Value) -> Result<()> {
-    let mut line = Map::new();
-    line.insert("build".into(), build()?.into());
-    line.insert("at".into(), jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
-    line.insert("machine".into(), machine()?);
-    line.extend(measured.as_object().context("no object")?.clone());
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    writeln!(file, "{}", Value::Object(line.clone()))?;
-    println!("{}", Value::Object(line));
-    Ok(())
+/// A file of measurements.
+#[derive(Debug)]
+pub struct Results {
+    path: PathBuf,
+    /// The commit from which this program was made: that of the tree when it began.
+    build: String,
+}
+
+impl Results {
+    /// The file at a path, made where there is none.
+    ///
+    /// # Errors
+    /// When git does not say which commit this is.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), build: build()? })
+    }
+
+    /// Writes a line behind the others: what was measured, and with which build, when and on which machine.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn append(&self, measured: &Value) -> Result<()> {
+        let mut line = Map::new();
+        line.insert("build".into(), self.build.clone().into());
+        line.insert("at".into(), jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
+        line.insert("machine".into(), machine()?);
+        line.extend(measured.as_object().context("no object")?.clone());
+        let line = Value::Object(line);
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        writeln!(file, "{line}")?;
+        println!("{line}");
+        Ok(())
+    }
 }
 
 fn build() -> Result<String> {
