@@ -43,9 +43,14 @@ impl Results {
     }
 }
 
+/// The commit, and whether something beside it was changed. What was measured stands in the tree, too.
 fn build() -> Result<String> {
-    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output().context("git describe")?;
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    let git = |args: &[&str]| Command::new("git").args(args).output().context("git");
+    let commit = String::from_utf8(git(&["describe", "--always"])?.stdout)?.trim().to_owned();
+    let but_results =
+        ["diff", "--quiet", "HEAD", "--", ":/", ":!/benches/measured", ":!/benches/plots", ":!/benches/RESULTS.md"];
+    let is_clean = git(&but_results)?.status.success();
+    Ok(if is_clean { commit } else { commit + "-dirty" })
 }
 
 fn machine() -> Result<Value> {
