@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes what was measured into benches/RESULTS.md and plots it: `python3 benches/report.py`.
 
-Reads benches/measured/*.ndjson, lines of `rivals`, `limits` and `growth`, and replaces what stands between the two marks in
+Reads benches/measured/*.ndjson, lines of `rivals` and `limits`, and replaces what stands between the two marks in
 RESULTS.md. Of each kind and setting the lines of the newest build count. A figure is the median over its runs, its spread the
 least and the greatest of them.
 """
@@ -129,12 +129,6 @@ def limits(found):
     return text + table(["", "thousand a second"], rows) + "\n" + table(["share", ""], shares)
 
 
-def growth(found):
-    keys = [key for key in found[0] if key not in ("what", "build", "at", "machine")]
-    rows = [[line[key] if isinstance(line[key], (int, str)) else f"{line[key]:.3g}" for key in keys] for line in found]
-    return about(found) + "\n\n" + table([key.replace("_", " ") for key in keys], rows)
-
-
 def main():
     found = list(lines())
     of = lambda what, **more: newest([line for line in found if line["what"] == what and all(line.get(k) == v for k, v in more.items())])
@@ -145,8 +139,6 @@ def main():
         text += ["### From an event to what is said of its account", "", latency(of("latency"))]
     if of("limits"):
         text += ["### Limits and stages", "", limits(of("limits"))]
-    if of("growth"):
-        text += ["### Growth", "", growth(of("growth"))]
     results = ROOT / "RESULTS.md"
     before, rest = results.read_text().split(BEGIN)
     after = rest.split(END)[1]

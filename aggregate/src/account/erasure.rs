@@ -111,6 +111,34 @@ mod tests {
     }
 
     #[test]
+    fn one_who_was_called_what_an_erased_user_is_called_is_counted_with_them() {
+        let settings = Settings::new(&Config::parse("erasure", CONFIG, &[]).unwrap());
+        let mut account = Account::default();
+        let mut names = Names::default();
+        let used_by = |name: &str, n: i64| Event {
+            account_id: "acme".into(),
+            event_id: format!("u{n}").into(),
+            occurred_us: 19_800 * DAY_US + n,
+            body: Body::Usage {
+                user_id: Some(name.to_owned().into()),
+                feature: "export".into(),
+                count: 1,
+                duration_ms: None,
+                errors: None,
+            },
+        };
+        for (n, name) in ["ann", "eve", &pseudonym("acme", "eve"), "zoe"].into_iter().enumerate() {
+            account.apply(&used_by(name, n as i64), &settings, &mut names);
+        }
+        account.apply(&events()[3], &settings, &mut names);
+        let pane = settings.panes.pane(19_800 * DAY_US);
+        let num_users =
+            account.adoption.by_feature(pane).iter().map(|(_, _, num_users)| *num_users).collect::<Vec<_>>();
+        assert_eq!((account.adoption.users().count(), num_users), (3, vec![3]));
+        assert!(account.adoption.user(&"zoe".into()).is_some() && account.adoption.user(&"eve".into()).is_none());
+    }
+
+    #[test]
     fn whoever_is_erased_counts_once_whatever_comes_later() {
         let settings = Settings::new(&Config::parse("erasure", CONFIG, &[]).unwrap());
         let mut account = Account::default();

@@ -11,7 +11,7 @@ use benches::kafka::Kafka;
 use benches::load::Shape;
 use benches::rivals::latency;
 use benches::rivals::result::Results;
-use benches::rivals::rows::truth;
+use benches::rivals::rows::{WINDOWS, truth};
 use benches::rivals::system::{Job, PARTITIONS, System};
 use benches::rivals::throughput::Course;
 use clap::{Args, Parser, Subcommand};
@@ -147,8 +147,8 @@ fn main() -> Result<()> {
                 kafka: &kafka,
                 num_events: events as i64,
                 last_end_ms: end_ms(2),
-                truth: truth(shape, end_ms(2))?,
-                closed: truth(shape, end_ms(1))?,
+                truth: truth(shape, &WINDOWS, end_ms(2))?,
+                closed: truth(shape, &WINDOWS, end_ms(1))?,
             };
             common.each(&kafka, &shape.topic(), start_ms / DAY_MS, |system, job| {
                 let mut measured = course.run(system, job)?;

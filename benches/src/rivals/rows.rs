@@ -100,12 +100,12 @@ struct Account {
     features: HashMap<String, u64>,
 }
 
-/// The rows a load comes to, counted plainly: one for each account and window at the end of each day from its first to the
+/// The rows a load comes to, counted plainly: one for each account and window (in days) at the end of each day from its first to the
 /// last that has ended by `last_end_ms`.
 ///
 /// # Errors
 /// When a call is none.
-pub fn truth(shape: Shape, last_end_ms: i64) -> Result<Rows> {
+pub fn truth(shape: Shape, windows: &[i64], last_end_ms: i64) -> Result<Rows> {
     let mut accounts: HashMap<String, Account> = HashMap::new();
     let mut ids: HashSet<String> = HashSet::new();
     let start = shape.start_ms / DAY_MS;
@@ -129,7 +129,7 @@ pub fn truth(shape: Shape, last_end_ms: i64) -> Result<Rows> {
     let num_days = last_end_ms / DAY_MS - start;
     for (name, account) in &accounts {
         for day in account.first..num_days {
-            for window in WINDOWS {
+            for window in windows {
                 let from = (day + 1 - window).max(0);
                 let mask = ((1_u64 << (day + 1 - from)) - 1) << from;
                 let seen =
@@ -137,7 +137,10 @@ pub fn truth(shape: Shape, last_end_ms: i64) -> Result<Rows> {
                 let of_days = (from..=day).filter_map(|day| account.days.get(&day));
                 let (events, duration_ms) = of_days.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
                 let measures = [events, seen(&account.users), seen(&account.features), duration_ms];
-                rows.add(Row { account: name, end_ms: (start + day + 1) * DAY_MS, window, measures }, last_end_ms);
+                rows.add(
+                    Row { account: name, end_ms: (start + day + 1) * DAY_MS, window: *window, measures },
+                    last_end_ms,
+                );
             }
         }
     }
@@ -147,6 +150,7 @@ pub fn truth(shape: Shape, last_end_ms: i64) -> Result<Rows> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::Fixture;
 
     #[test]
     fn rows_are_equal_in_any_order_and_only_as_often_as_they_come() {
@@ -163,17 +167,27 @@ mod tests {
     }
 
     #[test]
-    fn an_account_has_a_row_for_each_window_at_the_end_of_each_day_from_its_first_on() {
+    fn what_a_plain_program_counts_is_what_comes_through_ingest_and_aggregate() {
         let shape = Shape {
             seed: 3,
             accounts: 50,
-            events: 2000,
+            events: 4000,
             span_ms: 4 * DAY_MS,
             start_ms: 1_704_067_200_000,
             every_account: false,
         };
-        let three_days = truth(shape, shape.start_ms + 3 * DAY_MS).unwrap();
-        let two_days = truth(shape, shape.start_ms + 2 * DAY_MS).unwrap();
-        assert!(two_days.count > 0 && three_days.count > two_days.count && three_days.count <= 50 * 9);
+        let fixture = Fixture::of(shape).unwrap();
+        for days in [2, 3] {
+            let end_ms = shape.start_ms + days * DAY_MS;
+            let mut rows = Rows::default();
+            fixture
+                .windows
+                .iter()
+                .filter_map(|record| record.value.as_ref())
+                .for_each(|value| rows.add_windows(value, end_ms).unwrap());
+            // The windows of the default configuration.
+            assert_eq!(rows, truth(shape, &[7, 28, 90], end_ms).unwrap());
+            assert!(rows.count > 0);
+        }
     }
 }

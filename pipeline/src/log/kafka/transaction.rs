@@ -58,7 +58,7 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// How long deliveries are waited for before they are asked for again.
+/// How long deliveries are waited for where none was heard of.
 const DELIVERY_WAIT: Duration = Duration::from_micros(500);
 
 /// A producer that has ended whatever its predecessor under the same id left open; `meanwhile` is done again and again
@@ -224,10 +224,16 @@ fn send(log: &KafkaLog, message: &Message, deadline: Instant) -> Result<(), Trou
 /// Waits until every message is delivered or has failed.
 fn drain(log: &KafkaLog, deadline: Instant) -> Result<(), Trouble> {
     let mut served = Instant::now();
-    while log.producer.in_flight_count() > 0 {
-        // Told to wait for a millisecond or less, rdkafka's poll spins.
+    loop {
+        let num_left = log.producer.in_flight_count();
+        if num_left == 0 {
+            break;
+        }
         log.producer.poll(Duration::ZERO);
-        std::thread::sleep(DELIVERY_WAIT);
+        // A poll hears of one delivery report. Told to wait for a millisecond or less, it spins.
+        if log.producer.in_flight_count() == num_left {
+            std::thread::sleep(DELIVERY_WAIT);
+        }
         if served.elapsed() > Duration::from_millis(100) {
             log.serve(Duration::ZERO).map_err(Trouble::Stop)?;
             served = Instant::now();
