@@ -249,3 +249,45 @@ impl Feature {
         &mut self.open[at].1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever was forgotten, closed or renamed between, what is left is what the events that are left give.
+        #[test]
+        fn what_is_left_is_what_the_events_that_are_left_give(
+            steps in prop::collection::vec((0..3_i32, 0..5_u8, 0..6_u8, 0..8_u8), 1..80),
+        ) {
+            let (mut adoption, mut names, mut left, mut open) = (Adoption::default(), Names::default(), Vec::new(), 0);
+            for (ahead, feature, user, then) in steps {
+                let (pane, feature, user) = (Pane(open + ahead), format!("f{feature}"), format!("u{user}"));
+                adoption.add(pane, &feature, Some(&user), (1, None, None), &mut names);
+                left.push((pane, feature, user.clone()));
+                match then {
+                    // The open pane closes; two panes before it are remembered.
+                    0 | 1 => {
+                        adoption.close(Pane(open));
+                        open += 1;
+                        adoption.forget_before(Pane(open - 2));
+                        left.retain(|(pane, ..)| *pane >= Pane(open - 2));
+                    }
+                    2 => {
+                        adoption.rename(&user, &Name::from("erased"));
+                        left.iter_mut().filter(|(.., of)| *of == user).for_each(|(.., of)| *of = "erased".to_owned());
+                    }
+                    _ => {}
+                }
+                let mut anew = Adoption::default();
+                for (pane, feature, user) in &left {
+                    anew.add(*pane, feature, Some(user), (1, None, None), &mut names);
+                }
+                anew.close(Pane(open - 1));
+                prop_assert_eq!(&adoption, &anew);
+            }
+        }
+    }
+}

@@ -115,26 +115,28 @@ mod tests {
         let settings = Settings::new(&Config::parse("erasure", CONFIG, &[]).unwrap());
         let mut account = Account::default();
         let mut names = Names::default();
-        let used_by = |name: &str, n: i64| Event {
+        let used = |name: &str, feature: &'static str, n: i64| Event {
             account_id: "acme".into(),
             event_id: format!("u{n}").into(),
             occurred_us: 19_800 * DAY_US + n,
             body: Body::Usage {
                 user_id: Some(name.to_owned().into()),
-                feature: "export".into(),
+                feature: feature.into(),
                 count: 1,
                 duration_ms: None,
                 errors: None,
             },
         };
-        for (n, name) in ["ann", "eve", &pseudonym("acme", "eve"), "zoe"].into_iter().enumerate() {
-            account.apply(&used_by(name, n as i64), &settings, &mut names);
+        let stands_for_eve = pseudonym("acme", "eve");
+        let uses = [("ann", "export"), ("eve", "export"), (&stands_for_eve, "import"), ("zoe", "export")];
+        for ((name, feature), n) in uses.into_iter().zip(0..) {
+            account.apply(&used(name, feature, n), &settings, &mut names);
         }
         account.apply(&events()[3], &settings, &mut names);
         let pane = settings.panes.pane(19_800 * DAY_US);
         let num_users =
             account.adoption.by_feature(pane).iter().map(|(_, _, num_users)| *num_users).collect::<Vec<_>>();
-        assert_eq!((account.adoption.users().count(), num_users), (3, vec![3]));
+        assert_eq!((account.adoption.users().count(), num_users), (3, vec![3, 1]));
         assert!(account.adoption.user(&"zoe".into()).is_some() && account.adoption.user(&"eve".into()).is_none());
     }
 

@@ -172,12 +172,12 @@ mod tests {
             seed: 3,
             accounts: 50,
             events: 4000,
-            span_ms: 4 * DAY_MS,
+            span_ms: 10 * DAY_MS,
             start_ms: 1_704_067_200_000,
             every_account: false,
         };
         let fixture = Fixture::of(shape).unwrap();
-        for days in [2, 3] {
+        for days in [7, 9] {
             let end_ms = shape.start_ms + days * DAY_MS;
             let mut rows = Rows::default();
             fixture
