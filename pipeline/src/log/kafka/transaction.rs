@@ -92,7 +92,9 @@ pub(super) fn producer(
                 }
                 meanwhile()?;
                 if complained.elapsed() > Duration::from_secs(5) {
-                    warn!(%error, "waiting for the broker to start the transactional producer");
+                    let client = settings.client();
+                    let brokers = client.get("bootstrap.servers");
+                    warn!(%error, brokers, "waiting for the broker to start the transactional producer: does it run, and is kafka.bootstrap_servers right?");
                     complained = Instant::now();
                 }
             }
