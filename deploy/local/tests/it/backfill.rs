@@ -85,7 +85,10 @@ fn a_new_epoch_with_other_windows_bound_and_partitions_is_filled_beside_the_runn
             wait_until_empty(deployment, stage);
         }
         let more = deployment.drain("ingest", &["--complete"]);
-        assert!(sum(&more, "read") >= 1);
+        // The running epoch may have read any part of what happens next before it was stopped, the filled one none.
+        if deployment.config.epoch == second.config.epoch {
+            assert_eq!(sum(&more, "read"), news.len() as u64);
+        }
         for stage in ["aggregate", "score", "sink"] {
             deployment.drain(stage, &[]);
         }
