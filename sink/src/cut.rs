@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, concat, filter_record_batch, interleave_record_batch, lexsort_to_indices, take};
+use arrow::compute::{concat, filter_record_batch, interleave_record_batch, take};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -167,6 +168,9 @@ pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowErr
 
 /// Rows brought together at a time: they stay in the processor's cache until they are written.
 const CHUNK_ROWS: usize = 1024;
+/// So many rows that already follow each other in a batch are written from where they are. A close's rows come in the order of a
+/// file, so that most are.
+const RUN_ROWS: usize = 64;
 
 /// Where a row is: which batch, which of its rows.
 type Place = (usize, usize);
@@ -181,14 +185,17 @@ fn by_date(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Place>>, Arro
         parts.map(|parts| concat(&parts)).transpose()
     };
     let keys: Vec<ArrayRef> = ORDER.iter().filter_map(|name| of_all(name).transpose()).collect::<Result<_, _>>()?;
-    let keys: Vec<_> = keys.into_iter().map(|values| SortColumn { values, options: None }).collect();
+    let kinds = keys.iter().map(|values| SortField::new(values.data_type().clone())).collect();
+    let keys = RowConverter::new(kinds)?.convert_columns(&keys)?;
     let as_of = of_all("as_of")?.ok_or_else(|| missing("as_of"))?;
     let as_of = as_of.as_primitive::<TimestampMicrosecondType>();
     let rows_of = |(batch, rows): (usize, &RecordBatch)| (0..rows.num_rows()).map(move |row| (batch, row));
     let places: Vec<Place> = batches.iter().enumerate().flat_map(rows_of).collect();
     let mut days: BTreeMap<i64, Vec<Place>> = BTreeMap::new();
-    for index in lexsort_to_indices(&keys, None)?.values() {
-        let index = *index as usize;
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    // A stable sort takes what is in order as it is.
+    order.sort_by(|a, b| keys.row(*a).cmp(&keys.row(*b)));
+    for index in order {
         days.entry(as_of.value(index).div_euclid(DAY_US)).or_default().push(places[index]);
     }
     let date = |day: i64| {
@@ -220,13 +227,26 @@ pub fn properties(of: String) -> Result<WriterProperties, ArrowError> {
         .build())
 }
 
-/// Rows as a file that is made of the range these words name. They are brought together some thousands at a time.
+/// Rows as a file that is made of the range these words name.
 pub(crate) fn parquet(batches: &[RecordBatch], places: &[Place], of: String) -> Result<Vec<u8>, ArrowError> {
     let schema = batches.first().ok_or_else(|| ArrowError::SchemaError("a file without rows".into()))?.schema();
     let batches: Vec<&RecordBatch> = batches.iter().collect();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(of)?)).map_err(ArrowError::from)?;
-    for places in places.chunks(CHUNK_ROWS) {
-        writer.write(&interleave_record_batch(&batches, places)?).map_err(ArrowError::from)?;
+    let mut write = |rows: &RecordBatch| writer.write(rows).map_err(ArrowError::from);
+    let mut scattered: Vec<Place> = Vec::new();
+    for run in places.chunk_by(|(batch, row), next| (*batch, row + 1) == *next) {
+        let is_short = run.len() < RUN_ROWS;
+        scattered.extend(run.iter().filter(|_| is_short));
+        if !scattered.is_empty() && (!is_short || scattered.len() >= CHUNK_ROWS) {
+            write(&interleave_record_batch(&batches, &scattered)?)?;
+            scattered.clear();
+        }
+        if let (false, [(batch, row), ..]) = (is_short, run) {
+            write(&batches[*batch].slice(*row, run.len()))?;
+        }
+    }
+    if !scattered.is_empty() {
+        write(&interleave_record_batch(&batches, &scattered)?)?;
     }
     writer.into_inner().map_err(ArrowError::from)
 }
