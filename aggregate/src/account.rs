@@ -18,11 +18,11 @@ use pipeline::event::{Body, Event, Outcome, PersonAction, Survey};
 use pipeline::pane::Pane;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{Name, Names};
 use crate::settings::Settings;
 use adoption::Adoption;
 use history::{History, Version};
 use people::{MilestoneEvent, PersonEvent};
+use pipeline::name::{Name, Names};
 use tickets::{Ticket, TicketEvent};
 use usage::{Cell, Cells};
 

@@ -13,9 +13,9 @@ use pipeline::stage::StageError;
 
 use crate::account::Account;
 use crate::measure::{Provenance, RowKind, append_rows};
-use crate::name::Name;
 use crate::settings::Settings;
 use crate::state::{Closing, PartitionState};
+use pipeline::name::Name;
 
 /// Accounts of a slice at most: those without a row cost time too.
 const SLICE_ACCOUNTS: usize = 20_000;

@@ -5,13 +5,11 @@
 //! between finals live rows follow the events. All of it is a fold over the log: see `fold` and `close`.
 
 pub mod account;
-mod accounts;
 mod close;
 mod fold;
 #[cfg(test)]
 mod golden;
 pub mod measure;
-mod name;
 mod need;
 mod pane_set;
 mod saved;
@@ -21,8 +19,8 @@ mod stage;
 mod state;
 mod touched;
 
-pub use name::Name;
 pub use need::Need;
+pub use pipeline::name::Name;
 pub use settings::Settings;
 pub use stage::Aggregate;
 pub use state::{PartitionState, State};

@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::account::saved::{OfPane, Rest};
-use crate::name::Name;
 use crate::seen::Seen;
 use crate::state::{Closing, PartitionState};
 use crate::touched::Touched;
+use pipeline::name::Name;
 
 /// Version of the bytes that are written.
 const VERSION: u32 = 3;

@@ -18,10 +18,10 @@ use crate::account::Account;
 use crate::close::close;
 use crate::fold::Fold;
 use crate::measure::{Provenance, RowKind, append_rows};
-use crate::name::{Name, Names};
 use crate::saved;
 use crate::settings::Settings;
 use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, State};
+use pipeline::name::{Name, Names};
 
 /// Live rows are numbered from here: above every final row of the same offset.
 const LIVE_ORDINAL: i64 = 1 << 40;

@@ -13,11 +13,11 @@ use pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::accounts::Accounts;
-use crate::name::{Name, Names};
 use crate::seen::Seen;
 use crate::settings::Settings;
 use crate::touched::Touched;
+use pipeline::accounts::Accounts;
+use pipeline::name::{Name, Names};
 
 /// All partitions this member owns.
 pub type State = BTreeMap<TopicPartition, PartitionState>;
@@ -35,7 +35,7 @@ pub struct PartitionState {
     /// A close under way. While it lasts no record is taken.
     pub closing: Option<Closing>,
     /// Accounts by id.
-    pub accounts: Accounts,
+    pub accounts: Accounts<Account>,
     /// Event ids.
     pub seen: Seen,
     /// Accounts whose live row is due.

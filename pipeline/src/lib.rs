@@ -3,6 +3,7 @@
 //! `schema`, `codec`, `offset`, `pane`, `event`, `watermark` and `stage` are pure; `log`, `snapshot`,
 //! `store`, `clock` and `runner` are the rim. The dependency goes one way: rim to core.
 
+pub mod accounts;
 pub mod admin;
 pub mod clock;
 pub mod codec;
@@ -12,6 +13,7 @@ pub mod event;
 pub mod hidden;
 pub mod log;
 pub mod metrics;
+pub mod name;
 pub mod offset;
 pub mod pane;
 pub mod partitioner;

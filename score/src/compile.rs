@@ -1,5 +1,6 @@
 //! From SQL text to physical expressions, once. Never planned again while records flow.
 
+use std::hash::Hasher;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema};
@@ -13,6 +14,7 @@ use pipeline::config::Span;
 use pipeline::pane::DAY_US;
 use pipeline::schema::{time_type, window};
 use serde_saphyr::Spanned;
+use siphasher::sip::SipHasher13;
 
 use crate::compute::{Compute, days_between};
 use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse};
@@ -37,6 +39,8 @@ pub struct CompiledModel {
     pub version: i64,
     /// As in the file.
     pub model: Model,
+    /// Tells this version of this model, with these factors, from any other.
+    pub digest: u64,
     /// Weights of the factors in percent when all of them count.
     pub weights: Vec<Points>,
     /// One for each factor, giving a float.
@@ -142,7 +146,7 @@ impl<'c> ModelCompiler<'c> {
                     format!("remember {name}: a column has that name, or it is not of small letters, digits and _");
                 return Err(ModelError::at(file, remember.name.referenced, why));
             }
-            row.push(float(name));
+            row.push(float(name.as_str()));
         }
         let rows_of_factors = Schema::new(row.clone());
         row.extend(fields(&PRESENT));
@@ -183,7 +187,8 @@ impl<'c> ModelCompiler<'c> {
             })
         });
         let triggers = triggers.collect::<Result<_, ModelError>>()?;
-        Ok(CompiledModel { version, weights: nominal(model), model: model.clone(), factors, remember, triggers })
+        let (digest, weights) = (digest(version, model), nominal(model));
+        Ok(CompiledModel { version, digest, weights, model: model.clone(), factors, remember, triggers })
     }
 
     /// A fault of planning, told at the place of the SQL.
@@ -260,6 +265,18 @@ impl<'c> ModelCompiler<'c> {
         let expr = simplifier.simplify(simplifier.coerce(cast(expr, to.clone()), &row)?)?;
         Compute::new(period, columns, self.session.create_physical_expr(expr, &row)?)
     }
+}
+
+/// Part of every snapshot: it stays what it is.
+fn digest(version: i64, model: &Model) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(model.name.value.as_bytes());
+    hasher.write_i64(version);
+    for factor in &model.factors {
+        hasher.write(factor.name.value.as_bytes());
+        hasher.write_u8(0);
+    }
+    hasher.finish()
 }
 
 /// Days of a window, e.g. `28d`.

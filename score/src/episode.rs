@@ -2,6 +2,7 @@
 //!
 //! Only final rows move an episode. A live row is told what would be if it stood.
 
+use pipeline::name::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Trigger;
@@ -25,11 +26,11 @@ pub struct Raised {
     /// `as_of` of the final row at which an outcome had closed it, UTC microseconds.
     pub closed_us: Option<i64>,
     /// As the model said.
-    pub severity: String,
+    pub severity: Name,
     /// As the model said.
-    pub playbook: String,
+    pub playbook: Name,
     /// As the model said.
-    pub owner_role: String,
+    pub owner_role: Name,
 }
 
 /// What a row says of a trigger.
@@ -113,7 +114,7 @@ impl Episode {
         let raised = Raised {
             since_us: now_us,
             closed_us: None,
-            severity: trigger.severity.name().to_owned(),
+            severity: Name::from(trigger.severity.name()),
             playbook: trigger.playbook.clone(),
             owner_role: trigger.owner_role.clone(),
         };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use pipeline::schema::columns::TimeArray;
 
@@ -127,12 +127,16 @@ impl<'e, 'm> Evaluation<'e, 'm> {
             let inputs = self.inputs(&trigger.when, &present)?;
             let holds = trigger.when.flags(&inputs)?;
             let clears = trigger.clear.as_ref().map(|clear| clear.flags(&self.inputs(clear, &present)?)).transpose()?;
-            for (row, (signs, scene)) in signs.iter_mut().zip(self.scenes).enumerate() {
-                let is_true = |flags: &arrow::array::BooleanArray| flags.is_valid(row) && flags.value(row);
-                let holds = is_true(&holds);
-                let is_told = holds || scene.past.episodes.contains_key(&declared.name.value);
-                let evidence = if is_told { Some(evidence(&inputs, row)?) } else { None };
-                signs.push(Sign { holds, clears: clears.as_ref().map(is_true), evidence });
+            let is_true = |flags: &BooleanArray, row: usize| flags.is_valid(row) && flags.value(row);
+            let is_told = |(row, scene): &(usize, &Scene<'_>)| {
+                is_true(&holds, *row) || scene.past.episodes.get(&declared.name.value).is_some()
+            };
+            let told = self.scenes.iter().enumerate().filter(is_told).map(|(row, _)| row as u32).collect::<Vec<_>>();
+            let mut evidence = told.iter().zip(evidence(&inputs, &told)?).peekable();
+            for (row, signs) in signs.iter_mut().enumerate() {
+                let evidence = evidence.next_if(|(told, _)| **told as usize == row).map(|(_, evidence)| evidence);
+                let clears = clears.as_ref().map(|clears| is_true(clears, row));
+                signs.push(Sign { holds: is_true(&holds, row), clears, evidence });
             }
         }
         let verdicts = rated.into_iter().zip(signs).enumerate().map(|(row, ((rating, band), signs))| Verdict {
@@ -149,12 +153,11 @@ impl<'e, 'm> Evaluation<'e, 'm> {
         let (compiled, Scene { case, past }) = (self.compiled, self.scenes[row]);
         let model = &compiled.model;
         let known = model.factors.iter().zip(factors).map(|(factor, values)| {
-            let ttl_us = factor.missing.unwrap_or(model.missing).ttl_us();
-            let carried = past.known.get(&factor.name.value).copied().filter(|_| past.is_of(model));
-            Known {
-                value: value(values, row),
-                carried: carried.filter(|(_, us)| ttl_us.is_some_and(|ttl_us| case.as_of_us - us <= ttl_us)),
-            }
+            let carried = factor.missing.unwrap_or(model.missing).ttl_us().and_then(|ttl_us| {
+                let known = past.known.get(&factor.name.value).copied().filter(|_| past.is_of(model));
+                known.filter(|(_, us)| case.as_of_us - us <= ttl_us)
+            });
+            Known { value: value(values, row), carried }
         });
         let rating = rate(model, &compiled.weights, known);
         let before = past.last.as_ref().map(|last| (last.band.as_str(), last.band_since_us));

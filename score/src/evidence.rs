@@ -1,21 +1,22 @@
 //! Evidence: the columns that a condition looks at, as they are on a row.
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
-use arrow::json::writer::{JsonArray, WriterBuilder};
+use arrow::json::writer::{LineDelimited, WriterBuilder};
 
-/// A row as a JSON object; what is unknown is null.
+/// Some rows as JSON objects, one each, in their order; what is unknown is null.
 ///
 /// # Errors
 /// [`ArrowError`] when a column has no JSON form.
-pub fn evidence(rows: &RecordBatch, row: usize) -> Result<String, ArrowError> {
-    if rows.num_columns() == 0 {
-        return Ok("{}".to_owned());
+pub fn evidence(rows: &RecordBatch, told: &[u32]) -> Result<Vec<String>, ArrowError> {
+    if rows.num_columns() == 0 || told.is_empty() {
+        return Ok(vec!["{}".to_owned(); told.len()]);
     }
     let mut text = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut text);
-    writer.write(&rows.slice(row, 1))?;
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut text);
+    writer.write(&take_record_batch(rows, &UInt32Array::from(told.to_vec()))?)?;
     writer.finish()?;
     let text = String::from_utf8(text).map_err(|error| ArrowError::JsonError(error.to_string()))?;
-    Ok(text.trim_start_matches('[').trim_end_matches(']').to_owned())
+    Ok(text.lines().map(str::to_owned).collect())
 }

@@ -25,15 +25,17 @@ pub struct Inputs {
 /// [`ArrowError`] when the rows are not of the `windows` table.
 pub fn inputs(file: &Compiled, model: &str, windows: &RecordBatch) -> Result<BTreeMap<String, Inputs>, ArrowError> {
     let mut inputs = BTreeMap::new();
-    let Some(model) = file.models.iter().find(|known| known.model.name.value == model) else { return Ok(inputs) };
+    let Some(model) = file.models.iter().find(|known| *known.model.name.value == *model) else { return Ok(inputs) };
     let periods = Columns::Batch(windows).text("period")?;
     for (factor, compute) in model.model.factors.iter().zip(&model.factors) {
         let row = periods.iter().position(|period| period == Some(compute.period.as_str()));
         let schema = windows.schema();
         let known: Vec<usize> = compute.columns().filter_map(|name| schema.index_of(name).ok()).collect();
-        let text = row.map_or(Ok("{}".to_owned()), |row| evidence(&windows.project(&known)?, row))?;
+        let text =
+            row.map(|row| evidence(&windows.project(&known)?, &[row as u32])).transpose()?.unwrap_or_default().pop();
+        let text = text.unwrap_or_else(|| "{}".to_owned());
         let columns = serde_json::from_str(&text).map_err(|error| ArrowError::JsonError(error.to_string()))?;
-        inputs.insert(factor.name.value.clone(), Inputs { period: compute.period.clone(), columns });
+        inputs.insert(factor.name.value.to_string(), Inputs { period: compute.period.clone(), columns });
     }
     Ok(inputs)
 }

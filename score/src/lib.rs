@@ -4,6 +4,7 @@
 //! are. Factors are SQL compiled once; everything after the normalised value is exact decimal; deltas,
 //! drivers and triggers compare final rows only. All of it is a fold over the log.
 
+mod by_name;
 pub mod cli;
 mod compile;
 mod compute;

@@ -18,6 +18,7 @@ pub use trigger::{Severity, Trigger};
 
 use crate::points::Points;
 use pipeline::config::Span;
+use pipeline::name::Name;
 
 /// The default model, built in.
 pub const DEFAULT: &str = include_str!("../models/default.yaml");
@@ -46,7 +47,7 @@ pub struct ModelFile {
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// Name; part of every score.
-    pub name: Spanned<String>,
+    pub name: Spanned<Name>,
     /// Accounts it is for; all, where nothing is said.
     #[serde(default)]
     pub only_for: OnlyFor,
@@ -135,7 +136,7 @@ pub enum Weights {
 #[serde(deny_unknown_fields)]
 pub struct Remember {
     /// Name of the column.
-    pub name: Spanned<String>,
+    pub name: Spanned<Name>,
     /// DataFusion SQL over the window row: the value to remember of each final row, rounded to 6 decimals.
     pub sql: Spanned<String>,
     /// Window whose row the SQL sees; the model's, where none is named.

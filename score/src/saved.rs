@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pipeline::name::Name;
 use pipeline::piece::{Known, Piece, Pieces, Whole, accounts};
 use pipeline::snapshot::ONE;
 use pipeline::watermark::Progress;
@@ -80,7 +81,7 @@ pub fn restored(
             for mut rest in accounts(whole) {
                 while !rest.is_empty() {
                     let ((id, account), behind) =
-                        postcard::take_from_bytes::<(String, Account)>(rest).map_err(damaged)?;
+                        postcard::take_from_bytes::<(Name, Account)>(rest).map_err(damaged)?;
                     state.accounts.insert(id, account);
                     rest = behind;
                 }

@@ -149,8 +149,8 @@ impl Score {
         }
     }
 
-    /// The health rows of one record, in the order of its accounts. What an account's row says depends on its rows
-    /// before: so the rows are evaluated in turns, in each of which an account appears once.
+    /// The health rows of one record. What an account's row says depends on its rows before: so the rows are evaluated in turns, in
+    /// each of which an account appears once, and told in that order.
     fn score(
         &self,
         models: &Models,
@@ -160,18 +160,16 @@ impl Score {
         fates: &mut Fates,
     ) -> Result<(), arrow::error::ArrowError> {
         let cases = windows.cases();
-        let (mut rows, nothing) = (BTreeMap::new(), Memory::default());
+        let (mut ordinal, nothing) = (0, Memory::default());
         for turn in turns(&cases) {
-            let befores = turn.iter().map(|(_, case)| fold.changes.account(fold.state, case.account_id));
+            let befores = turn.iter().map(|case| fold.changes.account(fold.state, case.account_id));
             let befores: Vec<Option<&Account>> = befores.collect();
-            let pasts = turn.iter().zip(&befores).map(|((_, case), before)| past_of(case, *before).unwrap_or(&nothing));
+            let pasts = turn.iter().zip(&befores).map(|(case, before)| past_of(case, *before).unwrap_or(&nothing));
             let pasts: Vec<&Memory> = pasts.collect();
-            let scenes: Vec<Scene<'_>> =
-                turn.iter().zip(&pasts).map(|((_, case), past)| Scene { case, past }).collect();
+            let scenes: Vec<Scene<'_>> = turn.iter().zip(&pasts).map(|(case, past)| Scene { case, past }).collect();
             let verdicts = evaluate(models, windows, &scenes, self.settings.pane_us)?;
             let mut changed = Vec::with_capacity(turn.len());
-            for (((index, case), verdict), (before, past)) in turn.iter().zip(verdicts).zip(befores.iter().zip(&pasts))
-            {
+            for ((case, verdict), (before, past)) in turn.iter().zip(&verdicts).zip(befores.iter().zip(&pasts)) {
                 let fate = match verdict.rating.score {
                     _ if case.is_deleted => "deleted",
                     Some(_) => "scored",
@@ -180,19 +178,17 @@ impl Score {
                 *fates.entry(Fate::of("read")).or_default() += 1;
                 *fates.entry(Fate::of(fate)).or_default() += 1;
                 let (row, account) = Row::of(case, verdict, *before, past);
-                changed.push((case.account_id.to_owned(), account));
-                rows.insert(*index, row);
+                let provenance = Provenance {
+                    epoch: self.settings.epoch,
+                    partition: record.topic_partition.partition,
+                    next_offset: record.offset.next().0,
+                    ordinal,
+                };
+                row.append(&mut fold.rows, provenance);
+                ordinal += 1;
+                changed.push((fold.changes.id(fold.state, case.account_id), account));
             }
             fold.changes.accounts.extend(changed);
-        }
-        for (ordinal, row) in (0..).zip(rows.values()) {
-            let provenance = Provenance {
-                epoch: self.settings.epoch,
-                partition: record.topic_partition.partition,
-                next_offset: record.offset.next().0,
-                ordinal,
-            };
-            row.append(&mut fold.rows, provenance);
         }
         Ok(())
     }
@@ -228,17 +224,21 @@ fn past_of<'p>(case: &Case<'_>, before: Option<&'p Account>) -> Option<&'p Memor
     before.filter(|account| !account.is_ahead_of(case)).map(|account| &account.memory)
 }
 
-/// The accounts of a record in turns, each with its place: no account appears twice in one.
-fn turns<'c>(cases: &'c [Case<'c>]) -> Vec<Vec<(usize, &'c Case<'c>)>> {
-    let mut turns: Vec<Vec<(usize, &Case<'_>)>> = Vec::new();
+/// The accounts of a record in turns: no account appears twice in one.
+fn turns<'c>(cases: &'c [Case<'c>]) -> Vec<Vec<&'c Case<'c>>> {
+    // Nearly always: a slice of a close holds each account once.
+    if !cases.is_empty() && cases.is_sorted_by(|a, b| a.account_id < b.account_id) {
+        return vec![cases.iter().collect()];
+    }
+    let mut turns: Vec<Vec<&Case<'_>>> = Vec::new();
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    for (index, case) in cases.iter().enumerate() {
+    for case in cases {
         let turn = seen.entry(case.account_id).or_default();
         if turns.len() == *turn {
             turns.push(Vec::new());
         }
         if let Some(turn) = turns.get_mut(*turn) {
-            turn.push((index, case));
+            turn.push(case);
         }
         *turn += 1;
     }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use pipeline::accounts::{Accounts, ById};
+use pipeline::name::Name;
 use pipeline::offset::TopicPartition;
 use pipeline::piece::Buckets;
 use pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
+use crate::by_name::ByName;
 use crate::episode::Episode;
 use crate::model::Model;
 use crate::models::Models;
@@ -22,7 +25,7 @@ pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct PartitionState {
     /// Accounts by id.
-    pub accounts: BTreeMap<String, Account>,
+    pub accounts: Accounts<Account>,
     /// How far time was said to have come.
     pub progress: Option<Progress>,
     /// By which model which time is scored; stands beside the state in a snapshot.
@@ -51,11 +54,11 @@ pub struct Memory {
     pub baseline: Option<Points>,
     /// The last known value of each factor that may be carried, and its time, UTC microseconds. Of one model, as
     /// what is remembered: both begin anew when another model takes over.
-    pub known: BTreeMap<String, (f64, i64)>,
+    pub known: ByName<(f64, i64)>,
     /// Values to remember by name: time, UTC microseconds, and value, oldest first.
-    pub remembered: BTreeMap<String, Vec<(i64, Points)>>,
+    pub remembered: ByName<Vec<(i64, Points)>>,
     /// Triggers with something to remember, by name.
-    pub episodes: BTreeMap<String, Episode>,
+    pub episodes: ByName<Episode>,
 }
 
 impl Memory {
@@ -73,13 +76,13 @@ pub struct LastFinal {
     /// Its score.
     pub score: Option<Points>,
     /// Its band.
-    pub band: String,
+    pub band: Name,
     /// Since which final row the account is in that band, UTC microseconds.
     pub band_since_us: i64,
     /// Digest of the model's name, version and factors.
     pub model: u64,
     /// Name of the model.
-    pub model_name: String,
+    pub model_name: Name,
     /// In the order of the row's factors.
     pub contributions: Vec<Option<Points>>,
 }
@@ -97,7 +100,7 @@ pub struct Said {
 #[derive(Debug, Default)]
 pub struct PartitionChanges {
     /// Accounts that changed; none means forgotten.
-    pub accounts: BTreeMap<String, Option<Account>>,
+    pub accounts: ById<Option<Account>>,
     /// How far time was said to have come.
     pub progress: Option<Progress>,
     /// The models from now on, where another was announced.
@@ -105,6 +108,11 @@ pub struct PartitionChanges {
 }
 
 impl PartitionChanges {
+    /// The id of an account, the same as before where it is known.
+    pub fn id(&self, state: &PartitionState, id: &str) -> Name {
+        state.accounts.id(id).cloned().unwrap_or_else(|| Name::from(id))
+    }
+
     /// An account as of now: as changed in this step, else as it was.
     pub fn account<'a>(&'a self, state: &'a PartitionState, id: &str) -> Option<&'a Account> {
         match self.accounts.get(id) {

@@ -2,9 +2,11 @@
 
 use std::hash::Hasher;
 
+use pipeline::name::Name;
 use pipeline::schema::{RowBuilder, health};
 use siphasher::sip::SipHasher13;
 
+use crate::by_name::ByName;
 use crate::episode::{Episode, Phase, Raised, Signs, Told};
 use crate::evaluate::Verdict;
 use crate::points::Points;
@@ -30,26 +32,26 @@ pub struct Provenance {
 
 /// A trigger on a row.
 #[derive(Debug)]
-struct Fired {
-    name: String,
+struct Fired<'a> {
+    name: &'a str,
     told: Told,
-    severity: String,
-    playbook: String,
-    owner_role: String,
-    evidence: Option<String>,
-    outcome: Option<String>,
+    severity: &'a str,
+    playbook: &'a str,
+    owner_role: &'a str,
+    evidence: Option<&'a str>,
+    outcome: Option<&'a str>,
 }
 
 /// One health row.
 #[derive(Debug)]
 pub struct Row<'a> {
     case: &'a Case<'a>,
-    verdict: Verdict<'a>,
+    verdict: &'a Verdict<'a>,
     band_since_us: i64,
     baseline: Option<Points>,
-    previous: Option<LastFinal>,
+    previous: Option<&'a LastFinal>,
     drivers: Vec<(&'a str, Points)>,
-    fired: Vec<Fired>,
+    fired: Vec<Fired<'a>>,
     is_changed: bool,
 }
 
@@ -58,20 +60,19 @@ impl<'a> Row<'a> {
     /// before this one left behind.
     pub fn of(
         case: &'a Case<'a>,
-        verdict: Verdict<'a>,
+        verdict: &'a Verdict<'a>,
         before: Option<&Account>,
-        past: &Memory,
+        past: &'a Memory,
     ) -> (Self, Option<Account>) {
-        let model = model_digest(&verdict);
-        let previous = past.last.clone();
-        let band_since_us = match &previous {
-            Some(last) if last.band == verdict.band => last.band_since_us,
+        let previous = past.last.as_ref();
+        let band_since_us = match previous {
+            Some(last) if *last.band == *verdict.band => last.band_since_us,
             _ => case.as_of_us,
         };
         let is_grown = case.age_days().is_some_and(|age| age >= verdict.model.model.baseline_day);
         let baseline = past.baseline.or(verdict.rating.score.filter(|_| is_grown && !case.is_deleted));
-        let (fired, episodes) = fired(case, &verdict, past);
-        let drivers = drivers(&verdict, previous.as_ref().filter(|last| last.model == model));
+        let (fired, episodes) = fired(case, verdict, past);
+        let drivers = drivers(verdict, previous.filter(|last| last.model == verdict.model.digest));
         let mut row = Row { case, verdict, band_since_us, baseline, previous, drivers, fired, is_changed: false };
         let digest = row.digest();
         let said = before.and_then(|account| account.said);
@@ -82,7 +83,7 @@ impl<'a> Row<'a> {
         let memory = match before {
             _ if is_last => Memory::default(),
             Some(account) if !case.is_final || account.is_ahead_of(case) => account.memory.clone(),
-            _ if case.is_final => Memory { episodes, ..row.remembered(model, past) },
+            _ if case.is_final => Memory { episodes, ..row.remembered(past) },
             _ => Memory::default(),
         };
         // Behind its last row nothing is remembered, but for what was said of a newer time.
@@ -106,8 +107,8 @@ impl<'a> Row<'a> {
         }
         text(Some(&self.verdict.model.model.name.value));
         for fired in self.fired.iter().filter(|fired| matches!(fired.told.phase, Phase::Raised | Phase::Active)) {
-            text(Some(&fired.name));
-            text(fired.outcome.as_deref());
+            text(Some(fired.name));
+            text(fired.outcome);
         }
         hasher.write_i64(self.verdict.rating.score.map_or(-1, Points::millionths));
         hasher.write_i64(self.verdict.model.version);
@@ -116,15 +117,16 @@ impl<'a> Row<'a> {
     }
 
     /// What the row leaves behind, episodes aside.
-    fn remembered(&self, model: u64, past: &Memory) -> Memory {
+    fn remembered(&self, past: &Memory) -> Memory {
         let (as_of_us, compiled, rating) = (self.case.as_of_us, self.verdict.model, &self.verdict.rating);
+        let same_band = self.previous.map(|last| &last.band).filter(|band| ***band == *self.verdict.band);
         let mut memory = Memory {
             last: Some(LastFinal {
                 as_of_us,
                 score: rating.score,
-                band: self.verdict.band.to_owned(),
+                band: same_band.cloned().unwrap_or_else(|| Name::from(self.verdict.band)),
                 band_since_us: self.band_since_us,
-                model,
+                model: compiled.digest,
                 model_name: compiled.model.name.value.clone(),
                 contributions: rating.factors.iter().map(|factor| factor.contribution).collect(),
             }),
@@ -139,8 +141,9 @@ impl<'a> Row<'a> {
             }
             let name = &factor.name.value;
             let now = rated.value.filter(|_| rated.missing.is_none()).map(|value| (value, as_of_us));
-            let before = past.known.get(name).copied();
-            memory.known.extend(now.or(before).map(|known| (name.clone(), known)));
+            if let Some(known) = now.or(past.known.get(name).copied()) {
+                memory.known.insert(name.clone(), known);
+            }
         }
         for (remember, value) in compiled.model.remember.iter().zip(&self.verdict.remember) {
             let name = &remember.name.value;
@@ -160,7 +163,7 @@ impl<'a> Row<'a> {
         let points = |points: Option<Points>| points.map(Points::millionths);
         let is_there = !case.is_deleted;
         let score = verdict.rating.score.filter(|_| is_there);
-        let previous_score = previous.as_ref().and_then(|last| last.score);
+        let previous_score = previous.and_then(|last| last.score);
         rows.text("account_id", Some(case.account_id));
         rows.time("as_of", Some(case.as_of_us));
         rows.flag("final", case.is_final);
@@ -170,9 +173,9 @@ impl<'a> Row<'a> {
         rows.points("display", score.map(|score| verdict.model.model.display.of(score).millionths()));
         rows.text("band", Some(verdict.band).filter(|_| is_there));
         rows.time("band_since", Some(self.band_since_us).filter(|_| is_there));
-        rows.time("previous_as_of", previous.as_ref().map(|last| last.as_of_us));
+        rows.time("previous_as_of", previous.map(|last| last.as_of_us));
         rows.points("previous_score", points(previous_score));
-        rows.text("previous_band", previous.as_ref().map(|last| last.band.as_str()));
+        rows.text("previous_band", previous.map(|last| last.band.as_str()));
         rows.points("delta", points(score.zip(previous_score).map(|(score, before)| score - before)));
         rows.points("coverage", Some(if is_there { verdict.rating.coverage.millionths() } else { 0 }));
         rows.points("baseline_score", points(self.baseline.filter(|_| is_there)));
@@ -186,15 +189,15 @@ impl<'a> Row<'a> {
         });
         rows.list("triggers", |triggers| {
             for fired in &self.fired {
-                triggers.text("name", Some(&fired.name));
+                triggers.text("name", Some(fired.name));
                 triggers.text("state", Some(fired.told.phase.name()));
                 triggers.time("since", Some(fired.told.since_us));
                 triggers.flag("news", fired.told.is_news);
-                triggers.text("severity", Some(&fired.severity));
-                triggers.text("playbook", Some(&fired.playbook));
-                triggers.text("owner_role", Some(&fired.owner_role));
-                triggers.text("evidence", fired.evidence.as_deref());
-                triggers.text("outcome", fired.outcome.as_deref());
+                triggers.text("severity", Some(fired.severity));
+                triggers.text("playbook", Some(fired.playbook));
+                triggers.text("owner_role", Some(fired.owner_role));
+                triggers.text("evidence", fired.evidence);
+                triggers.text("outcome", fired.outcome);
                 triggers.end_row();
             }
         });
@@ -251,14 +254,10 @@ fn drivers<'m>(verdict: &Verdict<'m>, previous: Option<&LastFinal>) -> Vec<(&'m 
 
 /// What the row says of triggers, and the episodes after it. The last row of an account ends them all, and a row of
 /// another model those that it does not know. On live rows they are shown as they would be.
-fn fired(
-    case: &Case<'_>,
-    verdict: &Verdict<'_>,
-    past: &Memory,
-) -> (Vec<Fired>, std::collections::BTreeMap<String, Episode>) {
+fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> (Vec<Fired<'a>>, ByName<Episode>) {
     let is_last = case.is_deleted || case.is_retired;
     let nothing = Episode::default();
-    let (mut fired, mut episodes) = (Vec::new(), std::collections::BTreeMap::new());
+    let (mut fired, mut episodes) = (Vec::new(), ByName::default());
     let model = &verdict.model.model;
     for (trigger, sign) in model.triggers.iter().zip(&verdict.signs) {
         let name = &trigger.name.value;
@@ -270,14 +269,14 @@ fn fired(
         let (after, told) = if is_last { before.over(case.as_of_us) } else { before.after(trigger, signs) };
         if let Some(told) = told.and_then(|told| shown(told, case.is_final)) {
             // An outcome belongs to the episode it was told of.
-            let outcome = outcome.filter(|_| Some(told.since_us) == since_us).map(str::to_owned);
+            let outcome = outcome.filter(|_| Some(told.since_us) == since_us);
             fired.push(Fired {
-                name: name.clone(),
+                name,
                 told,
-                severity: trigger.severity.name().to_owned(),
-                playbook: trigger.playbook.clone(),
-                owner_role: trigger.owner_role.clone(),
-                evidence: sign.evidence.clone(),
+                severity: trigger.severity.name(),
+                playbook: &trigger.playbook,
+                owner_role: &trigger.owner_role,
+                evidence: sign.evidence.as_deref(),
                 outcome,
             });
         }
@@ -285,7 +284,7 @@ fn fired(
             episodes.insert(name.clone(), after);
         }
     }
-    let is_unknown = |name: &String| !model.triggers.iter().any(|trigger| trigger.name.value == *name);
+    let is_unknown = |name: &Name| !model.triggers.iter().any(|trigger| trigger.name.value == *name);
     for (name, episode) in past.episodes.iter().filter(|(name, _)| is_unknown(name)) {
         let (after, told) = episode.over(case.as_of_us);
         if !after.is_nothing() {
@@ -293,16 +292,8 @@ fn fired(
         }
         let told = told.and_then(|told| shown(told, case.is_final));
         if let (Some(told), Some(raised)) = (told, &episode.raised) {
-            let Raised { severity, playbook, owner_role, .. } = raised.clone();
-            fired.push(Fired {
-                name: name.clone(),
-                told,
-                severity,
-                playbook,
-                owner_role,
-                evidence: None,
-                outcome: None,
-            });
+            let Raised { severity, playbook, owner_role, .. } = raised;
+            fired.push(Fired { name, told, severity, playbook, owner_role, evidence: None, outcome: None });
         }
     }
     (fired, episodes)
@@ -316,17 +307,6 @@ fn shown(told: Told, is_final: bool) -> Option<Told> {
         Phase::Raised => Some(Told { phase: Phase::Active, is_news: false, ..told }),
         _ => Some(Told { is_news: false, ..told }),
     }
-}
-
-fn model_digest(verdict: &Verdict<'_>) -> u64 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(verdict.model.model.name.value.as_bytes());
-    hasher.write_i64(verdict.model.version);
-    for factor in &verdict.model.model.factors {
-        hasher.write(factor.name.value.as_bytes());
-        hasher.write_u8(0);
-    }
-    hasher.finish()
 }
 
 impl Account {

@@ -8,8 +8,8 @@ use pipeline::pane::Pane;
 use serde::Serialize;
 
 use super::usage::Usage;
-use crate::name::{Name, Names};
 use crate::pane_set::PaneSet;
+use pipeline::name::{Name, Names};
 
 /// Users and features of an account.
 #[derive(Debug, Clone, Default)]

@@ -9,8 +9,8 @@ use std::ops::Bound;
 use pipeline::event::PersonAction;
 
 use super::Account;
-use crate::name::Name;
 use crate::seen::event_key;
+use pipeline::name::Name;
 
 /// Names of those who are forgotten begin so.
 const ERASED: &str = "erased:";
@@ -60,8 +60,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::name::Names;
     use crate::settings::Settings;
+    use pipeline::name::Names;
 
     const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::Name;
+use pipeline::name::Name;
 
 /// One telling of a value. Ordered by event time, then by event id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

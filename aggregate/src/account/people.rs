@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::View;
 use super::history::{History, Version};
-use crate::name::Name;
+use pipeline::name::Name;
 
 /// Something that happened to a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,8 +12,8 @@ use super::people::{MilestoneEvent, PersonEvent};
 use super::tickets::Ticket;
 use super::usage::{Cell, Cells};
 use super::{Account, Deletion, Fact};
-use crate::name::{Name, Names};
 use crate::pane_set::PaneSet;
+use pipeline::name::{Name, Names};
 
 /// What is kept of an account for one pane: its cell, who was active, what was used, and usage by feature where the pane
 /// is open.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::View;
 use super::history::{History, Version};
-use crate::name::Name;
 use crate::settings::{Settings, by_priority};
+use pipeline::name::Name;
 
 /// Ratings up to this one call for an answer.
 const LOW_RATING: u8 = 2;

@@ -67,8 +67,12 @@ impl ColumnBuilder {
     }
 }
 
-/// Builds rows of a table cell by cell, from left to right. Each call names its column; a name or type
-/// out of turn is remembered and makes [`RowBuilder::finish`] fail.
+/// Rows of a batch whose names are compared.
+const NAMED_ROWS: usize = 16;
+
+/// Builds rows of a table cell by cell, from left to right. Each call names its column; a type out of turn, or a name in the first
+/// rows of a batch, is remembered and makes [`RowBuilder::finish`] fail. In which order cells are written is a matter of the code,
+/// not of the row: to compare each name of each row cost a tenth of score.
 #[derive(Debug)]
 pub struct RowBuilder {
     schema: SchemaRef,
@@ -87,10 +91,12 @@ impl RowBuilder {
     }
 
     fn turn(&mut self, name: &'static str) -> Option<&mut ColumnBuilder> {
-        // A measure is written once for the window and once for the one before it.
-        let turn = self.names.get(self.cursor).copied().unwrap_or_default();
-        if turn != name && turn.strip_prefix("previous_") != Some(name) {
-            self.out_of_turn.get_or_insert(name);
+        if self.num_rows < NAMED_ROWS {
+            // A measure is written once for the window and once for the one before it.
+            let turn = self.names.get(self.cursor).copied().unwrap_or_default();
+            if turn != name && turn.strip_prefix("previous_") != Some(name) {
+                self.out_of_turn.get_or_insert(name);
+            }
         }
         self.cursor += 1;
         self.builders.get_mut(self.cursor - 1)

@@ -1,5 +1,9 @@
 //! What a model file must be like; every fault is named with line and column.
 
+use std::fmt::Display;
+use std::ops::Deref;
+
+use pipeline::name::Name;
 use serde_saphyr::Spanned;
 
 use super::{Band, Factor, Model, ModelError, ModelFile, Reduce, UNKNOWN, Weights};
@@ -14,16 +18,16 @@ const MOST_WEIGHT: f64 = 90_000.0;
 /// [`ModelError`] naming file, line and column.
 pub fn parse(file: &str, text: &str, periods: &[String]) -> Result<ModelFile, ModelError> {
     let models: ModelFile = serde_saphyr::from_str(text).map_err(|error| ModelError::of(file, error))?;
-    let at = |place: &Spanned<String>, why: String| Err(ModelError::at(file, place.referenced, why));
+    let check = Check { file };
     let Some((last, others)) = models.models.split_last() else {
         return Err(ModelError::of(file, "models: at least one is needed"));
     };
     if !last.only_for.is_for_all() {
-        return at(&last.name, "the last model must be for all accounts: no `only_for`".into());
+        return check.at(&last.name, "the last model must be for all accounts: no `only_for`");
     }
     if let Some(model) = others.iter().find(|model| model.only_for.is_for_all()) {
         let why = format!("model {} is for all accounts, so no later one is ever used: put it last", model.name.value);
-        return at(&model.name, why);
+        return check.at(&model.name, why);
     }
     for (what, named, known) in [
         ("segment", others.iter().flat_map(|m| &m.only_for.segments).collect::<Vec<_>>(), &models.segments),
@@ -33,10 +37,9 @@ pub fn parse(file: &str, text: &str, periods: &[String]) -> Result<ModelFile, Mo
         let foreign = named.into_iter().find(|name| !known.is_empty() && !is_known(name));
         if let Some(name) = foreign {
             let known: Vec<&str> = known.iter().map(|name| name.value.as_str()).collect();
-            return at(name, format!("{what} {} is not among: {}", name.value, known.join(", ")));
+            return check.at(name, format!("{what} {} is not among: {}", name.value, known.join(", ")));
         }
     }
-    let check = Check { file };
     check.unique(models.models.iter().map(|model| &model.name))?;
     check.unique(models.segments.iter())?;
     check.unique(models.lifecycle.iter())?;
@@ -48,10 +51,10 @@ struct Check<'f> {
     file: &'f str,
 }
 
-type Checked = Result<(), ModelError>;
+type Checked<T = ()> = Result<T, ModelError>;
 
 impl Check<'_> {
-    fn at(&self, place: &Spanned<String>, why: impl std::fmt::Display) -> Checked {
+    fn at<P, T>(&self, place: &Spanned<P>, why: impl Display) -> Checked<T> {
         Err(ModelError::at(self.file, place.referenced, why))
     }
 
@@ -108,7 +111,7 @@ impl Check<'_> {
         if is_additive && !model.groups.is_empty() {
             return self.at(&model.name, "groups cannot be added: leave them out, or the `weights: additive`");
         }
-        let sum = |place: &Spanned<String>, what: String, weights: Vec<Points>| {
+        let sum = |place: &Spanned<Name>, what: String, weights: Vec<Points>| {
             let sum: Points = weights.into_iter().sum();
             let most = Points::round(MOST_WEIGHT).unwrap_or_default();
             match sum {
@@ -165,13 +168,12 @@ impl Check<'_> {
     /// How the group of a factor is reduced; none in a model without groups.
     fn group_of(&self, model: &Model, factor: &Factor) -> Result<Option<Reduce>, ModelError> {
         let name = &factor.name.value;
-        let refuse = |place: &Spanned<String>, why: String| Err(ModelError::at(self.file, place.referenced, why));
         match &factor.group {
             None if model.groups.is_empty() => Ok(None),
-            None => refuse(&factor.name, format!("factor {name} belongs to no group")),
+            None => self.at(&factor.name, format!("factor {name} belongs to no group")),
             Some(group) => match model.groups.iter().find(|known| known.name.value == group.value) {
                 Some(known) => Ok(Some(known.by)),
-                None => refuse(group, format!("factor {name}: there is no group {}", group.value)),
+                None => self.at(group, format!("factor {name}: there is no group {}", group.value)),
             },
         }
     }
@@ -208,11 +210,11 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn unique<'n>(&self, names: impl Iterator<Item = &'n Spanned<String>>) -> Checked {
+    fn unique<'n, N: Deref<Target = str> + 'n>(&self, names: impl Iterator<Item = &'n Spanned<N>>) -> Checked {
         let mut seen = std::collections::BTreeSet::new();
         for name in names {
-            if name.value.is_empty() || !seen.insert(name.value.as_str()) {
-                return self.at(name, format!("the name {:?} is empty or used twice", name.value));
+            if name.value.is_empty() || !seen.insert(&*name.value) {
+                return self.at(name, format!("the name {:?} is empty or used twice", &*name.value));
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Factors, groups of them, and what stands in for unknown values.
 
 use pipeline::config::Span;
+use pipeline::name::Name;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -12,9 +13,9 @@ use crate::points::Points;
 #[serde(deny_unknown_fields)]
 pub struct Factor {
     /// Name; part of every score.
-    pub name: Spanned<String>,
+    pub name: Spanned<Name>,
     /// The group it belongs to, where the model has groups.
-    pub group: Option<Spanned<String>>,
+    pub group: Option<Spanned<Name>>,
     /// DataFusion SQL over the window row and what is remembered; null means unknown.
     pub sql: Spanned<String>,
     /// Window whose row the SQL sees; the model's, where none is named.
@@ -61,7 +62,7 @@ pub struct Expires {
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// Name; part of every score.
-    pub name: Spanned<String>,
+    pub name: Spanned<Name>,
     /// How.
     #[serde(default)]
     pub by: Reduce,

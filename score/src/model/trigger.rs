@@ -1,6 +1,7 @@
 //! Triggers: what calls for action, when it begins and when it ends.
 
 use pipeline::config::Span;
+use pipeline::name::Name;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -9,7 +10,7 @@ use serde_saphyr::Spanned;
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
     /// Name; part of every alert.
-    pub name: Spanned<String>,
+    pub name: Spanned<Name>,
     /// DataFusion SQL over the window row, what is remembered and the score that is true when action is called for.
     pub sql: Spanned<String>,
     /// SQL that is true when the episode is over; where `sql` is no longer true, unless something is said.
@@ -28,9 +29,9 @@ pub struct Trigger {
     /// How much it matters.
     pub severity: Severity,
     /// What to do.
-    pub playbook: String,
+    pub playbook: Name,
     /// Who is to do it.
-    pub owner_role: String,
+    pub owner_role: Name,
 }
 
 fn nothing() -> Span {

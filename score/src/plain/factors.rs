@@ -99,9 +99,9 @@ fn periods(model: &Model) -> BTreeSet<&str> {
 /// What every version of a model remembers under a name, and the time up to which all is gone: each row forgets
 /// what is too old for its own version, and all of it where its version has no such name.
 fn remembered_of(models: &[Numbered<'_>], model_name: &str, name: &str) -> String {
-    let versions = models.iter().enumerate().filter(|(_, numbered)| numbered.model.name.value == model_name);
+    let versions = models.iter().enumerate().filter(|(_, numbered)| *numbered.model.name.value == *model_name);
     let rows = versions.map(|(number, Numbered { model, .. })| {
-        let Some(remember) = model.remember.iter().find(|remember| remember.name.value == name) else {
+        let Some(remember) = model.remember.iter().find(|remember| *remember.name.value == *name) else {
             return format!("select account_id, as_of, us, run, {number} as number, cast(null as bigint) as value, us as gone from cases where number = {number}");
         };
         format!(
