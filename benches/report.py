@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes what was measured into benches/RESULTS.md and plots it: `python3 benches/report.py`.
 
-Reads benches/measured/*.ndjson, lines of `rivals` and `limits`, and replaces what stands between the two marks in
+Reads benches/measured/*.ndjson, lines of `rivals`, `limits` and `scale`, and replaces what stands between the two marks in
 RESULTS.md. Of each kind and setting the lines of the newest build count. A figure is the median over its runs, its spread the
 least and the greatest of them.
 """
@@ -129,12 +129,93 @@ def limits(found):
     return text + table(["", "thousand a second"], rows) + "\n" + table(["share", ""], shares)
 
 
+STAGES = ["ingest", "aggregate", "score", "sink"]
+
+
+def size_of(line):
+    return f"{line['accounts']:,} accounts, {line['events'] // line['accounts']} events each in {line['days']} days"
+
+
+def growth(found):
+    """Keepwell's four processes by accounts."""
+    groups = {}
+    for line in found:
+        groups.setdefault(line["accounts"], []).append(line)
+    head = ["", "runs", "thousand events/s", "CPU us an event", *(f"of it {stage}" for stage in STAGES), "peak memory, MiB", *(f"of it {stage}" for stage in STAGES), "memory, bytes an account"]
+    least = groups[min(groups)]
+    rows = []
+    for of in (groups[accounts] for accounts in sorted(groups)):
+        cost = lambda line, stage: per_event(line, line["stages"][stage]["cpu_s"])
+        peak = lambda line, stage: line["stages"][stage]["peak_kb"] / 1024
+        more = statistics.median(line["peak_kb"] for line in of) - statistics.median(line["peak_kb"] for line in least)
+        accounts = of[0]["accounts"] - least[0]["accounts"]
+        rows.append([
+            size_of(of[0]), len(of), spread([line["measured"] / line["seconds"] / 1e3 for line in of], "{:.0f}"),
+            spread([per_event(line, line["cpu_s"]) for line in of], "{:.1f}"),
+            *(spread([cost(line, stage) for line in of], "{:.1f}") for stage in STAGES),
+            spread([line["peak_kb"] / 1024 for line in of], "{:.0f}"),
+            *(spread([peak(line, stage) for line in of], "{:.0f}") for stage in STAGES),
+            f"{more * 1024 / accounts:,.0f}" if accounts else "-",
+        ])
+    bars(ROOT / "plots" / "growth.svg", "CPU an event, four processes, us", "us",
+         [(f"Keepwell, {accounts:,}", statistics.median(per_event(line, line["cpu_s"]) for line in groups[accounts])) for accounts in sorted(groups)])
+    return about(found) + "\n\n" + table(head, rows) + "\n![CPU an event by accounts](plots/growth.svg)\n"
+
+
+def processes(found):
+    """Keepwell by partitions and processes."""
+    groups = {}
+    for line in found:
+        groups.setdefault((line["partitions"], line["processes"]), []).append(line)
+    rows = [
+        [partitions, count, len(of), spread([line["measured"] / line["seconds"] / 1e3 for line in of], "{:.0f}"),
+         spread([per_event(line, line["cpu_s"]) for line in of], "{:.1f}"), spread([line["peak_kb"] / 1024 for line in of], "{:.0f}")]
+        for (partitions, count), of in sorted(groups.items())
+    ]
+    first = found[0]
+    return f"{first['events']:,} events, {first['accounts']:,} accounts. {about(found)}\n\n" + table(
+        ["partitions", "processes a stage", "runs", "thousand events/s", "CPU us an event", "peak memory of all, MiB"], rows)
+
+
+def scale(found):
+    """Single stages by accounts."""
+    groups = {}
+    for line in found:
+        groups.setdefault(line["accounts"], []).append(line["measured"])
+    sizes = sorted(groups)
+    each = lambda of, what, name, form="{:.1f}": spread([measured[what][name] for measured in of], form)
+    def row(title, cell):
+        return [title, *(cell(size, groups[size]) for size in sizes)]
+    rows = [row("runs", lambda _, of: len(of))]
+    for what, name in [("close", "a day's close"), ("1 % changed", "1 % of the accounts changed"), ("10 % changed", "10 %"), ("100 % changed", "all")]:
+        rows += [
+            row(f"{name}: windows, us an account", lambda _, of, what=what: each(of, what, "windows_us")),
+            row("scores, us an account", lambda _, of, what=what: each(of, what, "scores_us")),
+        ]
+    rows.append(row("scoring 1 % changed, of scoring all", lambda _, of: spread(
+        [measured["1 % changed"]["scores_us"] / measured["100 % changed"]["scores_us"] for measured in of], "{:.2f} %")))
+    rows.append(row("the close's Parquet files, us an account", lambda _, of: each(of, "close", "tables_us")))
+    rows.append(row("the close, bytes an account: windows; health", lambda _, of: f"{each(of, 'close', 'windows_bytes', '{:.0f}')}; {each(of, 'close', 'health_bytes', '{:.0f}')}"))
+    for stage in ("aggregate", "score"):
+        state = f"{stage} state"
+        rows += [
+            row(f"{stage}'s snapshot, bytes an account", lambda size, of, state=state: spread([measured[state]["bytes"] / size for measured in of], "{:.0f}")),
+            row("restore, s; us an account", lambda size, of, state=state: f"{each(of, state, 'restore_s', '{:.2f}')}; {spread([measured[state]['restore_s'] / size * 1e6 for measured in of], '{:.1f}')}"),
+        ]
+    return about(found) + "\n\n" + table(["accounts", *(f"{size:,}" for size in sizes)], rows)
+
+
 def main():
     found = list(lines())
     of = lambda what, **more: newest([line for line in found if line["what"] == what and all(line.get(k) == v for k, v in more.items())])
     text = [BEGIN, "", "Written by `python3 benches/report.py` from `benches/measured/`: medians, and in brackets the least and the greatest.", ""]
     for accounts in sorted({line["accounts"] for line in found if line["what"] == "throughput"}):
         text += [f"### Beside its peers, {accounts:,} accounts", "", throughput(of("throughput", accounts=accounts))]
+    for what, title, tell in [
+        ("growth", "By accounts", growth), ("processes", "By partitions and processes", processes), ("scale", "Single stages by accounts", scale),
+    ]:
+        if of(what):
+            text += [f"### {title}", "", tell(of(what))]
     if of("latency"):
         text += ["### From an event to what is said of its account", "", latency(of("latency"))]
     if of("limits"):

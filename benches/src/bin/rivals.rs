@@ -47,6 +47,10 @@ enum What {
         /// Whether each account comes first of all once.
         #[arg(long)]
         every_account: bool,
+        /// Name of the measurement: beside `throughput`, the report knows `growth` (Keepwell by accounts) and `processes` (Keepwell by
+        /// partitions and processes).
+        #[arg(long, default_value = "throughput")]
+        what: String,
     },
     /// From event to output, at a rate.
     Latency {
@@ -81,6 +85,12 @@ struct Common {
     /// Managed memory of Flink.
     #[arg(long, default_value = "512m")]
     managed: String,
+    /// Partitions of every topic.
+    #[arg(long, default_value_t = PARTITIONS)]
+    partitions: i32,
+    /// Processes of each of Keepwell's stages.
+    #[arg(long, default_value_t = 1)]
+    processes: usize,
     /// Where measurements are kept.
     #[arg(long, default_value = "benches/measured/rivals.ndjson")]
     results: PathBuf,
@@ -115,6 +125,8 @@ impl Common {
                     commit: Duration::from_millis(self.commit_ms),
                     heap: self.heap.clone(),
                     managed: self.managed.clone(),
+                    partitions: self.partitions,
+                    processes: self.processes,
                     folder: folder.path().to_owned(),
                 };
                 match measure(system, &job) {
@@ -136,12 +148,12 @@ impl Common {
 fn main() -> Result<()> {
     let kafka = Kafka::start()?;
     match Cli::parse().what {
-        What::Throughput { common, events, accounts, days, every_account } => {
+        What::Throughput { common, events, accounts, days, every_account, what } => {
             // The last Monday from which on as many days have passed: the load is one of these days.
             let past_ms = jiff::Timestamp::now().as_millisecond() - days * DAY_MS - MONDAY_MS;
             let start_ms = MONDAY_MS + past_ms / WEEK_MS * WEEK_MS;
             let shape = Shape { seed: 1, accounts, events, span_ms: days * DAY_MS, start_ms, every_account };
-            shape.keep(&kafka, PARTITIONS)?;
+            shape.keep(&kafka, common.partitions)?;
             let end_ms = |of_last: i64| start_ms + (days - of_last) * DAY_MS;
             let course = Course {
                 kafka: &kafka,
@@ -152,7 +164,7 @@ fn main() -> Result<()> {
             };
             common.each(&kafka, &shape.topic(), start_ms / DAY_MS, |system, job| {
                 let mut measured = course.run(system, job)?;
-                measured["what"] = "throughput".into();
+                measured["what"] = what.clone().into();
                 (measured["accounts"], measured["days"], measured["every_account"]) =
                     (json!(accounts), json!(days), json!(every_account));
                 Ok(measured)

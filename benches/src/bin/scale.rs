@@ -1,47 +1,59 @@
-//! What scoring a fleet costs: a day's close, a few accounts that change, a model change, explain, audit.
+//! What a fleet costs by its size: a day's close, accounts that change, state and restore, a model change, explain, audit.
 //!
-//! `cargo run --bin scale -- --accounts 100000`, with a model of ten factors and ten triggers.
+//! `cargo run --release --bin scale -- --accounts 10000,100000,1000000`, with a model of ten factors and ten triggers; one line a
+//! size among the measurements.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use aggregate::Aggregate;
 use anyhow::{Context, Result, ensure};
+use benches::rivals::result::Results;
 use clap::Parser;
 use ingest::Ingest;
 use local::in_process;
 use pipeline::clock::SetClock;
-use pipeline::config::Config;
+use pipeline::config::{Config, Topics};
 use pipeline::log::Message;
 use pipeline::log::memory::{MemoryBroker, MemoryLog};
 use pipeline::metrics::StageMetrics;
+use pipeline::offset::{NextOffset, Position, TopicPartition};
+use pipeline::piece::{Known, whole};
 use pipeline::process::RunArgs;
 use pipeline::runner::Runner;
-use pipeline::stage::Fate;
+use pipeline::stage::{Fate, Stage};
 use score::models::Announcement;
 use score::plain::drift::audit;
 use score::stored::Stored;
 use score::{Score, model};
+use serde_json::{Map, Value, json};
 use sink::Tables;
 
 const START_US: i64 = 1_704_067_200_000_000;
-const HOUR_US: i64 = 3_600_000_000;
+const MINUTE_US: i64 = 60_000_000;
+const HOUR_US: i64 = 60 * MINUTE_US;
 const DAY_US: i64 = 24 * HOUR_US;
 /// Accounts audited at once, as `keepwell audit` does.
 const AT_ONCE: usize = 500;
 
 #[derive(Debug, Parser)]
-#[command(about = "What scoring a fleet costs")]
+#[command(about = "What a fleet costs by its size")]
 struct Args {
-    /// Accounts.
-    #[arg(long, default_value_t = 100_000)]
-    accounts: usize,
-    /// Accounts that are audited.
+    /// Accounts, one fleet after another.
+    #[arg(long, value_delimiter = ',', default_value = "100000")]
+    accounts: Vec<usize>,
+    /// How often all of it is measured.
+    #[arg(long, default_value_t = 1)]
+    runs: usize,
+    /// Accounts that are audited, in fleets of 100,000 accounts at most.
     #[arg(long, default_value_t = 5000)]
     audited: usize,
+    /// Where measurements are kept.
+    #[arg(long, default_value = "benches/measured/scale.ndjson")]
+    results: PathBuf,
 }
 
 type On<'s, S> = Runner<'s, S, MemoryLog, SetClock>;
@@ -59,6 +71,17 @@ struct Fleet<'s> {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    let results = Results::open(&args.results)?;
+    for _ in 0..args.runs {
+        for num_accounts in &args.accounts {
+            results.append(&measure(*num_accounts, args.audited)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// A fleet's days, one after another.
+fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
     let text = format!(
@@ -71,37 +94,64 @@ fn main() -> Result<()> {
     let (broker, clock) = (in_process::broker(&config, 1), SetClock::at(START_US + 9 * HOUR_US));
     let stages = (Ingest::new(&config)?, Aggregate::new(&config), Score::new(&config)?);
     let mut fleet = Fleet::new(&config, &broker, &clock, &stages)?;
-    for n in 0..args.accounts {
-        broker.produce(&event(n, 0, &config))?;
-    }
-    println!("{} accounts", args.accounts);
-    fleet.day("first rows, live", args.accounts)?;
+    println!("{num_accounts} accounts");
+    let mut measured = Map::new();
+    fleet.hear(num_accounts, 1, 0)?;
+    measured.insert("first rows".into(), fleet.day("first rows, live", num_accounts)?);
     for day in 1..=2 {
         clock.set(START_US + day * DAY_US + 2 * HOUR_US);
-        fleet.day("a day's close", args.accounts)?;
+        measured.insert("close".into(), fleet.day("a day's close", num_accounts)?);
     }
-    let few = args.accounts / 100;
-    for n in 0..few {
-        broker.produce(&event(n * 100, 2, &config))?;
+    for (minute, percent) in (1..).zip([1, 10, 100]) {
+        // What is due is asked for by the clock.
+        clock.set(START_US + 2 * DAY_US + 2 * HOUR_US + minute * MINUTE_US);
+        let few = num_accounts * percent / 100;
+        fleet.hear(few, 100 / percent, 1 + minute)?;
+        let what = format!("{percent} % changed");
+        measured.insert(what.clone(), fleet.day(&what, few)?);
     }
-    fleet.day("1 % of the accounts changed", few)?;
-
+    measured.insert(
+        "aggregate state".into(),
+        state(&stages.1, fleet.aggregate.state(), &config.topics.events, config.partitions)?,
+    );
+    measured.insert(
+        "score state".into(),
+        state(&stages.2, fleet.score.state(), &config.topics.windows, config.partitions)?,
+    );
     let text = model::read(&model)?.replace("version: 2", "version: 3").replace("to: 0.7", "to: 0.8");
     let from = jiff::Timestamp::from_microsecond(START_US + 3 * DAY_US)?;
     let announcement = Announcement { from, text: text.clone() };
     for partition in 0..config.partitions {
         broker.produce(&announcement.message(&config.topics.windows.as_str().into(), partition)?)?;
     }
-    let started = Instant::now();
-    fleet.score.run(&AtomicBool::new(false))?;
-    println!("another model is taken by {} partitions: {:.3} s", config.partitions, started.elapsed().as_secs_f64());
+    let taken = timed(|| fleet.score.run(&AtomicBool::new(false)).map(|_| ()))?;
+    println!("another model is taken by {} partitions: {taken:.3} s", config.partitions);
     clock.set(START_US + 3 * DAY_US + 2 * HOUR_US);
-    fleet.day("a day's close by another model", args.accounts)?;
-    looked_at(&args, &config, &model, &text)
+    measured.insert("close by another model".into(), fleet.day("a day's close by another model", num_accounts)?);
+    drop(fleet);
+    let audited = if num_accounts > 100_000 { 0 } else { audited };
+    looked_at((num_accounts, audited), &config, &model, &text)?;
+    Ok(json!({"what": "scale", "accounts": num_accounts, "measured": measured}))
+}
+
+/// How long it takes to write a state as bytes and to make it of them again; how many bytes.
+fn state<S: Stage<State: Default>>(stage: &S, state: &S::State, topic: &str, partitions: i32) -> Result<Value> {
+    let (mut bytes, mut save_s, mut restore_s) = (0, 0.0, 0.0);
+    for partition in 0..partitions {
+        let (tp, at) = (TopicPartition::new(topic, partition), Position::at(NextOffset(0)));
+        let started = Instant::now();
+        let saved = whole(stage.snapshot(state, &tp, &Known::new())?).context("a piece is missing")?;
+        save_s += started.elapsed().as_secs_f64();
+        bytes += saved.values().map(Vec::len).sum::<usize>();
+        let mut again = S::State::default();
+        restore_s += timed(|| stage.restore(&mut again, &tp, at, at, Some(&saved)))?;
+    }
+    println!("{}: {bytes} bytes of state, written in {save_s:.2} s, made again in {restore_s:.2} s", stage.name());
+    Ok(json!({"bytes": bytes, "save_s": save_s, "restore_s": restore_s}))
 }
 
 /// Explains and audits what the tables hold.
-fn looked_at(args: &Args, config: &Config, model: &Path, text: &str) -> Result<()> {
+fn looked_at((num_accounts, audited): (usize, usize), config: &Config, model: &Path, text: &str) -> Result<()> {
     let started = Instant::now();
     let stored = Stored::of_config(config, None)?;
     let (row, windows) = stored.at("account-0000100", START_US + 2 * DAY_US)?.context("no score")?;
@@ -111,9 +161,12 @@ fn looked_at(args: &Args, config: &Config, model: &Path, text: &str) -> Result<(
     let files = [model::parse("scale", &model::read(model)?, &periods)?, model::parse("scale", text, &periods)?];
     let started = Instant::now();
     let accounts = stored.accounts()?;
-    ensure!(accounts.len() == args.accounts, "{} accounts in the tables", accounts.len());
+    ensure!(accounts.len() == num_accounts, "{} accounts in the tables", accounts.len());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut num_scores, some) = (0, &accounts[..args.audited.min(accounts.len())]);
+    let (mut num_scores, some) = (0, &accounts[..audited.min(accounts.len())]);
+    if some.is_empty() {
+        return Ok(());
+    }
     for some in some.chunks(AT_ONCE) {
         let found = runtime.block_on(audit(stored.of(some)?, &files, config.time.pane.as_micros()))?;
         ensure!(found.drift.is_empty() && found.unknown.is_empty(), "{:?}", found.drift.first());
@@ -128,10 +181,11 @@ fn looked_at(args: &Args, config: &Config, model: &Path, text: &str) -> Result<(
     Ok(())
 }
 
-fn event(n: usize, day: i64, config: &Config) -> Message {
+/// The account's event of that day; `round` tells those of one day apart.
+fn event(n: usize, (day, round): (i64, i64), config: &Config) -> Message {
     let at_ms = (START_US + day * DAY_US) / 1000 + (n % 3_000_000) as i64;
     let value = format!(
-        r#"{{"event_id":"e{n}-{day}","account_id":"account-{n:07}","user_id":"u{n}","feature":"f{}","occurred_at":{at_ms}}}"#,
+        r#"{{"event_id":"e{n}-{day}-{round}","account_id":"account-{n:07}","user_id":"u{n}","feature":"f{}","occurred_at":{at_ms}}}"#,
         n % 10
     );
     Message {
@@ -166,8 +220,14 @@ impl<'s> Fleet<'s> {
         })
     }
 
-    /// Everything there is to do: each account that is meant is scored once.
-    fn day(&mut self, what: &str, accounts: usize) -> Result<()> {
+    /// One event of so many accounts, each the `apart`th, on the day that has come.
+    fn hear(&self, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
+        let day = (pipeline::clock::Clock::wall_us(self.clock) - START_US) / DAY_US;
+        (0..num_accounts).try_for_each(|n| Ok(self.broker.produce(&event(n * apart, (day, round), self.config))?))
+    }
+
+    /// Everything there is to do: each account that is meant is scored once. Microseconds of each stage and bytes, an account.
+    fn day(&mut self, what: &str, accounts: usize) -> Result<Value> {
         let go_on = AtomicBool::new(false);
         self.ingest.run(&go_on)?;
         let aggregate = timed(|| self.aggregate.run(&go_on).map(|_| ()))?;
@@ -176,7 +236,13 @@ impl<'s> Fleet<'s> {
         let scored = self.num_scored() - before;
         ensure!(scored == accounts as u64, "{scored} scores, not {accounts}");
         let tables = timed(|| self.tables.run(&go_on).map(|_| ()))?;
-        for topic in [&self.config.topics.events, &self.config.topics.windows, &self.config.topics.health] {
+        let bytes = |topic: &str| {
+            let values = self.broker.records(topic).into_iter().filter_map(|record| record.value);
+            values.map(|value| value.len()).sum::<usize>() / accounts
+        };
+        let (windows_bytes, health_bytes) = (bytes(&self.config.topics.windows), bytes(&self.config.topics.health));
+        let Topics { events, windows, health, .. } = &self.config.topics;
+        for topic in [&self.config.sources[0].topic, events, windows, health] {
             in_process::expire(self.broker, topic)?;
         }
         let each = |seconds: f64| seconds * 1e6 / accounts as f64;
@@ -186,7 +252,8 @@ impl<'s> Fleet<'s> {
             each(score),
             jiff::Timestamp::from_microsecond(pipeline::clock::Clock::wall_us(self.clock))?
         );
-        Ok(())
+        Ok(json!({"windows_us": each(aggregate), "scores_us": each(score), "tables_us": each(tables),
+            "windows_bytes": windows_bytes, "health_bytes": health_bytes}))
     }
 
     fn num_scored(&mut self) -> u64 {

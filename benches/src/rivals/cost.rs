@@ -1,5 +1,6 @@
 //! What processes cost, as the kernel counts it.
 
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -35,16 +36,13 @@ impl Cost {
         let peak_kb = peak.trim().trim_end_matches(" kB").parse().context("no VmHWM in status")?;
         Ok(Self { cpu: TICK * ticks, peak_kb })
     }
+}
 
-    /// Of several processes together: peaks are added, though they may not have been at one time.
-    ///
-    /// # Errors
-    /// See [`Cost::of`].
-    pub fn of_all(process_ids: &[u32]) -> Result<Self> {
-        process_ids.iter().try_fold(Self::default(), |sum, id| {
-            let Self { cpu, peak_kb } = Self::of(*id)?;
-            Ok(Self { cpu: sum.cpu + cpu, peak_kb: sum.peak_kb + peak_kb })
-        })
+/// Several processes together: peaks are added, though they may not have been at one time.
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.cpu += other.cpu;
+        self.peak_kb += other.peak_kb;
     }
 }
 
@@ -56,7 +54,7 @@ mod tests {
     fn a_process_that_works_costs_time_and_memory() {
         // Some tenths of a second.
         let sum = (0..300_000_000_u64).fold(0, |sum: u64, n| std::hint::black_box(sum.wrapping_add(n)));
-        let cost = Cost::of_all(&[std::process::id()]).unwrap();
+        let cost = Cost::of(std::process::id()).unwrap();
         assert!(cost.cpu >= TICK && cost.peak_kb > 1000, "{cost:?} {sum}");
     }
 }

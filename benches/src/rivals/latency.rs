@@ -20,7 +20,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 use super::cost::Cost;
-use super::system::{Job, PARTITIONS, System};
+use super::system::{Job, System};
 use crate::kafka::Kafka;
 use crate::load::{Load, Shape, call};
 
@@ -38,14 +38,14 @@ type Probes = Mutex<HashMap<String, (Instant, Option<Instant>)>>;
 /// # Errors
 /// When the system ends by itself or a probe is never answered.
 pub fn run(kafka: &Kafka, system: System, job: &Job, rate: u32, lasting: Duration) -> Result<Value> {
-    kafka.create_topic(&job.input, PARTITIONS)?;
+    kafka.create_topic(&job.input, job.partitions)?;
     for topic in job.topics(system) {
-        kafka.create_topic(&topic, PARTITIONS)?;
+        kafka.create_topic(&topic, job.partitions)?;
     }
     let mut running = job.start(system)?;
     let (probes, stop) = (Arc::new(Probes::default()), Arc::new(AtomicBool::new(false)));
     let output = if system == System::Keepwell { job.topic("scores") } else { job.topic("rows") };
-    let reader = reader(&job.broker, &output)?;
+    let reader = reader(job, &output)?;
     let reading = std::thread::spawn({
         let (probes, stop) = (Arc::clone(&probes), Arc::clone(&stop));
         move || read(&reader, &probes, &stop)
@@ -60,7 +60,10 @@ pub fn run(kafka: &Kafka, system: System, job: &Job, rate: u32, lasting: Duratio
     stop.store(true, Ordering::Relaxed);
     reading.join().map_err(|_| anyhow::anyhow!("the reader has failed"))??;
     let start = sent?;
-    let cost = Cost::of_all(&running.ids())?;
+    let cost = running.costs()?.into_values().fold(Cost::default(), |mut sum, cost| {
+        sum += cost;
+        sum
+    });
     drop(running);
     let probes = lock(&probes);
     let counted = probes.values().filter(|(sent, _)| *sent >= start + lasting / 3);
@@ -87,13 +90,13 @@ fn lock(probes: &Probes) -> std::sync::MutexGuard<'_, HashMap<String, (Instant, 
     probes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn reader(broker: &str, topic: &str) -> Result<BaseConsumer> {
+fn reader(job: &Job, topic: &str) -> Result<BaseConsumer> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", broker).set("group.id", "probes").set("enable.auto.commit", "false");
+    config.set("bootstrap.servers", &job.broker).set("group.id", "probes").set("enable.auto.commit", "false");
     config.set("isolation.level", "read_committed").set("fetch.wait.max.ms", "10");
     let consumer: BaseConsumer = config.create()?;
     let mut list = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
+    for partition in 0..job.partitions {
         list.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&list)?;
@@ -128,7 +131,7 @@ fn send(job: &Job, probes: &Probes, rate: u32, lasting: Duration) -> Result<Inst
     };
     let start = Instant::now();
     let mut num_probes = 0_u32;
-    for (message, n) in Load::new(shape).messages(&job.input, PARTITIONS).zip(0_u32..) {
+    for (message, n) in Load::new(shape).messages(&job.input, job.partitions).zip(0_u32..) {
         let due = start + Duration::from_secs_f64(f64::from(n) / f64::from(rate));
         let early = due.saturating_duration_since(Instant::now());
         if !early.is_zero() {
@@ -143,7 +146,7 @@ fn send(job: &Job, probes: &Probes, rate: u32, lasting: Duration) -> Result<Inst
             lock(probes).insert(account, (Instant::now(), None));
             writer.write(&Message {
                 topic: Arc::clone(&topic),
-                partition: (num_probes % PARTITIONS as u32) as i32,
+                partition: (num_probes % job.partitions.unsigned_abs()) as i32,
                 timestamp_ms: Some(at_ms),
                 key: None,
                 value: Some(text.into_bytes()),

@@ -1,5 +1,6 @@
 //! The systems: Keepwell as four processes, each peer as one JVM.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::cost::Cost;
 use super::rows::WINDOWS;
 
-/// Partitions of every topic, raw or not.
+/// Partitions of every topic, raw or not, unless told; the peers have as many tasks.
 pub const PARTITIONS: i32 = 2;
 
 /// Events of the load are none that may be too late, as in a deployment that keeps up: their raw bytes are not carried along.
@@ -82,6 +84,10 @@ pub struct Job {
     pub heap: String,
     /// Managed memory of Flink for RocksDB, e.g. `1g`.
     pub managed: String,
+    /// Partitions of every topic, raw or not.
+    pub partitions: i32,
+    /// Processes of each of Keepwell's stages.
+    pub processes: usize,
     /// State, snapshots, logs and files of this run.
     pub folder: PathBuf,
 }
@@ -132,9 +138,9 @@ impl Job {
         let topics: String =
             topics.iter().map(|of| format!("  {of}: {}\n", self.topic(&of.replace('_', "-")))).collect();
         let (folder, live_ms) = (self.folder.display(), self.live.as_millis());
-        let Self { broker, name, input, .. } = self;
+        let Self { broker, name, input, partitions, .. } = self;
         let text = format!(
-            "epoch: 1\npartitions: {PARTITIONS}\nkafka: {{bootstrap_servers: '{broker}', group_prefix: {name}}}\nsources: [{{topic: {input}, kind: usage}}]\n\
+            "epoch: 1\npartitions: {partitions}\nkafka: {{bootstrap_servers: '{broker}', group_prefix: {name}}}\nsources: [{{topic: {input}, kind: usage}}]\n\
              topics:\n{topics}time: {{clock: false, lateness: {LATENESS}}}\naggregate: {{windows: [{}], live_interval: {live_ms}ms}}\nscore: {{model: '{}'}}\n\
              snapshots: {{url: 'file://{folder}/snapshots'}}\ntables: {{url: 'file://{folder}/tables', roll_age: 5s}}\n\
              http: {{ingest: 'off', aggregate: 'off', score: 'off', sink: 'off'}}\n",
@@ -156,20 +162,22 @@ impl Job {
         match system {
             System::Keepwell => {
                 let configuration = self.configuration()?;
-                for stage in ["ingest", "aggregate", "score", "sink"] {
+                for (stage, process) in STAGES.iter().flat_map(|stage| (0..self.processes).map(move |n| (stage, n))) {
                     let program = std::env::current_exe()?.with_file_name(format!("keepwell-{stage}"));
                     ensure!(program.exists(), "{}: `cargo build --release --workspace` makes it", program.display());
                     let mut command = Command::new(program);
-                    command.env("KEEPWELL_CONFIG", &configuration).args(["--instance", "a"]);
-                    running.start(command, &self.folder.join(format!("{stage}.log")))?;
+                    command.env("KEEPWELL_CONFIG", &configuration).args(["--instance", &process.to_string()]);
+                    running.start(stage, command, &self.folder.join(format!("{stage}-{process}.log")))?;
                 }
             }
             System::Flink(state) => {
-                running.start(self.peer("FlinkPeer", state, FLINK_BOUND), &self.folder.join("flink.log"))?
+                running.start("flink", self.peer("FlinkPeer", state, FLINK_BOUND), &self.folder.join("flink.log"))?
             }
-            System::Streams(state) => {
-                running.start(self.peer("StreamsPeer", state, STREAMS_GRACE), &self.folder.join("streams.log"))?
-            }
+            System::Streams(state) => running.start(
+                "streams",
+                self.peer("StreamsPeer", state, STREAMS_GRACE),
+                &self.folder.join("streams.log"),
+            )?,
         }
         Ok(running)
     }
@@ -200,23 +208,33 @@ impl Job {
     }
 }
 
-/// Processes that end with this value.
+/// Keepwell's programs.
+const STAGES: [&str; 4] = ["ingest", "aggregate", "score", "sink"];
+
+/// Processes that end with this value, each with what it is.
 #[derive(Debug)]
 pub struct Running {
-    children: Vec<Child>,
+    children: Vec<(String, Child)>,
 }
 
 impl Running {
-    fn start(&mut self, mut command: Command, log: &Path) -> Result<()> {
+    fn start(&mut self, name: &str, mut command: Command, log: &Path) -> Result<()> {
         let log = std::fs::File::create(log)?;
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.children.push(child.spawn().with_context(|| format!("cannot run {command:?}"))?);
+        let child = child.spawn().with_context(|| format!("cannot run {command:?}"))?;
+        self.children.push((name.to_owned(), child));
         Ok(())
     }
 
-    /// Process ids.
-    pub fn ids(&self) -> Vec<u32> {
-        self.children.iter().map(Child::id).collect()
+    /// What the processes have cost since their start, those of a stage together.
+    ///
+    /// # Errors
+    /// When one has ended.
+    pub fn costs(&self) -> Result<BTreeMap<String, Cost>> {
+        self.children.iter().try_fold(BTreeMap::new(), |mut costs: BTreeMap<String, Cost>, (name, child)| {
+            *costs.entry(name.clone()).or_default() += Cost::of(child.id())?;
+            Ok(costs)
+        })
     }
 
     /// Nothing has ended by itself.
@@ -224,9 +242,9 @@ impl Running {
     /// # Errors
     /// When something has.
     pub fn check(&mut self) -> Result<()> {
-        for child in &mut self.children {
+        for (name, child) in &mut self.children {
             if let Some(status) = child.try_wait()? {
-                anyhow::bail!("process {} ended: {status}", child.id());
+                anyhow::bail!("{name}, process {}, ended: {status}", child.id());
             }
         }
         Ok(())
@@ -235,7 +253,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for child in &mut self.children {
+        for (_, child) in &mut self.children {
             if let Err(error) = child.kill().and_then(|()| child.wait()) {
                 eprintln!("ending process {}: {error}", child.id());
             }

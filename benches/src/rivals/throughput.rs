@@ -1,5 +1,6 @@
 //! A load that is there: how fast it is worked off, and at what cost.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +12,11 @@ use pipeline::offset::TopicPartition;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::cost::Cost;
 use super::rows::{Rows, WINDOWS};
-use super::system::{Job, PARTITIONS, Running, System};
+use super::system::{Job, Running, System};
 use crate::chaos::watch::Watch;
 use crate::kafka::Kafka;
 use crate::streamed::num_rows;
@@ -30,12 +31,19 @@ const LOOK: Duration = Duration::from_millis(100);
 const WARM: f64 = 0.2;
 
 /// Where a system was at a moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Mark {
     at: Instant,
     read: i64,
-    system: Cost,
+    /// By stage.
+    system: BTreeMap<String, Cost>,
     broker: Cost,
+}
+
+impl Mark {
+    fn cpu_s(&self, stage: &str) -> f64 {
+        self.system.get(stage).map_or(0.0, |cost| cost.cpu.as_secs_f64())
+    }
 }
 
 /// A broker with a load, on which systems are run.
@@ -60,7 +68,7 @@ impl Course<'_> {
     /// When it ends by itself or does not come to an end, or when its rows are not those they must be.
     pub fn run(&self, system: System, job: &Job) -> Result<Value> {
         for topic in job.topics(system) {
-            self.kafka.create_topic(&topic, PARTITIONS)?;
+            self.kafka.create_topic(&topic, job.partitions)?;
         }
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &job.broker)
@@ -92,18 +100,25 @@ impl Course<'_> {
         let rows = self.rows(system, job)?;
         ensure!(rows == self.truth, "{system}: {rows:?} instead of {:?}: the comparison is void", self.truth);
         let events = (done.read - warm.read) as f64;
-        let cpu = (done.system.cpu - warm.system.cpu).as_secs_f64();
+        let stage = |(name, cost): (&String, &Cost)| {
+            (name.clone(), json!({"cpu_s": done.cpu_s(name) - warm.cpu_s(name), "peak_kb": cost.peak_kb}))
+        };
+        let stages: Map<String, Value> = done.system.iter().map(stage).collect();
+        let cpu_s = |mark: &Mark| mark.system.keys().map(|name| mark.cpu_s(name)).sum::<f64>();
         let broker = (done.broker.cpu - warm.broker.cpu).as_secs_f64();
         Ok(json!({
             "system": system.to_string(),
             "events": self.num_events,
             "measured": events,
             "seconds": (done.at - warm.at).as_secs_f64(),
-            "cpu_s": cpu,
+            "cpu_s": cpu_s(&done) - cpu_s(&warm),
             "broker_cpu_s": broker,
             "whole_seconds": (done.at - started).as_secs_f64(),
-            "whole_cpu_s": done.system.cpu.as_secs_f64(),
-            "peak_kb": done.system.peak_kb,
+            "whole_cpu_s": cpu_s(&done),
+            "peak_kb": done.system.values().map(|cost| cost.peak_kb).sum::<u64>(),
+            "stages": stages,
+            "partitions": job.partitions,
+            "processes": job.processes,
             "rows": rows.count,
             "commit_ms": job.commit.as_millis() as u64,
             "heap": job.heap,
@@ -112,7 +127,7 @@ impl Course<'_> {
 
     fn mark(&self, consumer: &BaseConsumer, job: &Job, running: &Running) -> Result<Mark> {
         let mut list = TopicPartitionList::new();
-        for partition in 0..PARTITIONS {
+        for partition in 0..job.partitions {
             list.add_partition(&job.input, partition);
         }
         let committed = consumer.committed_offsets(list, ANSWER)?;
@@ -121,7 +136,7 @@ impl Course<'_> {
         Ok(Mark {
             at: Instant::now(),
             read: committed.elements().iter().map(|element| next(element.offset())).sum(),
-            system: Cost::of_all(&running.ids())?,
+            system: running.costs()?,
             broker: Cost::of(broker)?,
         })
     }
@@ -145,7 +160,7 @@ impl Course<'_> {
     fn rows(&self, system: System, job: &Job) -> Result<Rows> {
         let tail = Tail::open(&config::Kafka::at(&job.broker))?;
         let (mut rows, mut wrong) = (Rows::default(), Ok(()));
-        for partition in 0..PARTITIONS {
+        for partition in 0..job.partitions {
             let tp = TopicPartition::new(job.output(system), partition);
             tail.read(&tp, LIMIT, &Arc::default(), |record| {
                 let value = record.value.as_deref();
