@@ -102,7 +102,8 @@ impl Kafka {
     /// When the broker refuses.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
         let (admin, options) = self.admin()?;
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        // Loads are of days that have passed: a broker keeps a week unless told, and would take a large one's beginning away.
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
         all_done(wait(admin.create_topics([&topic], &options))?)
     }
 

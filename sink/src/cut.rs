@@ -290,6 +290,40 @@ mod tests {
         assert_eq!(content.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b"]);
     }
 
+    #[test]
+    fn rows_come_in_the_order_of_a_file_however_long_their_runs_are_in_the_batches() {
+        let range =
+            Range { source: Source::FeatureDays, epoch: 1, partition: 2, first: NextOffset(7), end: NextOffset(9) };
+        let rows = |names: Vec<String>| {
+            let rows: Vec<RecordBatch> = names.iter().map(|name| day(name, 20_000, "f")).collect();
+            concat_batches(&feature_day::schema(), &rows).unwrap()
+        };
+        let name = |n: usize| format!("{n:05}");
+        // A run that is written as it stands, single rows of two batches in turns, more of them than are brought together at a
+        // time, and a run again.
+        let turns = 1000..1000 + 3 * CHUNK_ROWS;
+        let batches = [
+            rows((0..3 * RUN_ROWS).chain(turns.clone().filter(|n| n % 2 == 0)).map(name).collect()),
+            rows(turns.clone().filter(|n| n % 2 == 1).chain(9000..9000 + 2 * RUN_ROWS).map(name).collect()),
+        ];
+        let files = super::files(range, &batches).unwrap();
+        let [file] = files.as_slice() else { panic!("{} files", files.len()) };
+        let expected: Vec<String> = (0..3 * RUN_ROWS).chain(turns).chain(9000..9000 + 2 * RUN_ROWS).map(name).collect();
+        assert_eq!(names_of(file), expected);
+    }
+
+    fn names_of(file: &File) -> Vec<String> {
+        let content = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(
+            file.content.clone(),
+        ));
+        let batches = content.unwrap().build().unwrap().map(|batch| batch.unwrap());
+        batches
+            .flat_map(|batch| {
+                batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
     fn bytes_of(file: &File) -> RecordBatch {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f.parquet");
