@@ -197,6 +197,7 @@ impl Adoption {
     pub fn close(&mut self, closed: Pane) {
         for feature in self.features.values_mut() {
             feature.open.retain(|(pane, _)| *pane > closed);
+            feature.open.shrink_to_fit();
         }
     }
 

@@ -159,6 +159,8 @@ impl Cells {
         let at = match self.cells.binary_search_by_key(&pane, |(known, _)| *known) {
             Ok(at) => at,
             Err(at) => {
+                // One more at a time: most accounts have few, and to double would take more than what they hold.
+                self.cells.reserve_exact(1);
                 self.cells.insert(at, (pane, Cell { last_activity_us: at_us, ..Cell::default() }));
                 at
             }
