@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::name::Name;
 
-/// A map by account id, or by parts of it that are found by hash alone.
+/// A map by account id, found by hash, in no order.
 pub type ById<A> = HashMap<Name, A, FixedState>;
 
 /// The accounts of a partition, and what is known of each.

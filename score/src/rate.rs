@@ -92,14 +92,9 @@ pub fn rate(model: &Model, weights: &[Points], values: impl IntoIterator<Item = 
     let is_known = |factor: &&Rated| factor.missing.is_none() || factor.carried_from_us.is_some();
     let coverage = factors.iter().filter(is_known).map(|factor| factor.weight).sum();
     let coverage = if is_additive { share_of_all(coverage, &factors) } else { coverage };
-    let has_chosen = model.groups.iter().any(|group| matches!(group.by, Reduce::Min | Reduce::Max));
-    if !has_chosen && factors.iter().all(|factor| factor.normalised.is_some()) {
-        factors.iter_mut().for_each(|factor| factor.effective_weight = factor.weight);
-    } else {
-        let counts: Vec<Option<Points>> = factors.iter().map(|factor| factor.normalised).collect();
-        for (factor, effective_weight) in factors.iter_mut().zip(effective(model, &counts)) {
-            factor.effective_weight = effective_weight;
-        }
+    let counts: Vec<Option<Points>> = factors.iter().map(|factor| factor.normalised).collect();
+    for (factor, effective_weight) in factors.iter_mut().zip(effective(model, &counts)) {
+        factor.effective_weight = effective_weight;
     }
     let score = if is_additive { add(model, &mut factors) } else { mean(&mut factors) };
     Rating { factors, score, coverage }

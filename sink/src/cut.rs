@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_gives_one_sorted_file_a_date_and_the_same_bytes_however_it_was_read() {
+    fn a_range_gives_one_sorted_file_a_date_in_whatever_order_its_rows_came() {
         let range =
             Range { source: Source::FeatureDays, epoch: 1, partition: 2, first: NextOffset(7), end: NextOffset(9) };
         let pieces = [day("b", 20_000, "f"), day("a", 20_000, "f"), day("a", 20_001, "f")];

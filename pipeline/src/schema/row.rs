@@ -72,7 +72,7 @@ const NAMED_ROWS: usize = 16;
 
 /// Builds rows of a table cell by cell, from left to right. Each call names its column; a type out of turn, or a name in the first
 /// rows of a batch, is remembered and makes [`RowBuilder::finish`] fail. In which order cells are written is a matter of the code,
-/// not of the row: to compare each name of each row cost a tenth of score.
+/// not of the row: to compare each name of each row makes a close and score 5 to 7 % slower.
 #[derive(Debug)]
 pub struct RowBuilder {
     schema: SchemaRef,
