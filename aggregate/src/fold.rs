@@ -94,7 +94,7 @@ impl<'f> Fold<'f> {
             why,
         };
         if let Some(value) = &record.value {
-            let batch = codec::decode(value, &schema()).map_err(|error| wrong(error.to_string()))?;
+            let batch = codec::decode_shared(value, &schema()).map_err(|error| wrong(error.to_string()))?;
             let rows = EventRows::new(&batch);
             let keys: Vec<u128> =
                 (0..rows.len()).map(|row| event_key(rows.account_id(row), rows.event_id(row))).collect();

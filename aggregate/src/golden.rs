@@ -82,7 +82,7 @@ fn record_of(offset: i64, events: impl Iterator<Item = Event<'static>>, time_us:
         offset: Offset(offset),
         timestamp_ms: 0,
         key: None,
-        value: Some(codec::encode(&builder.finish().unwrap()).unwrap()),
+        value: Some(codec::encode(&builder.finish().unwrap()).unwrap().into()),
         headers: vec![(STATEMENT_HEADER.to_owned(), Some(serde_json::to_vec(&statement).unwrap()))],
     }
 }

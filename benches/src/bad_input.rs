@@ -66,7 +66,7 @@ pub fn judge(texts: &[Vec<u8>]) -> Result<Vec<Judged>> {
         ensure!(offset % 2 == 1, "the good neighbour at offset {offset} was rejected: {}", header(REASON_HEADER)?);
         let text = texts.get(offset / 2).context("a reject of no text")?;
         ensure!(
-            record.value.as_ref() == Some(text) && record.key.as_deref() == Some(b"key"),
+            record.value.as_deref() == Some(text.as_slice()) && record.key.as_deref() == Some(b"key"),
             "offset {offset}: other bytes"
         );
         judged.get_mut(offset / 2).context("a reject of no text")?.reason = Some(header(REASON_HEADER)?);

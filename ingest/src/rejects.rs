@@ -91,7 +91,7 @@ fn restored(record: Record, origin: &Origin) -> Message {
         partition: origin.partition,
         timestamp_ms: None,
         key: record.key,
-        value: record.value,
+        value: record.value.map(Vec::from),
         headers: record.headers.into_iter().filter(|(name, _)| !is_ours(name)).collect(),
     }
 }

@@ -168,7 +168,14 @@ impl Ingest {
             offset: record.offset.0,
         };
         let partition = record.topic_partition.partition % self.partitions;
-        reject(&self.rejects, partition, &cause, record.key.clone(), record.value.clone(), record.headers.clone())
+        reject(
+            &self.rejects,
+            partition,
+            &cause,
+            record.key.clone(),
+            record.value.as_deref().map(<[u8]>::to_vec),
+            record.headers.clone(),
+        )
     }
 
     /// How far a source partition has come.

@@ -6,6 +6,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
 
 use crate::schema::TABLE_KEY;
 
@@ -99,8 +100,7 @@ pub fn encode_split(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> 
     Ok(values)
 }
 
-fn read_stream(value: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
-    let mut buffer = Buffer::from(value);
+fn read_stream(mut buffer: Buffer) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut decoder = StreamDecoder::new();
     let mut batches = Vec::new();
     while !buffer.is_empty() {
@@ -118,8 +118,16 @@ fn read_stream(value: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
 /// # Errors
 /// [`CodecError`] when the value is no Arrow stream of exactly one batch of that table and version.
 pub fn decode(value: &[u8], expected: &SchemaRef) -> Result<RecordBatch, CodecError> {
+    decode_shared(&Bytes::copy_from_slice(value), expected)
+}
+
+/// As [`decode`], of a value that the batch then shares instead of a copy of it.
+///
+/// # Errors
+/// As those of [`decode`].
+pub fn decode_shared(value: &Bytes, expected: &SchemaRef) -> Result<RecordBatch, CodecError> {
     // Arrow's reader panics on some damaged messages (found by fuzzing): here that is an error like any other.
-    let read = std::panic::catch_unwind(|| read_stream(value));
+    let read = std::panic::catch_unwind(|| read_stream(Buffer::from(value.clone())));
     let mut batches = read.map_err(|_| CodecError::Damaged { bytes: value.len() })??;
     let found = batches.len();
     let batch = batches.pop().filter(|_| found == 1).ok_or(CodecError::NotOneBatch { found })?;

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::offset::{NextOffset, Offset, Position, TopicPartition};
 
 /// Header names and values of a record, in order; a header may lack a value.
@@ -28,8 +30,8 @@ pub struct Record {
     pub timestamp_ms: i64,
     /// Its key.
     pub key: Option<Vec<u8>>,
-    /// Its value; none is a tombstone.
-    pub value: Option<Vec<u8>>,
+    /// Its value, which what is read from it may share; none is a tombstone.
+    pub value: Option<Bytes>,
     /// Its headers.
     pub headers: Headers,
 }

@@ -99,7 +99,7 @@ impl Score {
             fold.changes.progress = progress.or(fold.changes.progress);
             self.hear(record, &mut fold, step);
             let Some(value) = &record.value else { continue };
-            let batch = codec::decode(value, &window::schema()).map_err(|error| refused(error.to_string()))?;
+            let batch = codec::decode_shared(value, &window::schema()).map_err(|error| refused(error.to_string()))?;
             let windows = Windows::of(&batch)?;
             let models = fold.changes.models.as_ref().unwrap_or(&state.models).clone();
             self.score(&models, &windows, record, &mut fold, &mut step.fates)

@@ -177,7 +177,7 @@ pub(crate) fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) 
         offset: Offset(offset),
         timestamp_ms: 0,
         key: None,
-        value: Some(codec::encode(&rows).unwrap()),
+        value: Some(codec::encode(&rows).unwrap().into()),
         headers: vec![Progress { watermark_us: Some(day * DAY_US), complete: false }.header()],
     }
 }

@@ -61,7 +61,7 @@ pub fn run(config: &Config, args: &TryArgs, out: &mut impl Write) -> Result<()> 
             offset: Offset(offset),
             timestamp_ms: 0,
             key: None,
-            value: Some(codec::encode(&rows)?),
+            value: Some(codec::encode(&rows)?.into()),
             headers: Vec::new(),
         };
         let records = std::slice::from_ref(&record);

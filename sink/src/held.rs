@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use pipeline::codec::{self, CodecError};
 use pipeline::log::Record;
 use pipeline::offset::{NextOffset, Offset};
@@ -78,7 +79,7 @@ impl Held {
 
     /// A record that was read.
     pub fn queue(&mut self, record: Record) {
-        self.waiting_bytes += record.value.as_ref().map_or(0, Vec::len);
+        self.waiting_bytes += record.value.as_ref().map_or(0, Bytes::len);
         self.waiting.push_back(record);
     }
 
@@ -102,10 +103,10 @@ impl Held {
             return Ok(None);
         }
         let Some(record) = self.waiting.pop_front() else { return Ok(None) };
-        self.waiting_bytes -= record.value.as_ref().map_or(0, Vec::len);
+        self.waiting_bytes -= record.value.as_ref().map_or(0, Bytes::len);
         let mut counts = Counts { read: 0, live: 0 };
         if let Some(value) = &record.value {
-            let batch = codec::decode(value, &self.source.schema())?;
+            let batch = codec::decode_shared(value, &self.source.schema())?;
             let finals = self.source.finals(&batch)?;
             counts = Counts { read: batch.num_rows() as u64, live: (batch.num_rows() - finals.num_rows()) as u64 };
             if finals.num_rows() > 0 {

@@ -205,7 +205,7 @@ impl Publish {
             offset: record.offset.0,
             why,
         };
-        let batch = codec::decode(value, &table::schema()).map_err(|error| refused(error.to_string()))?;
+        let batch = codec::decode_shared(value, &table::schema()).map_err(|error| refused(error.to_string()))?;
         let news = news(&batch)?;
         let unchanged = (batch.num_rows() - news.num_rows()) as u64;
         add_fates(&mut step.fates, &[(Fate::of("read"), unchanged), (Fate::of("unchanged"), unchanged)].into());

@@ -238,7 +238,7 @@ type Said = (i32, Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// Partition, key and value of records, in order.
 fn messages(records: impl Iterator<Item = Record>) -> Vec<Said> {
-    records.map(|record| (record.topic_partition.partition, record.key, record.value)).collect()
+    records.map(|record| (record.topic_partition.partition, record.key, record.value.map(Vec::from))).collect()
 }
 
 /// Partition and provenance of rows, as they come.

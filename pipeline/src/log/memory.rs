@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict};
 use crate::offset::{NextOffset, Position, TopicPartition};
 use group::{Group, Standing};
@@ -324,7 +326,7 @@ impl Log for MemoryLog {
                     break;
                 }
                 room -= 1;
-                bytes += record.value.as_ref().map_or(0, Vec::len);
+                bytes += record.value.as_ref().map_or(0, Bytes::len);
                 records.push(record.clone());
             }
             *next = reached.max(*next);

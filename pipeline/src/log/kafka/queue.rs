@@ -3,6 +3,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
@@ -49,7 +50,7 @@ pub(super) fn record(topic_partition: &TopicPartition, message: &BorrowedMessage
         offset: Offset(message.offset()),
         timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
         key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
+        value: message.payload().map(Bytes::copy_from_slice),
         headers: headers.unwrap_or_default(),
     }
 }

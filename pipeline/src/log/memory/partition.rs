@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::log::{Ends, Message, Record};
 use crate::offset::{NextOffset, Offset, TopicPartition};
 
@@ -39,7 +41,7 @@ impl Partition {
             offset: Offset(self.next),
             timestamp_ms: message.timestamp_ms.unwrap_or_default(),
             key: message.key.clone(),
-            value: message.value.clone(),
+            value: message.value.clone().map(Bytes::from),
             headers: message.headers.clone(),
         };
         let state = match within {
