@@ -12,6 +12,7 @@ mod golden;
 pub mod measure;
 mod need;
 mod pane_set;
+mod places;
 mod saved;
 mod seen;
 mod settings;

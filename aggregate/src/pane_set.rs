@@ -12,14 +12,14 @@ pub struct PaneSet {
     /// The newest block and its bits; no bits, no pane.
     newest: (i32, u64),
     /// The others, oldest first, each with some bits.
-    older: Vec<(i32, u64)>,
+    older: Box<[(i32, u64)]>,
 }
 
 impl From<Vec<(i32, u64)>> for PaneSet {
     /// From blocks, oldest first.
     fn from(mut blocks: Vec<(i32, u64)>) -> Self {
         let newest = blocks.pop().unwrap_or_default();
-        Self { newest, older: blocks }
+        Self { newest, older: blocks.into() }
     }
 }
 
@@ -38,13 +38,20 @@ impl PaneSet {
         if self.newest.0 == block || self.is_empty() {
             self.newest = (block, self.newest.1 | bits);
         } else if self.newest.0 < block {
-            self.older.push(std::mem::replace(&mut self.newest, (block, bits)));
+            let passed = std::mem::replace(&mut self.newest, (block, bits));
+            self.with_older(|older| older.push(passed));
         } else {
             match self.older.binary_search_by_key(&block, |(known, _)| *known) {
                 Ok(at) => self.older[at].1 |= bits,
-                Err(at) => self.older.insert(at, (block, bits)),
+                Err(at) => self.with_older(|older| older.insert(at, (block, bits))),
             }
         }
+    }
+
+    fn with_older(&mut self, change: impl FnOnce(&mut Vec<(i32, u64)>)) {
+        let mut older = std::mem::take(&mut self.older).into_vec();
+        change(&mut older);
+        self.older = older.into();
     }
 
     fn blocks(&self) -> impl Iterator<Item = (i32, u64)> {
@@ -72,7 +79,9 @@ impl PaneSet {
         if oldest * BITS < first.0 {
             let kept = |(block, bits): (i32, u64)| (block, bits & mask(block, first, Pane(i32::MAX)));
             self.older.iter_mut().for_each(|block| *block = kept(*block));
-            self.older.retain(|(_, bits)| *bits != 0);
+            if self.older.first().is_some_and(|(_, bits)| *bits == 0) {
+                self.with_older(|older| older.retain(|(_, bits)| *bits != 0));
+            }
             self.newest = kept(self.newest);
             if self.is_empty() {
                 *self = Self::default();

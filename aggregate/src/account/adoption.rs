@@ -2,23 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use foldhash::fast::FixedState;
-use indexmap::IndexMap;
 use pipeline::pane::Pane;
 use serde::Serialize;
 
 use super::usage::Usage;
 use crate::pane_set::PaneSet;
+use crate::places::Places;
 use pipeline::name::{Name, Names};
 
 /// Users and features of an account.
 #[derive(Debug, Clone, Default)]
 pub struct Adoption {
     /// Panes in which each user was active. A user's place is the number that stands for the name elsewhere.
-    users: IndexMap<Name, PaneSet, FixedState>,
-    features: IndexMap<Name, Feature, FixedState>,
+    users: Places<PaneSet>,
+    features: Places<Feature>,
     /// Place of the user seen last: users come in sessions.
-    recent: usize,
+    recent: u32,
 }
 
 /// What is kept of a feature.
@@ -48,7 +47,7 @@ impl PartialEq for Adoption {
         type Uses<'a> = BTreeMap<(&'a Name, Pane), (&'a Usage, BTreeSet<&'a Name>)>;
         fn named(adoption: &Adoption) -> (Panes<'_>, Panes<'_>, Uses<'_>) {
             let mut uses = Uses::new();
-            for (name, feature) in &adoption.features {
+            for (name, feature) in adoption.features.iter() {
                 uses.extend(feature.open.iter().map(|(pane, of)| {
                     let users = adoption.names(of).collect();
                     ((name, *pane), (&of.usage, users))
@@ -83,29 +82,24 @@ impl Adoption {
 
     /// Notes a pane for a user, and gives the place.
     fn user_at(&mut self, user: &str, pane: Pane) -> u32 {
-        if self.users.get_index(self.recent).is_none_or(|(name, _)| name.as_str() != user) {
-            self.recent = match self.users.get_index_of(user) {
-                Some(known) => known,
-                None => self.users.insert_full(Name::from(user), PaneSet::default()).0,
-            };
+        if self.users.at(self.recent as usize).is_none_or(|(name, _)| name.as_str() != user) {
+            self.recent = self.users.of_or_new(user, |user| Name::from(user)).0 as u32;
         }
-        self.users[self.recent].insert(pane);
-        self.recent as u32
+        if let Some(panes) = self.users.at_mut(self.recent as usize) {
+            panes.insert(pane);
+        }
+        self.recent
     }
 
     /// Notes a pane for a feature.
     fn feature(&mut self, feature: &str, pane: Pane, names: &mut Names) -> &mut Feature {
-        let place = match self.features.get_index_of(feature) {
-            Some(known) => known,
-            None => self.features.insert_full(names.shared(feature), Feature::default()).0,
-        };
-        let feature = &mut self.features[place];
+        let (_, feature) = self.features.of_or_new(feature, |name| names.shared(name));
         feature.panes.insert(pane);
         feature
     }
 
     fn names<'a>(&'a self, of: &'a FeatureUse) -> impl Iterator<Item = &'a Name> {
-        of.users.iter().filter_map(|user| self.users.get_index(*user as usize)).map(|(name, _)| name)
+        of.users.iter().filter_map(|user| self.users.at(*user as usize)).map(|(name, _)| name)
     }
 
     /// Panes in which each user was active.
@@ -181,13 +175,15 @@ impl Adoption {
 
     /// Puts another name in the place of a user's.
     pub fn rename(&mut self, user: &str, name: &Name) {
-        let Some(from) = self.users.get_index_of(user) else { return };
-        match self.users.get_index_of(name) {
+        let Some(from) = self.users.of(user) else { return };
+        match self.users.of(name) {
             // It is a name that nobody has: what stands for it elsewhere is its place.
-            None => drop(self.users.replace_index(from, name.clone())),
+            None => self.users.rename(from, name.clone()),
             Some(to) => {
-                let panes = std::mem::take(&mut self.users[from]);
-                self.users[to].extend(&panes);
+                let panes = self.users.at_mut(from).map(std::mem::take);
+                if let Some((into, panes)) = self.users.at_mut(to).zip(panes) {
+                    into.extend(&panes);
+                }
                 self.leave_out_idle(|place| if place == from { to } else { place });
             }
         }
@@ -203,7 +199,7 @@ impl Adoption {
 
     /// Forgets all panes before `first`, and who and what was in no other.
     pub fn forget_before(&mut self, first: Pane) {
-        self.features.retain(|_, feature| {
+        self.features.retain(|feature| {
             feature.open.retain(|(pane, _)| *pane >= first);
             feature.panes.forget_before(first);
             !feature.panes.is_empty()
@@ -234,7 +230,7 @@ impl Adoption {
             users.dedup();
             of.users = users;
         }
-        self.users.retain(|_, panes| !panes.is_empty());
+        self.users.retain(|panes| !panes.is_empty());
         self.recent = 0;
     }
 }

@@ -2,7 +2,7 @@
 
 use pipeline::event::Survey;
 use pipeline::pane::Pane;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::View;
 
@@ -93,14 +93,41 @@ pub struct Answers {
     pub last_us: Option<i64>,
 }
 
-/// Survey answers by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Surveys(pub [Answers; 3]);
+/// Survey answers by kind. Few panes have any: one without takes no more than a pointer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "[Answers; 3]")]
+pub struct Surveys(Option<Box<[Answers; 3]>>);
+
+const NO_ANSWERS: &[Answers; 3] = &[Answers { responses: 0, score: 0, best: 0, low: 0, last_us: None }; 3];
+
+impl From<[Answers; 3]> for Surveys {
+    fn from(answers: [Answers; 3]) -> Self {
+        Self((answers != *NO_ANSWERS).then(|| Box::new(answers)))
+    }
+}
+
+impl Serialize for Surveys {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_deref().unwrap_or(NO_ANSWERS).serialize(serializer)
+    }
+}
 
 impl Surveys {
     /// Answers of one kind.
     pub fn of(&self, survey: Survey) -> &Answers {
-        &self.0[usize::from(survey.code()) - 1]
+        &self.0.as_deref().unwrap_or(NO_ANSWERS)[usize::from(survey.code()) - 1]
+    }
+
+    fn of_mut(&mut self, survey: Survey) -> &mut Answers {
+        &mut self.0.get_or_insert_default()[usize::from(survey.code()) - 1]
+    }
+
+    /// Takes in the times of the last answers of another.
+    fn hear_times(&mut self, other: &Self) {
+        let Some(more) = other.0.as_deref() else { return };
+        for (mine, more) in self.0.get_or_insert_default().iter_mut().zip(more) {
+            mine.last_us = mine.last_us.max(more.last_us);
+        }
     }
 
     /// Last answer of one kind.
@@ -110,7 +137,8 @@ impl Surveys {
 
     /// The sum of both.
     pub fn plus(mut self, other: &Self) -> Self {
-        for (mine, more) in self.0.iter_mut().zip(other.0) {
+        let Some(more) = other.0.as_deref() else { return self };
+        for (mine, more) in self.0.get_or_insert_default().iter_mut().zip(more) {
             mine.responses += more.responses;
             mine.score += more.score;
             mine.best += more.best;
@@ -130,7 +158,7 @@ impl Cell {
 
     /// One survey answer.
     pub fn answer(&mut self, survey: Survey, at_us: i64, score: i64, scale_max: i64) {
-        let answers = &mut self.surveys.0[usize::from(survey.code()) - 1];
+        let answers = self.surveys.of_mut(survey);
         answers.responses += 1;
         answers.score += match survey {
             Survey::Nps => i64::from(score >= 9) - i64::from(score <= 6),
@@ -150,7 +178,7 @@ impl Cell {
 pub struct Cells {
     cells: Vec<(Pane, Cell)>,
     /// The first pane and the times of all panes that are forgotten.
-    settled: Option<(Pane, Cell)>,
+    settled: Option<Box<(Pane, Cell)>>,
 }
 
 impl Cells {
@@ -175,12 +203,12 @@ impl Cells {
 
     /// Cells of which nothing is known but what remains of forgotten panes.
     pub(super) fn of_settled(settled: Option<(Pane, Cell)>) -> Self {
-        Self { cells: Vec::new(), settled }
+        Self { cells: Vec::new(), settled: settled.map(Box::new) }
     }
 
     /// What remains of forgotten panes.
     pub(super) fn settled(&self) -> Option<&(Pane, Cell)> {
-        self.settled.as_ref()
+        self.settled.as_deref()
     }
 
     /// The panes that have a cell, oldest first.
@@ -201,12 +229,12 @@ impl Cells {
 
     /// The newest pane.
     pub fn newest(&self) -> Option<Pane> {
-        self.cells.last().or(self.settled.as_ref()).map(|(pane, _)| *pane)
+        self.cells.last().or(self.settled.as_deref()).map(|(pane, _)| *pane)
     }
 
     /// The oldest pane.
     pub fn oldest(&self) -> Option<Pane> {
-        self.settled.as_ref().or(self.cells.first()).map(|(pane, _)| *pane)
+        self.settled.as_deref().or(self.cells.first()).map(|(pane, _)| *pane)
     }
 
     /// Whether there is no cell.
@@ -223,7 +251,7 @@ impl Cells {
     /// All cells a view shows, oldest first, the settled one before them.
     fn of<'c>(&'c self, view: &View<'_>) -> impl DoubleEndedIterator<Item = &'c (Pane, Cell)> + use<'c> {
         let (first, last) = (view.first, view.last);
-        self.settled.iter().chain(&self.cells).filter(move |(pane, _)| *pane >= first && *pane <= last)
+        self.settled.iter().map(Box::as_ref).chain(&self.cells).filter(move |(pane, _)| *pane >= first && *pane <= last)
     }
 
     /// Within the pane of a deletion only events with exact times can survive.
@@ -257,14 +285,12 @@ impl Cells {
     pub(super) fn settle(&mut self, horizon: Pane) {
         let num_old = self.cells.partition_point(|(pane, _)| *pane < horizon);
         for (pane, cell) in self.cells.drain(..num_old) {
-            let (first, times) = self.settled.get_or_insert((pane, Cell::default()));
+            let (first, times) = &mut **self.settled.get_or_insert_with(|| Box::new((pane, Cell::default())));
             *first = (*first).min(pane);
             times.last_activity_us = times.last_activity_us.max(cell.last_activity_us);
             times.last_use_us = times.last_use_us.max(cell.last_use_us);
             times.first_value_us = [times.first_value_us, cell.first_value_us].into_iter().flatten().min();
-            for (mine, more) in times.surveys.0.iter_mut().zip(cell.surveys.0) {
-                mine.last_us = mine.last_us.max(more.last_us);
-            }
+            times.surveys.hear_times(&cell.surveys);
         }
     }
 
