@@ -1,12 +1,19 @@
 //! One record batch <-> the value of one Kafka record: an Arrow IPC stream, readable by any Arrow library.
+//!
+//! A column that may be null, and is in every row of a record, is left out of it. Most columns are for kinds of events, or for
+//! measures, that most records have none of; what is not there costs neither broker nor reader anything.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 
 use crate::schema::TABLE_KEY;
 
@@ -56,6 +63,9 @@ pub enum CodecError {
     },
 }
 
+/// Key of a record's metadata for how many columns its writer's table has, where some are left out.
+const COLUMNS_KEY: &str = "keepwell.columns";
+
 /// About what the names and types of a table take.
 const SCHEMA_BYTES: usize = 16 * 1024;
 /// Buffers begin at multiples of 64 bytes, and most columns have two or three.
@@ -66,14 +76,30 @@ const PADDING_BYTES: usize = 3 * 64;
 /// # Errors
 /// [`CodecError::Arrow`] when Arrow cannot encode the batch.
 pub fn encode(batch: &RecordBatch) -> Result<Vec<u8>, CodecError> {
+    let batch = told(batch)?;
     // What is asked for in vain is cleared by the kernel in vain: so much as the rows take, not what their builders had room for.
     let mut bytes = SCHEMA_BYTES + PADDING_BYTES * batch.num_columns();
     for column in batch.columns() {
         bytes += column.to_data().get_slice_memory_size()?;
     }
     let mut writer = StreamWriter::try_new(Vec::with_capacity(bytes), &batch.schema())?;
-    writer.write(batch)?;
+    writer.write(&batch)?;
     Ok(writer.into_inner()?)
+}
+
+/// The columns of a batch that tell something.
+fn told(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let fields = batch.schema_ref().fields();
+    let tells = |(field, column): (&FieldRef, &ArrayRef)| !field.is_nullable() || column.null_count() < column.len();
+    let told: Vec<usize> = (0..fields.len()).filter(|index| tells((&fields[*index], batch.column(*index)))).collect();
+    if batch.num_rows() == 0 || told.len() == fields.len() {
+        return Ok(batch.clone());
+    }
+    let left = batch.project(&told)?;
+    let mut metadata = left.schema_ref().metadata().clone();
+    metadata.insert(COLUMNS_KEY.to_owned(), fields.len().to_string());
+    let schema = Schema::new_with_metadata(left.schema_ref().fields().clone(), metadata);
+    left.with_schema(Arc::new(schema))
 }
 
 /// The values of as many records as it takes to keep each at or below `max_bytes`, in the order of the
@@ -112,8 +138,8 @@ fn read_stream(mut buffer: Buffer) -> Result<Vec<RecordBatch>, ArrowError> {
 
 /// The batch in the value of one record, which must be of the table `expected`; its columns are those.
 ///
-/// Within a version columns may be added that may be null. So programs can be replaced one by one: what a newer one
-/// has added is left out here, and what an older one does not know is null.
+/// A column that the record leaves out is null. Within a version columns may be added that may be null. So programs can be
+/// replaced one by one: what a newer one has added is left out here, and what an older one does not know is null.
 ///
 /// # Errors
 /// [`CodecError`] when the value is no Arrow stream of exactly one batch of that table and version.
@@ -139,36 +165,44 @@ pub fn decode_shared(value: &Bytes, expected: &SchemaRef) -> Result<RecordBatch,
     as_columns(&batch, expected).ok_or(CodecError::ForeignColumns { table })
 }
 
-/// The columns that are expected, of a batch that an older or newer program wrote. None where some are missing and
-/// others too many: that is no added column.
+/// The columns that are expected, of a batch that an older or newer program wrote. None where a column is missing that must be
+/// there, or more are unknown than the writer's table has more than this one: these are no added columns.
 pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBatch> {
     let mut num_known = 0;
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(expected.fields().len());
-    for (index, field) in expected.fields().iter().enumerate() {
-        // Nearly always it stands where it is expected: a search for each of many columns costs more than their decoding.
-        let there = batch.schema_ref().fields().get(index).filter(|there| there.name() == field.name());
-        let found = there.map(|there| (index, there.as_ref()));
-        match found.or_else(|| batch.schema_ref().column_with_name(field.name())) {
-            Some((index, found)) if found == field.as_ref() => {
+    // One of each type: many columns are null.
+    let mut nulls: Vec<ArrayRef> = Vec::new();
+    let mut null_of = |kind: &DataType| {
+        let known = nulls.iter().find(|null| null.data_type() == kind).cloned();
+        known.unwrap_or_else(|| {
+            nulls.push(new_null_array(kind, batch.num_rows()));
+            nulls[nulls.len() - 1].clone()
+        })
+    };
+    // A search for each of many columns would cost more than their decoding.
+    let there: HashMap<&str, (&FieldRef, &ArrayRef), FixedState> =
+        batch.schema_ref().fields().iter().zip(batch.columns()).map(|pair| (pair.0.name().as_str(), pair)).collect();
+    for field in expected.fields() {
+        match there.get(field.name().as_str()) {
+            Some((found, column)) if *found == field => {
                 num_known += 1;
-                columns.push(ArrayRef::clone(batch.columns().get(index)?));
+                columns.push(ArrayRef::clone(column));
             }
-            None if field.is_nullable() => columns.push(new_null_array(field.data_type(), batch.num_rows())),
+            None if field.is_nullable() => columns.push(null_of(field.data_type())),
             _ => return None,
         }
     }
-    let is_newer = num_known == expected.fields().len();
-    let is_older = num_known == batch.num_columns();
+    let num_unknown = batch.num_columns() - num_known;
+    let of_writer = batch.schema_ref().metadata().get(COLUMNS_KEY).and_then(|number| number.parse().ok());
+    let num_added = of_writer.unwrap_or(batch.num_columns()).saturating_sub(expected.fields().len());
     // What is refused here holds null where that is no value: none of our columns, either.
-    RecordBatch::try_new(SchemaRef::clone(expected), columns).ok().filter(|_| is_newer || is_older)
+    RecordBatch::try_new(SchemaRef::clone(expected), columns).ok().filter(|_| num_unknown <= num_added)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{Int64Array, StringArray};
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::datatypes::Field;
 
     use super::*;
 
@@ -249,6 +283,33 @@ mod tests {
             let error = decode(&encode(&rows(&written, &cells)).unwrap(), &read).unwrap_err();
             assert!(matches!(error, CodecError::ForeignColumns { .. }), "{written} read as {read}: {error}");
         }
+    }
+
+    #[test]
+    fn a_column_that_is_null_in_every_row_is_left_out_and_read_as_null() {
+        let of = |names: &[&str]| -> SchemaRef {
+            let fields: Vec<_> = names.iter().map(|name| Field::new(*name, DataType::Int64, *name != "n")).collect();
+            Arc::new(Schema::new_with_metadata(fields, [(TABLE_KEY.to_owned(), "t/1".to_owned())].into()))
+        };
+        let rows = |names: &[&str], columns: &[[Option<i64>; 2]]| {
+            let columns = columns.iter().map(|cells| Arc::new(Int64Array::from(cells.to_vec())) as ArrayRef);
+            RecordBatch::try_new(of(names), columns.collect()).unwrap()
+        };
+        let (null, some, all) = ([None; 2], [Some(1), None], [Some(1), Some(2)]);
+        let written = encode(&rows(&["n", "a", "b"], &[all, null, some])).unwrap();
+        let there = read_stream(Buffer::from(written.as_slice())).unwrap();
+        let names: Vec<_> = there[0].schema_ref().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(names, ["n", "b"]);
+        let read = |names: &[&str]| decode(&written, &of(names));
+        assert_eq!(read(&["n", "a", "b"]).unwrap(), rows(&["n", "a", "b"], &[all, null, some]));
+        // An older program, which knows one of them less, and a newer one.
+        assert_eq!(read(&["n", "a"]).unwrap(), rows(&["n", "a"], &[all, null]));
+        assert_eq!(read(&["c", "n", "b", "a"]).unwrap(), rows(&["c", "n", "b", "a"], &[null, all, some, null]));
+        // One whose table has as many columns, and another in the place of one that is there.
+        assert!(matches!(read(&["n", "a", "c"]), Err(CodecError::ForeignColumns { .. })));
+        // Where no row tells anything, there is nothing to leave out.
+        let empty = RecordBatch::new_empty(of(&["n", "a"]));
+        assert_eq!(read_stream(Buffer::from(encode(&empty).unwrap().as_slice())).unwrap()[0].num_columns(), 2);
     }
 
     #[test]

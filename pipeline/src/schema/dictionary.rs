@@ -53,7 +53,7 @@ fn kind(kind: ColumnType) -> String {
 /// The dictionary as Markdown.
 pub fn markdown() -> String {
     let mut out = String::from(
-        "# Data dictionary\n\nMade from the schemas by `keepwell dictionary`; a test compares it with this file.\nNull means unknown, never zero. A column that may be null can be added to a version; any other change is a new one.\n",
+        "# Data dictionary\n\nMade from the schemas by `keepwell dictionary`; a test compares it with this file.\nNull means unknown, never zero. A column that may be null can be added to a version; any other change is a new one. A record of a topic leaves out the columns that are null in all of its rows.\n",
     );
     for Table { name, place, columns } in tables() {
         let mut lines = String::new();
