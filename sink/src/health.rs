@@ -225,21 +225,24 @@ pub fn rows(batch: &RecordBatch) -> Result<Vec<Row>, ArrowError> {
 
 fn factors(columns: Columns<'_>, row: usize) -> Result<Vec<Factor>, ArrowError> {
     let (list, items) = columns.list("factors")?;
-    let points = |name: &str, item| Ok::<_, ArrowError>(millionths(items.decimal(name)?, item).map(decimal));
-    let factor = |item| {
-        Ok(Factor {
-            name: items.text("name")?.value(item).to_owned(),
-            group: text(items.text("group")?, item).map(str::to_owned),
-            value: number(items.float("value")?, item),
-            normalised: points("normalised", item)?,
-            weight: points("weight", item)?.unwrap_or_default(),
-            effective_weight: points("effective_weight", item)?.unwrap_or_default(),
-            contribution: points("contribution", item)?,
-            missing: text(items.text("missing")?, item).map(str::to_owned),
-            carried_from: number(items.time("carried_from")?, item).map(rfc3339),
-        })
+    // An account has a dozen: their columns are looked up once a row, not once a factor.
+    let (names, groups, missing) = (items.text("name")?, items.text("group")?, items.text("missing")?);
+    let (values, carried_from) = (items.float("value")?, items.time("carried_from")?);
+    let (normalised, contributions) = (items.decimal("normalised")?, items.decimal("contribution")?);
+    let (weights, effective) = (items.decimal("weight")?, items.decimal("effective_weight")?);
+    let points = |column, item| millionths(column, item).map(decimal);
+    let factor = |item| Factor {
+        name: names.value(item).to_owned(),
+        group: text(groups, item).map(str::to_owned),
+        value: number(values, item),
+        normalised: points(normalised, item),
+        weight: points(weights, item).unwrap_or_default(),
+        effective_weight: points(effective, item).unwrap_or_default(),
+        contribution: points(contributions, item),
+        missing: text(missing, item).map(str::to_owned),
+        carried_from: number(carried_from, item).map(rfc3339),
     };
-    items_of(list, row).map(factor).collect()
+    Ok(items_of(list, row).map(factor).collect())
 }
 
 fn drivers(columns: Columns<'_>, row: usize) -> Result<Vec<Driver>, ArrowError> {
