@@ -13,15 +13,42 @@ use arrow::error::ArrowError;
 use super::ColumnType::{CountMap, Flag, Float, Int32, List, Money, Points, Text, TextMap, Time};
 use super::{Column, ColumnType, fields_of, time_type};
 
+/// The cells of a column. Nulls are only counted until a cell is known: many columns of a batch are null from end to end.
+#[derive(Debug)]
+struct Cells<B> {
+    told: B,
+    nulls: usize,
+}
+
+impl<B> Cells<B> {
+    fn of(told: B) -> Self {
+        Self { told, nulls: 0 }
+    }
+
+    fn append<T>(&mut self, value: Option<T>, known: impl FnOnce(&mut B, T), nulls: impl FnOnce(&mut B, usize)) {
+        match value {
+            None => self.nulls += 1,
+            Some(value) => known(self.all(nulls), value),
+        }
+    }
+
+    fn all(&mut self, nulls: impl FnOnce(&mut B, usize)) -> &mut B {
+        if self.nulls > 0 {
+            nulls(&mut self.told, std::mem::take(&mut self.nulls));
+        }
+        &mut self.told
+    }
+}
+
 #[derive(Debug)]
 enum ColumnBuilder {
-    Text(StringBuilder),
+    Text(Cells<StringBuilder>),
     Flag(BooleanBuilder),
     Int32(Int32Builder),
-    Int64(Int64Builder),
-    Float(Float64Builder),
-    Decimal(Decimal128Builder),
-    Time(TimestampMicrosecondBuilder),
+    Int64(Cells<Int64Builder>),
+    Float(Cells<Float64Builder>),
+    Decimal(Cells<Decimal128Builder>),
+    Time(Cells<TimestampMicrosecondBuilder>),
     TextMap(MapBuilder<StringBuilder, StringBuilder>),
     CountMap(MapBuilder<StringBuilder, Int64Builder>),
     List { items: Box<RowBuilder>, lengths: Vec<usize> },
@@ -32,29 +59,29 @@ impl ColumnBuilder {
         match kind {
             Flag => Self::Flag(BooleanBuilder::new()),
             Int32 => Self::Int32(Int32Builder::new()),
-            Float => Self::Float(Float64Builder::new()),
-            Money | Points => Self::Decimal(Decimal128Builder::new().with_data_type(kind.data_type())),
-            Time => Self::Time(TimestampMicrosecondBuilder::new().with_data_type(time_type())),
+            Float => Self::Float(Cells::of(Float64Builder::new())),
+            Money | Points => Self::Decimal(Cells::of(Decimal128Builder::new().with_data_type(kind.data_type()))),
+            Time => Self::Time(Cells::of(TimestampMicrosecondBuilder::new().with_data_type(time_type()))),
             TextMap => Self::TextMap(MapBuilder::new(None, StringBuilder::new(), StringBuilder::new())),
             CountMap => Self::CountMap(MapBuilder::new(None, StringBuilder::new(), Int64Builder::new())),
-            ColumnType::Int64 | ColumnType::Code => Self::Int64(Int64Builder::new()),
+            ColumnType::Int64 | ColumnType::Code => Self::Int64(Cells::of(Int64Builder::new())),
             List(columns) => {
                 let schema = Arc::new(Schema::new(fields_of(columns)));
                 Self::List { items: Box::new(RowBuilder::new(schema, columns.iter())), lengths: Vec::new() }
             }
-            Text | ColumnType::Label | ColumnType::Bytes => Self::Text(StringBuilder::new()),
+            Text | ColumnType::Label | ColumnType::Bytes => Self::Text(Cells::of(StringBuilder::new())),
         }
     }
 
     fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         Ok(match self {
-            Self::Text(b) => ArrayBuilder::finish(b),
+            Self::Text(b) => ArrayBuilder::finish(b.all(StringBuilder::append_nulls)),
             Self::Flag(b) => ArrayBuilder::finish(b),
             Self::Int32(b) => ArrayBuilder::finish(b),
-            Self::Int64(b) => ArrayBuilder::finish(b),
-            Self::Float(b) => ArrayBuilder::finish(b),
-            Self::Decimal(b) => ArrayBuilder::finish(b),
-            Self::Time(b) => ArrayBuilder::finish(b),
+            Self::Int64(b) => ArrayBuilder::finish(b.all(Int64Builder::append_nulls)),
+            Self::Float(b) => ArrayBuilder::finish(b.all(Float64Builder::append_nulls)),
+            Self::Decimal(b) => ArrayBuilder::finish(b.all(Decimal128Builder::append_nulls)),
+            Self::Time(b) => ArrayBuilder::finish(b.all(TimestampMicrosecondBuilder::append_nulls)),
             Self::TextMap(b) => ArrayBuilder::finish(b),
             Self::CountMap(b) => ArrayBuilder::finish(b),
             Self::List { items, lengths } => {
@@ -105,7 +132,9 @@ impl RowBuilder {
     /// A text cell.
     pub fn text(&mut self, name: &'static str, value: Option<&str>) {
         match self.turn(name) {
-            Some(ColumnBuilder::Text(b)) => b.append_option(value),
+            Some(ColumnBuilder::Text(b)) => {
+                b.append(value, |b, value| b.append_value(value), StringBuilder::append_nulls);
+            }
             _ => self.out_of_turn = Some(name),
         }
     }
@@ -129,7 +158,9 @@ impl RowBuilder {
     /// A 64-bit integer cell.
     pub fn int(&mut self, name: &'static str, value: impl Into<Option<i64>>) {
         match self.turn(name) {
-            Some(ColumnBuilder::Int64(b)) => b.append_option(value.into()),
+            Some(ColumnBuilder::Int64(b)) => {
+                b.append(value.into(), Int64Builder::append_value, Int64Builder::append_nulls);
+            }
             _ => self.out_of_turn = Some(name),
         }
     }
@@ -137,7 +168,9 @@ impl RowBuilder {
     /// A float cell.
     pub fn float(&mut self, name: &'static str, value: Option<f64>) {
         match self.turn(name) {
-            Some(ColumnBuilder::Float(b)) => b.append_option(value),
+            Some(ColumnBuilder::Float(b)) => {
+                b.append(value, Float64Builder::append_value, Float64Builder::append_nulls)
+            }
             _ => self.out_of_turn = Some(name),
         }
     }
@@ -145,7 +178,9 @@ impl RowBuilder {
     /// A money cell, in hundredths.
     pub fn money(&mut self, name: &'static str, value: Option<i128>) {
         match self.turn(name) {
-            Some(ColumnBuilder::Decimal(b)) => b.append_option(value),
+            Some(ColumnBuilder::Decimal(b)) => {
+                b.append(value, Decimal128Builder::append_value, Decimal128Builder::append_nulls);
+            }
             _ => self.out_of_turn = Some(name),
         }
     }
@@ -169,7 +204,9 @@ impl RowBuilder {
     /// A time cell, UTC microseconds.
     pub fn time(&mut self, name: &'static str, value: Option<i64>) {
         match self.turn(name) {
-            Some(ColumnBuilder::Time(b)) => b.append_option(value),
+            Some(ColumnBuilder::Time(b)) => {
+                b.append(value, TimestampMicrosecondBuilder::append_value, TimestampMicrosecondBuilder::append_nulls);
+            }
             _ => self.out_of_turn = Some(name),
         }
     }
