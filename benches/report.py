@@ -157,7 +157,7 @@ def growth(found):
             *(spread([cost(line, stage) for line in of], "{:.1f}") for stage in STAGES),
             spread([line["peak_kb"] / 1024 for line in of], "{:.0f}"),
             *(spread([peak(line, stage) for line in of], "{:.0f}") for stage in STAGES),
-            f"{more * 1024 / accounts:,.0f}" if accounts else "-",
+            f"{more * 1024 / accounts:,.0f}" if accounts and more > 0 else "-",
         ])
     bars(ROOT / "plots" / "growth.svg", "CPU an event, four processes, us", "us",
          [(f"Keepwell, {accounts:,}", statistics.median(line["whole_cpu_s"] / line["events"] * 1e6 for line in groups[accounts])) for accounts in sorted(groups)])
