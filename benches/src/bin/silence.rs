@@ -198,8 +198,13 @@ impl<'a> Fleet<'a> {
         in_process::expire(self.broker, &self.config.topics.health)?;
         let started = Instant::now();
         scoring.run(&AtomicBool::new(false))?;
-        let bytes: usize =
-            self.broker.records(&self.config.topics.health).iter().filter_map(|r| r.value.as_ref()).map(Vec::len).sum();
+        let bytes: usize = self
+            .broker
+            .records(&self.config.topics.health)
+            .iter()
+            .filter_map(|r| r.value.as_ref())
+            .map(|v| v.len())
+            .sum();
         let (seconds, accounts) = (started.elapsed().as_secs_f64(), self.args.accounts);
         println!(
             "  score: {seconds:.1} s ({:.1} us and {} bytes of `health` an account)",

@@ -53,7 +53,7 @@ impl Source {
                     partition: record.topic_partition.partition,
                     timestamp_ms: None,
                     key: None,
-                    value: record.value.clone(),
+                    value: record.value.as_deref().map(<[u8]>::to_vec),
                     headers: record.headers.clone(),
                 };
                 self.broker.produce(&message).unwrap();

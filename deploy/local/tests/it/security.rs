@@ -114,7 +114,7 @@ fn copies(kafka: &Secured, config: &Config) -> Vec<pipeline::log::Message> {
         partition: record.topic_partition.partition,
         timestamp_ms: None,
         key: record.key,
-        value: record.value,
+        value: record.value.map(Vec::from),
         headers: record.headers,
     };
     by_partition.into_values().map(message).collect()
