@@ -1,7 +1,8 @@
 //! One record batch <-> the value of one Kafka record: an Arrow IPC stream, readable by any Arrow library.
 //!
 //! A column that may be null, and is in every row of a record, is left out of it. Most columns are for kinds of events, or for
-//! measures, that most records have none of; what is not there costs neither broker nor reader anything.
+//! measures, that most records have none of; what is not there costs the broker nothing, and the reader one array of nulls of
+//! its type.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 //! Assigned partitions are not fetched before [`Log::start`] says from where.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: waits are measured here")]
 
+mod burst;
 pub mod group;
 mod membership;
 mod orphans;

@@ -161,6 +161,8 @@ impl Settings {
             .set("message.max.bytes", (self.max_record_bytes + 100_000).to_string())
             // Steps are batches already: waiting for more would only add latency.
             .set("linger.ms", "0")
+            // What was delivered leaves the count of what is in flight by itself; only failures are told.
+            .set("delivery.report.only.error", "true")
             .set("queue.buffering.max.kbytes", "262144");
         config
     }

@@ -17,6 +17,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
+use super::burst::Burst;
 use super::refusal::{Refusal, is_refusal, refused};
 use super::settings::Settings;
 use super::{KafkaLog, SLICE};
@@ -58,7 +59,7 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// How long deliveries are waited for where none was heard of.
+/// How long deliveries are waited for where there was none.
 const DELIVERY_WAIT: Duration = Duration::from_micros(500);
 
 /// A producer that has ended whatever its predecessor under the same id left open; `meanwhile` is done again and again
@@ -164,7 +165,12 @@ fn attempt(
         log.consumer.group_metadata().ok_or_else(|| Trouble::Doubt("the consumer has no group membership".into()))?;
     crash::here(Place::BeforeBegin);
     log.producer.begin_transaction().map_err(|error| Trouble::of("begin", &error))?;
+    let mut burst = Burst::default();
     for message in messages {
+        if !burst.takes(message) {
+            drain(log, deadline)?;
+            burst = Burst::of(message);
+        }
         send(log, message, deadline)?;
         crash::here(Place::WhileProducing);
     }
@@ -232,7 +238,7 @@ fn drain(log: &KafkaLog, deadline: Instant) -> Result<(), Trouble> {
             break;
         }
         log.producer.poll(Duration::ZERO);
-        // A poll hears of one delivery report. Told to wait for a millisecond or less, it spins.
+        // A poll hears of one message that has failed. Told to wait for a millisecond or less, it spins.
         if log.producer.in_flight_count() == num_left {
             std::thread::sleep(DELIVERY_WAIT);
         }
