@@ -60,6 +60,14 @@ pub struct Message {
     pub headers: Headers,
 }
 
+impl Message {
+    /// Bytes of key, value and headers.
+    pub fn num_bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
+        [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum::<usize>() + headers.sum::<usize>()
+    }
+}
+
 /// What a poll brought.
 #[derive(Debug)]
 pub enum Polled {

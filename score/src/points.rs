@@ -164,7 +164,10 @@ mod tests {
     #[test]
     fn quotients_are_rounded_half_up_also_below_zero() {
         // millionths, count, millionths
-        for (value, count, expected) in [(1, 2, 1), (-1, 2, 0), (-3, 2, -1), (7, 3, 2), (8, 3, 3)] {
+        let large = 6_000_000_000_000_000_001;
+        for (value, count, expected) in
+            [(1, 2, 1), (-1, 2, 0), (-3, 2, -1), (7, 3, 2), (8, 3, 3), (large, 2, large / 2 + 1)]
+        {
             assert_eq!(Points::from_millionths(value).over(count).millionths(), expected, "{value} / {count}");
         }
     }

@@ -1,7 +1,8 @@
 //! What is handed to librdkafka before its delivery is waited for.
 //!
 //! An idempotent producer asks for more only while fewer than five records are under way to a partition; while others wait
-//! behind them, its thread spins. So a burst has for each partition either few records or one request's worth of them.
+//! behind them, its thread spins. So a burst has for each partition either few records or one request's worth of them. What
+//! remains is the time in which the first of many are under way before the others were handed over.
 
 use crate::log::Message;
 
@@ -11,7 +12,7 @@ const FEW: usize = 5;
 /// One request's worth: below `batch.size` and below the largest record that topics are made for.
 const REQUEST_BYTES: usize = 900_000;
 
-/// What a record takes beyond its key and value, at most.
+/// What a record takes beyond its key, value and headers, about.
 const RECORD_BYTES: usize = 40;
 
 /// The records of a burst.
@@ -39,7 +40,7 @@ impl<'m> Burst<'m> {
 
     /// Takes a record, unless one that is sent before it would hold it back.
     pub fn takes(&mut self, message: &'m Message) -> bool {
-        let bytes = [&message.key, &message.value].into_iter().flatten().map(Vec::len).sum::<usize>() + RECORD_BYTES;
+        let bytes = message.num_bytes() + RECORD_BYTES;
         let is_there = |load: &&mut Load<'_>| load.partition == message.partition && *load.topic == *message.topic;
         let Some(load) = self.partitions.iter_mut().find(is_there) else {
             let (topic, partition) = (&*message.topic, message.partition);

@@ -218,8 +218,8 @@ fn send(log: &KafkaLog, message: &Message, deadline: Instant) -> Result<(), Trou
                 log.serve(Duration::ZERO).map_err(Trouble::Stop)?;
             }
             Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                let bytes = [&message.key, &message.value].into_iter().flatten().map(Vec::len).sum();
-                return Err(Trouble::Stop(LogError::TooLarge { topic: message.topic.to_string(), bytes }));
+                let (topic, bytes) = (message.topic.to_string(), message.num_bytes());
+                return Err(Trouble::Stop(LogError::TooLarge { topic, bytes }));
             }
             _ if is_refusal(&error) => {
                 return Err(Trouble::Stop(refused(&format!("producing to {}", message.topic), error)));
