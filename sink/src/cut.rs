@@ -88,14 +88,30 @@ impl Source {
         }
     }
 
-    /// Rows of the tables, by table.
-    fn tables(self, finals: &RecordBatch) -> Result<Vec<(&'static str, RecordBatch)>, ArrowError> {
-        Ok(match self {
-            Self::Windows => vec![("windows", finals.clone())],
-            Self::FeatureDays => vec![("feature_days", finals.clone())],
-            Self::Health => vec![("scores", scores(finals)?), ("score_factors", score_factors(finals)?)],
-        })
+    /// The tables made of its rows.
+    fn tables(self) -> &'static [Table] {
+        match self {
+            Self::Windows => &[Table { name: "windows", rows: same }],
+            Self::FeatureDays => &[Table { name: "feature_days", rows: same }],
+            Self::Health => {
+                &[Table { name: "scores", rows: scores }, Table { name: "score_factors", rows: score_factors }]
+            }
+        }
     }
+}
+
+/// A table: what its rows are, of some final rows of its source in their order.
+struct Table {
+    name: &'static str,
+    rows: Rows,
+}
+
+/// Rows of a table that some final rows come to.
+type Rows = fn(&RecordBatch) -> Result<RecordBatch, ArrowError>;
+
+/// A table of rows as they are.
+pub(crate) fn same(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    Ok(finals.clone())
 }
 
 /// The flat table: health rows without their factors.
@@ -106,26 +122,25 @@ fn scores(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(schema, columns)
 }
 
-/// The long table: one row for each factor.
+/// The long table: one row for each factor, in the order of the model.
 fn score_factors(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let (lists, _) = Columns::Batch(finals).list("factors")?;
-    let items = lists.values().as_struct();
-    let (mut rows, mut positions, mut of_item) = (Vec::new(), Vec::new(), Vec::new());
-    for (row, ends) in lists.value_offsets().windows(2).enumerate() {
+    let ends = lists.value_offsets();
+    let (mut rows, mut positions) = (Vec::new(), Vec::new());
+    for (row, ends) in ends.windows(2).enumerate() {
         let [first, end] = *ends else { continue };
-        for (item, position) in (first..end).zip(0..) {
-            rows.push(row as u32);
-            positions.push(position);
-            of_item.push(item as u32);
-        }
+        rows.extend((first..end).map(|_| row as u32));
+        positions.extend(0..end - first);
     }
-    let (rows, of_item) = (UInt32Array::from(rows), UInt32Array::from(of_item));
+    let first = ends.first().copied().unwrap_or_default() as usize;
+    let items = lists.values().as_struct().slice(first, rows.len());
+    let (rows, positions) = (UInt32Array::from(rows), Arc::new(Int32Array::from(positions)) as ArrayRef);
     let schema = score::factor_schema();
     let columns = schema.fields().iter().map(|field| match field.name().as_str() {
-        "position" => Ok(Arc::new(Int32Array::from(positions.clone())) as ArrayRef),
-        "factor" => take(items.column_by_name("name").ok_or_else(|| missing("name"))?, &of_item, None),
+        "position" => Ok(Arc::clone(&positions)),
+        "factor" => items.column_by_name("name").cloned().ok_or_else(|| missing("name")),
         name => match items.column_by_name(name) {
-            Some(values) => take(values, &of_item, None),
+            Some(values) => Ok(Arc::clone(values)),
             None => take(&column(finals, name)?, &rows, None),
         },
     });
@@ -146,20 +161,21 @@ fn column(batch: &RecordBatch, name: &str) -> Result<ArrayRef, ArrowError> {
 /// # Errors
 /// [`ArrowError`] when the rows cannot be written.
 pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowError> {
-    let mut tables: BTreeMap<&str, Vec<RecordBatch>> = BTreeMap::new();
-    for batch in finals {
-        for (table, rows) in range.source.tables(batch)? {
-            tables.entry(table).or_default().push(rows);
-        }
-    }
     let mut files = Vec::new();
-    for (table, batches) in tables {
-        for (date, places) in by_date(&batches)? {
+    if finals.is_empty() {
+        return Ok(files);
+    }
+    for (date, places) in by_date(finals)? {
+        for table in range.source.tables() {
             let name = format!(
-                "{table}/date={date}/{}-{:05}-{:020}-{:020}.parquet",
-                range.epoch, range.partition, range.first.0, range.end.0
+                "{}/date={date}/{}-{:05}-{:020}-{:020}.parquet",
+                table.name, range.epoch, range.partition, range.first.0, range.end.0
             );
-            files.push(File { name, content: parquet(&batches, &places, words(range))? });
+            let (content, num_rows) = parquet(finals, &places, table.rows, words(range))?;
+            // Scores without factors have no rows in the long table.
+            if num_rows > 0 {
+                files.push(File { name, content });
+            }
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -176,7 +192,7 @@ const RUN_ROWS: usize = 64;
 type Place = (usize, usize);
 
 /// The order of rows in a file: by account, then time, then the order in which they were made.
-const ORDER: [&str; 5] = ["account_id", "as_of", "next_offset", "ordinal", "position"];
+const ORDER: [&str; 4] = ["account_id", "as_of", "next_offset", "ordinal"];
 
 /// Rows by the UTC date of their `as_of`, in the order of a file. They stay where they are: only what orders them is copied.
 fn by_date(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Place>>, ArrowError> {
@@ -227,28 +243,40 @@ pub fn properties(of: String) -> Result<WriterProperties, ArrowError> {
         .build())
 }
 
-/// Rows as a file that is made of the range these words name.
-pub(crate) fn parquet(batches: &[RecordBatch], places: &[Place], of: String) -> Result<Vec<u8>, ArrowError> {
-    let schema = batches.first().ok_or_else(|| ArrowError::SchemaError("a file without rows".into()))?.schema();
-    let batches: Vec<&RecordBatch> = batches.iter().collect();
+/// A table's rows of some final rows as a file that is made of the range these words name, and how many they are. What a table's rows
+/// are is worked out a piece at a time: all of them, ten factors of each score, are never in memory.
+pub(crate) fn parquet(
+    finals: &[RecordBatch],
+    places: &[Place],
+    rows: Rows,
+    of: String,
+) -> Result<(Vec<u8>, usize), ArrowError> {
+    let first = finals.first().ok_or_else(|| ArrowError::SchemaError("a file without rows".into()))?;
+    let schema = rows(&first.slice(0, 0))?.schema();
+    let finals: Vec<&RecordBatch> = finals.iter().collect();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(of)?)).map_err(ArrowError::from)?;
-    let mut write = |rows: &RecordBatch| writer.write(rows).map_err(ArrowError::from);
+    let mut num_rows = 0;
+    let mut write = |finals: &RecordBatch| {
+        let rows = rows(finals)?;
+        num_rows += rows.num_rows();
+        writer.write(&rows).map_err(ArrowError::from)
+    };
     let mut scattered: Vec<Place> = Vec::new();
     for run in places.chunk_by(|(batch, row), next| (*batch, row + 1) == *next) {
         let is_short = run.len() < RUN_ROWS;
         scattered.extend(run.iter().filter(|_| is_short));
         if !scattered.is_empty() && (!is_short || scattered.len() >= CHUNK_ROWS) {
-            write(&interleave_record_batch(&batches, &scattered)?)?;
+            write(&interleave_record_batch(&finals, &scattered)?)?;
             scattered.clear();
         }
         if let (false, [(batch, row), ..]) = (is_short, run) {
-            write(&batches[*batch].slice(*row, run.len()))?;
+            write(&finals[*batch].slice(*row, run.len()))?;
         }
     }
     if !scattered.is_empty() {
-        write(&interleave_record_batch(&batches, &scattered)?)?;
+        write(&interleave_record_batch(&finals, &scattered)?)?;
     }
-    writer.into_inner().map_err(ArrowError::from)
+    Ok((writer.into_inner().map_err(ArrowError::from)?, num_rows))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use pipeline::store::{Objects, StoreError};
 
 use crate::claim::{self, ClaimError};
-use crate::cut::{RANGE_KEY, Source, parquet};
+use crate::cut::{RANGE_KEY, Source, parquet, same};
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,5 +95,6 @@ fn without(content: Bytes, account: &str) -> Result<Option<(Vec<u8>, usize)>, Ar
     let schema = Arc::new(schema.as_ref().clone().with_metadata(metadata));
     let kept = RecordBatch::try_new(schema, kept.columns().to_vec())?;
     let places: Vec<_> = (0..kept.num_rows()).map(|row| (0, row)).collect();
-    Ok(Some((parquet(&[kept], &places, of)?, num_rows)))
+    let (content, _) = parquet(&[kept], &places, same, of)?;
+    Ok(Some((content, num_rows)))
 }

@@ -1,10 +1,12 @@
 //! Health rows as records: what one row of the `health` table says, for JSON.
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
-use pipeline::schema::columns::{Columns, millionths, number, text};
-use pipeline::schema::health::rfc3339;
 use serde::{Deserialize, Serialize};
+
+use columns::Scores;
+
+mod columns;
 
 /// Name and version of the JSON form of a score.
 pub const SCORE: &str = "scores/2";
@@ -162,125 +164,11 @@ pub struct Row {
     pub is_deleted: bool,
 }
 
-fn decimal(millionths: i64) -> f64 {
-    // Below 2^53 millionths the shortest form of the quotient is the decimal itself.
-    millionths as f64 / 1e6
-}
-
 /// The rows of a batch of the `health` table.
 ///
 /// # Errors
 /// [`ArrowError::SchemaError`] when the batch is of another form.
 pub fn rows(batch: &RecordBatch) -> Result<Vec<Row>, ArrowError> {
-    let columns = Columns::Batch(batch);
-    let points = |name: &str, row| Ok::<_, ArrowError>(millionths(columns.decimal(name)?, row).map(decimal));
-    let owned = |name: &str, row| Ok::<_, ArrowError>(text(columns.text(name)?, row).map(str::to_owned));
-    let flag = |name: &str, row| Ok::<_, ArrowError>(columns.flag(name)?.value(row));
-    let time = |name: &str, row| Ok::<_, ArrowError>(number(columns.time(name)?, row).map(rfc3339));
-    let row = |row: usize| {
-        let previous = time("previous_as_of", row)?.map(|as_of| {
-            Ok::<_, ArrowError>(Previous {
-                as_of,
-                score: points("previous_score", row)?,
-                band: owned("previous_band", row)?,
-            })
-        });
-        let health = Health {
-            schema: SCORE.to_owned(),
-            account_id: owned("account_id", row)?.unwrap_or_default(),
-            as_of: time("as_of", row)?.unwrap_or_default(),
-            is_final: flag("final", row)?,
-            retired: flag("retired", row)?,
-            score: points("score", row)?,
-            display: points("display", row)?,
-            band: owned("band", row)?,
-            band_since: time("band_since", row)?,
-            previous: previous.transpose()?,
-            delta: points("delta", row)?,
-            coverage: points("coverage", row)?.unwrap_or_default(),
-            baseline_score: points("baseline_score", row)?,
-            factors: factors(columns, row)?,
-            drivers: drivers(columns, row)?,
-            triggers: triggers(columns, row)?,
-            segment: owned("segment", row)?,
-            stage: owned("stage", row)?,
-            owner: owned("owner", row)?,
-            model: ModelName {
-                name: owned("model", row)?.unwrap_or_default(),
-                version: columns.int("model_version")?.value(row),
-            },
-            provenance: Provenance {
-                epoch: columns.int32("epoch")?.value(row),
-                partition: columns.int32("partition")?.value(row),
-                next_offset: columns.int("next_offset")?.value(row),
-                ordinal: columns.int("ordinal")?.value(row),
-                events_next_offset: columns.int("events_next_offset")?.value(row),
-                watermark: time("watermark", row)?,
-            },
-        };
-        Ok(Row { health, is_changed: flag("changed", row)?, is_deleted: flag("deleted", row)? })
-    };
-    (0..batch.num_rows()).map(row).collect()
-}
-
-fn factors(columns: Columns<'_>, row: usize) -> Result<Vec<Factor>, ArrowError> {
-    let (list, items) = columns.list("factors")?;
-    // An account has a dozen: their columns are looked up once a row, not once a factor.
-    let (names, groups, missing) = (items.text("name")?, items.text("group")?, items.text("missing")?);
-    let (values, carried_from) = (items.float("value")?, items.time("carried_from")?);
-    let (normalised, contributions) = (items.decimal("normalised")?, items.decimal("contribution")?);
-    let (weights, effective) = (items.decimal("weight")?, items.decimal("effective_weight")?);
-    let points = |column, item| millionths(column, item).map(decimal);
-    let factor = |item| Factor {
-        name: names.value(item).to_owned(),
-        group: text(groups, item).map(str::to_owned),
-        value: number(values, item),
-        normalised: points(normalised, item),
-        weight: points(weights, item).unwrap_or_default(),
-        effective_weight: points(effective, item).unwrap_or_default(),
-        contribution: points(contributions, item),
-        missing: text(missing, item).map(str::to_owned),
-        carried_from: number(carried_from, item).map(rfc3339),
-    };
-    Ok(items_of(list, row).map(factor).collect())
-}
-
-fn drivers(columns: Columns<'_>, row: usize) -> Result<Vec<Driver>, ArrowError> {
-    let (list, items) = columns.list("drivers")?;
-    let driver = |item| {
-        let delta = millionths(items.decimal("delta")?, item).map(decimal).unwrap_or_default();
-        Ok(Driver { name: items.text("name")?.value(item).to_owned(), delta })
-    };
-    items_of(list, row).map(driver).collect()
-}
-
-fn triggers(columns: Columns<'_>, row: usize) -> Result<Vec<Trigger>, ArrowError> {
-    let (list, items) = columns.list("triggers")?;
-    let owned = |name: &str, item| Ok::<_, ArrowError>(items.text(name)?.value(item).to_owned());
-    let trigger = |item| {
-        Ok(Trigger {
-            name: owned("name", item)?,
-            state: owned("state", item)?,
-            since: rfc3339(items.time("since")?.value(item)),
-            is_news: items.flag("news")?.value(item),
-            severity: owned("severity", item)?,
-            playbook: owned("playbook", item)?,
-            owner_role: owned("owner_role", item)?,
-            evidence: text(items.text("evidence")?, item)
-                .map_or(Ok(serde_json::Value::Null), serde_json::from_str)
-                .map_err(json)?,
-            outcome: text(items.text("outcome")?, item).map(str::to_owned),
-        })
-    };
-    items_of(list, row).map(trigger).collect()
-}
-
-fn json(error: serde_json::Error) -> ArrowError {
-    ArrowError::JsonError(error.to_string())
-}
-
-fn items_of(list: &arrow::array::ListArray, row: usize) -> std::ops::Range<usize> {
-    let offsets = list.value_offsets();
-    let at = |index: usize| offsets.get(index).copied().unwrap_or_default() as usize;
-    if list.is_null(row) { 0..0 } else { at(row)..at(row + 1) }
+    let scores = Scores::of(batch)?;
+    (0..batch.num_rows()).map(|row| scores.row(row)).collect()
 }

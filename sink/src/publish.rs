@@ -74,7 +74,13 @@ impl Publish {
         Self { scores: config.topics.scores.as_str().into(), alerts: config.topics.alerts.as_str().into() }
     }
 
-    fn publish(&self, row: Row, partition: i32, step: &mut Step<()>) -> Result<(), serde_json::Error> {
+    fn publish(
+        &self,
+        row: Row,
+        partition: i32,
+        json: &mut Vec<u8>,
+        step: &mut Step<()>,
+    ) -> Result<(), serde_json::Error> {
         let Row { mut health, is_changed, is_deleted } = row;
         let mut count = |name| *step.fates.entry(Fate::of(name)).or_default() += 1;
         count("read");
@@ -98,7 +104,10 @@ impl Publish {
         if is_changed {
             let tombstone = message(&self.scores, None);
             health.triggers.retain(|trigger| matches!(trigger.state.as_str(), "raised" | "active"));
-            let value = if is_deleted { None } else { Some(serde_json::to_vec(&health)?) };
+            // Written into memory that all rows share: a value then takes as much as it needs.
+            json.clear();
+            serde_json::to_writer(&mut *json, &health)?;
+            let value = if is_deleted { None } else { Some(json.to_vec()) };
             step.messages.push(Message { value, ..tombstone });
         }
         Ok(())
@@ -209,8 +218,10 @@ impl Publish {
         let news = news(&batch)?;
         let unchanged = (batch.num_rows() - news.num_rows()) as u64;
         add_fates(&mut step.fates, &[(Fate::of("read"), unchanged), (Fate::of("unchanged"), unchanged)].into());
+        let mut json = Vec::new();
         for row in rows(&news)? {
-            self.publish(row, record.topic_partition.partition, step).map_err(|error| refused(error.to_string()))?;
+            let published = self.publish(row, record.topic_partition.partition, &mut json, step);
+            published.map_err(|error| refused(error.to_string()))?;
         }
         Ok(())
     }
