@@ -260,7 +260,7 @@ impl Body<'_> {
 }
 
 /// Where an event was read and what was kept of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin<'a> {
     /// Raw topic.
     pub topic: &'a str,

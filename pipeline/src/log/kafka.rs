@@ -71,6 +71,8 @@ pub struct KafkaLog {
     stop: Arc<AtomicBool>,
     pulse: Pulse,
     turn: usize,
+    /// How many records were taken the last time.
+    last_taken: usize,
     /// What the group said and has no answer yet: whether it gives partitions, and which.
     unanswered: Option<(bool, Vec<TopicPartition>)>,
     /// Records of an owned partition came outside of its queue.
@@ -120,6 +122,7 @@ impl KafkaLog {
             stop,
             pulse,
             turn: 0,
+            last_taken: 0,
             unanswered: None,
             is_astray: Cell::new(false),
             orphans: Orphans::default(),
@@ -211,7 +214,8 @@ impl KafkaLog {
 
     /// Takes what the queues hold, each in turn, up to the limits.
     fn take(&mut self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, LogError> {
-        let mut records = Vec::new();
+        // About as many as the last time: moved as they become more, they would be copied twice.
+        let mut records = Vec::with_capacity(self.last_taken.min(max_records));
         let mut bytes = 0;
         // A paused partition is fetched a little ahead and then rests: its queue is bounded.
         let mut queues: Vec<_> = self.queues.iter_mut().filter(|(tp, _)| !self.paused.contains(*tp)).collect();
@@ -258,6 +262,7 @@ impl KafkaLog {
                 }
             }
         }
+        self.last_taken = records.len();
         Ok(records)
     }
 

@@ -4,16 +4,18 @@ use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, DictionaryArray, Int32Builder, Int64Array, Int64Builder, MapBuilder,
-    RecordBatch, StringArray, StringBuilder, StringDictionaryBuilder, TimestampMicrosecondArray,
-    TimestampMicrosecondBuilder, UInt8Array, UInt8Builder,
+    Array, AsArray, DictionaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt8Array,
 };
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType, UInt8Type};
-use arrow::error::ArrowError;
 
 use super::ColumnType::{Bytes, Code, Int32, Int64, Label, Text, TextMap, Time};
 use super::{Column, known, maybe, schema_of};
+pub use builder::EventBuilder;
+
 use crate::event::{Body, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, TicketAction, account_action};
+
+mod builder;
+mod sparse;
 
 /// Name and version, as in the schema metadata.
 pub const TABLE: &str = "events/1";
@@ -61,219 +63,6 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, COLUMNS))
 /// The Arrow schema.
 pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
-}
-
-/// Builds a batch row by row.
-#[derive(Default)]
-pub struct EventBuilder {
-    account_id: StringBuilder,
-    event_id: StringBuilder,
-    occurred_at: TimestampMicrosecondBuilder,
-    kind: UInt8Builder,
-    action: UInt8Builder,
-    user_id: StringBuilder,
-    feature: StringBuilder,
-    count: Int64Builder,
-    duration_ms: Int64Builder,
-    errors: Int64Builder,
-    ticket_id: StringBuilder,
-    priority: UInt8Builder,
-    category: StringBuilder,
-    csat: Int64Builder,
-    survey_score: Int64Builder,
-    survey_scale_max: Int64Builder,
-    facts: Option<MapBuilder<StringBuilder, StringBuilder>>,
-    valid_until: TimestampMicrosecondBuilder,
-    author: StringBuilder,
-    milestone_id: StringBuilder,
-    due_at: TimestampMicrosecondBuilder,
-    done_at: TimestampMicrosecondBuilder,
-    alert_id: StringBuilder,
-    outcome: UInt8Builder,
-    role: StringBuilder,
-    source_topic: StringDictionaryBuilder<UInt8Type>,
-    source_partition: Int32Builder,
-    source_offset: Int64Builder,
-    received_at: TimestampMicrosecondBuilder,
-    payload: BinaryBuilder,
-    num_rows: usize,
-    num_bytes: usize,
-}
-
-/// The columns of one row that depend on the kind; all null to begin with.
-#[derive(Default)]
-struct Sparse<'e> {
-    action: Option<u8>,
-    user_id: Option<&'e str>,
-    feature: Option<&'e str>,
-    count: Option<i64>,
-    duration_ms: Option<i64>,
-    errors: Option<i64>,
-    ticket_id: Option<&'e str>,
-    priority: Option<u8>,
-    category: Option<&'e str>,
-    csat: Option<i64>,
-    survey_score: Option<i64>,
-    survey_scale_max: Option<i64>,
-    facts: Option<&'e [(Cow<'e, str>, Cow<'e, str>)]>,
-    valid_until: Option<i64>,
-    author: Option<&'e str>,
-    milestone_id: Option<&'e str>,
-    due_at: Option<i64>,
-    done_at: Option<i64>,
-    alert_id: Option<&'e str>,
-    outcome: Option<u8>,
-    role: Option<&'e str>,
-}
-
-impl<'e> Sparse<'e> {
-    fn of(body: &'e Body<'e>) -> Self {
-        let mut s = Self::default();
-        match body {
-            Body::Usage { user_id, feature, count, duration_ms, errors } => {
-                (s.user_id, s.feature, s.count) = (user_id.as_deref(), Some(feature.as_ref()), Some(*count));
-                (s.duration_ms, s.errors) = (*duration_ms, *errors);
-            }
-            Body::Ticket { ticket_id, action, priority, category, csat, user_id } => {
-                (s.ticket_id, s.action) = (Some(ticket_id.as_ref()), Some(action.code()));
-                (s.priority, s.category) = (priority.map(Priority::code), category.as_deref());
-                (s.csat, s.user_id) = (csat.map(i64::from), user_id.as_deref());
-            }
-            Body::Survey { survey, score, scale_max, user_id } => {
-                (s.action, s.user_id) = (Some(survey.code()), user_id.as_deref());
-                (s.survey_score, s.survey_scale_max) = (Some(*score), Some(*scale_max));
-            }
-            Body::Facts { facts, valid_until_us, author } => {
-                (s.action, s.facts) = (Some(account_action::UPSERT), Some(facts.as_slice()));
-                (s.valid_until, s.author) = (*valid_until_us, author.as_deref());
-            }
-            Body::Deleted => s.action = Some(account_action::DELETED),
-            Body::Milestone { id, due_us, done_us } => {
-                (s.action, s.milestone_id) = (Some(account_action::MILESTONE), Some(id.as_ref()));
-                (s.due_at, s.done_at) = (*due_us, *done_us);
-            }
-            Body::Outcome { alert_id, outcome } => {
-                (s.action, s.alert_id) = (Some(account_action::OUTCOME), Some(alert_id.as_ref()));
-                s.outcome = Some(outcome.code());
-            }
-            Body::Person { action, user_id, role } => {
-                (s.action, s.user_id, s.role) = (Some(action.code()), Some(user_id.as_ref()), role.as_deref());
-            }
-        }
-        s
-    }
-}
-
-impl std::fmt::Debug for EventBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EventBuilder").field("num_rows", &self.num_rows).finish_non_exhaustive()
-    }
-}
-
-impl EventBuilder {
-    /// Appends one event.
-    ///
-    /// # Errors
-    /// [`ArrowError`] when a batch names more than 256 raw topics or a map entry cannot be built.
-    pub fn push(&mut self, event: &Event<'_>, origin: Origin<'_>) -> Result<(), ArrowError> {
-        let s = Sparse::of(&event.body);
-        self.account_id.append_value(&event.account_id);
-        self.event_id.append_value(&event.event_id);
-        self.occurred_at.append_value(event.occurred_us);
-        self.kind.append_value(event.body.kind().code());
-        self.action.append_option(s.action);
-        self.user_id.append_option(s.user_id);
-        self.feature.append_option(s.feature);
-        self.count.append_option(s.count);
-        self.duration_ms.append_option(s.duration_ms);
-        self.errors.append_option(s.errors);
-        self.ticket_id.append_option(s.ticket_id);
-        self.priority.append_option(s.priority);
-        self.category.append_option(s.category);
-        self.csat.append_option(s.csat);
-        self.survey_score.append_option(s.survey_score);
-        self.survey_scale_max.append_option(s.survey_scale_max);
-        let facts = self.facts.get_or_insert_with(|| MapBuilder::new(None, StringBuilder::new(), StringBuilder::new()));
-        for (name, value) in s.facts.unwrap_or_default() {
-            facts.keys().append_value(name);
-            facts.values().append_value(value);
-        }
-        facts.append(s.facts.is_some())?;
-        self.valid_until.append_option(s.valid_until);
-        self.author.append_option(s.author);
-        self.milestone_id.append_option(s.milestone_id);
-        self.due_at.append_option(s.due_at);
-        self.done_at.append_option(s.done_at);
-        self.alert_id.append_option(s.alert_id);
-        self.outcome.append_option(s.outcome);
-        self.role.append_option(s.role);
-        self.source_topic.append(origin.topic)?;
-        self.source_partition.append_value(origin.partition);
-        self.source_offset.append_value(origin.offset);
-        self.received_at.append_value(origin.received_us);
-        self.payload.append_option(origin.payload);
-        self.num_rows += 1;
-        self.num_bytes += event.account_id.len() + event.event_id.len() + origin.payload.map_or(0, <[u8]>::len) + 128;
-        Ok(())
-    }
-
-    /// Rows appended since the last [`EventBuilder::finish`].
-    pub fn num_rows(&self) -> usize {
-        self.num_rows
-    }
-
-    /// Rough size of what was appended, in bytes.
-    pub fn num_bytes(&self) -> usize {
-        self.num_bytes
-    }
-
-    /// The batch; the builder is empty again. Without rows, an empty batch.
-    ///
-    /// # Errors
-    /// [`ArrowError`] when the columns do not form a batch of the schema.
-    pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
-        if self.num_rows == 0 {
-            return Ok(RecordBatch::new_empty(schema()));
-        }
-        (self.num_rows, self.num_bytes) = (0, 0);
-        let utc =
-            |mut times: TimestampMicrosecondBuilder| -> ArrayRef { Arc::new(times.finish().with_timezone("+00:00")) };
-        let mut facts =
-            self.facts.take().unwrap_or_else(|| MapBuilder::new(None, StringBuilder::new(), StringBuilder::new()));
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.account_id.finish()),
-            Arc::new(self.event_id.finish()),
-            utc(std::mem::take(&mut self.occurred_at)),
-            Arc::new(self.kind.finish()),
-            Arc::new(self.action.finish()),
-            Arc::new(self.user_id.finish()),
-            Arc::new(self.feature.finish()),
-            Arc::new(self.count.finish()),
-            Arc::new(self.duration_ms.finish()),
-            Arc::new(self.errors.finish()),
-            Arc::new(self.ticket_id.finish()),
-            Arc::new(self.priority.finish()),
-            Arc::new(self.category.finish()),
-            Arc::new(self.csat.finish()),
-            Arc::new(self.survey_score.finish()),
-            Arc::new(self.survey_scale_max.finish()),
-            Arc::new(facts.finish()),
-            utc(std::mem::take(&mut self.valid_until)),
-            Arc::new(self.author.finish()),
-            Arc::new(self.milestone_id.finish()),
-            utc(std::mem::take(&mut self.due_at)),
-            utc(std::mem::take(&mut self.done_at)),
-            Arc::new(self.alert_id.finish()),
-            Arc::new(self.outcome.finish()),
-            Arc::new(self.role.finish()),
-            Arc::new(self.source_topic.finish()),
-            Arc::new(self.source_partition.finish()),
-            Arc::new(self.source_offset.finish()),
-            utc(std::mem::take(&mut self.received_at)),
-            Arc::new(self.payload.finish()),
-        ];
-        RecordBatch::try_new(schema(), columns)
-    }
 }
 
 /// A code in a batch that no version of this table knows, or an event without a column its kind needs.

@@ -60,17 +60,31 @@ fn events_of_version_1_stay_readable() {
 }
 
 #[test]
-fn every_form_of_event_survives_the_table() {
+fn every_form_of_event_survives_the_table_behind_every_other() {
     let mut builder = EventBuilder::default();
-    let origin = Origin { topic: "raw", partition: 3, offset: 7, received_us: 11, payload: Some(b"{}") };
-    let events = every_form();
-    events.iter().for_each(|event| builder.push(event, origin).unwrap());
-    let batch = codec::decode(&codec::encode(&builder.finish().unwrap()).unwrap(), &schema()).unwrap();
-    let rows = EventRows::new(&batch);
-    let read: Vec<_> = (0..rows.len()).map(|row| rows.event(row).unwrap()).collect();
-    assert_eq!(read, events);
-    let kinds: std::collections::BTreeSet<Kind> = read.iter().map(|event| event.body.kind()).collect();
-    assert_eq!(kinds.len(), Kind::ALL.len());
+    let mut events = every_form();
+    for first in 0..events.len() {
+        let topics = ["raw", "old raw", "raw"];
+        let origins = topics.iter().cycle().zip(0..).map(|(topic, offset)| Origin {
+            topic,
+            partition: 3,
+            offset,
+            received_us: 11,
+            payload: (offset % 2 == 0).then_some(b"{}"),
+        });
+        let origins: Vec<_> = origins.take(events.len()).collect();
+        events.iter().zip(&origins).for_each(|(event, origin)| builder.push(event, *origin).unwrap());
+        assert_eq!(builder.num_rows(), events.len());
+        let batch = codec::decode(&codec::encode(&builder.finish().unwrap()).unwrap(), &schema()).unwrap();
+        let rows = EventRows::new(&batch);
+        let read: Vec<_> = (0..rows.len()).map(|row| rows.event(row).unwrap()).collect();
+        assert_eq!(read, events, "as of form {first}");
+        let read: Vec<_> = (0..rows.len()).map(|row| rows.origin(row)).collect();
+        assert_eq!(read, origins, "as of form {first}");
+        let kinds: std::collections::BTreeSet<Kind> = events.iter().map(|event| event.body.kind()).collect();
+        assert_eq!(kinds.len(), Kind::ALL.len());
+        events.rotate_left(1);
+    }
 }
 
 /// Cells that depend on name and type of a column only. The last one is null where it may be.
