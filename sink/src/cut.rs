@@ -282,6 +282,7 @@ pub(crate) fn parquet(
 #[cfg(test)]
 mod tests {
     use arrow::compute::concat_batches;
+    use pipeline::schema::{Column, ColumnType, RowBuilder};
 
     use super::*;
 
@@ -338,6 +339,69 @@ mod tests {
         let [file] = files.as_slice() else { panic!("{} files", files.len()) };
         let expected: Vec<String> = (0..3 * RUN_ROWS).chain(turns).chain(9000..9000 + 2 * RUN_ROWS).map(name).collect();
         assert_eq!(names_of(file), expected);
+    }
+
+    /// A cell that says as little as its column allows.
+    fn cell(rows: &mut RowBuilder, column: &Column) {
+        let known = (!column.nullable).then_some(1);
+        match column.kind {
+            ColumnType::Text => rows.text(column.name, known.map(|_| "text")),
+            ColumnType::Flag => rows.flag(column.name, false),
+            ColumnType::Int32 => rows.int32(column.name, 1),
+            ColumnType::Int64 => rows.int(column.name, known),
+            ColumnType::Float => rows.float(column.name, None),
+            ColumnType::Points => rows.points(column.name, known),
+            ColumnType::Time => rows.time(column.name, known),
+            ColumnType::List(_) => rows.list(column.name, |_| {}),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A score of an account, with so many factors.
+    fn score_of(account: &str, num_factors: usize) -> RecordBatch {
+        let mut rows = health::builder();
+        for column in health::COLUMNS {
+            match column.name {
+                "account_id" => rows.text("account_id", Some(account)),
+                "factors" => rows.list("factors", |items| {
+                    for n in 0..num_factors {
+                        items.text("name", Some(&format!("{account}{n}")));
+                        health::FACTORS.iter().skip(1).for_each(|column| cell(items, column));
+                        items.end_row();
+                    }
+                }),
+                _ => cell(&mut rows, column),
+            }
+        }
+        rows.end_row();
+        rows.finish().unwrap()
+    }
+
+    #[test]
+    fn factors_stand_by_account_and_in_the_order_of_the_model_and_without_any_there_is_no_file() {
+        let range = Range { source: Source::Health, epoch: 1, partition: 2, first: NextOffset(7), end: NextOffset(9) };
+        let whole = |batches: &[RecordBatch]| concat_batches(&health::schema(), batches).unwrap();
+        let tables = |batches: &[RecordBatch]| -> Vec<(String, RecordBatch)> {
+            let table = |file: &File| file.name.split('/').next().unwrap().to_owned();
+            super::files(range, batches).unwrap().iter().map(|file| (table(file), bytes_of(file))).collect()
+        };
+        let batches = [whole(&[score_of("c", 2), score_of("a", 3)]), whole(&[score_of("d", 0), score_of("b", 1)])];
+        // Part of a batch: its lists begin in the middle of the factors.
+        for batches in [&batches[..], &[whole(&batches)], &[whole(&[score_of("0", 5), whole(&batches)]).slice(1, 4)]] {
+            let [(factors, rows), (scores, _)] = &tables(batches)[..] else { panic!("two files") };
+            assert_eq!((factors.as_str(), scores.as_str()), ("score_factors", "scores"));
+            let texts = |name: &str| {
+                let texts = rows.column_by_name(name).unwrap().as_string::<i32>().iter().flatten();
+                texts.map(str::to_owned).collect::<Vec<_>>()
+            };
+            assert_eq!(texts("account_id"), ["a", "a", "a", "b", "c", "c"]);
+            assert_eq!(texts("factor"), ["a0", "a1", "a2", "b0", "c0", "c1"]);
+            let positions = rows.column_by_name("position").unwrap();
+            let positions = positions.as_primitive::<arrow::datatypes::Int32Type>().values();
+            assert_eq!(positions.to_vec(), [0, 1, 2, 0, 0, 1]);
+        }
+        let [(scores, _)] = &tables(&[score_of("a", 0)])[..] else { panic!("one file") };
+        assert_eq!(scores, "scores");
     }
 
     fn names_of(file: &File) -> Vec<String> {
