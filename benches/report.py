@@ -113,11 +113,16 @@ def throughput(found):
 
 
 def latency(found):
+    """From an event to what is said of it, by system and by how often live rows are sent."""
+    groups = {}
+    for line in found:
+        groups.setdefault((list(NAMES).index(line["system"]), line["rate"], -line["live_ms"]), []).append(line)
     rows = [
-        [NAMES[system], line["rate"], line["probes"], *(f"{line[name] * 1000:.0f}" for name in ("p50_s", "p99_s", "max_s")), line["commit_ms"] if system != "keepwell" else "after each batch", line["live_ms"]]
-        for system in NAMES for line in found if line["system"] == system
+        [NAMES[of[0]["system"]], len(of), of[0]["rate"], *(spread([line[name] * 1000 for line in of], "{:.0f}") for name in ("p50_s", "p99_s", "max_s")),
+         of[0]["commit_ms"] if of[0]["system"] != "keepwell" else "after each batch", of[0]["live_ms"]]
+        for _, of in sorted(groups.items())
     ]
-    return about(found) + "\n\n" + table(["", "events/s", "probes", "p50, ms", "p99, ms", "greatest, ms", "commit, ms", "live rows, ms"], rows)
+    return about(found) + "\n\n" + table(["", "runs", "events/s", "p50, ms", "p99, ms", "greatest, ms", "commit, ms", "live rows, ms"], rows)
 
 
 def limits(found):
