@@ -386,7 +386,7 @@ mod tests {
             super::files(range, batches).unwrap().iter().map(|file| (table(file), bytes_of(file))).collect()
         };
         let batches = [whole(&[score_of("c", 2), score_of("a", 3)]), whole(&[score_of("d", 0), score_of("b", 1)])];
-        // Part of a batch: its lists begin in the middle of the factors.
+        // Several batches, one, and a part of one.
         for batches in [&batches[..], &[whole(&batches)], &[whole(&[score_of("0", 5), whole(&batches)]).slice(1, 4)]] {
             let [(factors, rows), (scores, _)] = &tables(batches)[..] else { panic!("two files") };
             assert_eq!((factors.as_str(), scores.as_str()), ("score_factors", "scores"));
@@ -400,6 +400,9 @@ mod tests {
             let positions = positions.as_primitive::<arrow::datatypes::Int32Type>().values();
             assert_eq!(positions.to_vec(), [0, 1, 2, 0, 0, 1]);
         }
+        // Rows that are written as they lie, whose lists begin in the middle of the factors.
+        let part = whole(&[score_of("0", 5), score_of("a", 3)]).slice(1, 1);
+        assert_eq!(super::score_factors(&part).unwrap(), super::score_factors(&score_of("a", 3)).unwrap());
         let [(scores, _)] = &tables(&[score_of("a", 0)])[..] else { panic!("one file") };
         assert_eq!(scores, "scores");
     }
