@@ -164,6 +164,28 @@ impl Settings {
             // What was delivered leaves the count of what is in flight by itself; only failures are told.
             .set("delivery.report.only.error", "true")
             .set("queue.buffering.max.kbytes", "262144");
+        // A transaction that begins while the markers of the last one are still being written is refused and asked for
+        // again; to wait 100 ms for that, as the client does by itself, is longer than most steps take.
+        if config.get("retry.backoff.ms").is_none() {
+            config.set("retry.backoff.ms", "20");
+        }
         config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_own_backoff_stands() {
+        let backoff = |kafka: &Kafka| {
+            let settings = Settings::new(kafka).unwrap().for_transactions("score", "0");
+            settings.producer().get("retry.backoff.ms").map(str::to_owned)
+        };
+        let mut kafka = Kafka::at("none:9092");
+        assert_eq!(backoff(&kafka).as_deref(), Some("20"));
+        kafka.properties.insert("retry.backoff.ms".to_owned(), "300".to_owned());
+        assert_eq!(backoff(&kafka).as_deref(), Some("300"));
     }
 }
