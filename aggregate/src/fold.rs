@@ -117,7 +117,7 @@ impl<'f> Fold<'f> {
                 *self.fates.entry(fate).or_default() += count;
             }
             if !accepted.is_empty() {
-                self.changes.accepted.push(AcceptedRows { batch, rows: accepted, closed: self.closed() });
+                self.changes.accepted.push(AcceptedRows::new(batch, accepted, self.closed()));
             }
         }
         if let Some(header) = record.header(STATEMENT_HEADER) {

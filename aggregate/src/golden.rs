@@ -25,11 +25,11 @@ const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
 const STATE_3: &[u8] = include_bytes!("../golden/state-3.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
-fn stage() -> Aggregate {
+pub(crate) fn stage() -> Aggregate {
     Aggregate::new(&Config::parse("golden", CONFIG, &[]).unwrap())
 }
 
-fn partition() -> TopicPartition {
+pub(crate) fn partition() -> TopicPartition {
     TopicPartition::new("keepwell.events", 0)
 }
 
@@ -62,7 +62,7 @@ fn record() -> Record {
 }
 
 /// A record with these events and a statement that the source has come to `time_us`.
-fn record_of(offset: i64, events: impl Iterator<Item = Event<'static>>, time_us: i64) -> Record {
+pub(crate) fn record_of(offset: i64, events: impl Iterator<Item = Event<'static>>, time_us: i64) -> Record {
     let mut builder = EventBuilder::default();
     let origin = Origin { topic: "raw", partition: 0, offset: 0, received_us: 19_800 * DAY_US, payload: None };
     for event in events {
@@ -160,7 +160,8 @@ fn a_step_changes_nothing_until_it_is_merged() {
     let batch = Batch {
         records: [(partition(), std::slice::from_ref(&record))].into(),
         positions: [(partition(), Position::at(NextOffset(1)))].into(),
-        is_live_due: true,
+        is_early: true,
+        tick: 1,
         ..Batch::default()
     };
     let steps = [(); 2].map(|()| stage.apply(&state, &batch).unwrap().messages);

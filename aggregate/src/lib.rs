@@ -2,9 +2,10 @@
 //!
 //! Contract: every event read is on time, late, duplicate, too late or deleted, and counted so. When the
 //! watermark passes the end of a pane, one final row per known account and window is sent, exactly once;
-//! between finals live rows follow the events. All of it is a fold over the log: see `fold` and `close`.
+//! between finals live rows follow the events, see `awaiting`. All of it is a fold over the log: see `fold` and `close`.
 
 pub mod account;
+mod awaiting;
 mod close;
 mod fold;
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub fn pieces(state: &PartitionState, fingerprint: &str, known: &Known) -> Resul
         watermarks: state.watermarks.clone(),
         closed: state.closed,
         closing: state.closing.clone(),
-        awaiting: state.awaiting.iter().cloned().collect(),
+        awaiting: state.awaiting.names(),
         is_complete_told: state.is_complete_told,
     };
     let mut pieces = Pieces::from([(HEAD.to_owned(), Piece::Changing(postcard::to_stdvec(&head)?))]);
@@ -105,7 +105,7 @@ pub fn restored(whole: &Whole) -> Result<(PartitionState, String), String> {
                 watermarks: head.watermarks,
                 closed: head.closed,
                 closing: head.closing,
-                awaiting: head.awaiting.into_iter().collect(),
+                awaiting: head.awaiting.into(),
                 is_complete_told: head.is_complete_told,
                 seen: Seen::restored(whole)?,
                 ..PartitionState::default()

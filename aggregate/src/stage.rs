@@ -25,7 +25,7 @@ use pipeline::name::{Name, Names};
 
 /// Live rows are numbered from here: above every final row of the same offset.
 const LIVE_ORDINAL: i64 = 1 << 40;
-/// Most accounts whose live rows are sent in one step; the others follow in the next.
+/// Most accounts whose live rows are sent in one step; the others follow at once.
 const LIVE_ACCOUNTS: usize = 2000;
 
 /// The aggregate stage.
@@ -69,7 +69,7 @@ impl Aggregate {
         position: Position,
         records: &[Record],
         step: &mut Step<Changes>,
-        is_live_due: bool,
+        tick: Option<u64>,
     ) -> Result<(), StageError> {
         let mut fold = Fold::new(&self.settings, state);
         let mut position = position;
@@ -86,7 +86,8 @@ impl Aggregate {
         let is_closing = fold.changes.closing.is_some();
         step.has_more |= is_closing;
         let mut changes = fold.changes;
-        if is_live_due && !is_closing {
+        if let Some(tick) = tick.filter(|_| !is_closing) {
+            changes.tick = tick;
             self.live_rows(state, tp, position, &mut changes, step)?;
         }
         if !is_closing {
@@ -99,7 +100,7 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Sends the rows of accounts that changed, as they are now.
+    /// Sends the rows of accounts that changed and do not rest, as they are now.
     fn live_rows(
         &self,
         state: &PartitionState,
@@ -109,9 +110,9 @@ impl Aggregate {
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
         let mut awaiting: BTreeMap<Name, Account> = BTreeMap::new();
-        let touched = changes.accepted.iter().flat_map(AcceptedRows::account_ids);
-        for id in state.awaiting.iter().map(Name::as_str).chain(touched) {
-            if awaiting.contains_key(id) {
+        let touched = changes.accepted.iter().flat_map(AcceptedRows::accounts).map(|(id, _)| id);
+        for id in state.awaiting.due(changes.tick).map(Name::as_str).chain(touched) {
+            if state.awaiting.is_resting(id, changes.tick) || awaiting.contains_key(id) {
                 continue;
             }
             if awaiting.len() == LIVE_ACCOUNTS {
@@ -120,10 +121,13 @@ impl Aggregate {
             }
             awaiting.insert(Name::from(id), state.accounts.get(id).cloned().unwrap_or_default());
         }
+        if awaiting.is_empty() {
+            return Ok(());
+        }
         let mut names = Names::default();
-        for event in changes.accepted.iter().flat_map(AcceptedRows::events) {
-            if let Some(account) = awaiting.get_mut(event.account_id.as_ref()) {
-                account.apply(&event, &self.settings, &mut names);
+        for (id, events) in changes.accepted.iter().flat_map(AcceptedRows::accounts) {
+            if let Some(account) = awaiting.get_mut(id) {
+                events.for_each(|event| account.apply(&event, &self.settings, &mut names));
             }
         }
         let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();
@@ -278,7 +282,8 @@ impl Stage for Aggregate {
                 self.close(partition, tp, *position, batch.max_slices, &mut step)?;
             } else {
                 let records = batch.records.get(tp).copied().unwrap_or_default();
-                self.fold(partition, tp, *position, records, &mut step, batch.is_live_due)?;
+                let tick = batch.is_early.then_some(batch.tick);
+                self.fold(partition, tp, *position, records, &mut step, tick)?;
             }
         }
         Ok(step)

@@ -1,6 +1,6 @@
 //! The state of a partition, what a step changes in it, and its bytes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use arrow::array::RecordBatch;
@@ -13,6 +13,7 @@ use pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
+use crate::awaiting::Awaiting;
 use crate::seen::Seen;
 use crate::settings::Settings;
 use crate::touched::Touched;
@@ -39,7 +40,7 @@ pub struct PartitionState {
     /// Event ids.
     pub seen: Seen,
     /// Accounts whose live row is due.
-    pub awaiting: HashSet<Name, FixedState>,
+    pub awaiting: Awaiting,
     /// Whether it was said downstream that every source is complete.
     pub is_complete_told: bool,
     /// Names that accounts share.
@@ -82,6 +83,8 @@ pub struct PartitionChanges {
     pub seen: Vec<(u128, Pane, Option<Pane>)>,
     /// Accounts whose live row was sent.
     pub sent: Vec<Name>,
+    /// The tick at which it was.
+    pub tick: u64,
     /// Completeness was told downstream, or is no longer so.
     pub is_complete_told: bool,
 }
@@ -91,38 +94,35 @@ pub struct PartitionChanges {
 pub struct AcceptedRows {
     /// The record's batch.
     pub batch: RecordBatch,
-    /// Which of its rows.
-    pub rows: Vec<usize>,
+    /// Which of its rows: those of one account together, in their order.
+    by_account: Vec<Vec<usize>>,
     /// The newest final pane when they were judged.
     pub closed: Option<Pane>,
 }
 
 impl AcceptedRows {
-    /// The events, in order. Every row was decoded when it was judged.
-    pub fn events(&self) -> impl Iterator<Item = Event<'_>> {
-        let rows = EventRows::new(&self.batch);
-        self.rows.iter().filter_map(move |row| rows.event(*row).ok())
-    }
-
-    /// The accounts of the events, in order.
-    pub fn account_ids(&self) -> impl Iterator<Item = &str> {
-        let rows = EventRows::new(&self.batch);
-        self.rows.iter().map(move |row| rows.account_id(*row))
-    }
-
-    /// The rows account by account, those of one in their order: an account is looked up once a record.
-    fn by_account<'b>(&self, events: &EventRows<'b>) -> Vec<(&'b str, Vec<usize>)> {
-        let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
+    /// These rows of `batch`, account by account: an account is looked up once a record.
+    pub fn new(batch: RecordBatch, accepted: Vec<usize>, closed: Option<Pane>) -> Self {
+        let rows = EventRows::new(&batch);
+        let mut by_account: Vec<Vec<usize>> = Vec::new();
         let mut places: HashMap<&str, usize, FixedState> = HashMap::default();
-        for row in &self.rows {
-            let id = events.account_id(*row);
-            let place = *places.entry(id).or_insert(groups.len());
-            if place == groups.len() {
-                groups.push((id, Vec::new()));
+        for row in accepted {
+            let place = *places.entry(rows.account_id(row)).or_insert(by_account.len());
+            if place == by_account.len() {
+                by_account.push(Vec::new());
             }
-            groups[place].1.push(*row);
+            by_account[place].push(row);
         }
-        groups
+        Self { batch, by_account, closed }
+    }
+
+    /// The accounts, each with its events in their order. Every row was decoded when it was judged.
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = Event<'_>>)> {
+        let rows = EventRows::new(&self.batch);
+        self.by_account.iter().filter_map(move |of_account| {
+            let events = of_account.iter().filter_map(move |row| rows.event(*row).ok());
+            Some((rows.account_id(*of_account.first()?), events))
+        })
     }
 }
 
@@ -132,9 +132,7 @@ impl PartitionState {
         for accepted in &changes.accepted {
             // As if each record were a step of its own: the cut into steps leaves no trace.
             self.closed = accepted.closed.or(self.closed);
-            let rows = EventRows::new(&accepted.batch);
-            for (id, of_account) in accepted.by_account(&rows) {
-                let events = of_account.iter().filter_map(|row| rows.event(*row).ok());
+            for (id, events) in accepted.accounts() {
                 self.apply(id, events, settings);
             }
         }
@@ -160,9 +158,7 @@ impl PartitionState {
         if let Some(watermark_us) = self.watermarks.watermark_us() {
             self.seen.forget(|pane| settings.is_forgotten(pane, watermark_us));
         }
-        for name in changes.sent {
-            self.awaiting.remove(&name);
-        }
+        self.awaiting.sent(changes.sent, changes.tick);
         if let Some(closed) = changes.closed {
             // The final row said it all: a live row is due only for what lies ahead of it.
             let accounts = &self.accounts;
@@ -211,8 +207,6 @@ impl PartitionState {
                 account.apply(&event, settings, &mut self.names);
             }
         }
-        if !self.awaiting.contains(id) {
-            self.awaiting.insert(Name::from(id));
-        }
+        self.awaiting.touch(id);
     }
 }

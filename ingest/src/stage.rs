@@ -316,7 +316,7 @@ impl Stage for Ingest {
         }
         let is_due = builders.values().any(|builder| builder.num_rows() > 0) || !step.messages.is_empty();
         let has_read = step.fates.contains_key(&READ);
-        if step.changes.is_empty() || !(is_due || has_read || batch.is_live_due) {
+        if step.changes.is_empty() || !(is_due || has_read || batch.is_tick) {
             // Nothing was read and what would be stated can wait.
             step.positions.clear();
             step.changes.clear();

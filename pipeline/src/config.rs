@@ -224,7 +224,7 @@ pub struct Aggregate {
     /// Targets for the resolution of a ticket, by priority.
     #[garde(skip)]
     pub resolution_target: Targets,
-    /// Live rows of an account are sent at most this often.
+    /// Live rows of an account are sent at most this often; a first change is told at once, or within a tenth of this.
     #[garde(skip)]
     pub live_interval: Span,
 }

@@ -122,6 +122,9 @@ const RETRY_WAIT: Duration = Duration::from_millis(200);
 const MAX_SLICES: u32 = 8;
 /// How long replay goes on between two polls.
 const REPLAY_TURN: Duration = Duration::from_millis(500);
+/// What is new is said within this part of a tick's interval: sooner would make the stages behind go round with every step,
+/// for a few rows each time.
+const EARLY: u32 = 10;
 /// How often lag, watermark and state are shown.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -138,6 +141,9 @@ pub struct Runner<'r, S: Stage, L: Log, C: Clock> {
     sources: Sources,
     hidden: Hidden,
     last_tick: Duration,
+    num_ticks: u64,
+    /// When something was last said, at a tick or before.
+    last_said: Option<Duration>,
     last_told: Duration,
     is_assigned: bool,
     /// Assigned and not taken up yet.
@@ -172,6 +178,8 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             sources: Sources::default(),
             hidden: Hidden::default(),
             last_tick: Duration::ZERO,
+            num_ticks: 0,
+            last_said: None,
             last_told: Duration::ZERO,
             is_assigned: false,
             assigned: None,
@@ -254,7 +262,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     }
 
     fn queue(&mut self, records: Vec<crate::log::Record>) {
-        self.is_behind = records.len() * 2 >= self.options.max_records;
+        // Raw events are many and small, batches of rows few and large: either bound tells.
+        let bytes: usize = records.iter().filter_map(|record| record.value.as_ref()).map(bytes::Bytes::len).sum();
+        self.is_behind = records.len() * 2 >= self.options.max_records || bytes * 2 >= self.options.max_bytes;
         for record in records {
             if let Some(member) = self.members.get_mut(&record.topic_partition) {
                 member.queue(record);
@@ -267,6 +277,8 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         let now = self.clock.monotonic();
         let interval = if self.is_behind { self.options.tick_behind } else { self.options.tick };
         let is_tick = is_last || now.saturating_sub(self.last_tick) >= interval;
+        let is_over = |said| now.saturating_sub(said) >= interval / EARLY;
+        let is_early = is_tick || (!self.is_behind && self.last_said.is_none_or(is_over));
         let live: Vec<_> = self.members.iter().filter(|(_, member)| !member.is_replaying()).collect();
         if live.is_empty() {
             return Ok(None);
@@ -276,7 +288,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             records: live.iter().filter(is_read).map(|(tp, member)| ((*tp).clone(), member.pending())).collect(),
             positions: live.iter().map(|(tp, member)| ((*tp).clone(), member.position)).collect(),
             now_us: self.clock.wall_us(),
-            is_live_due: is_tick,
+            tick: self.num_ticks + u64::from(is_tick),
+            is_tick,
+            is_early,
             ends: live.iter().filter_map(|(tp, member)| Some(((*tp).clone(), member.proof?))).collect(),
             partition_counts: self.sources.partition_counts.clone(),
             max_slices: MAX_SLICES,
@@ -286,6 +300,11 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         self.metrics.computed(self.clock.monotonic().saturating_sub(now));
         if is_tick {
             self.last_tick = now;
+            self.num_ticks += 1;
+        }
+        // What did not go into one step follows at once.
+        if is_early && !step.messages.is_empty() && !step.has_more {
+            self.last_said = Some(now);
         }
         Ok((!step.messages.is_empty() || !step.positions.is_empty()).then_some(step))
     }

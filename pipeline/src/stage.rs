@@ -19,8 +19,12 @@ pub struct Batch<'r> {
     pub positions: BTreeMap<TopicPartition, Position>,
     /// Wall-clock time, UTC microseconds. It decides when things are sent and is data for ingest.
     pub now_us: i64,
-    /// Whether live rows may be sent now.
-    pub is_live_due: bool,
+    /// Ticks of [`crate::runner::Options::tick`] so far, this one included: what was said since the last need not be said again.
+    pub tick: u64,
+    /// Whether this step is the first at its tick: what waited for the clock may be sent now.
+    pub is_tick: bool,
+    /// Whether what is new may be said before its tick.
+    pub is_early: bool,
     /// What is known of the ends of the partitions this member owns; for ingest.
     pub ends: BTreeMap<TopicPartition, EndProof>,
     /// Partition counts of the raw topics, for ingest.

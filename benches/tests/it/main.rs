@@ -4,6 +4,7 @@
 mod bad_input;
 mod documents;
 mod erasure;
+mod live;
 mod properties;
 mod sim;
 mod tables;

@@ -75,7 +75,7 @@ pub struct RowError {
 
 /// Typed access to the rows of a batch whose schema was checked by [`crate::codec::decode`]. What rows of usage, by far the
 /// most, need is looked up once a batch.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct EventRows<'b> {
     batch: &'b RecordBatch,
     topics: &'b DictionaryArray<UInt8Type>,

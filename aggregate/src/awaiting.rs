@@ -1,0 +1,195 @@
+//! Whose live row is due: an account's first change since a tick is told before the next one, further ones with it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use foldhash::fast::FixedState;
+use pipeline::name::Name;
+use serde::Deserialize;
+
+/// The accounts that something is to be told of, and those that were told of since the last tick.
+///
+/// Saved and compared are the names of the former alone: who rests is a matter of the clock.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "BTreeSet<Name>")]
+pub struct Awaiting {
+    /// Accounts that changed and do not rest.
+    due: HashSet<Name, FixedState>,
+    /// Accounts whose row was sent since the last tick, and whether they have changed since.
+    resting: HashMap<Name, bool, FixedState>,
+    /// The tick that the rest belongs to.
+    tick: u64,
+}
+
+impl Awaiting {
+    /// An account has changed.
+    pub fn touch(&mut self, id: &str) {
+        if let Some(is_changed) = self.resting.get_mut(id) {
+            *is_changed = true;
+        } else if !self.due.contains(id) {
+            self.due.insert(Name::from(id));
+        }
+    }
+
+    /// Whether nobody rests at this tick.
+    fn is_over(&self, tick: u64) -> bool {
+        self.tick != tick
+    }
+
+    /// Whether an account must wait for a tick after this one.
+    pub fn is_resting(&self, id: &str, tick: u64) -> bool {
+        !self.is_over(tick) && self.resting.contains_key(id)
+    }
+
+    /// The accounts whose row can be sent at this tick, in no order.
+    pub fn due(&self, tick: u64) -> impl Iterator<Item = &Name> {
+        let resting = self.is_over(tick).then_some(&self.resting).into_iter().flatten();
+        self.due.iter().chain(resting.filter_map(|(name, is_changed)| is_changed.then_some(name)))
+    }
+
+    /// The rows of these accounts were sent at this tick, as they are now.
+    pub fn sent(&mut self, names: Vec<Name>, tick: u64) {
+        if names.is_empty() {
+            return;
+        }
+        if self.is_over(tick) {
+            self.due.extend(self.resting.drain().filter_map(|(name, is_changed)| is_changed.then_some(name)));
+            self.tick = tick;
+        }
+        for name in names {
+            self.due.remove(&name);
+            self.resting.insert(name, false);
+        }
+    }
+
+    /// Nothing is to be told of the others.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&Name) -> bool) {
+        self.due.retain(&mut is_kept);
+        for (name, is_changed) in &mut self.resting {
+            *is_changed = *is_changed && is_kept(name);
+        }
+    }
+
+    /// The accounts that something is to be told of.
+    pub fn names(&self) -> BTreeSet<Name> {
+        let changed = self.resting.iter().filter_map(|(name, is_changed)| is_changed.then_some(name));
+        self.due.iter().chain(changed).cloned().collect()
+    }
+}
+
+impl From<BTreeSet<Name>> for Awaiting {
+    fn from(names: BTreeSet<Name>) -> Self {
+        Self { due: names.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl PartialEq for Awaiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use pipeline::codec;
+    use pipeline::event::{Body, Event};
+    use pipeline::name::Name;
+    use pipeline::offset::{NextOffset, Position};
+    use pipeline::pane::DAY_US;
+    use pipeline::schema::window;
+    use pipeline::stage::{Batch, Stage};
+    use proptest::prelude::*;
+
+    use super::Awaiting;
+    use crate::State;
+    use crate::golden::{partition, record_of, stage};
+    use arrow::array::AsArray;
+
+    /// Steps: the accounts that change in each, whether a tick comes with it, and how many rows can be sent at most.
+    fn steps() -> impl Strategy<Value = Vec<(BTreeSet<u8>, bool, usize)>> {
+        let accounts = proptest::collection::btree_set(0..6_u8, 0..4);
+        proptest::collection::vec((accounts, any::<bool>(), 1..5_usize), 1..40)
+    }
+
+    proptest! {
+        #[test]
+        fn every_change_is_told_and_nobody_twice_between_two_ticks(steps in steps()) {
+            let (mut awaiting, mut tick) = (Awaiting::default(), 0_u64);
+            // By account: whether something is not told, and the tick at which it was last told.
+            let mut untold: BTreeMap<u8, bool> = BTreeMap::new();
+            let mut told: BTreeMap<u8, u64> = BTreeMap::new();
+            for (changed, is_tick, most) in steps {
+                tick += u64::from(is_tick);
+                for account in changed {
+                    awaiting.touch(&account.to_string());
+                    untold.insert(account, true);
+                }
+                let may = |account: &u8| untold[account] && told.get(account) != Some(&tick);
+                let expected: BTreeSet<u8> = untold.keys().copied().filter(may).collect();
+                let due: BTreeSet<u8> = awaiting.due(tick).map(|name| name.parse().unwrap()).collect();
+                prop_assert_eq!(&due, &expected);
+                for account in 0..6 {
+                    prop_assert_eq!(awaiting.is_resting(&account.to_string(), tick), told.get(&account) == Some(&tick));
+                }
+                let sent: Vec<u8> = due.into_iter().take(most).collect();
+                awaiting.sent(sent.iter().map(|account| Name::from(account.to_string().as_str())).collect(), tick);
+                for account in sent {
+                    untold.insert(account, false);
+                    told.insert(account, tick);
+                }
+                let names: BTreeSet<u8> = awaiting.names().iter().map(|name| name.parse().unwrap()).collect();
+                prop_assert_eq!(names, untold.iter().filter_map(|(account, is)| is.then_some(*account)).collect());
+            }
+        }
+    }
+
+    #[test]
+    fn what_final_rows_have_told_is_not_due() {
+        let mut awaiting = Awaiting::default();
+        let names = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect::<Vec<_>>();
+        awaiting.sent(names(&["rests"]), 1);
+        ["rests", "new", "ahead"].iter().for_each(|id| awaiting.touch(id));
+        awaiting.retain(|name| name.as_str() == "ahead");
+        assert_eq!(awaiting.due(2).cloned().collect::<Vec<_>>(), names(&["ahead"]));
+    }
+
+    #[test]
+    fn an_account_is_told_of_in_the_step_of_its_event_and_then_with_a_tick() {
+        let (stage, at) = (stage(), 19_800 * DAY_US);
+        let mut state = State::default();
+        stage
+            .restore(&mut state, &partition(), Position::at(NextOffset(0)), Position::at(NextOffset(0)), None)
+            .unwrap();
+        let mut step = |offset: i64, ids: &[&'static str], tick: u64, is_early: bool| {
+            let event = |(n, id): (usize, &&'static str)| Event {
+                account_id: Cow::Borrowed(*id),
+                event_id: Cow::Owned(format!("{offset}-{n}")),
+                occurred_us: at,
+                body: Body::Usage { user_id: None, feature: "f".into(), count: 1, duration_ms: None, errors: None },
+            };
+            let record = record_of(offset, ids.iter().enumerate().map(event), at);
+            let batch = Batch {
+                records: [(partition(), std::slice::from_ref(&record))].into(),
+                positions: [(partition(), Position::at(NextOffset(offset)))].into(),
+                tick,
+                is_early,
+                ..Batch::default()
+            };
+            let step = stage.apply(&state, &batch).unwrap();
+            let mut told = BTreeSet::new();
+            for value in step.messages.iter().filter_map(|message| message.value.as_ref()) {
+                let rows = codec::decode(value, &window::schema()).unwrap();
+                told.extend(rows["account_id"].as_string::<i32>().iter().flatten().map(str::to_owned));
+            }
+            stage.merge(&mut state, step.changes);
+            told.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(step(0, &["acme", "beta"], 1, true), ["acme", "beta"], "at once");
+        assert_eq!(step(1, &["acme", "gamma"], 1, true), ["gamma"], "acme has been told of");
+        assert_eq!(step(2, &[], 2, true), ["acme"], "with the tick");
+        assert_eq!(step(3, &["delta"], 2, false), [""; 0], "throughput goes first");
+        assert_eq!(step(4, &["beta"], 2, true), ["beta", "delta"], "beta rested");
+    }
+}
