@@ -25,7 +25,8 @@ use pipeline::name::{Name, Names};
 
 /// Live rows are numbered from here: above every final row of the same offset.
 const LIVE_ORDINAL: i64 = 1 << 40;
-/// Most accounts whose live rows are sent in one step; the others follow at once.
+/// Most accounts whose live rows are sent in one step; the others follow at once or, while more waits than a
+/// step takes, with the next tick.
 const LIVE_ACCOUNTS: usize = 2000;
 
 /// The aggregate stage.

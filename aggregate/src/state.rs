@@ -93,11 +93,11 @@ pub struct PartitionChanges {
 #[derive(Debug)]
 pub struct AcceptedRows {
     /// The record's batch.
-    pub batch: RecordBatch,
+    batch: RecordBatch,
     /// Which of its rows: those of one account together, in their order.
     by_account: Vec<Vec<usize>>,
     /// The newest final pane when they were judged.
-    pub closed: Option<Pane>,
+    closed: Option<Pane>,
 }
 
 impl AcceptedRows {
