@@ -73,6 +73,10 @@ struct Common {
     /// Runs of each.
     #[arg(long, default_value_t = 1)]
     runs: usize,
+    /// Runs of each before these, which are not kept: a broker compiles its own code for the first minutes, and takes a
+    /// quarter of two cores for that.
+    #[arg(long, default_value_t = 0)]
+    warm_ups: usize,
     /// How often peers commit, in milliseconds; Keepwell commits after each batch.
     #[arg(long, default_value_t = 1000)]
     commit_ms: u64,
@@ -104,7 +108,7 @@ impl Common {
         if self.systems.is_empty() { Ok(System::ALL.to_vec()) } else { self.systems.iter().map(named).collect() }
     }
 
-    /// Runs each system so often, in turns, and keeps what `measure` says of it.
+    /// Runs each system so often, in turns, and keeps what `measure` says of it once the broker is warm.
     fn each(
         &self,
         kafka: &Kafka,
@@ -113,7 +117,7 @@ impl Common {
         measure: impl Fn(System, &Job) -> Result<serde_json::Value>,
     ) -> Result<()> {
         let (results, mut num_void) = (Results::open(&self.results)?, 0);
-        for run in 0..self.runs {
+        for run in 0..self.warm_ups + self.runs {
             for system in self.systems()? {
                 let folder = tempfile::tempdir()?;
                 let job = Job {
@@ -130,6 +134,7 @@ impl Common {
                     folder: folder.path().to_owned(),
                 };
                 match measure(system, &job) {
+                    Ok(measured) if run < self.warm_ups => println!("{system}, warm-up {run}: {measured}"),
                     Ok(measured) => results.append(&measured)?,
                     // One that fails does not keep the others from being measured; it has no line among the results.
                     Err(error) => {
