@@ -5,10 +5,12 @@
 //! D's pane and the second up to D itself. It takes effect in the windows that end after D.
 
 pub mod adoption;
+pub mod answers;
 mod erasure;
 pub mod history;
 pub mod people;
 pub mod saved;
+pub mod saved3;
 pub mod tickets;
 pub mod usage;
 
@@ -20,15 +22,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 use adoption::Adoption;
-use history::{History, Version};
+use answers::Answer;
+use history::{History, Told, Version};
 use people::{MilestoneEvent, PersonEvent};
 use pipeline::name::{Name, Names};
 use tickets::{Ticket, TicketEvent};
 use usage::{Cell, Cells};
 
 /// One account.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(from = "saved::Of2")]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Account {
     /// Usage, surveys and activity by pane.
     pub cells: Cells,
@@ -58,6 +60,8 @@ pub struct Fact {
     /// From then on unknown again, UTC microseconds.
     pub valid_until_us: Option<i64>,
 }
+
+impl Told for Fact {}
 
 /// A deletion of the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,9 +99,9 @@ impl Account {
         let name = |text: &str| Name::from(text);
         let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
         let user = match &event.body {
-            Body::Usage { user_id: Some(id), .. } | Body::Person { user_id: id, .. } => {
-                Some(self.name_of(&event.account_id, id))
-            }
+            Body::Usage { user_id: Some(id), .. }
+            | Body::Survey { user_id: Some(id), .. }
+            | Body::Person { user_id: id, .. } => Some(self.name_of(&event.account_id, id, settings)),
             _ => None,
         };
         let cell = self.cells.touch(pane, at_us, is_exact);
@@ -110,7 +114,11 @@ impl Account {
                 let usage = (*count, *duration_ms, *errors);
                 self.adoption.add(pane, feature, user.as_deref(), usage, names);
             }
-            Body::Survey { survey, score, scale_max, .. } => cell.answer(*survey, at_us, *score, *scale_max),
+            Body::Survey { survey, score, scale_max, .. } => {
+                let answer = Answer { at_us, event_id: name(&event.event_id), score: *score, scale_max: *scale_max };
+                let person = user.as_deref().filter(|_| !settings.counts_all_answers);
+                cell.surveys.take(*survey, person, answer);
+            }
             Body::Outcome { alert_id, outcome } => {
                 let version = Version { at_us, event_id: name(&event.event_id), value: *outcome };
                 self.outcomes.entry(name(alert_id)).or_default().insert(version);
@@ -140,10 +148,10 @@ impl Account {
             }
             Body::Person { action, user_id, role } => {
                 let person = match action {
-                    PersonAction::Erased => self.forget_user(&event.account_id, user_id),
+                    PersonAction::Erased => self.forget_user(&event.account_id, user_id, settings),
                     _ => name(&user.unwrap_or_default()),
                 };
-                let value = PersonEvent { action: *action, role: role.as_deref().map(name) };
+                let value = PersonEvent { action: *action, role: role.as_ref().map(|role| name(role)) };
                 let version = Version { at_us, event_id: name(&event.event_id), value };
                 self.people.entry(person).or_default().insert(version);
             }
@@ -231,13 +239,18 @@ impl Account {
         erase_all(&mut self.outcomes, settings.panes.end_us(pane) - 1);
     }
 
+    /// Users and features: what its rows are counted from.
+    pub fn size(&self) -> usize {
+        self.adoption.users().len() + self.adoption.features().len()
+    }
+
     /// Whether nothing is left to remember.
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty() && self.deletions.is_empty()
     }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
     /// Whether the account exists as of this view: some event survives in its panes.
     pub fn is_known(&self) -> bool {
         self.first_pane().is_some()
@@ -262,7 +275,7 @@ impl View<'_> {
     }
 
     /// A fact's text, unless it is unknown, cleared or expired.
-    pub fn fact(&self, name: &str) -> Option<&str> {
+    pub fn fact(&self, name: &str) -> Option<&'a str> {
         let fact = self.account.facts.get(name)?.as_of(self.floor_us, self.end_us)?;
         let is_valid = fact.valid_until_us.is_none_or(|until_us| until_us > self.end_us);
         (is_valid && fact.text != "null").then_some(fact.text.as_str())
@@ -275,11 +288,15 @@ impl View<'_> {
         told.last().map(|version| version.at_us)
     }
 
-    /// What was last told of alerts from pane `from` on, by alert id.
-    pub fn outcomes(&self, from: Pane, settings: &Settings) -> impl Iterator<Item = (&str, Outcome)> {
+    /// What was last told of alerts from pane `from` on, by alert id, and when, UTC microseconds.
+    pub fn outcomes(&self, from: Pane, settings: &Settings) -> impl Iterator<Item = (&'a str, Outcome, i64)> {
         let floor_us = settings.panes.start_us(from.max(self.first)) - 1;
         let told = self.account.outcomes.iter();
-        told.filter_map(move |(id, history)| Some((id.as_str(), *history.as_of(floor_us, self.end_us)?)))
+        let end_us = self.end_us;
+        told.filter_map(move |(id, history)| {
+            let last = history.between(floor_us, end_us).last()?;
+            Some((id.as_str(), last.value, last.at_us))
+        })
     }
 
     /// Last answer to a survey, UTC microseconds.
@@ -298,7 +315,7 @@ pub fn is_erased(event: &Event<'_>, deleted_us: i64, settings: &Settings) -> boo
     }
 }
 
-fn erase_all<T>(histories: &mut BTreeMap<Name, History<T>>, floor_us: i64) {
+fn erase_all<T: Told>(histories: &mut BTreeMap<Name, History<T>>, floor_us: i64) {
     histories.retain(|_, history| {
         history.erase(floor_us);
         !history.is_empty()

@@ -2,20 +2,18 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use pipeline::name::Name;
-use serde::Deserialize;
 
 /// The accounts that something is to be told of, and those that were told of since the last tick.
 ///
 /// Saved and compared are the names of the former alone: who rests is a matter of the clock.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(from = "BTreeSet<Name>")]
+#[derive(Debug, Clone, Default)]
 pub struct Awaiting {
     /// Accounts that changed and do not rest.
-    due: HashSet<Name, FixedState>,
+    due: HashSet<Name, RandomState>,
     /// Accounts whose row was sent since the last tick, and whether they have changed since.
-    resting: HashMap<Name, bool, FixedState>,
+    resting: HashMap<Name, bool, RandomState>,
     /// The tick that the rest belongs to.
     tick: u64,
 }

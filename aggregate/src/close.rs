@@ -11,7 +11,7 @@ use pipeline::pane::Pane;
 use pipeline::schema::{RowBuilder, feature_day, window};
 use pipeline::stage::StageError;
 
-use crate::account::Account;
+use crate::account::{Account, View};
 use crate::measure::{Provenance, RowKind, append_rows};
 use crate::settings::Settings;
 use crate::state::{Closing, PartitionState};
@@ -27,6 +27,8 @@ pub struct Slices {
     pub windows: RecordBatch,
     /// Feature days.
     pub feature_days: RecordBatch,
+    /// Accounts whose rows do not hold all of their facts and outcomes, and how many are left out.
+    pub left_out: Vec<(Name, i64)>,
     /// Accounts that changed: deletions told, accounts forgotten.
     pub accounts: BTreeMap<Name, Option<Account>>,
     /// The newest pane that is final now.
@@ -50,93 +52,120 @@ pub fn close(
     let mut windows = window::builder();
     let mut feature_days = feature_day::builder();
     let mut accounts = BTreeMap::new();
+    let mut left_out = Vec::new();
     let mut closed = state.closed;
     let mut slices_left = max_slices;
     let (mut slice_rows, mut slice_accounts) = (0, 0);
     let watermark_us = state.watermarks.watermark_us();
     while closing.pane <= closing.to && slices_left > 0 {
-        let from = closing.after.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let from = closing.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = state.accounts.range((from, Bound::Unbounded));
-        loop {
-            let Some((name, account)) = rest.next() else {
-                closed = Some(closing.pane);
-                closing.pane = closing.pane.next();
-                break;
-            };
+        let mut next = rest.next();
+        while let Some((name, account)) = next.filter(|_| slices_left > 0) {
             let provenance = Provenance { partition, next_offset, ordinal: closing.ordinal, watermark_us };
             let before = windows.num_rows() + feature_days.num_rows();
             let account = accounts.get(name).map_or(Some(account), Option::as_ref);
+            let within = closing.within.take();
+            let of = Closed { name, pane: closing.pane, within, max_slices: slices_left as usize, provenance };
+            let mut ended = None;
             if let Some(account) = account {
-                let changed =
-                    close_account(&mut windows, &mut feature_days, name, account, closing.pane, provenance, settings);
-                if let Some(changed) = changed {
+                let part = close_account(&mut windows, &mut feature_days, account, &of, settings);
+                (closing.within, ended) = (part.within, part.ended);
+                left_out.extend((part.left_out > 0).then(|| (name.clone(), part.left_out)));
+                if let Some(changed) = part.changed {
                     accounts.insert(name.clone(), changed);
                 }
             }
             let num_rows = windows.num_rows() + feature_days.num_rows() - before;
             closing.ordinal += num_rows as i64;
-            slice_rows += num_rows;
-            slice_accounts += 1;
+            (slice_rows, slice_accounts) = (slice_rows + num_rows, slice_accounts + 1);
+            if let Some(Ended { slices, rows_behind }) = ended {
+                (slice_rows, slice_accounts) = (rows_behind, 0);
+                closing.slice += slices;
+                slices_left = slices_left.saturating_sub(slices);
+            }
+            if closing.within.is_some() {
+                continue;
+            }
+            closing.after = Some(name.clone());
+            next = rest.next();
             if slice_rows >= settings.slice_rows || slice_accounts >= SLICE_ACCOUNTS {
                 (slice_rows, slice_accounts) = (0, 0);
                 closing.slice += 1;
                 slices_left -= 1;
-                if slices_left == 0 {
-                    closing.after = Some(name.clone());
-                    break;
-                }
             }
+        }
+        if next.is_none() {
+            closed = Some(closing.pane);
+            closing.pane = closing.pane.next();
+            closing.after = None;
         }
     }
     let is_done = closing.pane > closing.to;
     Ok(Slices {
         windows: windows.finish()?,
         feature_days: feature_days.finish()?,
+        left_out,
         accounts,
         closed,
         closing: (!is_done).then_some(closing),
     })
 }
 
-/// The rows of one account for one pane, and what becomes of its state, where that changes.
+/// Which account is closed, and for which pane.
+struct Closed<'n> {
+    name: &'n Name,
+    pane: Pane,
+    /// The last feature that was done in a slice before.
+    within: Option<Name>,
+    /// Slices that may end within the account.
+    max_slices: usize,
+    provenance: Provenance,
+}
+
+/// Slices that ended within an account, and rows of it in the one that goes on.
+struct Ended {
+    slices: u32,
+    rows_behind: usize,
+}
+
+/// What a part of the close of one account brings.
+#[derive(Default)]
+struct Part {
+    /// What becomes of its state, where that changes.
+    changed: Option<Option<Account>>,
+    /// The last feature that was done, where more are left.
+    within: Option<Name>,
+    /// Slices that ended within it.
+    ended: Option<Ended>,
+    /// Facts and outcomes that do not fit into its rows.
+    left_out: i64,
+}
+
+/// The rows of one account for one pane: of many features, as many as the slices have rows.
 fn close_account(
     windows: &mut RowBuilder,
     feature_days: &mut RowBuilder,
-    name: &Name,
     account: &Account,
-    pane: Pane,
-    mut provenance: Provenance,
+    of: &Closed<'_>,
     settings: &Settings,
-) -> Option<Option<Account>> {
-    let view = account.view(pane, settings);
+) -> Part {
+    let Closed { name, pane, within, provenance, .. } = of;
+    let (mut provenance, mut left_out) = (*provenance, 0);
+    let view = account.view(*pane, settings);
     let mut kind = RowKind { is_final: true, is_retired: false, is_deleted: false };
-    if let Some(is_retired) = view.retired(settings) {
+    if let Some(is_retired) = view.retired(settings).filter(|_| within.is_none()) {
         kind.is_retired = is_retired;
         let before = windows.num_rows();
-        append_rows(windows, name.as_str(), &view, kind, provenance, settings);
+        left_out = append_rows(windows, name.as_str(), &view, kind, provenance, settings);
         provenance.ordinal += (windows.num_rows() - before) as i64;
     }
-    if pane >= view.first {
-        for ((feature, usage, num_users), ordinal) in
-            account.adoption.by_feature(pane).into_iter().zip(provenance.ordinal..)
-        {
-            feature_days.text("account_id", Some(name.as_str()));
-            feature_days.time("as_of", Some(view.end_us));
-            feature_days.text("feature", Some(feature));
-            feature_days.int("events", usage.events);
-            feature_days.int("uses", usage.uses);
-            feature_days.int("users", num_users as i64);
-            feature_days.int("duration_ms", usage.known_duration_ms());
-            feature_days.int("errors", usage.known_errors());
-            feature_days.int32("epoch", settings.epoch as i32);
-            feature_days.int32("partition", provenance.partition);
-            feature_days.int("next_offset", provenance.next_offset);
-            feature_days.int("ordinal", ordinal);
-            feature_days.end_row();
-        }
-    }
-    if account.deletions.is_empty() {
-        return None;
+    let (within, ended) = match *pane >= view.first {
+        true => append_features(feature_days, account, &view, of, provenance.ordinal, settings),
+        false => (None, None),
+    };
+    if within.is_some() || account.deletions.is_empty() {
+        return Part { within, ended, left_out, ..Part::default() };
     }
     let is_news = account.deletions.iter().any(|deletion| deletion.at_us < view.end_us && !deletion.is_announced);
     if is_news && !view.is_known() {
@@ -147,6 +176,42 @@ fn close_account(
     for deletion in changed.deletions.iter_mut().filter(|deletion| deletion.at_us < view.end_us) {
         deletion.is_announced = true;
     }
-    changed.prune(pane, settings);
-    Some((!changed.is_empty()).then_some(changed))
+    changed.prune(*pane, settings);
+    Part { changed: Some((!changed.is_empty()).then_some(changed)), within: None, ended, left_out }
+}
+
+/// The days of features behind the one that was done last. A slice ends where more are left than it has rows; gives the last
+/// one where more are left than all of them have.
+fn append_features(
+    feature_days: &mut RowBuilder,
+    account: &Account,
+    view: &View<'_>,
+    of: &Closed<'_>,
+    first_ordinal: i64,
+    settings: &Settings,
+) -> (Option<Name>, Option<Ended>) {
+    let most = settings.slice_rows.max(1) * of.max_slices;
+    let left = account.adoption.by_feature(of.pane, of.within.as_ref().map(Name::as_str), most);
+    for ((feature, usage, num_users), ordinal) in left.iter().take(most).zip(first_ordinal..) {
+        feature_days.text("account_id", Some(of.name.as_str()));
+        feature_days.time("as_of", Some(view.end_us));
+        feature_days.text("feature", Some(feature));
+        feature_days.int("events", usage.events);
+        feature_days.int("uses", usage.uses);
+        feature_days.int("users", *num_users as i64);
+        feature_days.int("duration_ms", usage.known_duration_ms());
+        feature_days.int("errors", usage.known_errors());
+        feature_days.int32("epoch", settings.epoch as i32);
+        feature_days.int32("partition", of.provenance.partition);
+        feature_days.int("next_offset", of.provenance.next_offset);
+        feature_days.int("ordinal", ordinal);
+        feature_days.end_row();
+    }
+    let last = left.get(most.saturating_sub(1)).filter(|_| left.len() > most).map(|(last, ..)| Name::from(*last));
+    let slices = match last {
+        Some(_) => of.max_slices,
+        None => left.len().saturating_sub(1) / settings.slice_rows.max(1),
+    };
+    let rows_behind = left.len().min(most) - slices * settings.slice_rows.max(1);
+    (last, (slices > 0).then_some(Ended { slices: slices as u32, rows_behind }))
 }

@@ -5,6 +5,7 @@
 //!
 //! | fate | when |
 //! |---|---|
+//! | `over_limit` | its account has as many facts, people, tickets … as are kept, and it brings more |
 //! | `too_late` | its pane has closed for longer than the allowed lateness, and it is no fact |
 //! | `duplicate` | its id was seen and the pane of that sighting is not forgotten |
 //! | `deleted` | its pane has closed and the account was deleted after it |
@@ -14,15 +15,16 @@
 use std::sync::Arc;
 
 use pipeline::codec;
-use pipeline::event::{Body, Event, Origin};
+use pipeline::event::{Body, Event, Kind, Origin};
 use pipeline::log::{Message, Record};
 use pipeline::pane::Pane;
-use pipeline::reject::{Cause, reject};
+use pipeline::reject::{Cause, Kept, Original, reject};
 use pipeline::schema::event::{EventRows, schema};
 use pipeline::stage::{Fate, Fates, StageError};
 use pipeline::watermark::{STATEMENT_HEADER, Statement};
 
 use crate::account::{Account, is_erased};
+use crate::growth::Growth;
 use crate::seen::event_key;
 use crate::settings::Settings;
 use crate::state::{AcceptedRows, Closing, PartitionChanges, PartitionState};
@@ -33,6 +35,8 @@ const LATE: Fate = Fate::of("late");
 const DUPLICATE: Fate = Fate::of("duplicate");
 const TOO_LATE: Fate = Fate::of("too_late");
 const DELETED: Fate = Fate::of("deleted");
+/// Name of the fate of an event that is over a limit; the reason says over which.
+const OVER_LIMIT: &str = "over_limit";
 /// What can become of an event.
 const FATES: [Fate; 5] = [ON_TIME, LATE, DUPLICATE, TOO_LATE, DELETED];
 
@@ -40,23 +44,29 @@ const FATES: [Fate; 5] = [ON_TIME, LATE, DUPLICATE, TOO_LATE, DELETED];
 pub struct Fold<'f> {
     settings: &'f Settings,
     state: &'f PartitionState,
+    /// Largest record to write.
+    max_record_bytes: usize,
     /// What has changed so far.
     pub changes: PartitionChanges,
     /// Ids seen in this step, for look-up.
-    seen: std::collections::HashMap<u128, Pane, foldhash::fast::FixedState>,
+    seen: std::collections::HashMap<u128, Pane, foldhash::fast::RandomState>,
     /// Last deletion in this step, by account.
-    deleted_us: std::collections::HashMap<String, i64, foldhash::fast::FixedState>,
+    deleted_us: std::collections::HashMap<String, i64, foldhash::fast::RandomState>,
     /// The first pane of any event accepted in this step.
     least_pane: Option<Pane>,
     /// What became of the rows.
     pub fates: Fates,
     /// Records for the reject topic.
     pub rejects: Vec<Message>,
+    /// What an operator should know.
+    pub notices: Vec<String>,
+    /// What of limited things the step has brought so far.
+    growth: Growth,
 }
 
 impl<'f> Fold<'f> {
     /// A fold that has changed nothing yet.
-    pub fn new(settings: &'f Settings, state: &'f PartitionState) -> Self {
+    pub fn new(settings: &'f Settings, state: &'f PartitionState, max_record_bytes: usize) -> Self {
         let changes = PartitionChanges {
             closing: state.closing.clone(),
             is_complete_told: state.is_complete_told,
@@ -65,12 +75,15 @@ impl<'f> Fold<'f> {
         Self {
             settings,
             state,
+            max_record_bytes,
             changes,
             seen: std::collections::HashMap::default(),
             deleted_us: std::collections::HashMap::default(),
             least_pane: None,
             fates: Fates::new(),
             rejects: Vec::new(),
+            notices: Vec::new(),
+            growth: Growth::default(),
         }
     }
 
@@ -96,8 +109,7 @@ impl<'f> Fold<'f> {
         if let Some(value) = &record.value {
             let batch = codec::decode_shared(value, &schema()).map_err(|error| wrong(error.to_string()))?;
             let rows = EventRows::new(&batch);
-            let keys: Vec<u128> =
-                (0..rows.len()).map(|row| event_key(rows.account_id(row), rows.event_id(row))).collect();
+            let keys: Vec<u128> = (0..rows.len()).map(|row| key_of(&rows, row)).collect();
             let sighted = self.state.seen.panes(&keys);
             self.seen.reserve(rows.len());
             let mut accepted = Vec::with_capacity(rows.len());
@@ -107,8 +119,12 @@ impl<'f> Fold<'f> {
                 let fate = self.event(&event, key, sighted);
                 counts.iter_mut().filter(|(counted, _)| *counted == fate).for_each(|(_, count)| *count += 1);
                 match fate {
-                    TOO_LATE => self.reject(&event, rows.origin(row)),
+                    TOO_LATE => self.reject_too_late(&event, rows.origin(row)),
                     ON_TIME | LATE => accepted.push(row),
+                    Fate { name: OVER_LIMIT, reason } => {
+                        *self.fates.entry(fate).or_default() += 1;
+                        self.reject_over_limit(&event, rows.origin(row), reason);
+                    }
                     _ => {}
                 }
             }
@@ -141,21 +157,30 @@ impl<'f> Fold<'f> {
             return TOO_LATE;
         }
         let sighted = self.seen.get(&key).copied().max(sighted);
+        let is_duplicate = sighted.is_some_and(|pane| !is_forgotten(pane));
+        let id = event.account_id.as_ref();
+        // Most events are of an open pane: their account need not be looked up.
+        let is_deleted = !is_duplicate && is_closed && {
+            let known_us = self.state.accounts.get(id).and_then(Account::deleted_us);
+            let deleted_us = known_us.max(self.deleted_us.get(id).copied());
+            deleted_us.is_some_and(|deleted_us| is_erased(event, deleted_us, settings))
+        };
+        if !is_duplicate
+            && !is_deleted
+            && let Some(what) = self.growth.over_limit(event, self.state, &settings.limits)
+        {
+            // Its id is not remembered: once it is replayed, there may be room.
+            return Fate { name: OVER_LIMIT, reason: what };
+        }
         if !is_too_late {
             self.seen.insert(key, sighted.map_or(pane, |before| before.max(pane)));
             self.changes.seen.push((key, pane, sighted));
         }
-        if sighted.is_some_and(|pane| !is_forgotten(pane)) {
+        if is_duplicate {
             return DUPLICATE;
         }
-        let id = event.account_id.as_ref();
-        // Most events are of an open pane: their account need not be looked up.
-        if is_closed {
-            let known_us = self.state.accounts.get(id).and_then(Account::deleted_us);
-            let deleted_us = known_us.max(self.deleted_us.get(id).copied());
-            if deleted_us.is_some_and(|deleted_us| is_erased(event, deleted_us, settings)) {
-                return DELETED;
-            }
+        if is_deleted {
+            return DELETED;
         }
         if matches!(event.body, Body::Deleted) {
             let last_us = self.deleted_us.entry(id.to_owned()).or_insert(event.occurred_us);
@@ -179,7 +204,9 @@ impl<'f> Fold<'f> {
             None => self.first_pane(),
         };
         match first.filter(|first| *first <= to) {
-            Some(pane) => self.changes.closing = Some(Closing { pane, to, after: None, slice: 1, ordinal: 0 }),
+            Some(pane) => {
+                self.changes.closing = Some(Closing { pane, to, after: None, within: None, slice: 1, ordinal: 0 })
+            }
             None => self.changes.closed = Some(to),
         }
     }
@@ -190,26 +217,46 @@ impl<'f> Fold<'f> {
         known.chain(self.least_pane).min()
     }
 
-    fn reject(&mut self, event: &Event<'_>, origin: Origin<'_>) {
+    fn reject_too_late(&mut self, event: &Event<'_>, origin: Origin<'_>) {
         let watermark_us = self.watermark_us().unwrap_or_default();
         let message = format!(
-            "too_late: event time {} us, watermark {watermark_us} us, allowed lateness {} us{}",
-            event.occurred_us,
-            self.settings.lateness_us,
-            if origin.payload.is_none() { "; the bytes are at the origin only" } else { "" },
+            "too_late: event time {} us, watermark {watermark_us} us, allowed lateness {} us",
+            event.occurred_us, self.settings.lateness_us,
         );
+        self.reject("too_late", message, origin);
+    }
+
+    fn reject_over_limit(&mut self, event: &Event<'_>, origin: Origin<'_>, what: &str) {
+        let message =
+            format!("over_limit: account {:?} has as many {what} as aggregate.limits.{what} allows", event.account_id);
+        if self.notices.is_empty() {
+            self.notices.push(message.clone());
+        }
+        self.reject(OVER_LIMIT, message, origin);
+    }
+
+    fn reject(&mut self, reason: &str, mut message: String, origin: Origin<'_>) {
+        if origin.payload.is_none() {
+            message += "; the bytes are at the origin only";
+        }
         let cause = Cause {
             stage: "aggregate",
-            reason: "too_late",
+            reason,
             message: &message,
             topic: origin.topic,
             partition: origin.partition,
             offset: origin.offset,
         };
-        let value = origin.payload.map(<[u8]>::to_vec);
+        let value = origin.payload.map(bytes::Bytes::copy_from_slice);
         let topic: &Arc<str> = &self.settings.rejects;
         // Rejects are spread as ingest's are: by the partition they came from.
         let partition = origin.partition % self.settings.partitions;
-        self.rejects.push(reject(topic, partition, &cause, None, value, Vec::new()));
+        let original = Original { value, ..Original::default() };
+        self.rejects.push(reject(topic, partition, &cause, original, Kept::Within(self.max_record_bytes)));
     }
+}
+
+/// The key under which the id of a row is remembered. A kind that is not known is refused with its row.
+fn key_of(rows: &EventRows<'_>, row: usize) -> u128 {
+    event_key(rows.account_id(row), rows.kind(row).unwrap_or(Kind::Usage), rows.event_id(row))
 }

@@ -10,6 +10,7 @@ mod close;
 mod fold;
 #[cfg(test)]
 mod golden;
+mod growth;
 pub mod measure;
 mod need;
 mod pane_set;
@@ -30,7 +31,7 @@ pub use state::{PartitionState, State};
 use std::time::Duration;
 
 use anyhow::Result;
-use pipeline::config::Config;
+use pipeline::config::{Config, Secret};
 use pipeline::process::Plan;
 use tracing::info;
 
@@ -52,7 +53,27 @@ pub fn build(config: &Config) -> Result<(Aggregate, Plan)> {
         );
         need.check(config)?;
     }
-    Ok((Aggregate::new(config), plan(config)))
+    Ok((stage(config)?, plan(config)))
+}
+
+/// The stage as configured, secrets read.
+///
+/// # Errors
+/// When the key for erased user ids cannot be read.
+pub fn stage(config: &Config) -> Result<Aggregate> {
+    let key = |name: &'static str, secret: &Secret| {
+        secret.reveal_key().map(Some).map_err(|why| anyhow::anyhow!("{name}: {why}"))
+    };
+    let key = match (&config.aggregate.erasure_key, &config.ingest.user_id_key) {
+        (Some(secret), _) => key("aggregate.erasure_key", secret)?,
+        (None, Some(secret)) => key("ingest.user_id_key", secret)?,
+        (None, None) => None,
+    };
+    let stage = Aggregate::new(config);
+    Ok(match key {
+        Some(key) => stage.with_erasure_key(key),
+        None => stage,
+    })
 }
 
 /// What aggregate reads and writes, and its rhythm.

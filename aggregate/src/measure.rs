@@ -4,14 +4,15 @@
 
 use std::collections::BTreeSet;
 
-use pipeline::event::{Priority, Survey};
+use pipeline::event::{Outcome, Priority, Survey};
 use pipeline::pane::Pane;
 use pipeline::schema::RowBuilder;
 
 use crate::account::View;
+use crate::account::answers::Answered;
 use crate::account::people::{Headcount, MilestoneCounts};
 use crate::account::tickets::Backlog;
-use crate::account::usage::{Surveys, Usage};
+use crate::account::usage::Usage;
 use crate::pane_set::PaneSet;
 use crate::settings::Settings;
 
@@ -39,7 +40,8 @@ pub struct Provenance {
     pub watermark_us: Option<i64>,
 }
 
-/// Appends one row for each window, with ordinals counting up from the provenance's.
+/// Appends one row for each window, with ordinals counting up from the provenance's. What an account has any number of stands
+/// on the first of them. Gives how many of these did not fit.
 pub fn append_rows(
     rows: &mut RowBuilder,
     account_id: &str,
@@ -47,9 +49,11 @@ pub fn append_rows(
     kind: RowKind,
     provenance: Provenance,
     settings: &Settings,
-) {
+) -> i64 {
     let entitled = Entitled::of(view, settings);
     let as_of = AsOf::of(view, settings);
+    let mut many = Many::of(view, settings);
+    let left_out = many.left_out;
     for (window, ordinal) in settings.windows.iter().zip(provenance.ordinal..) {
         rows.text("account_id", Some(account_id));
         rows.time("as_of", Some(view.end_us));
@@ -60,7 +64,8 @@ pub fn append_rows(
         let end = view.last.next();
         windowed(rows, view, end.back(window.panes), end, &entitled, settings);
         windowed(rows, view, end.back(2 * window.panes), end.back(window.panes), &entitled, settings);
-        as_of.append(rows, view, &entitled, settings);
+        as_of.append(rows, view, &entitled, &many);
+        many = Many { left_out, ..Many::default() };
         rows.int32("epoch", settings.epoch as i32);
         rows.int32("partition", provenance.partition);
         rows.int("next_offset", provenance.next_offset);
@@ -68,6 +73,52 @@ pub fn append_rows(
         rows.time("watermark", provenance.watermark_us);
         rows.end_row();
     }
+    left_out
+}
+
+/// Facts and outcomes: an account may have any number of them, and its rows must stand in one record.
+#[derive(Default)]
+struct Many<'v> {
+    facts: Vec<(&'v str, &'v str)>,
+    outcomes: Vec<(&'v str, Outcome)>,
+    /// How many did not fit.
+    left_out: i64,
+}
+
+impl<'v> Many<'v> {
+    /// As much as a quarter of a record takes of facts, in the order of their names, and an eighth of outcomes, the newest.
+    fn of(view: &View<'v>, settings: &Settings) -> Self {
+        let others = view.account.facts.keys().filter(|name| !KNOWN_FACTS.contains(&name.as_str()));
+        let mut facts: Vec<_> = others.filter_map(|name| Some((name.as_str(), view.fact(name.as_str())?))).collect();
+        let fitting = fitting(facts.iter().map(|(name, text)| name.len() + text.len()), settings.max_record_bytes / 4);
+        let mut left_out = facts.len() - fitting;
+        facts.truncate(fitting);
+        let longest_from = view.last.next().back(settings.longest());
+        let mut outcomes: Vec<_> = view.outcomes(longest_from, settings).collect();
+        let fits = |outcomes: &[(&str, Outcome, i64)]| {
+            self::fitting(outcomes.iter().map(|(id, ..)| id.len() + 16), settings.max_record_bytes / 8)
+        };
+        if fits(&outcomes) < outcomes.len() {
+            outcomes.sort_by(|a, b| b.2.cmp(&a.2).then(a.0.cmp(b.0)));
+            let fitting = fits(&outcomes);
+            left_out += outcomes.len() - fitting;
+            outcomes.truncate(fitting);
+            outcomes.sort_by(|a, b| a.0.cmp(b.0));
+        }
+        let outcomes = outcomes.into_iter().map(|(id, outcome, _)| (id, outcome)).collect();
+        Self { facts, outcomes, left_out: left_out as i64 }
+    }
+}
+
+/// How many of the first of these fit into so many bytes.
+fn fitting(sizes: impl Iterator<Item = usize>, max_bytes: usize) -> usize {
+    let mut total = 0;
+    sizes
+        .take_while(|bytes| {
+            total += bytes;
+            total <= max_bytes
+        })
+        .count()
 }
 
 /// The features an account could use.
@@ -96,10 +147,10 @@ fn ratio(numerator: i64, denominator: i64) -> Option<f64> {
 fn windowed(rows: &mut RowBuilder, view: &View<'_>, from: Pane, to: Pane, entitled: &Entitled, settings: &Settings) {
     let num_panes = i64::from(to.0 - from.0);
     let visible = from.max(view.first);
-    let (mut usage, mut surveys, mut active_days) = (Usage::default(), Surveys::default(), 0);
+    let (mut usage, mut surveys, mut active_days) = (Usage::default(), Answered::default(), 0);
     for cell in view.account.cells.between(visible, to) {
         usage = usage.plus(cell.usage);
-        surveys = surveys.plus(&cell.surveys);
+        surveys.take_in(&cell.surveys);
         active_days += i64::from(cell.usage.events > 0);
     }
     let days = |set: &PaneSet| i64::from(set.count(visible, to));
@@ -169,7 +220,7 @@ fn ticket_load(rows: &mut RowBuilder, view: &View<'_>, from_us: i64, end_us: i64
     rows.int("ticket_csat_low", load.low_ratings);
 }
 
-fn survey_answers(rows: &mut RowBuilder, surveys: &Surveys) {
+fn survey_answers(rows: &mut RowBuilder, surveys: &Answered<'_>) {
     let nps = surveys.of(Survey::Nps);
     rows.int("nps_responses", nps.responses);
     rows.float("nps", ratio(100 * nps.score, nps.responses));
@@ -208,8 +259,6 @@ struct AsOf<'s> {
     last_use_us: Option<i64>,
     first_value_us: Option<i64>,
     first_seen_us: Option<i64>,
-    /// First pane of the longest window.
-    longest_from: Pane,
 }
 
 impl<'s> AsOf<'s> {
@@ -222,11 +271,10 @@ impl<'s> AsOf<'s> {
             last_use_us: view.account.cells.latest(view, |cell| cell.last_use_us),
             first_value_us: view.account.cells.earliest(view, |cell| cell.first_value_us),
             first_seen_us: view.first_pane().map(|pane| settings.panes.start_us(pane)),
-            longest_from: view.last.next().back(settings.longest()),
         }
     }
 
-    fn append(&self, rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled, settings: &Settings) {
+    fn append(&self, rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled, many: &Many<'_>) {
         let [low, normal, high, urgent] = self.backlog.open;
         rows.int("tickets_backlog", self.backlog.open.iter().sum::<i64>());
         rows.int("tickets_backlog_low", low);
@@ -246,17 +294,17 @@ impl<'s> AsOf<'s> {
         rows.time("last_activity_at", view.last_activity_us());
         rows.time("last_use_at", self.last_use_us);
         rows.time("first_value_at", self.first_value_us);
-        facts(rows, view, entitled);
+        facts(rows, view, entitled, many);
         rows.int("milestones", self.milestones.known);
         rows.int("milestones_done", self.milestones.done);
         rows.int("milestones_overdue", self.milestones.overdue);
         rows.time("oldest_overdue_at", self.milestones.oldest_overdue_us);
-        let outcomes = view.outcomes(self.longest_from, settings);
-        rows.text_map("outcomes", Some(outcomes.map(|(id, outcome)| (id, outcome.name()))));
+        rows.text_map("outcomes", Some(many.outcomes.iter().map(|(id, outcome)| (*id, outcome.name()))));
+        rows.int("left_out", (many.left_out > 0).then_some(many.left_out));
     }
 }
 
-fn facts(rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled) {
+fn facts(rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled, many: &Many<'_>) {
     let time = |name| view.fact(name).and_then(|text| text.parse().ok());
     rows.time("started_at", time("started_at"));
     rows.time("renews_at", time("renews_at"));
@@ -273,8 +321,5 @@ fn facts(rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled) {
     rows.time("sentiment_at", view.fact_told_us("sentiment"));
     rows.float("trained", number("trained"));
     rows.float("invoices", number("invoices"));
-    let others = view.account.facts.keys().filter(|name| !KNOWN_FACTS.contains(&name.as_str()));
-    let mut others = others.filter_map(|name| Some((name.as_str(), view.fact(name.as_str())?))).peekable();
-    let is_any = others.peek().is_some();
-    rows.text_map("other_facts", is_any.then_some(others));
+    rows.text_map("other_facts", (!many.facts.is_empty()).then(|| many.facts.iter().copied()));
 }

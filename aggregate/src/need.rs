@@ -62,6 +62,7 @@ impl Need {
 
 #[cfg(test)]
 mod tests {
+    use pipeline::event::Kind;
     use pipeline::offset::TopicPartition;
     use pipeline::pane::Pane;
     use pipeline::stage::{Batch, Stage};
@@ -99,7 +100,7 @@ mod tests {
         let mut state = State::new();
         for (partition, num_ids) in [(0, 28_000), (1, 14_000), (2, 14_000)] {
             let seen = &mut state.entry(TopicPartition::new("keepwell.events", partition)).or_default().seen;
-            (0..num_ids).for_each(|n: u32| seen.insert(event_key("acme", &n.to_string()), Pane(1)));
+            (0..num_ids).for_each(|n: u32| seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(1)));
             let applied = stage.apply(&state, &Batch::default());
             // 32,768 places and two times 16,384 of 17 bytes.
             if partition < 2 {

@@ -5,8 +5,9 @@
 //! so that names elsewhere in memory are not read in vain.
 
 use std::hash::BuildHasher;
+use std::sync::LazyLock;
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use pipeline::name::Name;
 
@@ -34,8 +35,11 @@ impl<V> Default for Places<V> {
     }
 }
 
+/// Names come from strangers: whoever knew the seed could send any number of names of one hash.
+static SEEDED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
 fn hash_of(name: &str) -> u32 {
-    FixedState::default().hash_one(name) as u32
+    SEEDED.hash_one(name) as u32
 }
 
 /// A table of hashes takes seven bits from the top and the place from the bottom.
@@ -109,12 +113,12 @@ impl<V> Places<V> {
     }
 
     /// Names and values, in the order of their places.
-    pub fn iter(&self) -> impl Iterator<Item = (&Name, &V)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Name, &V)> {
         self.rows.iter().map(|row| (&row.name, &row.value))
     }
 
     /// The values, in the order of their places.
-    pub fn values(&self) -> impl Iterator<Item = &V> {
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &V> {
         self.rows.iter().map(|row| &row.value)
     }
 

@@ -12,19 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline::pane::Pane;
 use pipeline::piece::{Known, Piece, Pieces, Whole, accounts};
-use pipeline::snapshot::ONE;
 use pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::account::saved::{OfPane, Rest};
+use crate::account::saved3::{self, OfPane3, Rest3};
 use crate::seen::Seen;
 use crate::state::{Closing, PartitionState};
 use crate::touched::Touched;
 use pipeline::name::Name;
 
 /// Version of the bytes that are written.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const HEAD: &str = "head";
 const PANE: &str = "pane-";
 
@@ -40,12 +40,38 @@ struct Head {
     is_complete_told: bool,
 }
 
-/// Version 2: all in one.
+/// The head of version 3: a close that stands between accounts only.
 #[derive(Deserialize)]
-struct Saved2 {
+struct Head3 {
     _version: u32,
     fingerprint: String,
-    state: PartitionState,
+    watermarks: Watermarks,
+    closed: Option<Pane>,
+    closing: Option<(Pane, Pane, Option<Name>, u32, i64)>,
+    awaiting: BTreeSet<Name>,
+    is_complete_told: bool,
+}
+
+impl From<Head3> for Head {
+    fn from(old: Head3) -> Self {
+        let closing = old.closing.map(|(pane, to, after, slice, ordinal)| Closing {
+            pane,
+            to,
+            after,
+            within: None,
+            slice,
+            ordinal,
+        });
+        Self {
+            version: VERSION,
+            fingerprint: old.fingerprint,
+            watermarks: old.watermarks,
+            closed: old.closed,
+            closing,
+            awaiting: old.awaiting,
+            is_complete_told: old.is_complete_told,
+        }
+    }
 }
 
 /// A state as bytes, without the pieces that are known. Equal states give equal bytes.
@@ -91,40 +117,60 @@ pub fn pieces(state: &PartitionState, fingerprint: &str, known: &Known) -> Resul
 /// What is wrong: a version of another program, or damage.
 pub fn restored(whole: &Whole) -> Result<(PartitionState, String), String> {
     let damaged = |error: postcard::Error| error.to_string();
-    let bytes = whole.get(HEAD).or(whole.get(ONE)).ok_or("it has no head")?;
+    let bytes = whole.get(HEAD).ok_or("it has no head: versions before 3 are not read any more")?;
     let (version, _) = postcard::take_from_bytes::<u32>(bytes).map_err(damaged)?;
-    match version {
-        2 => {
-            let Saved2 { fingerprint, mut state, .. } = postcard::from_bytes(bytes).map_err(damaged)?;
-            state.touched = Touched::all(state.accounts.values());
-            Ok((state, fingerprint))
-        }
-        VERSION => {
-            let head: Head = postcard::from_bytes(bytes).map_err(damaged)?;
-            let mut state = PartitionState {
-                watermarks: head.watermarks,
-                closed: head.closed,
-                closing: head.closing,
-                awaiting: head.awaiting.into(),
-                is_complete_told: head.is_complete_told,
-                seen: Seen::restored(whole)?,
-                ..PartitionState::default()
-            };
-            for rest in accounts(whole) {
-                each(rest, |(name, rest): (Name, Rest)| state.accounts.insert(name, Account::of_rest(rest)))?;
-            }
-            let number = |name: &String| Some(Pane(name.strip_prefix(PANE)?.parse().ok()?));
-            let panes: BTreeMap<_, _> = whole.iter().filter_map(|(name, bytes)| Some((number(name)?, bytes))).collect();
-            for (pane, bytes) in &panes {
-                each(bytes, |(name, of_pane): (Name, OfPane)| {
-                    state.accounts.get_or_new(&name).take_pane(*pane, of_pane, &mut state.names);
-                })?;
-            }
-            state.touched = Touched::restored(panes.into_keys());
-            Ok((state, head.fingerprint))
-        }
-        _ => Err(format!("its state has version {version}, this program reads 2 and {VERSION}")),
+    let head: Head = match version {
+        3 => postcard::from_bytes::<Head3>(bytes).map_err(damaged)?.into(),
+        VERSION => postcard::from_bytes(bytes).map_err(damaged)?,
+        _ => return Err(format!("its state has version {version}, this program reads 3 and {VERSION}")),
+    };
+    let mut state = PartitionState {
+        watermarks: head.watermarks,
+        closed: head.closed,
+        closing: head.closing,
+        awaiting: head.awaiting.into(),
+        is_complete_told: head.is_complete_told,
+        seen: Seen::restored(whole)?,
+        ..PartitionState::default()
+    };
+    if version == VERSION {
+        take_accounts(whole, &mut state, |rest: Rest| rest, |of_pane: OfPane| of_pane)?;
+        state.touched = Touched::restored(panes_of(whole).into_keys());
+    } else {
+        take_accounts(
+            whole,
+            &mut state,
+            |rest: Rest3| saved3::rest(rest),
+            |of_pane: OfPane3| saved3::of_pane(of_pane),
+        )?;
+        // What lies in the store is of another form.
+        state.touched = Touched::all(state.accounts.values());
     }
+    Ok((state, head.fingerprint))
+}
+
+/// The pieces of panes, oldest first.
+fn panes_of(whole: &Whole) -> BTreeMap<Pane, &Vec<u8>> {
+    let number = |name: &String| Some(Pane(name.strip_prefix(PANE)?.parse().ok()?));
+    whole.iter().filter_map(|(name, bytes)| Some((number(name)?, bytes))).collect()
+}
+
+/// Takes the accounts back, and what is kept of them by pane, from whatever form they were saved in.
+fn take_accounts<R: for<'b> Deserialize<'b>, P: for<'b> Deserialize<'b>>(
+    whole: &Whole,
+    state: &mut PartitionState,
+    rest: impl Fn(R) -> Rest,
+    of_pane: impl Fn(P) -> OfPane,
+) -> Result<(), String> {
+    for bytes in accounts(whole) {
+        each(bytes, |(name, saved): (Name, R)| state.accounts.insert(name, Account::of_rest(rest(saved))))?;
+    }
+    for (pane, bytes) in panes_of(whole) {
+        each(bytes, |(name, saved): (Name, P)| {
+            state.accounts.get_or_new(&name).take_pane(pane, of_pane(saved), &mut state.names);
+        })?;
+    }
+    Ok(())
 }
 
 /// Hands out the values that stand one after another.

@@ -1,24 +1,29 @@
 //! Event ids seen, so that a second sighting is a duplicate.
 //!
-//! An id is kept as 128 bits of SipHash-2-4 over account and id, under the pane of its latest sighting,
+//! An id is kept as 128 bits of SipHash-2-4 over account, kind and id, under the pane of its latest sighting,
 //! until the watermark passes that pane by the allowed lateness. Two ids that differ collide with
 //! probability n^2 / 2^129: below 10^-20 at a thousand million ids.
 
 use std::collections::{BTreeMap, HashSet};
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
+use pipeline::event::Kind;
 use pipeline::pane::Pane;
 use pipeline::piece::{Known, Piece, Pieces, Whole};
-use serde::{Deserialize, Deserializer};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-/// The key of an event within a partition.
-pub fn event_key(account_id: &str, event_id: &str) -> u128 {
+/// The key of an event within a partition: of two source systems each may count from 1, so ids belong to their kind.
+pub fn event_key(account_id: &str, kind: Kind, event_id: &str) -> u128 {
     use std::hash::Hasher;
     let mut hasher = SipHasher24::new_with_keys(0x6b65_6570_7765_6c6c, 1);
     hasher.write(account_id.as_bytes());
     // 0xff is in no UTF-8 text: account "a" with id "bc" differs from "ab" with "c".
     hasher.write_u8(0xff);
+    // By far the most ids are of usage: theirs are as they were when ids did not belong to a kind.
+    if kind != Kind::Usage {
+        hasher.write_u8(kind.code());
+        hasher.write_u8(0xff);
+    }
     hasher.write(event_id.as_bytes());
     let hash = hasher.finish128();
     u128::from(hash.h1) << 64 | u128::from(hash.h2)
@@ -43,7 +48,7 @@ impl Default for Seen {
 /// The ids under one pane, and in which pieces they are saved.
 #[derive(Debug, Clone, Default)]
 struct Ids {
-    table: HashSet<u128, FixedState>,
+    table: HashSet<u128, RandomState>,
     /// Revisions of the full pieces.
     full: Vec<u64>,
     /// Full pieces that no snapshot holds yet, by number.
@@ -221,17 +226,6 @@ pub fn most_bytes(num_ids: u64) -> u64 {
     num_ids * 16 / 7 * PLACE_BYTES
 }
 
-impl<'de> Deserialize<'de> for Seen {
-    /// The form of version 2: ids by pane.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut seen = Self::default();
-        for (pane, keys) in BTreeMap::<Pane, Vec<u128>>::deserialize(deserializer)? {
-            keys.into_iter().for_each(|key| seen.insert(key, pane));
-        }
-        Ok(seen)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -241,7 +235,7 @@ mod tests {
     #[test]
     fn an_id_is_kept_under_its_latest_sighting_and_forgotten_with_it() {
         let mut seen = Seen::default();
-        let key = event_key("acme", "1");
+        let key = event_key("acme", Kind::Usage, "1");
         seen.insert(key, Pane(3));
         seen.insert(key, Pane(5));
         seen.insert(key, Pane(4));
@@ -255,7 +249,7 @@ mod tests {
     fn ids_of_a_pane_need_what_is_said_of_them_and_give_it_back() {
         let mut seen = Seen::default();
         for n in 0..100_000_u32 {
-            seen.insert(event_key("acme", &n.to_string()), Pane(0));
+            seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(0));
         }
         assert!((100_000 * PLACE_BYTES..=most_bytes(100_000)).contains(&seen.num_bytes()), "{}", seen.num_bytes());
         seen.forget(|pane| pane <= Pane(0));
@@ -264,7 +258,8 @@ mod tests {
 
     #[test]
     fn account_and_id_do_not_run_together() {
-        assert_ne!(event_key("a", "bc"), event_key("ab", "c"));
+        assert_ne!(event_key("a", Kind::Usage, "bc"), event_key("ab", Kind::Usage, "c"));
+        assert_ne!(event_key("a", Kind::Usage, "1"), event_key("a", Kind::Survey, "1"));
     }
 
     #[test]
@@ -274,10 +269,10 @@ mod tests {
         let mut known = Known::new();
         let mut num_written = 0;
         for n in 0..100_u32 {
-            seen.insert(event_key("acme", &n.to_string()), Pane(-1));
+            seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(-1));
             // Every third is sighted again, some days later.
             if n % 3 == 0 {
-                seen.insert(event_key("acme", &n.to_string()), Pane(5));
+                seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(5));
             }
             if n % 7 == 0 {
                 let mut pieces = Pieces::new();
@@ -327,7 +322,7 @@ mod tests {
             let of = |seen: Seen| Seen { piece_ids: 3, ..seen };
             let (mut seen, mut saved, mut known) = (of(Seen::default()), Whole::new(), Known::new());
             for (id, pane, then) in steps {
-                seen.insert(event_key("acme", &id.to_string()), Pane(pane));
+                seen.insert(event_key("acme", Kind::Usage, &id.to_string()), Pane(pane));
                 match then {
                     0 | 1 => save(&mut seen, &mut saved, &mut known),
                     2 => seen.forget(|pane| pane <= Pane(0)),

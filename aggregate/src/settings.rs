@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipeline::config::{Config, Targets};
+use pipeline::config::{Aggregate, Answers, Config, Limits, Targets};
 use pipeline::event::Priority;
 use pipeline::pane::{Pane, PaneWidth};
 
@@ -55,12 +55,54 @@ pub struct Settings {
     pub first_response_target_ms: [i64; 4],
     /// Targets for the resolution, in milliseconds by [`Priority`].
     pub resolution_target_ms: [i64; 4],
+    /// Whether every answer of a person and every rating of a ticket counts, not the last one alone.
+    pub counts_all_answers: bool,
+    /// Most of each that is kept of one account.
+    pub limits: Limits,
+    /// Key of the hash that stands for an erased user id.
+    pub erasure_key: [u8; 16],
     /// Most memory in which this process may keep event ids, in bytes.
     pub max_id_bytes: u64,
     /// Rows after which a slice of a close ends, give or take one account. The same for as long as a close lasts.
     pub slice_rows: usize,
     /// All that shapes the state and the rows, as text: a snapshot of other settings is refused.
     pub fingerprint: String,
+}
+
+/// Where no key is configured.
+const UNKEYED: [u8; 16] = *b"keepwell.erased.";
+
+/// All that shapes the state and the rows, as text. What came later stands in it only where it is not as it was before.
+fn fingerprint(config: &Config) -> String {
+    let Aggregate {
+        windows,
+        retire_after,
+        catalogue,
+        ticket_categories,
+        champion_roles,
+        first_value_feature,
+        first_response_target,
+        resolution_target,
+        answers,
+        limits,
+        ..
+    } = &config.aggregate;
+    // As the first versions wrote it: snapshots of theirs are read.
+    let mut text = format!(
+        "{:?} {:?} Aggregate {{ windows: {windows:?}, retire_after: {retire_after:?}, catalogue: {catalogue:?}, \
+         ticket_categories: {ticket_categories:?}, champion_roles: {champion_roles:?}, first_value_feature: {first_value_feature:?}, \
+         first_response_target: {first_response_target:?}, resolution_target: {resolution_target:?}, live_interval: {:?} }}",
+        config.time.pane,
+        config.time.lateness,
+        Aggregate::default().live_interval,
+    );
+    if *answers != Answers::default() {
+        text += &format!(" answers: {answers:?}");
+    }
+    if *limits != Limits::default() {
+        text += &format!(" limits: {limits:?}");
+    }
+    text
 }
 
 impl Settings {
@@ -78,11 +120,6 @@ impl Settings {
             names.sort();
             names.dedup();
             names
-        };
-        // How often live rows are sent shapes nothing.
-        let shaping = pipeline::config::Aggregate {
-            live_interval: pipeline::config::Aggregate::default().live_interval,
-            ..config.aggregate.clone()
         };
         let target_ms = |t: &Targets| [t.low, t.normal, t.high, t.urgent].map(|span| span.as_micros() / 1000);
         Self {
@@ -103,9 +140,12 @@ impl Settings {
             first_value_feature: config.aggregate.first_value_feature.clone(),
             first_response_target_ms: target_ms(&config.aggregate.first_response_target),
             resolution_target_ms: target_ms(&config.aggregate.resolution_target),
+            counts_all_answers: config.aggregate.answers == Answers::All,
+            limits: config.aggregate.limits,
+            erasure_key: UNKEYED,
             max_id_bytes: config.duplicates.max_bytes,
             slice_rows: SLICE_ROWS,
-            fingerprint: format!("{:?} {:?} {shaping:?}", config.time.pane, config.time.lateness),
+            fingerprint: fingerprint(config),
         }
     }
 

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use pipeline::codec;
 use pipeline::config::Config;
-use pipeline::log::{Message, Record};
+use pipeline::log::Message;
 use pipeline::metrics::Gauges;
 use pipeline::offset::{NextOffset, Position, TopicPartition};
 use pipeline::piece::{Known, Pieces, Whole};
 use pipeline::schema::window;
-use pipeline::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
+use pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
 use pipeline::watermark::Progress;
 
 use crate::account::Account;
@@ -25,9 +25,34 @@ use pipeline::name::{Name, Names};
 
 /// Live rows are numbered from here: above every final row of the same offset.
 const LIVE_ORDINAL: i64 = 1 << 40;
+/// An account of so many users and features has its live row with every second tick, of twice as many with every third.
+const HUGE: usize = 20_000;
 /// Most accounts whose live rows are sent in one step; the others follow at once or, while more waits than a
 /// step takes, with the next tick.
 const LIVE_ACCOUNTS: usize = 2000;
+
+/// Rows that went out without what may be null in them.
+const THINNED: Fate = Fate::of("thinned");
+/// Rows that did not go out.
+const UNWRITABLE: Fate = Fate::of("unwritable");
+/// Facts and outcomes that did not fit into the rows of their account.
+const LEFT_OUT: Fate = Fate::of("left_out");
+
+/// What rows are of.
+#[derive(Debug, Clone, Copy)]
+enum Table {
+    Windows,
+    FeatureDays,
+}
+
+fn tell_left_out(account: &str, left_out: i64, step: &mut Step<Changes>) {
+    step.count(LEFT_OUT, left_out.unsigned_abs());
+    if left_out > 0 {
+        step.notice(|| {
+            format!("left_out: {left_out} facts or outcomes of account {account:?} do not fit into its rows")
+        });
+    }
+}
 
 /// The aggregate stage.
 #[derive(Debug)]
@@ -44,6 +69,12 @@ impl Aggregate {
     /// The same with slices of about so many rows: a small deployment closes in many slices too, for simulations.
     pub fn with_slices_of(mut self, rows: usize) -> Self {
         self.settings.slice_rows = rows;
+        self
+    }
+
+    /// The same with this key for the hash that stands for an erased user id.
+    pub fn with_erasure_key(mut self, key: [u8; 16]) -> Self {
+        self.settings.erasure_key = key;
         self
     }
 
@@ -68,11 +99,11 @@ impl Aggregate {
         state: &PartitionState,
         tp: &TopicPartition,
         position: Position,
-        records: &[Record],
+        batch: &Batch<'_>,
         step: &mut Step<Changes>,
-        tick: Option<u64>,
     ) -> Result<(), StageError> {
-        let mut fold = Fold::new(&self.settings, state);
+        let records = batch.records.get(tp).copied().unwrap_or_default();
+        let mut fold = Fold::new(&self.settings, state, batch.record_bytes(self.settings.max_record_bytes));
         let mut position = position;
         for record in records {
             fold.record(record)?;
@@ -84,12 +115,15 @@ impl Aggregate {
         }
         step.messages.append(&mut fold.rejects);
         add_fates(&mut step.fates, &fold.fates);
+        for words in std::mem::take(&mut fold.notices) {
+            step.notice(|| words);
+        }
         let is_closing = fold.changes.closing.is_some();
         step.has_more |= is_closing;
         let mut changes = fold.changes;
-        if let Some(tick) = tick.filter(|_| !is_closing) {
-            changes.tick = tick;
-            self.live_rows(state, tp, position, &mut changes, step)?;
+        if batch.is_early && !is_closing {
+            changes.tick = batch.tick;
+            self.live_rows(state, (tp, position), batch, &mut changes, step)?;
         }
         if !is_closing {
             self.tell_completion(state, tp, &mut changes, step);
@@ -105,8 +139,8 @@ impl Aggregate {
     fn live_rows(
         &self,
         state: &PartitionState,
-        tp: &TopicPartition,
-        position: Position,
+        (tp, position): (&TopicPartition, Position),
+        batch: &Batch<'_>,
         changes: &mut PartitionChanges,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
@@ -116,11 +150,17 @@ impl Aggregate {
             if state.awaiting.is_resting(id, changes.tick) || awaiting.contains_key(id) {
                 continue;
             }
+            let known = state.accounts.get(id);
+            // What is counted anew for each row of a huge account is not counted with every tick.
+            let interval = 1 + (known.map_or(0, Account::size) / HUGE) as u64;
+            if interval > 1 && !changes.tick.is_multiple_of(interval) && !batch.is_last {
+                continue;
+            }
             if awaiting.len() == LIVE_ACCOUNTS {
                 step.has_more = true;
                 break;
             }
-            awaiting.insert(Name::from(id), state.accounts.get(id).cloned().unwrap_or_default());
+            awaiting.insert(Name::from(id), known.cloned().unwrap_or_default());
         }
         if awaiting.is_empty() {
             return Ok(());
@@ -147,20 +187,14 @@ impl Aggregate {
                 };
                 // As at the close of the pane: what is told of an account at rest brings no row.
                 if retired.is_some() || is_deleted {
-                    append_rows(&mut rows, name.as_str(), &view, kind, provenance, &self.settings);
+                    let left_out = append_rows(&mut rows, name.as_str(), &view, kind, provenance, &self.settings);
+                    tell_left_out(name.as_str(), left_out, step);
                 }
             }
             changes.sent.push(name);
         }
         let progress = Progress { watermark_us, complete: changes.is_complete_told };
-        self.push_rows(
-            &rows.finish()?,
-            self.settings.windows.len(),
-            &self.settings.windows_topic,
-            tp.partition,
-            &progress,
-            step,
-        )
+        self.push_rows(&rows.finish()?, Table::Windows, (tp.partition, &progress), batch, step)
     }
 
     /// Says downstream, once, that every source is complete; behind all rows.
@@ -184,14 +218,16 @@ impl Aggregate {
     fn close(
         &self,
         state: &PartitionState,
-        tp: &TopicPartition,
-        position: Position,
-        max_slices: u32,
+        (tp, position): (&TopicPartition, Position),
+        batch: &Batch<'_>,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
         let Some(closing) = state.closing.clone() else { return Ok(()) };
         let next = NextOffset(position.next.0 + 1);
-        let slices = close(state, closing, tp.partition, next.0, max_slices, &self.settings)?;
+        let slices = close(state, closing, tp.partition, next.0, batch.max_slices, &self.settings)?;
+        for (name, left_out) in &slices.left_out {
+            tell_left_out(name.as_str(), *left_out, step);
+        }
         let mut changes = PartitionChanges {
             closed: slices.closed,
             closing: slices.closing,
@@ -200,15 +236,8 @@ impl Aggregate {
             ..PartitionChanges::default()
         };
         let progress = Progress { watermark_us: state.watermarks.watermark_us(), complete: false };
-        self.push_rows(&slices.feature_days, 1, &self.settings.feature_days_topic, tp.partition, &progress, step)?;
-        self.push_rows(
-            &slices.windows,
-            self.settings.windows.len(),
-            &self.settings.windows_topic,
-            tp.partition,
-            &progress,
-            step,
-        )?;
+        self.push_rows(&slices.feature_days, Table::FeatureDays, (tp.partition, &progress), batch, step)?;
+        self.push_rows(&slices.windows, Table::Windows, (tp.partition, &progress), batch, step)?;
         let position = match &changes.closing {
             Some(closing) => Position { slice: closing.slice, ..position },
             None => {
@@ -223,22 +252,42 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Rows of an account at one time stay in one record: `score` needs all of its windows.
+    /// Rows of an account at one time stay in one record: `score` needs all of its windows. What is too large for one all the
+    /// same goes out as far as it fits, and is counted.
     fn push_rows(
         &self,
-        batch: &RecordBatch,
-        unit_rows: usize,
-        topic: &Arc<str>,
-        partition: i32,
-        progress: &Progress,
+        rows: &RecordBatch,
+        table: Table,
+        (partition, progress): (i32, &Progress),
+        batch: &Batch<'_>,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
-        if batch.num_rows() == 0 {
+        if rows.num_rows() == 0 {
             return Ok(());
         }
-        for value in codec::encode_split(batch, unit_rows, self.settings.max_record_bytes)? {
+        let (topic, unit_rows) = match table {
+            Table::Windows => (&self.settings.windows_topic, self.settings.windows.len()),
+            Table::FeatureDays => (&self.settings.feature_days_topic, 1),
+        };
+        let max_bytes = batch.record_bytes(self.settings.max_record_bytes);
+        let fitted = codec::encode_fitting(rows, unit_rows, max_bytes)?;
+        for value in fitted.values {
             let message = self.progress_message(topic, partition, progress);
             step.messages.push(Message { value: Some(value), ..message });
+        }
+        let accounts = rows.column_by_name("account_id").and_then(AsArray::as_string_opt::<i32>);
+        for (fate, firsts) in [(THINNED, fitted.thinned), (UNWRITABLE, fitted.left_out)] {
+            step.count(fate, firsts.len() as u64);
+            for first in firsts {
+                step.notice(|| {
+                    let account = accounts.map_or("", |accounts| accounts.value(first));
+                    format!(
+                        "{}: rows of account {account:?} for {topic} do not fit into {max_bytes} bytes; raise kafka.max_record_bytes, \
+                         then `keepwell topics apply`",
+                        fate.name
+                    )
+                });
+            }
         }
         Ok(())
     }
@@ -270,21 +319,13 @@ impl Stage for Aggregate {
 
     fn apply(&self, state: &State, batch: &Batch<'_>) -> Result<Step<Changes>, StageError> {
         self.check_memory(state)?;
-        let mut step = Step {
-            messages: Vec::new(),
-            positions: BTreeMap::new(),
-            changes: Changes::new(),
-            fates: Fates::new(),
-            has_more: false,
-        };
+        let mut step = Step::default();
         for (tp, position) in &batch.positions {
             let Some(partition) = state.get(tp) else { continue };
             if partition.closing.is_some() {
-                self.close(partition, tp, *position, batch.max_slices, &mut step)?;
+                self.close(partition, (tp, *position), batch, &mut step)?;
             } else {
-                let records = batch.records.get(tp).copied().unwrap_or_default();
-                let tick = batch.is_early.then_some(batch.tick);
-                self.fold(partition, tp, *position, records, &mut step, tick)?;
+                self.fold(partition, tp, *position, batch, &mut step)?;
             }
         }
         Ok(step)
@@ -308,7 +349,8 @@ impl Stage for Aggregate {
         let restored = match snapshot {
             None => PartitionState::default(),
             Some(whole) => {
-                let (restored, fingerprint) = saved::restored(whole).map_err(refused)?;
+                let (mut restored, fingerprint) = saved::restored(whole).map_err(refused)?;
+                restored.find_large(&self.settings);
                 if fingerprint != self.settings.fingerprint {
                     return Err(refused(format!(
                         "it was made with other settings, which are fixed for an epoch. Put them back, or raise `epoch` and rebuild.\n  then: {fingerprint}\n  now:  {}",
@@ -332,6 +374,7 @@ impl Stage for Aggregate {
             num_accounts: Some(state.accounts.len()),
             num_ids: Some(state.seen.len()),
             id_bytes: Some(state.seen.num_bytes()),
+            id_max_bytes: Some(self.settings.max_id_bytes),
             ..Gauges::default()
         };
         state.get(partition).map(shown).unwrap_or_default()

@@ -1,10 +1,10 @@
 //! The state of a partition, what a step changes in it, and its bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use arrow::array::RecordBatch;
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use pipeline::event::Event;
 use pipeline::offset::TopicPartition;
 use pipeline::pane::Pane;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::awaiting::Awaiting;
+use crate::growth::is_large;
 use crate::seen::Seen;
 use crate::settings::Settings;
 use crate::touched::Touched;
@@ -27,7 +28,7 @@ pub type State = BTreeMap<TopicPartition, PartitionState>;
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 
 /// The fold of one partition.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PartitionState {
     /// Time.
     pub watermarks: Watermarks,
@@ -43,11 +44,11 @@ pub struct PartitionState {
     pub awaiting: Awaiting,
     /// Whether it was said downstream that every source is complete.
     pub is_complete_told: bool,
+    /// Accounts of so many users or features that a step may bring them to a limit; known from the accounts.
+    pub large: BTreeSet<Name>,
     /// Names that accounts share.
-    #[serde(skip)]
     pub names: Names,
     /// What has changed since it was last saved.
-    #[serde(skip)]
     pub touched: Touched,
 }
 
@@ -60,6 +61,8 @@ pub struct Closing {
     pub to: Pane,
     /// The last account of `pane` that was done.
     pub after: Option<Name>,
+    /// The last feature that was done of the account behind it, where a slice ended within one.
+    pub within: Option<Name>,
     /// Slices done.
     pub slice: u32,
     /// Ordinal of the next row.
@@ -105,7 +108,7 @@ impl AcceptedRows {
     pub fn new(batch: RecordBatch, accepted: Vec<usize>, closed: Option<Pane>) -> Self {
         let rows = EventRows::new(&batch);
         let mut by_account: Vec<Vec<usize>> = Vec::new();
-        let mut places: HashMap<&str, usize, FixedState> = HashMap::default();
+        let mut places: HashMap<&str, usize, RandomState> = HashMap::default();
         for row in accepted {
             let place = *places.entry(rows.account_id(row)).or_insert(by_account.len());
             if place == by_account.len() {
@@ -127,6 +130,12 @@ impl AcceptedRows {
 }
 
 impl PartitionState {
+    /// Finds again what is known from the accounts.
+    pub fn find_large(&mut self, settings: &Settings) {
+        let large = self.accounts.range(..).filter(|(_, account)| is_large(account, &settings.limits));
+        self.large = large.map(|(name, _)| name.clone()).collect();
+    }
+
     /// Makes the changes of a committed step.
     pub fn merge(&mut self, changes: PartitionChanges, settings: &Settings) {
         for accepted in &changes.accepted {
@@ -188,6 +197,8 @@ impl PartitionState {
         if self.closing.is_none() {
             self.names.forget_unused();
             self.touched.closed(settings.horizon(closed));
+            let accounts = &self.accounts;
+            self.large.retain(|name| accounts.get(name).is_some_and(|account| is_large(account, &settings.limits)));
         }
     }
 
@@ -205,6 +216,9 @@ impl PartitionState {
                 }
                 self.touched.event(&event, account, settings);
                 account.apply(&event, settings, &mut self.names);
+            }
+            if is_large(account, &settings.limits) && !self.large.contains(id) {
+                self.large.insert(Name::from(id));
             }
         }
         self.awaiting.touch(id);

@@ -80,7 +80,7 @@ def fit(folder, scored):
     columns = ", ".join(f"max(normalised) filter (factor = '{name}')" for name in names)
     sql = (
         f"select account_id, date_diff('day', date '{{start}}', as_of::date) as day, {columns} "
-        "from '{scored}/tables/score_factors/date=*/*.parquet' where account_id like '%-{presentation}-%' group by all"
+        "from '{scored}/tables/score_factors/*/*.parquet' where account_id like '%-{presentation}-%' group by all"
     )
     found = cases(folder, scored, "2013J", sql)
     found = [(account, day, leaves, [float(value or 0) for value in values]) for account, day, leaves, values in found]
@@ -94,13 +94,13 @@ def judge(folder, scored):
     periods = sorted({period for period, _ in MEASURES.values()})
     windows = "".join(
         f" join (select account_id, as_of, {', '.join(f'{sql} as m{n}' for n, (p, sql) in enumerate(MEASURES.values()) if p == period)} "
-        f"from '{{scored}}/tables/windows/date=*/*.parquet' where period = '{period}') w{i} using (account_id, as_of)"
+        f"from '{{scored}}/tables/windows/*/*.parquet' where period = '{period}') w{i} using (account_id, as_of)"
         for i, period in enumerate(periods)
     )
     sql = (
         "select account_id, date_diff('day', date '{start}', as_of::date) as day, score, "
         + ", ".join(f"m{n}" for n in range(len(MEASURES)))
-        + " from '{scored}/tables/scores/date=*/*.parquet' s"
+        + " from '{scored}/tables/scores/*/*.parquet' s"
         + windows
         + " where account_id like '%-{presentation}-%'"
     )

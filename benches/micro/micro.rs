@@ -28,7 +28,14 @@ const SHAPE: Shape = Shape {
     start_ms: 1_704_067_200_000,
     every_account: false,
 };
-const LIMITS: Limits = Limits { max_event_bytes: 10_000, latest_us: i64::MAX, earliest_us: 0 };
+const LIMITS: Limits = Limits {
+    max_event_bytes: 10_000,
+    max_facts: 1000,
+    max_fact_bytes: 10_000,
+    latest_us: i64::MAX,
+    max_future_us: 0,
+    earliest_us: 0,
+};
 
 /// Folds records, and the closes they bring; in how many steps.
 fn fold<S: Stage>(stage: &S, state: &mut S::State, records: &[Record]) -> usize {

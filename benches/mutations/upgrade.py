@@ -15,12 +15,10 @@ from tree import BUILT, ROOT, STAGES, TARGET, build, copy, replaced
 COLUMN = 'maybe("added", Text, "what the next version adds"),'
 # file, what is there, what the next version has instead
 NEXT = [
-    ("pipeline/src/schema/event.rs", 'maybe("payload", Bytes, "raw value, kept where the event may turn out too late"),',
-     'maybe("payload", Bytes, "raw value, kept where the event may turn out too late"),\n    ' + COLUMN),
-    ("pipeline/src/schema/event.rs", "Arc::new(self.payload.finish()),\n",
-     "Arc::new(self.payload.finish()),\n            Arc::new(arrow::array::StringArray::from(vec![Some(\"by the next version\"); num_rows])),\n"),
-    ("pipeline/src/schema/event.rs", "(self.num_rows, self.num_bytes) = (0, 0);\n        let utc",
-     "let num_rows = self.num_rows;\n        (self.num_rows, self.num_bytes) = (0, 0);\n        let utc"),
+    ("pipeline/src/schema/event.rs", 'what a null has cleared, as a sum: 1 role of a person, 2 due_at, 4 done_at of a milestone"),',
+     'what a null has cleared, as a sum: 1 role of a person, 2 due_at, 4 done_at of a milestone"),\n    ' + COLUMN),
+    ("pipeline/src/schema/event/builder.rs", "Arc::new(self.cleared.take(rows).finish()),\n",
+     "Arc::new(self.cleared.take(rows).finish()),\n            Arc::new(arrow::array::StringArray::from(vec![Some(\"by the next version\"); rows])),\n"),
     ("pipeline/src/schema/window.rs", 'maybe("watermark", Time, "watermark when the row was made"),',
      COLUMN + '\n    maybe("watermark", Time, "watermark when the row was made"),'),
     ("aggregate/src/measure.rs", 'rows.time("watermark", provenance.watermark_us);',

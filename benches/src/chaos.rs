@@ -4,6 +4,7 @@
 pub mod away;
 pub mod broker;
 pub mod fault;
+pub mod hostile;
 pub mod processes;
 pub mod proxy;
 pub mod results;

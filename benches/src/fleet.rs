@@ -45,6 +45,7 @@ struct Fleet {
     /// Accounts that stay away after this time.
     gone: Vec<(String, i64)>,
     serial: usize,
+    survey_serial: usize,
     manner: Manner,
 }
 
@@ -90,7 +91,8 @@ pub fn shuffled_within(raws: &[Raw], seed: u64, bound_ms: i64) -> Vec<Raw> {
 }
 
 fn generate(seed: u64, shape: Shape, manner: Manner) -> Vec<Raw> {
-    let mut fleet = Fleet { rng: Rng::with_seed(seed), records: Vec::new(), gone: Vec::new(), serial: 0, manner };
+    let mut fleet =
+        Fleet { rng: Rng::with_seed(seed), records: Vec::new(), gone: Vec::new(), serial: 0, survey_serial: 0, manner };
     for n in 0..shape.accounts {
         let account = format!("account-{n:03}");
         fleet.facts(&account, n, shape.days);
@@ -126,7 +128,7 @@ impl Fleet {
 
     fn id(&mut self) -> String {
         self.serial += 1;
-        format!("e{:06}", self.serial)
+        format!("e{}", self.serial)
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
@@ -177,10 +179,10 @@ impl Fleet {
             let id = self.id();
             let event = if self.chance(50) {
                 json!({"type": "track", "messageId": id, "event": feature, "userId": user, "context": {"groupId": account},
-                    "timestamp": rfc3339(at_ms), "properties": {"count": self.rng.i64(1..5)}})
+                    "timestamp": rfc3339(at_ms), "properties": {"count": self.rng.i64(0..5)}})
             } else {
                 json!({"event_id": id, "account_id": account, "user_id": self.chance(90).then_some(user), "feature": feature,
-                    "occurred_at": at_ms, "duration_ms": self.chance(50).then(|| self.rng.i64(0..100_000)),
+                    "occurred_at": at_ms, "count": self.chance(20).then(|| self.rng.i64(0..3)), "duration_ms": self.chance(50).then(|| self.rng.i64(0..100_000)),
                     "errors": self.chance(30).then(|| self.rng.i64(0..3))})
             };
             self.arrive(Kind::Usage, at_ms, &event);
@@ -227,8 +229,17 @@ impl Fleet {
         }
         let at_ms = self.moment(day);
         let (survey, best) = self.pick(&[("nps", 10), ("csat", 5), ("ces", 7)]);
-        let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "survey": survey, "score": self.rng.i64(0..=best)});
-        self.arrive(Kind::Survey, at_ms, &event);
+        // Who has answered may think again, in the same moment or later.
+        let user = self.chance(70).then(|| format!("{account}-user-{}", self.rng.u32(0..3)));
+        for _ in 0..self.rng.i64(1..4) {
+            let at_ms = at_ms + self.rng.i64(0..3) * HOUR_MS;
+            // Surveys come from a system of their own, which counts for itself.
+            self.survey_serial += 1;
+            let id = format!("e{}", self.survey_serial);
+            let event = json!({"event_id": id, "account_id": account, "user_id": user, "occurred_at": at_ms,
+                "survey": survey, "score": self.rng.i64(0..=best)});
+            self.arrive(Kind::Survey, at_ms, &event);
+        }
     }
 
     /// What became of alerts that may have been raised at the start of the day.

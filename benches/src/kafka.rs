@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
 use std::borrow::Borrow;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,7 +16,9 @@ use pipeline::log::kafka::tail::Tail;
 use pipeline::log::kafka::writer::Writer;
 use pipeline::log::{Message, Record};
 use pipeline::offset::TopicPartition;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication, TopicResult,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -53,7 +55,38 @@ impl OpenTransaction {
     }
 }
 
+/// What is written to some topics from a moment on.
+pub struct News(BaseConsumer);
+
+impl News {
+    /// Waits until a record is there; false when none is within the limit.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn wait(&self, limit: Duration) -> Result<bool> {
+        Ok(self.0.poll(limit).transpose()?.is_some())
+    }
+}
+
 impl Kafka {
+    /// What is written to these topics from now on.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn news(&self, topics: &[&str]) -> Result<News> {
+        let consumer: BaseConsumer =
+            self.config().set("group.id", "news").set("isolation.level", "read_uncommitted").create()?;
+        let mut ends = TopicPartitionList::new();
+        for topic in topics {
+            for partition in 0..Writer::open(&self.kafka())?.partitions(topic)? {
+                let (_, end) = consumer.fetch_watermarks(topic, partition, CALL)?;
+                ends.add_partition_offset(topic, partition, Offset::Offset(end))?;
+            }
+        }
+        consumer.assign(&ends)?;
+        Ok(News(consumer))
+    }
+
     /// The broker named by [`BROKER_VARIABLE`], or a fresh one from `deploy/kafka`.
     ///
     /// # Errors
@@ -101,14 +134,45 @@ impl Kafka {
     /// # Errors
     /// When the broker refuses.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        self.create_topic_with(name, partitions, &[])
+    }
+
+    /// The same with settings of its own.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<()> {
         let (admin, options) = self.admin()?;
         // Loads are of days that have passed: a broker keeps a week unless told, and would take a large one's beginning away.
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
         all_done(wait(admin.create_topics([&topic], &options))?)
     }
 
     fn admin(&self) -> Result<(AdminClient<DefaultClientContext>, AdminOptions)> {
         Ok((self.config().create()?, AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)))))
+    }
+
+    /// Sets one setting of a topic; what was set before is back to its default.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn set(&self, topic: &str, name: &str, value: &str) -> Result<()> {
+        let (admin, options) = self.admin()?;
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let results = wait(admin.alter_configs([&change], &options))?;
+        results
+            .into_iter()
+            .try_for_each(|result| result.map(|_| ()).map_err(|(_, code)| anyhow::anyhow!("{topic}: {code}")))
+    }
+
+    /// Behind the last offset of a partition.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn ends(&self, topic: &str, partition: i32) -> Result<i64> {
+        let handle: BaseConsumer = self.config().create()?;
+        Ok(handle.fetch_watermarks(topic, partition, CALL)?.1)
     }
 
     /// Gives a topic more partitions: so many in all.
@@ -160,6 +224,29 @@ impl Kafka {
                 command.contains("kafka.Kafka").then(|| id.parse().ok())?
             },
         )
+    }
+
+    /// Changes one byte of a record that stands in a partition's first segment, as a bad disk does. Its checksum is wrong then.
+    ///
+    /// # Errors
+    /// When this value has not started the broker, or no record holds these bytes.
+    pub fn damage(&self, topic: &str, partition: i32, bytes: &[u8]) -> Result<()> {
+        let id = self
+            .process_id()
+            .with_context(|| format!("the broker's files are not at hand: run without {BROKER_VARIABLE}"))?;
+        let command = std::fs::read_to_string(format!("/proc/{id}/cmdline"))?;
+        let settings = command.split('\0').rfind(|word| !word.is_empty()).context("no settings")?;
+        let folder =
+            Path::new(settings).parent().context("no folder")?.join("log").join(format!("{topic}-{partition}"));
+        let segment = folder.join(format!("{:020}.log", 0));
+        let mut content = std::fs::read(&segment).with_context(|| segment.display().to_string())?;
+        let at =
+            content.windows(bytes.len()).position(|window| window == bytes).context("no record holds these bytes")?;
+        content[at] ^= 1;
+        // In place: the broker has the file open.
+        let mut file = std::fs::OpenOptions::new().write(true).open(&segment)?;
+        file.seek(SeekFrom::Start(at as u64))?;
+        Ok(file.write_all(&content[at..=at])?)
     }
 
     /// Removes the records of a partition below an offset, as retention does.
@@ -236,6 +323,22 @@ impl Kafka {
         }
         writer.flush()?;
         Ok(count)
+    }
+
+    /// Writes a value as a batch of its own, compressed: a few kilobytes that become many megabytes.
+    ///
+    /// # Errors
+    /// When it cannot be delivered.
+    pub fn produce_compressed(&self, message: &Message, codec: &str) -> Result<()> {
+        let mut config = self.config();
+        config.set("compression.type", codec).set("message.max.bytes", "900000000").set("linger.ms", "0");
+        config.set("queue.buffering.max.kbytes", "2000000");
+        let producer: BaseProducer = config.create()?;
+        let value = message.value.as_deref().unwrap_or_default();
+        let record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(&message.topic).partition(message.partition).payload(value);
+        producer.send(record).map_err(|(error, _)| error)?;
+        Ok(producer.flush(PATIENCE)?)
     }
 
     /// Leaves a record of an aborted transaction in partition 0 of a topic.

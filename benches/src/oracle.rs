@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use pipeline::config::{Config, Targets};
+use pipeline::config::{Answers, Config, Targets};
 use pipeline::log::Record;
 use pipeline::schema::window::{AS_OF, WINDOWED};
 
@@ -178,7 +178,16 @@ fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
         });
         by_priority.collect::<Vec<_>>().join(", ")
     };
-    let as_of: Vec<String> = AS_OF.iter().map(|column| format!("a.{}", column.name)).collect();
+    let shortest = aggregate.windows.iter().min().map(ToString::to_string).unwrap_or_default();
+    // What an account has any number of stands on the row of the shortest window.
+    let as_of: Vec<String> = AS_OF
+        .iter()
+        .map(|column| match column.name {
+            "other_facts" => format!("case when n.period = '{shortest}' then a.other_facts end as other_facts"),
+            "outcomes" => format!("case when n.period = '{shortest}' then a.outcomes else '' end as outcomes"),
+            name => format!("a.{name}"),
+        })
+        .collect();
     let mut catalogue = aggregate.catalogue.clone();
     catalogue.sort();
     catalogue.dedup();
@@ -189,6 +198,7 @@ fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
         ("{retire}", aggregate.retire_after.as_micros().to_string()),
         ("{first_value_feature}", aggregate.first_value_feature.clone().unwrap_or_default()),
         ("{catalogue_size}", catalogue.len().to_string()),
+        ("{all_answers}", (aggregate.answers == Answers::All).to_string()),
         ("{now_columns}", columns("n", "")),
         ("{previous_columns}", columns("b", "previous_")),
         ("{as_of_columns}", as_of.join(", ")),

@@ -161,12 +161,8 @@ fn varied(rng: &mut Rng, with_tables: bool) -> Result<Config> {
     config.batch.max_records = [1, 3, 20, 400][rng.usize(0..4)];
     config.snapshots.keep = rng.usize(1..4);
     config.snapshots.interval = Span::from_secs([1, 7200, 36_000][rng.usize(0..3)]);
-    config.tables = with_tables.then(|| Tables {
-        url: "memory:///".into(),
-        options: BTreeMap::new(),
-        roll_bytes: [1 << 12, 1 << 20][rng.usize(0..2)],
-        roll_age: Span::from_secs(36_000),
-    });
+    config.tables = with_tables
+        .then(|| Tables::at("memory:///".into(), [1 << 12, 1 << 20][rng.usize(0..2)], Span::from_secs(36_000)));
     Ok(config)
 }
 

@@ -5,13 +5,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use arrow::array::{AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::{AsArray, RecordBatch, Scalar, StringArray, UInt32Array};
+use arrow::compute::kernels::cmp;
+use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use pipeline::codec;
 use pipeline::config::Config;
 use pipeline::log::Record;
+use pipeline::schema::event::schema as event_schema;
 use pipeline::schema::{feature_day, health, window};
 use sink::claim::Claim;
 
@@ -54,6 +56,30 @@ impl Streamed {
             scores: records(&topics.scores)?,
             alerts: records(&topics.alerts)?,
         })
+    }
+}
+
+impl Streamed {
+    /// The same without an account.
+    ///
+    /// # Errors
+    /// When a record is not of its table.
+    pub fn without(mut self, account: &str) -> Result<Self> {
+        let name = Scalar::new(StringArray::from(vec![account]));
+        let others = |rows: &RecordBatch| -> Result<RecordBatch> {
+            let ids = rows.column_by_name("account_id").context("no accounts")?;
+            Ok(filter_record_batch(rows, &cmp::neq(ids, &name)?)?)
+        };
+        for record in &mut self.events {
+            let Some(value) = &record.value else { continue };
+            let rows = others(&codec::decode(value, &event_schema())?)?;
+            record.value = (rows.num_rows() > 0).then(|| codec::encode(&rows)).transpose()?.map(Into::into);
+        }
+        (self.windows, self.feature_days, self.health) =
+            (others(&self.windows)?, others(&self.feature_days)?, others(&self.health)?);
+        self.scores.retain(|record| record.key.as_deref() != Some(account.as_bytes()));
+        self.alerts.retain(|record| record.key.as_deref() != Some(account.as_bytes()));
+        Ok(self)
     }
 }
 

@@ -41,8 +41,11 @@ impl Versions {
         let mut of_partition: BTreeMap<i32, Vec<Version>> = BTreeMap::new();
         let mut files = BTreeMap::new();
         for record in windows {
-            let Some(announced) = Announcement::of(record)? else { continue };
+            let Ok(Some(announced)) = Announcement::of(record) else { continue };
             let Ok(file) = model::parse("announced", &announced.text, &periods) else { continue };
+            if score::check_model("announced", &announced.text, &periods).is_err() {
+                continue;
+            }
             let known = of_partition.entry(record.topic_partition.partition).or_default();
             if known.iter().all(|version| version.number < file.version) && file.version > first.version {
                 let from_us = announced.from.as_microsecond();

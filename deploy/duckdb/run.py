@@ -18,7 +18,7 @@ def main():
     connection = duckdb.connect()
     for table in ["windows", "feature_days", "scores", "score_factors"]:
         connection.execute(
-            f"create view {table} as from read_parquet('{tables}/{table}/date=*/*.parquet', hive_partitioning = true, union_by_name = true)"
+            f"create view {table} as from read_parquet('{tables}/{table}/*/*.parquet', hive_partitioning = false, union_by_name = true)"
         )
     answers = {}
     for path in sorted(Path(__file__).parent.glob("*.sql")):

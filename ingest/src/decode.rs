@@ -1,4 +1,4 @@
-//! Decoders: one raw value to one event, or the reason why not. Pure and total.
+//! Decoders: one raw value to one event, or what else becomes of it. Pure and total.
 
 mod account;
 mod usage;
@@ -9,100 +9,143 @@ use pipeline::event::{Body, Event, Kind, PersonAction, Priority, Survey, TicketA
 use pipeline::schema::health::rfc3339;
 use serde::Deserialize;
 
-use crate::input::{MARK, Name, Object, When};
+use crate::input::{Given, Name, Object, OneOf, Whole, Word, too_long};
 use crate::reason::{Code, Reason};
+use crate::time_of::When;
 
 /// Limits of what is accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Largest value, in bytes.
     pub max_event_bytes: usize,
-    /// Events after this time are `future`, UTC microseconds.
+    /// Most facts of one event.
+    pub max_facts: usize,
+    /// Longest JSON text of one fact, in bytes.
+    pub max_fact_bytes: usize,
+    /// Events after this time are `future`: the clock, or when the record was appended, plus `time.max_future`. UTC microseconds.
     pub latest_us: i64,
+    /// `time.max_future`, in microseconds: so far an event may lie beyond what it says itself of when it was received.
+    pub max_future_us: i64,
     /// Events before this time are `too_old`, UTC microseconds.
     pub earliest_us: i64,
 }
+
+/// What a raw value is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded<'a> {
+    /// An event.
+    Event(Event<'a>),
+    /// A call that says nothing of usage, and is no mistake: the kind of call.
+    Ignored(&'static str),
+}
+
+/// An event, and when it says itself that it was received, UTC microseconds.
+type Told<'a> = (Event<'a>, Option<i64>);
 
 /// Counts, durations and scores stay below this, so that no sum overflows.
 const MAX_COUNT: i64 = 1_000_000_000;
 /// Longest duration of one usage event, in milliseconds (116 days).
 const MAX_DURATION_MS: i64 = 10_000_000_000;
+/// Some editors and exports put it before a text, where it means nothing.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// The event in `value`, which was read from a topic of this kind.
+/// What `value` is, which was read from a topic of this kind.
 ///
 /// # Errors
 /// The [`Reason`] for which the record is rejected.
-pub fn decode<'a>(kind: Kind, value: &'a [u8], limits: &Limits) -> Result<Event<'a>, Reason> {
+pub fn decode<'a>(kind: Kind, value: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, Reason> {
     if value.len() > limits.max_event_bytes {
         let detail = format!("{} bytes, allowed are {}", value.len(), limits.max_event_bytes);
         return Err(Reason::new(Code::Oversized, detail));
     }
+    let value = value.strip_prefix(BYTE_ORDER_MARK).unwrap_or(value);
     let text = std::str::from_utf8(value).map_err(|e| Reason::new(Code::NotUtf8, e.to_string()))?;
-    let event = match kind {
-        Kind::Usage => usage::decode(text)?,
-        Kind::Ticket => ticket(text)?,
-        Kind::Survey => survey(text)?,
-        Kind::Account => account::decode(text)?,
-        Kind::Person => person(text)?,
+    let (event, received_us) = match kind {
+        Kind::Usage => match usage::decode(text)? {
+            usage::Call::Use(told) => told,
+            usage::Call::Other(name) => return Ok(Decoded::Ignored(name)),
+        },
+        Kind::Ticket => (ticket(text)?, None),
+        Kind::Survey => (survey(text)?, None),
+        Kind::Account => (account::decode(text, limits)?, None),
+        Kind::Person => (person(text)?, None),
     };
+    check_time(&event, received_us, limits)?;
+    Ok(Decoded::Event(event))
+}
+
+/// Whether an event can have happened when it says.
+fn check_time(event: &Event<'_>, received_us: Option<i64>, limits: &Limits) -> Result<(), Reason> {
     let time = |code, what| Reason::new(code, format!("event time {} {what}", rfc3339(event.occurred_us)));
     if event.occurred_us > limits.latest_us {
         return Err(time(Code::Future, format!("is after {}", rfc3339(limits.latest_us))));
     }
+    if let Some(received_us) = received_us
+        && event.occurred_us > received_us.saturating_add(limits.max_future_us)
+    {
+        return Err(time(Code::Future, format!("is after it was received, {}", rfc3339(received_us))));
+    }
     if event.occurred_us < limits.earliest_us {
         return Err(time(Code::TooOld, format!("is before {}", rfc3339(limits.earliest_us))));
     }
-    Ok(event)
+    Ok(())
 }
 
-/// The event that a null value on the accounts topic stands for: deletion of the account in the key.
+/// The event that a null value on the accounts topic stands for: deletion of the account in the key, when the record was
+/// written.
 ///
 /// # Errors
-/// [`Code::NoAccount`] when the key is no account id.
-pub fn tombstone<'a>(key: Option<&'a [u8]>, event_id: String, occurred_us: i64) -> Result<Event<'a>, Reason> {
+/// [`Code::NoAccount`] when the key is no account id, [`Code::BadTime`] when the record's time is none, and the reasons
+/// that every event can be rejected for.
+pub fn tombstone<'a>(
+    key: Option<&'a [u8]>,
+    event_id: String,
+    written_ms: i64,
+    limits: &Limits,
+) -> Result<Event<'a>, Reason> {
     let account_id = key.and_then(|key| std::str::from_utf8(key).ok()).filter(|id| !id.is_empty());
     let account_id =
         account_id.ok_or_else(|| Reason::new(Code::NoAccount, "a null value whose key is no account id"))?;
-    Ok(Event {
+    if let Some(reason) = too_long(account_id, crate::input::MAX_NAME_BYTES) {
+        return Err(reason);
+    }
+    let no_time = || Reason::new(Code::BadTime, format!("the record's time is {written_ms} ms"));
+    let event = Event {
         account_id: Cow::Borrowed(account_id),
         event_id: Cow::Owned(event_id),
-        occurred_us,
+        occurred_us: When::of_ms(written_ms).ok_or_else(no_time)?.0,
         body: Body::Deleted,
-    })
+    };
+    check_time(&event, None, limits)?;
+    Ok(event)
 }
 
 /// The object in `text` as `T`.
-fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Reason> {
-    serde_json::from_str::<Object<T>>(text).map(|object| object.0).map_err(|error| reason_of(text, &error))
-}
-
-fn reason_of(text: &str, error: &serde_json::Error) -> Reason {
-    let message = error.to_string();
-    let code = if let Some(marked) = message.strip_prefix(MARK) {
-        let code = Code::ALL.iter().find(|code| marked.starts_with(code.as_str()));
-        code.copied().unwrap_or(Code::WrongType)
-    } else if !error.is_data() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
-        Code::NotJson
-    } else if !text.trim_start().starts_with('{') {
-        Code::NotAnObject
-    } else if message.starts_with("missing field") {
-        Code::MissingField
-    } else if message.starts_with("duplicate field") {
-        Code::DuplicateKey
-    } else if message.starts_with("unknown variant") {
-        Code::UnknownValue
-    } else {
-        Code::WrongType
-    };
-    Reason::new(code, message.strip_prefix(MARK).unwrap_or(&message))
+fn object<'a, T: Deserialize<'a> + Default>(text: &'a str) -> Result<T, Reason> {
+    let given = serde_json::from_str::<Given<Object<T>>>(text).map_err(|error| {
+        let message = error.to_string();
+        // The only mistake in a whole JSON text that serde finds by itself.
+        let code =
+            if error.is_data() && message.starts_with("duplicate field") { Code::DuplicateKey } else { Code::NotJson };
+        Reason::new(code, message)
+    })?;
+    match given {
+        Given::Is(Object(fields)) if text.trim_start().starts_with('{') => Ok(fields),
+        _ => Err(Reason::new(Code::NotAnObject, format!("expected an object, found {:?}", crate::input::cut(text)))),
+    }
 }
 
 fn missing(field: &str) -> Reason {
     Reason::new(Code::MissingField, field)
 }
 
-fn account_of<'a>(account_id: Option<Name<'a>>) -> Result<Cow<'a, str>, Reason> {
-    account_id.map(|name| name.0).ok_or_else(|| Reason::new(Code::NoAccount, "account_id is missing"))
+fn account_of<'a>(account_id: Given<Name<'a>>) -> Result<Cow<'a, str>, Reason> {
+    let no_account = || Reason::new(Code::NoAccount, "account_id is missing");
+    Ok(account_id.optional("account_id")?.ok_or_else(no_account)?.0)
+}
+
+fn text_of<'a>(given: Given<Name<'a>>, field: &str) -> Result<Option<Cow<'a, str>>, Reason> {
+    Ok(given.optional(field)?.map(|name| name.0))
 }
 
 fn within(field: &str, value: i64, least: i64, most: i64) -> Result<i64, Reason> {
@@ -112,88 +155,136 @@ fn within(field: &str, value: i64, least: i64, most: i64) -> Result<i64, Reason>
     Err(Reason::new(Code::OutOfRange, format!("{field} is {value}, allowed is {least} to {most}")))
 }
 
+impl Word for TicketAction {
+    const WHAT: &'static str = "step of a ticket";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("opened", Self::Opened),
+        ("responded", Self::Responded),
+        ("resolved", Self::Resolved),
+        ("reopened", Self::Reopened),
+        ("escalated", Self::Escalated),
+        ("priority_changed", Self::PriorityChanged),
+        ("rated", Self::Rated),
+        ("closed", Self::Closed),
+    ];
+}
+
+impl Word for Priority {
+    const WHAT: &'static str = "priority";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("low", Self::Low), ("normal", Self::Normal), ("high", Self::High), ("urgent", Self::Urgent)];
+}
+
+impl Word for Survey {
+    const WHAT: &'static str = "survey";
+    const WORDS: &'static [(&'static str, Self)] = &[("nps", Self::Nps), ("csat", Self::Csat), ("ces", Self::Ces)];
+}
+
+impl Word for PersonAction {
+    const WHAT: &'static str = "change of a person";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("added", Self::Added),
+        ("removed", Self::Removed),
+        ("role_changed", Self::RoleChanged),
+        ("erased", Self::Erased),
+    ];
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Ticket<'a> {
+    #[serde(borrow)]
+    event_id: Given<Name<'a>>,
+    account_id: Given<Name<'a>>,
+    ticket_id: Given<Name<'a>>,
+    occurred_at: Given<When>,
+    r#type: Given<OneOf<TicketAction>>,
+    priority: Given<OneOf<Priority>>,
+    category: Given<Name<'a>>,
+    csat: Given<Whole>,
+    user_id: Given<Name<'a>>,
+}
+
 fn ticket(text: &str) -> Result<Event<'_>, Reason> {
-    #[derive(Deserialize)]
-    struct Ticket<'a> {
-        #[serde(borrow)]
-        event_id: Name<'a>,
-        account_id: Option<Name<'a>>,
-        ticket_id: Name<'a>,
-        occurred_at: When,
-        r#type: TicketAction,
-        priority: Option<Priority>,
-        category: Option<Name<'a>>,
-        csat: Option<i64>,
-        user_id: Option<Name<'a>>,
-    }
     let t: Ticket<'_> = object(text)?;
-    let csat = match (t.r#type, t.csat) {
+    let action = t.r#type.required("type")?.0;
+    let csat = match (action, t.csat.optional("csat")?) {
         (TicketAction::Rated, None) => return Err(missing("csat, which `rated` needs")),
-        (_, csat) => csat.map(|csat| within("csat", csat, 1, 5)).transpose()?,
+        (_, csat) => csat.map(|csat| within("csat", csat.0, 1, 5)).transpose()?,
     };
     Ok(Event {
         account_id: account_of(t.account_id)?,
-        event_id: t.event_id.0,
-        occurred_us: t.occurred_at.0,
+        event_id: t.event_id.required("event_id")?.0,
+        occurred_us: t.occurred_at.required("occurred_at")?.0,
         body: Body::Ticket {
-            ticket_id: t.ticket_id.0,
-            action: t.r#type,
-            priority: t.priority,
-            category: t.category.map(|name| name.0),
-            csat: csat.map(|csat| csat as u8),
-            user_id: t.user_id.map(|name| name.0),
+            ticket_id: t.ticket_id.required("ticket_id")?.0,
+            action,
+            priority: t.priority.optional("priority")?.map(|priority| priority.0),
+            category: text_of(t.category, "category")?,
+            csat: csat.and_then(|csat| u8::try_from(csat).ok()),
+            user_id: text_of(t.user_id, "user_id")?,
         },
     })
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    event_id: Given<Name<'a>>,
+    account_id: Given<Name<'a>>,
+    user_id: Given<Name<'a>>,
+    occurred_at: Given<When>,
+    survey: Given<OneOf<Survey>>,
+    score: Given<Whole>,
+    scale_max: Given<Whole>,
 }
 
 fn survey(text: &str) -> Result<Event<'_>, Reason> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        event_id: Name<'a>,
-        account_id: Option<Name<'a>>,
-        user_id: Option<Name<'a>>,
-        occurred_at: When,
-        survey: Survey,
-        score: i64,
-        scale_max: Option<i64>,
-    }
     let a: Answer<'_> = object(text)?;
-    let scale_max = match a.survey {
-        Survey::Nps => within("scale_max of an NPS survey", a.scale_max.unwrap_or(10), 10, 10)?,
-        Survey::Csat => within("scale_max", a.scale_max.unwrap_or(5), 1, 1000)?,
-        Survey::Ces => within("scale_max", a.scale_max.unwrap_or(7), 1, 1000)?,
+    let survey = a.survey.required("survey")?.0;
+    let scale_max = a.scale_max.optional("scale_max")?.map(|best| best.0);
+    let scale_max = match survey {
+        Survey::Nps => within("scale_max of an NPS survey", scale_max.unwrap_or(10), 10, 10)?,
+        Survey::Csat => within("scale_max", scale_max.unwrap_or(5), 1, 1000)?,
+        Survey::Ces => within("scale_max", scale_max.unwrap_or(7), 1, 1000)?,
     };
     Ok(Event {
         account_id: account_of(a.account_id)?,
-        event_id: a.event_id.0,
-        occurred_us: a.occurred_at.0,
+        event_id: a.event_id.required("event_id")?.0,
+        occurred_us: a.occurred_at.required("occurred_at")?.0,
         body: Body::Survey {
-            survey: a.survey,
-            score: within("score", a.score, 0, scale_max)?,
+            survey,
+            score: within("score", a.score.required("score")?.0, 0, scale_max)?,
             scale_max,
-            user_id: a.user_id.map(|name| name.0),
+            user_id: text_of(a.user_id, "user_id")?,
         },
     })
 }
 
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Membership<'a> {
+    #[serde(borrow)]
+    event_id: Given<Name<'a>>,
+    account_id: Given<Name<'a>>,
+    user_id: Given<Name<'a>>,
+    occurred_at: Given<When>,
+    r#type: Given<OneOf<PersonAction>>,
+    role: Given<Name<'a>>,
+}
+
 fn person(text: &str) -> Result<Event<'_>, Reason> {
-    #[derive(Deserialize)]
-    struct Membership<'a> {
-        #[serde(borrow)]
-        event_id: Name<'a>,
-        account_id: Option<Name<'a>>,
-        user_id: Name<'a>,
-        occurred_at: When,
-        r#type: PersonAction,
-        role: Option<Name<'a>>,
-    }
     let m: Membership<'_> = object(text)?;
     Ok(Event {
         account_id: account_of(m.account_id)?,
-        event_id: m.event_id.0,
-        occurred_us: m.occurred_at.0,
-        body: Body::Person { action: m.r#type, user_id: m.user_id.0, role: m.role.map(|name| name.0) },
+        event_id: m.event_id.required("event_id")?.0,
+        occurred_us: m.occurred_at.required("occurred_at")?.0,
+        body: Body::Person {
+            action: m.r#type.required("type")?.0,
+            user_id: m.user_id.required("user_id")?.0,
+            role: m.role.change("role")?.map(|name| name.0),
+        },
     })
 }
 

@@ -70,7 +70,9 @@ codes! {
     OutOfRange = "out_of_range",
     /// A time is not RFC 3339 and not epoch milliseconds.
     BadTime = "bad_time",
-    /// The event claims to be later than the clock plus `time.max_future`.
+    /// Nothing of it can be read: bad compression or checksum, or larger than the client takes.
+    Unreadable = "unreadable",
+    /// The event claims to be later than it was received, or than now, by more than `time.max_future`.
     Future = "future",
     /// The event claims to be before `time.earliest`.
     TooOld = "too_old",

@@ -14,7 +14,10 @@ use pipeline::log::kafka::writer::Writer;
 use pipeline::log::{Message, Record};
 use pipeline::offset::TopicPartition;
 use pipeline::process::say;
-use pipeline::reject::{CONTEXT_HEADERS, REASON_HEADER};
+use pipeline::reject::{CONTEXT_HEADERS, CUT_HEADER, REASON_HEADER};
+use pipeline::shown;
+
+use crate::reason::Code;
 
 /// How long a partition may take to be read.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -24,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub enum Action {
     /// Counts by reason; with --reason or --each one line a record.
     List(Which),
-    /// Writes rejects back to the topics they came from, with their key, value and headers. Events that were
-    /// accepted in the meantime are dropped again as duplicates.
+    /// Writes rejects back to the raw topics they came from, with their key, value and headers. Events that were
+    /// accepted in the meantime are dropped again as duplicates. What is not whole stays, and is counted.
     Replay(Which),
 }
 
@@ -53,6 +56,7 @@ struct Origin {
 }
 
 impl Origin {
+    /// What a record says of itself. Anyone with the right may write to the reject topic.
     fn of(record: &Record) -> Result<Self> {
         let header = |name: &str| {
             let value = record.header(name).with_context(|| format!("header {name} is missing"))?;
@@ -85,7 +89,7 @@ pub fn original(reject: Record) -> Result<Message> {
 }
 
 fn restored(record: Record, origin: &Origin) -> Message {
-    let is_ours = |name: &str| name == REASON_HEADER || CONTEXT_HEADERS.contains(&name);
+    let is_ours = |name: &str| name == REASON_HEADER || name == CUT_HEADER || CONTEXT_HEADERS.contains(&name);
     Message {
         topic: Arc::from(origin.topic.as_str()),
         partition: origin.partition,
@@ -94,6 +98,49 @@ fn restored(record: Record, origin: &Origin) -> Message {
         value: record.value.map(Vec::from),
         headers: record.headers.into_iter().filter(|(name, _)| !is_ours(name)).collect(),
     }
+}
+
+/// What becomes of a record that lies in the reject topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// It was asked for, and has this reason.
+    Meant(String),
+    /// It was asked for, and is not written back: it is not whole. Its raw topic may have it still.
+    NotWhole,
+    /// It was asked for, and is not written back: it is from no raw topic of this configuration, or from a partition
+    /// that the topic does not have.
+    NoSource(String),
+    /// Keepwell has not written it.
+    Foreign,
+}
+
+impl Fate {
+    fn words(&self, is_replay: bool) -> String {
+        match self {
+            Self::Meant(reason) => reason.clone(),
+            Self::NotWhole if is_replay => "not written back: cut, read them at their origin".to_owned(),
+            Self::NotWhole => "cut".to_owned(),
+            Self::NoSource(topic) => format!("not written back: {topic} is no source, or has no such partition"),
+            Self::Foreign => "passed over: no reject of Keepwell".to_owned(),
+        }
+    }
+}
+
+/// What may be written back: whole, and to a partition of a configured source.
+fn may_return(record: &Record, origin: &Origin, sources: &BTreeMap<String, i32>) -> Result<(), Fate> {
+    match sources.get(&origin.topic) {
+        Some(count) if (0..*count).contains(&origin.partition) => {}
+        _ => return Err(Fate::NoSource(origin.topic.clone())),
+    }
+    let is_whole = record.header(CUT_HEADER).is_none() && origin.reason != Code::Unreadable.as_str();
+    if is_whole { Ok(()) } else { Err(Fate::NotWhole) }
+}
+
+fn tell_each(record: &Record, origin: &Origin) {
+    let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
+    let Origin { reason, topic, partition, offset, message } = origin;
+    let [reason, topic, offset, message] = [reason, topic, offset, message].map(|text| shown::line(text));
+    say(&format!("{reason}\t{topic}-{partition} {offset}\t{message}\t{}\n", value.escape_debug()));
 }
 
 /// Does it, and says what came of it on standard output.
@@ -106,40 +153,102 @@ pub fn run(config: &Config, action: &Action) -> Result<()> {
         Action::Replay(_) => Some(Writer::open(&config.kafka)?),
         Action::List(_) => None,
     };
+    let mut sources = BTreeMap::new();
+    if let Some(writer) = &writer {
+        for source in &config.sources {
+            sources.insert(source.topic.clone(), writer.partitions(&source.topic)?);
+        }
+    }
     let tail = Tail::open(&config.kafka)?;
     let go_on = Arc::new(AtomicBool::new(false));
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut counts: BTreeMap<Fate, u64> = BTreeMap::new();
     for partition in 0..config.partitions {
         let tp = TopicPartition::new(config.topics.rejects.as_str(), partition);
-        // Collected before anything is written back, so that what is rejected again is not met again.
-        let mut records = Vec::new();
+        let mut failed = None;
+        // It ends where the partition ends now: what is rejected again is not met again.
         tail.read(&tp, PATIENCE, &go_on, |record| {
-            records.push(record);
-            ControlFlow::Continue(())
+            match take(record, which, writer.as_mut(), &sources) {
+                Ok(fate) => fate.into_iter().for_each(|fate| *counts.entry(fate).or_default() += 1),
+                Err(error) => failed = Some(error),
+            }
+            if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        for record in records {
-            let offset = record.offset.0;
-            let origin =
-                Origin::of(&record).with_context(|| format!("{tp} offset {offset}: not a reject of Keepwell"))?;
-            if !which.fits(&origin) {
-                continue;
-            }
-            *counts.entry(origin.reason.clone()).or_default() += 1;
-            if which.each {
-                let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
-                let Origin { reason, topic, partition, offset, message } = &origin;
-                say(&format!("{reason}\t{topic}-{partition} {offset}\t{message}\t{}\n", value.escape_debug()));
-            }
-            if let Some(writer) = &mut writer {
-                writer.write(&restored(record, &origin))?;
-            }
-        }
+        failed.map_or(Ok(()), Err)?;
     }
     if let Some(writer) = &mut writer {
         writer.flush()?;
     }
-    for (reason, count) in counts {
-        say(&format!("{reason} {count}\n"));
+    for (fate, count) in counts {
+        say(&format!("{} {count}\n", shown::line(&fate.words(writer.is_some()))));
     }
     Ok(())
+}
+
+/// Shows or writes back one record, where it is meant.
+fn take(
+    record: Record,
+    which: &Which,
+    writer: Option<&mut Writer>,
+    sources: &BTreeMap<String, i32>,
+) -> Result<Option<Fate>> {
+    let Ok(origin) = Origin::of(&record) else { return Ok(Some(Fate::Foreign)) };
+    if !which.fits(&origin) {
+        return Ok(None);
+    }
+    if which.each {
+        tell_each(&record, &origin);
+    }
+    if let Some(writer) = writer {
+        if let Err(fate) = may_return(&record, &origin, sources) {
+            return Ok(Some(fate));
+        }
+        writer.write(&restored(record, &origin))?;
+    }
+    Ok(Some(Fate::Meant(origin.reason)))
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::offset::Offset;
+
+    use super::*;
+
+    fn reject(topic: &str, partition: &str, more: Option<&str>) -> Record {
+        let mut record = Record::at(TopicPartition::new("rejects", 0), Offset(0));
+        let values = [topic, partition, "7", "keepwell", "ingest", "why"];
+        record.headers = CONTEXT_HEADERS.iter().zip(values).map(|(n, v)| ((*n).to_owned(), Some(v.into()))).collect();
+        record.headers.push((REASON_HEADER.to_owned(), Some("not_json".into())));
+        record.headers.extend(more.map(|name| (name.to_owned(), Some(b"{}".to_vec()))));
+        record
+    }
+
+    /// A forged reject was written into `keepwell.windows` by the operator's replay, and score ended at it.
+    #[test]
+    fn only_whole_records_return_and_only_to_partitions_of_the_configured_sources() {
+        let sources = BTreeMap::from([("usage".to_owned(), 2)]);
+        let no_source = |topic: &str| Err(Fate::NoSource(topic.to_owned()));
+        let cases = [
+            (reject("usage", "1", None), Ok(())),
+            (reject("usage", "2", None), no_source("usage")),
+            (reject("usage", "-1", None), no_source("usage")),
+            (reject("keepwell.windows", "0", None), no_source("keepwell.windows")),
+            (reject("usage", "0", Some(CUT_HEADER)), Err(Fate::NotWhole)),
+        ];
+        for (record, expected) in cases {
+            let origin = Origin::of(&record).unwrap();
+            assert_eq!(may_return(&record, &origin, &sources), expected, "{}-{}", origin.topic, origin.partition);
+        }
+    }
+
+    #[test]
+    fn a_foreign_record_in_the_reject_topic_is_counted_and_passed_over() {
+        let which = Which { reason: None, topic: None, each: false };
+        for foreign in [Record::at(TopicPartition::new("rejects", 0), Offset(0)), reject("usage", "x", None)] {
+            assert_eq!(take(foreign, &which, None, &BTreeMap::new()).unwrap(), Some(Fate::Foreign));
+        }
+        let meant = take(reject("usage", "1", None), &which, None, &BTreeMap::new()).unwrap();
+        assert_eq!(meant, Some(Fate::Meant("not_json".to_owned())));
+        let other = Which { reason: Some("future".to_owned()), topic: None, each: false };
+        assert_eq!(take(reject("usage", "1", None), &other, None, &BTreeMap::new()).unwrap(), None);
+    }
 }

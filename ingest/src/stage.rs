@@ -5,25 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pipeline::codec;
-use pipeline::config::{Config, Source};
-use pipeline::event::{Body, Event, Kind, Origin};
+use pipeline::config::{Config, Secret, Source, max_event_bytes};
+use pipeline::event::{Body, Kind, Origin};
 use pipeline::log::{Message, Record};
 use pipeline::metrics::Gauges;
 use pipeline::offset::{NextOffset, Position, TopicPartition};
 use pipeline::pane::{DAY_US, PaneWidth};
 use pipeline::partitioner::partition_of;
 use pipeline::piece::{Known, Pieces, Whole};
-use pipeline::reject::{Cause, reject};
+use pipeline::reject::{Cause, Kept, Original, reject};
 use pipeline::schema::event::EventBuilder;
-use pipeline::stage::{Batch, EndProof, Fate, Fates, Stage, StageError, Step};
+use pipeline::stage::{Batch, Completeness, EndProof, Fate, Stage, StageError, Step};
 use pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::decode::{self, Limits};
+use crate::decode::{self, Decoded, Limits};
 use crate::reason::{Code, Reason};
 
 const READ: Fate = Fate::of("read");
 const EMITTED: Fate = Fate::of("emitted");
+
+/// Ids of events that tombstones stand for begin so, and no others.
+const TOMBSTONE: &str = "keepwell:tombstone:";
 
 /// The ingest stage.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Ingest {
     partitions: i32,
     max_record_bytes: usize,
     max_event_bytes: usize,
+    max_facts: usize,
+    max_fact_bytes: usize,
     clock: bool,
     max_future_us: i64,
     earliest_us: i64,
@@ -66,16 +71,8 @@ impl Ingest {
     /// # Errors
     /// When the key for user ids cannot be read or is not 32 hex digits.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
-        let user_id_key = match &config.ingest.user_id_key {
-            None => None,
-            Some(secret) => {
-                let text = secret.reveal().map_err(|why| anyhow::anyhow!("ingest.user_id_key: {why}"))?;
-                let wrong =
-                    |_| anyhow::anyhow!("ingest.user_id_key: expected 32 hex digits, found {} characters", text.len());
-                anyhow::ensure!(text.len() == 32, "ingest.user_id_key: expected 32 hex digits");
-                Some(u128::from_str_radix(&text, 16).map_err(wrong)?.to_be_bytes())
-            }
-        };
+        let user_id_key = config.ingest.user_id_key.as_ref().map(Secret::reveal_key).transpose();
+        let user_id_key = user_id_key.map_err(|why| anyhow::anyhow!("ingest.user_id_key: {why}"))?;
         Ok(Self {
             sources: config.sources.iter().map(|source| (source.topic.clone(), source.clone())).collect(),
             events: config.topics.events.as_str().into(),
@@ -83,6 +80,8 @@ impl Ingest {
             partitions: config.partitions,
             max_record_bytes: config.kafka.max_record_bytes,
             max_event_bytes: config.ingest.max_event_bytes,
+            max_facts: config.ingest.max_facts,
+            max_fact_bytes: config.ingest.max_fact_bytes,
             clock: config.time.clock,
             max_future_us: config.time.max_future.as_micros(),
             earliest_us: config.time.earliest.as_microsecond(),
@@ -93,19 +92,45 @@ impl Ingest {
         })
     }
 
-    fn decode<'r>(&self, kind: Kind, record: &'r Record, limits: &Limits) -> Result<Event<'r>, Reason> {
+    fn decode<'r>(&self, source: &Source, record: &'r Record, limits: &Limits) -> Result<Decoded<'r>, Reason> {
+        if let Some(why) = &record.unreadable {
+            return Err(Reason::new(Code::Unreadable, why.as_str()));
+        }
         let mut event = match &record.value {
-            Some(value) => decode::decode(kind, value, limits)?,
-            None if kind == Kind::Account => {
-                let event_id = format!("tombstone:{}:{}", record.topic_partition, record.offset.0);
-                decode::tombstone(record.key.as_deref(), event_id, record.timestamp_ms * 1000)?
+            Some(value) => match decode::decode(source.kind, value, limits)? {
+                Decoded::Event(event) if event.event_id.starts_with(TOMBSTONE) => {
+                    let detail = format!("event_id: ids that begin with {TOMBSTONE} are for deletions by null values");
+                    return Err(Reason::new(Code::OutOfRange, detail));
+                }
+                Decoded::Event(event) => event,
+                ignored @ Decoded::Ignored(_) => return Ok(ignored),
+            },
+            None if source.kind == Kind::Account => {
+                let event_id = format!("{TOMBSTONE}{}:{}:{}", source.epoch, record.topic_partition, record.offset.0);
+                decode::tombstone(record.key.as_deref(), event_id, record.timestamp_ms, limits)?
             }
             None => return Err(Reason::new(Code::NullValue, "a null value has a meaning on the accounts topic only")),
         };
         if let Some(key) = &self.user_id_key {
             hide_user(&mut event.body, key);
         }
-        Ok(event)
+        Ok(Decoded::Event(event))
+    }
+
+    /// What an event of this record may be.
+    fn limits(&self, record: &Record, batch: &Batch<'_>) -> Limits {
+        // Nothing happens after it was appended, where that is known.
+        let known_us = record.appended_ms.map_or(batch.now_us, |ms| batch.now_us.min(ms.saturating_mul(1000)));
+        // What the broker does not take in one record cannot be accepted.
+        let fits = batch.max_record_bytes.map_or(usize::MAX, max_event_bytes);
+        Limits {
+            max_event_bytes: self.max_event_bytes.min(fits),
+            max_facts: self.max_facts,
+            max_fact_bytes: self.max_fact_bytes,
+            latest_us: known_us.saturating_add(self.max_future_us),
+            max_future_us: self.max_future_us,
+            earliest_us: self.earliest_us,
+        }
     }
 
     /// Reads the records of one source partition.
@@ -113,41 +138,39 @@ impl Ingest {
         &self,
         source: &Source,
         records: &[Record],
-        now_us: i64,
-        builders: &mut Builders,
-        known: &mut SourcePartition,
+        batch: &Batch<'_>,
+        (builders, known): (&mut Builders, &mut SourcePartition),
         step: &mut Step<State>,
     ) -> Result<(), StageError> {
-        let limits = Limits {
-            max_event_bytes: self.max_event_bytes,
-            latest_us: now_us.saturating_add(self.max_future_us),
-            earliest_us: self.earliest_us,
-        };
         let mut num_emitted = 0;
         for record in records {
-            match self.decode(source.kind, record, &limits) {
-                Ok(event) => {
+            match self.decode(source, record, &self.limits(record, batch)) {
+                Ok(Decoded::Event(event)) => {
                     known.high_us = known.high_us.max(Some(event.occurred_us));
                     let partition = partition_of(&event.account_id, self.partitions);
+                    // Ids that are hidden stand in the raw value.
+                    let is_kept = self.user_id_key.is_none() && self.may_be_too_late(event.occurred_us, batch.now_us);
                     let origin = Origin {
                         topic: &record.topic_partition.topic,
                         partition: record.topic_partition.partition,
                         offset: record.offset.0,
-                        received_us: record.timestamp_ms * 1000,
-                        payload: record.value.as_deref().filter(|_| self.may_be_too_late(event.occurred_us, now_us)),
+                        received_us: record.timestamp_ms.saturating_mul(1000),
+                        payload: record.value.as_deref().filter(|_| is_kept),
                     };
                     builders.entry(partition).or_default().push(&event, origin)?;
                     num_emitted += 1;
                 }
+                Ok(Decoded::Ignored(call)) => step.count(Fate { name: "ignored", reason: call }, 1),
                 Err(reason) => {
-                    step.messages.push(self.reject(record, &reason));
-                    *step.fates.entry(Fate { name: "rejected", reason: reason.code.as_str() }).or_default() += 1;
+                    step.messages.push(self.reject(record, &reason, batch));
+                    step.count(Fate { name: "rejected", reason: reason.code.as_str() }, 1);
+                    if reason.code == Code::Unreadable {
+                        step.notice(|| format!("{} offset {}: {reason}", record.topic_partition, record.offset.0));
+                    }
                 }
             }
         }
-        if num_emitted > 0 {
-            *step.fates.entry(EMITTED).or_default() += num_emitted;
-        }
+        step.count(EMITTED, num_emitted);
         *step.fates.entry(READ).or_default() += records.len() as u64;
         Ok(())
     }
@@ -158,7 +181,7 @@ impl Ingest {
         self.panes.end_us(self.panes.pane(occurred_us)) + self.lateness_us <= now_us + DAY_US
     }
 
-    fn reject(&self, record: &Record, reason: &Reason) -> Message {
+    fn reject(&self, record: &Record, reason: &Reason, batch: &Batch<'_>) -> Message {
         let cause = Cause {
             stage: "ingest",
             reason: reason.code.as_str(),
@@ -168,14 +191,14 @@ impl Ingest {
             offset: record.offset.0,
         };
         let partition = record.topic_partition.partition % self.partitions;
-        reject(
-            &self.rejects,
-            partition,
-            &cause,
-            record.key.clone(),
-            record.value.as_deref().map(<[u8]>::to_vec),
-            record.headers.clone(),
-        )
+        let original =
+            Original { key: record.key.clone(), value: record.value.clone(), headers: record.headers.clone() };
+        let kept = match self.user_id_key {
+            // Whatever it is, it may name a user.
+            Some(_) => Kept::Nothing,
+            None => Kept::Within(batch.record_bytes(self.max_record_bytes)),
+        };
+        reject(&self.rejects, partition, &cause, original, kept)
     }
 
     /// How far a source partition has come.
@@ -190,7 +213,12 @@ impl Ingest {
     ) -> Mark {
         let own_us = known.high_us.map(|high_us| high_us.min(batch.now_us) - source.bound.as_micros());
         let (value_us, state) = match proof {
-            Some(_) if batch.is_complete => (known.high_us.map(|high| high.min(batch.now_us)), SourceState::Complete),
+            Some(_) if batch.complete == Completeness::ToLastEvent => {
+                (known.high_us.map(|high| high.min(batch.now_us)), SourceState::Complete)
+            }
+            Some(_) if batch.complete == Completeness::ToEndOfPane => {
+                (known.high_us.map(|high| self.panes.end_us(self.panes.pane(high))), SourceState::Complete)
+            }
             // A topic that has never held an event says nothing about time, unless that is its way.
             Some(proof) if proof.is_topic_empty && !source.optional => (own_us, SourceState::Reading),
             Some(proof) if self.clock => {
@@ -231,11 +259,10 @@ impl Ingest {
         partition: i32,
         builder: Option<&mut EventBuilder>,
         statement: &[u8],
+        max_bytes: usize,
     ) -> Result<Vec<Message>, StageError> {
         let mut values: Vec<Option<Vec<u8>>> = match builder {
-            Some(builder) => {
-                codec::encode_split(&builder.finish()?, 1, self.max_record_bytes)?.into_iter().map(Some).collect()
-            }
+            Some(builder) => codec::encode_split(&builder.finish()?, 1, max_bytes)?.into_iter().map(Some).collect(),
             None => vec![None],
         };
         let last = values.len() - 1;
@@ -289,19 +316,13 @@ impl Stage for Ingest {
     }
 
     fn apply(&self, state: &State, batch: &Batch<'_>) -> Result<Step<State>, StageError> {
-        let mut step = Step {
-            messages: Vec::new(),
-            positions: BTreeMap::new(),
-            changes: State::new(),
-            fates: Fates::new(),
-            has_more: false,
-        };
+        let mut step = Step::default();
         let mut builders = Builders::new();
         for (tp, position) in &batch.positions {
             let Some(source) = self.sources.get(tp.topic.as_ref()) else { continue };
             let records = batch.records.get(tp).copied().unwrap_or_default();
             let mut known = state.get(tp).cloned().unwrap_or_default();
-            self.read(source, records, batch.now_us, &mut builders, &mut known, &mut step)?;
+            self.read(source, records, batch, (&mut builders, &mut known), &mut step)?;
             let next = records.last().map_or(position.next, |record| record.offset.next());
             let proof = batch.ends.get(tp).copied().filter(|_| records.is_empty());
             let mark = self.mark(source, tp, &known, next, proof, batch);
@@ -324,8 +345,14 @@ impl Stage for Ingest {
         }
         let marks = step.changes.values().filter_map(|known| known.stated.clone()).collect();
         let statement = serde_json::to_vec(&self.statement(marks, batch)).map_err(arrow_external)?;
+        let max_bytes = batch.record_bytes(self.max_record_bytes);
         for partition in 0..self.partitions {
-            step.messages.extend(self.events_records(partition, builders.get_mut(&partition), &statement)?);
+            step.messages.extend(self.events_records(
+                partition,
+                builders.get_mut(&partition),
+                &statement,
+                max_bytes,
+            )?);
         }
         Ok(step)
     }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeBounds;
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Deserializer};
 
 use crate::name::Name;
 
 /// A map by account id, found by hash, in no order.
-pub type ById<A> = HashMap<Name, A, FixedState>;
+pub type ById<A> = HashMap<Name, A, RandomState>;
 
 /// The accounts of a partition, and what is known of each.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,5 +113,19 @@ impl<'de, A: Deserialize<'de>> Deserialize<'de> for Accounts<A> {
             accounts.insert(id, account);
         }
         Ok(accounts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    /// With one known seed a stranger makes any number of ids that collide: 40,000 of them took 39 s instead of 0.3 s.
+    #[test]
+    fn no_two_maps_hash_an_id_alike() {
+        let hashes: BTreeSet<u64> = (0..8).map(|_| ById::<()>::default().hasher().hash_one("acme")).collect();
+        assert_eq!(hashes.len(), 8);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! GET only, on loopback unless told otherwise. Alive means that the loops go round, whatever the broker
 //! does: a broker that is away must not restart the fleet. Ready means that partitions are assigned and
-//! their state is restored and the broker answers; the answer says what is waited for.
+//! their state is restored and the broker answers; the answer says what is waited for. Whoever connects and says
+//! nothing is let go: connections are few and short, and each has one answer.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -12,13 +13,26 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use tracing::{info, warn};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tracing::{debug, info, warn};
 
 use crate::clock::{Clock, SystemClock};
 use crate::metrics::{Metrics, StageMetrics};
 
 /// A loop that has not gone round for this long hangs; the group has given its partitions to another by then.
 const HANGS_AFTER: Duration = Duration::from_secs(300);
+
+/// Most connections at a time.
+const MAX_CONNECTIONS: usize = 64;
+/// A request's headers are there within this time.
+const HEADERS_WITHIN: Duration = Duration::from_secs(5);
+/// A connection ends within this time, whether its answer was read or not.
+const ENDS_WITHIN: Duration = Duration::from_secs(15);
+/// How long nobody is accepted after the system refused.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 struct Shown {
     metrics: Metrics,
@@ -45,13 +59,44 @@ pub fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let app = router(Shown { metrics, stages, clock });
     std::thread::Builder::new().name("http".to_owned()).spawn(move || {
-        let served = runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(listener)?, app).await });
-        if let Err(error) = served {
+        if let Err(error) = runtime.block_on(answer_all(listener, app)) {
             warn!(%error, "http has stopped");
         }
     })?;
     info!(http = %address, "metrics, livez, readyz");
     Ok(address)
+}
+
+/// One task a connection. When all places are taken, who comes next waits in the system's queue.
+async fn answer_all(listener: TcpListener, app: Router) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.map_err(std::io::Error::other)?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // Such as too many open files: what is open ends soon.
+            Err(error) => {
+                debug!(%error, "http cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let app = app.clone();
+        tokio::spawn(async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS_WITHIN)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+            match tokio::time::timeout(ENDS_WITHIN, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "an http connection broke off"),
+                Err(_) => debug!("an http connection took too long"),
+            }
+            drop(place);
+        });
+    }
 }
 
 fn router(shown: Shown) -> Router {
@@ -91,5 +136,40 @@ fn answer(good: &str, faults: Vec<String>) -> (StatusCode, String) {
         (StatusCode::OK, format!("{good}\n"))
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn ask(address: SocketAddr, text: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Before there was a limit, 352 half requests took all descriptors of a process with 256, for as long as they liked.
+    #[test]
+    fn more_silent_connections_than_there_are_places_keep_nobody_from_an_answer() {
+        let clock = SystemClock::start();
+        let address = serve(SocketAddr::from(([127, 0, 0, 1], 0)), Metrics::new().unwrap(), Vec::new(), clock).unwrap();
+        let mut silent: Vec<TcpStream> =
+            (0..MAX_CONNECTIONS * 2).map(|_| TcpStream::connect(address).unwrap()).collect();
+        silent.iter_mut().for_each(|stream| stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n").unwrap());
+        let answer = ask(address, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("alive\n"), "{answer}");
+        for mut stream in silent {
+            let mut answer = Vec::new();
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            // It ends: with an answer that it was too slow, or without one.
+            assert!(stream.read_to_end(&mut answer).is_ok_and(|_| !answer.starts_with(b"HTTP/1.1 200")));
+        }
     }
 }

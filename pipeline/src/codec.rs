@@ -14,7 +14,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 
 use crate::schema::TABLE_KEY;
 
@@ -127,6 +127,59 @@ pub fn encode_split(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> 
     Ok(values)
 }
 
+/// The values of a batch, and which runs of rows are not whole in them.
+#[derive(Debug, Default)]
+pub struct Fitted {
+    /// As of [`encode_split`].
+    pub values: Vec<Vec<u8>>,
+    /// First rows of the runs that went out without what may be null in them: texts, lists and maps.
+    pub thinned: Vec<usize>,
+    /// First rows of the runs that did not go out at all.
+    pub left_out: Vec<usize>,
+}
+
+/// As [`encode_split`], for rows that must not stop a stage: a run that alone is above the limit goes out without what may
+/// be null in it, and not at all where that does not help.
+///
+/// # Errors
+/// [`CodecError::Arrow`] when Arrow cannot encode the batch.
+pub fn encode_fitting(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Fitted, CodecError> {
+    let mut fitted = Fitted::default();
+    let mut todo = vec![(0, batch.clone())];
+    while let Some((first, rows)) = todo.pop() {
+        match encode_split(&rows, unit_rows, max_bytes) {
+            Ok(values) => fitted.values.extend(values),
+            Err(CodecError::RowTooLarge { .. }) if rows.num_rows() > unit_rows => {
+                let half = (rows.num_rows() / unit_rows).div_ceil(2) * unit_rows;
+                todo.push((first + half, rows.slice(half, rows.num_rows() - half)));
+                todo.push((first, rows.slice(0, half)));
+            }
+            Err(CodecError::RowTooLarge { .. }) => {
+                let value = encode(&thin(&rows)?)?;
+                if value.len() <= max_bytes {
+                    fitted.values.push(value);
+                    fitted.thinned.push(first);
+                } else {
+                    fitted.left_out.push(first);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(fitted)
+}
+
+/// The rows without the texts, lists and maps that may be null.
+fn thin(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let fields = rows.schema_ref().fields();
+    let columns = fields.iter().zip(rows.columns()).map(|(field, column)| {
+        let kind = field.data_type();
+        let is_long = kind.is_nested() || matches!(kind, DataType::Utf8 | DataType::Binary);
+        if is_long && field.is_nullable() { new_null_array(kind, rows.num_rows()) } else { ArrayRef::clone(column) }
+    });
+    RecordBatch::try_new(rows.schema(), columns.collect())
+}
+
 fn read_stream(mut buffer: Buffer) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut decoder = StreamDecoder::new();
     let mut batches = Vec::new();
@@ -181,7 +234,7 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
         })
     };
     // A search for each of many columns would cost more than their decoding.
-    let there: HashMap<&str, (&FieldRef, &ArrayRef), FixedState> =
+    let there: HashMap<&str, (&FieldRef, &ArrayRef), RandomState> =
         batch.schema_ref().fields().iter().zip(batch.columns()).map(|pair| (pair.0.name().as_str(), pair)).collect();
     for field in expected.fields() {
         match there.get(field.name().as_str()) {
@@ -202,8 +255,8 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int64Array, StringArray};
-    use arrow::datatypes::Field;
+    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::datatypes::{Field, Int64Type};
 
     use super::*;
 
@@ -250,6 +303,30 @@ mod tests {
     #[test]
     fn a_row_above_the_limit_is_refused_with_its_size() {
         assert!(matches!(encode_split(&batch(3), 3, 10), Err(CodecError::RowTooLarge { max_bytes: 10, .. })));
+    }
+
+    #[test]
+    fn a_run_above_the_limit_goes_out_thin_or_not_at_all_and_its_neighbours_go_out_whole() {
+        let text = |n: i64| if n / 3 == 2 { "x".repeat(20_000) } else { format!("text {n}") };
+        let texts: StringArray = (0..30).map(|n| Some(text(n))).collect();
+        let rows =
+            RecordBatch::try_new(schema("t/1"), vec![Arc::new(Int64Array::from_iter_values(0..30)), Arc::new(texts)])
+                .unwrap();
+        for (max_bytes, thinned, left_out) in
+            [(10_000, vec![6], vec![]), (100, vec![], (0..10).map(|n| 3 * n).collect())]
+        {
+            let fitted = encode_fitting(&rows, 3, max_bytes).unwrap();
+            assert_eq!((&fitted.thinned, &fitted.left_out), (&thinned, &left_out));
+            assert!(fitted.values.iter().all(|value| value.len() <= max_bytes));
+            let mut told = Vec::new();
+            for value in &fitted.values {
+                let part = decode(value, &schema("t/1")).unwrap();
+                let (numbers, texts) = (part.column(0).as_primitive::<Int64Type>(), part.column(1).as_string::<i32>());
+                told.extend(numbers.iter().zip(texts).map(|(n, text)| (n.unwrap(), text.map(str::to_owned))));
+            }
+            let whole = |n: i64| (n, (!thinned.contains(&((n / 3 * 3) as usize))).then(|| text(n)));
+            assert_eq!(told, if left_out.is_empty() { (0..30).map(whole).collect() } else { Vec::new() });
+        }
     }
 
     #[test]

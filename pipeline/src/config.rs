@@ -3,11 +3,13 @@
 //! An unknown key, a wrong type or a value out of range stops the start with file, line, column and what
 //! is allowed. `--set path.to.key=value` replaces a value before it is checked.
 
+mod aggregate;
 mod duplicates;
 mod duration;
 mod http;
 mod kafka;
 mod output;
+mod places;
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,14 +17,17 @@ use std::time::Duration;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
+pub use aggregate::{Aggregate, Answers, Limits, Targets};
 pub use duplicates::Duplicates;
 pub use duration::Span;
 pub use http::{Http, Listen};
-pub use kafka::{Kafka, Secret};
+pub use kafka::{Kafka, Secret, max_event_bytes};
 pub use output::{Score, Tables, Topics};
 
 use crate::event::Kind;
 use crate::pane::PaneWidth;
+use crate::shown::{self, StoreUrl};
+use places::Places;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate)]
@@ -168,6 +173,10 @@ impl Time {
     }
 }
 
+fn not_empty(url: &StoreUrl, _: &()) -> garde::Result {
+    if url.is_empty() { Err(garde::Error::new("must not be empty")) } else { Ok(()) }
+}
+
 fn at_least_a_minute(span: &Span, _: &()) -> garde::Result {
     if span.as_duration() < Duration::from_secs(60) {
         return Err(garde::Error::new("must be at least 1m"));
@@ -182,6 +191,12 @@ pub struct Ingest {
     /// Largest raw value accepted, in bytes.
     #[garde(range(min = 100, max = 10_000_000))]
     pub max_event_bytes: usize,
+    /// Most facts that one event may tell.
+    #[garde(range(min = 1, max = 100_000))]
+    pub max_facts: usize,
+    /// Longest JSON text of one fact, in bytes.
+    #[garde(range(min = 16, max = 1_000_000))]
+    pub max_fact_bytes: usize,
     /// How often time is stated when no event arrives.
     #[garde(skip)]
     pub statement_interval: Span,
@@ -192,72 +207,14 @@ pub struct Ingest {
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { max_event_bytes: 262_144, statement_interval: Span::from_secs(1), user_id_key: None }
-    }
-}
-
-/// What aggregate measures. Fixed for an epoch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate)]
-#[serde(deny_unknown_fields, default)]
-pub struct Aggregate {
-    /// Lengths of the trailing windows, whole panes each.
-    #[garde(length(min = 1, max = 8))]
-    pub windows: Vec<Span>,
-    /// Silence after which an account's last row is sent.
-    #[garde(skip)]
-    pub retire_after: Span,
-    /// Features an account could use, where it has no `features` fact of its own.
-    #[garde(skip)]
-    pub catalogue: Vec<String>,
-    /// Ticket categories that are counted by name; the rest is `other`.
-    #[garde(skip)]
-    pub ticket_categories: Vec<String>,
-    /// Roles of people whose loss matters.
-    #[garde(skip)]
-    pub champion_roles: Vec<String>,
-    /// Feature whose first use is the first value.
-    #[garde(skip)]
-    pub first_value_feature: Option<String>,
-    /// Targets for the first response to a ticket, by priority.
-    #[garde(skip)]
-    pub first_response_target: Targets,
-    /// Targets for the resolution of a ticket, by priority.
-    #[garde(skip)]
-    pub resolution_target: Targets,
-    /// Live rows of an account are sent at most this often; a first change is told at once, or within a tenth of this.
-    #[garde(skip)]
-    pub live_interval: Span,
-}
-
-impl Default for Aggregate {
-    fn default() -> Self {
-        let hours = |n: u64| Span::from_secs(n * 3600);
         Self {
-            windows: [7, 28, 90].map(|days| hours(24 * days)).to_vec(),
-            retire_after: hours(24 * 180),
-            catalogue: Vec::new(),
-            ticket_categories: Vec::new(),
-            champion_roles: vec!["champion".into()],
-            first_value_feature: None,
-            first_response_target: Targets { low: hours(48), normal: hours(24), high: hours(8), urgent: hours(1) },
-            resolution_target: Targets { low: hours(240), normal: hours(120), high: hours(48), urgent: hours(8) },
-            live_interval: Span::from_millis(100),
+            max_event_bytes: 262_144,
+            max_facts: 1000,
+            max_fact_bytes: 16_384,
+            statement_interval: Span::from_secs(1),
+            user_id_key: None,
         }
     }
-}
-
-/// A time limit for each ticket priority.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Targets {
-    /// For priority low.
-    pub low: Span,
-    /// For priority normal, and for none.
-    pub normal: Span,
-    /// For priority high.
-    pub high: Span,
-    /// For priority urgent.
-    pub urgent: Span,
 }
 
 /// Where and how often state is saved.
@@ -265,8 +222,8 @@ pub struct Targets {
 #[serde(deny_unknown_fields)]
 pub struct SnapshotOptions {
     /// `file:///folder` or `memory:///`.
-    #[garde(length(min = 1))]
-    pub url: String,
+    #[garde(custom(not_empty))]
+    pub url: StoreUrl,
     /// Time between snapshots of a partition.
     #[serde(default = "minute")]
     #[garde(skip)]
@@ -303,7 +260,7 @@ impl Default for BatchOptions {
     }
 }
 
-/// Why a configuration is refused. The message holds file, line, column and a snippet.
+/// Why a configuration is refused. The message holds file, line and column; no lines of the file, which may hold secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -323,16 +280,18 @@ pub enum ConfigError {
         why: String,
     },
     /// Single values are allowed but do not fit each other.
-    #[error("{path}: {key}: {why}")]
+    #[error("{path}: {place}{key}: {why}")]
     Contradiction {
         /// Path as given.
         path: String,
+        /// Line and column, where the key stands in the file.
+        place: String,
         /// The key to change.
         key: String,
         /// What it must fit.
         why: String,
     },
-    /// `--set` is not of the form `path.to.key=value`.
+    /// `--set` is not of the form `path.to.key=value`. The value may be a secret.
     #[error("--set {0:?}: expected path.to.key=value")]
     Set(String),
 }
@@ -357,50 +316,94 @@ impl Config {
     /// [`ConfigError`] naming file, line and column.
     pub fn parse(name: &str, text: &str, set: &[String]) -> Result<Self, ConfigError> {
         let refused = |why: String| ConfigError::Refused { path: name.to_owned(), why };
-        let mut config: Self = serde_saphyr::from_str_valid(text).map_err(|e| refused(e.to_string()))?;
+        let mut config: Self =
+            serde_saphyr::from_str_valid(text).map_err(|e| refused(e.without_snippet().to_string()))?;
         if !set.is_empty() {
             let mut value = serde_json::to_value(&config).map_err(|e| refused(e.to_string()))?;
             for assignment in set {
                 assign(&mut value, assignment)?;
             }
-            config = serde_json::from_value(value).map_err(|e| refused(format!("after --set: {e}")))?;
-            config.validate().map_err(|e| refused(format!("after --set: {e}")))?;
+            let after_set = |error: String| refused(format!("after --set: {}", without_values(&error, set)));
+            config = serde_json::from_value(value).map_err(|e| after_set(e.to_string()))?;
+            config.validate().map_err(|e| after_set(e.to_string()))?;
         }
-        config.check_fit(name)?;
+        config.check_fit(name, &if set.is_empty() { Places::of(text) } else { Places::of("") })?;
         Ok(config)
     }
 
     /// What single values cannot tell.
-    fn check_fit(&self, name: &str) -> Result<(), ConfigError> {
+    fn check_fit(&self, name: &str, places: &Places) -> Result<(), ConfigError> {
+        let contradicted = |place: String, key: &str, why: String| ConfigError::Contradiction {
+            path: name.to_owned(),
+            place,
+            key: key.to_owned(),
+            why,
+        };
         let contradiction =
-            |key: &str, why: String| ConfigError::Contradiction { path: name.to_owned(), key: key.to_owned(), why };
+            |keys: &[&str], why: String| contradicted(places.first(keys), keys.first().unwrap_or(&""), why);
         let pane_us = self.time.pane.as_micros();
         for window in &self.aggregate.windows {
             if window.as_micros() == 0 || window.as_micros() % pane_us != 0 {
                 let why = format!("{window} is not a whole number of panes of {}", self.time.pane);
-                return Err(contradiction("aggregate.windows", why));
+                return Err(contradiction(&["aggregate.windows", "time.pane"], why));
             }
         }
         let longest = self.aggregate.windows.iter().max().copied().unwrap_or(self.time.pane);
         if self.aggregate.retire_after.as_micros() < longest.as_micros() {
             let why = format!("must be at least the longest window, {longest}");
-            return Err(contradiction("aggregate.retire_after", why));
+            return Err(contradiction(&["aggregate.retire_after", "aggregate.windows"], why));
         }
         if self.time.lateness.as_micros() > 2 * longest.as_micros() {
             let why = format!("must not exceed two of the longest window, {longest}: nothing older is kept");
-            return Err(contradiction("time.lateness", why));
+            return Err(contradiction(&["time.lateness", "aggregate.windows"], why));
+        }
+        let most = self.kafka.max_event_bytes();
+        if self.ingest.max_event_bytes > most {
+            let why = format!(
+                "{} bytes do not fit: a record holds the value and what was read from it, so with kafka.max_record_bytes: {} it must not exceed {most}",
+                self.ingest.max_event_bytes, self.kafka.max_record_bytes
+            );
+            return Err(contradiction(&["ingest.max_event_bytes", "kafka.max_record_bytes"], why));
+        }
+        let own = self.topics.all();
+        if let Some((_, twice)) =
+            own.iter().enumerate().find(|(i, topic)| own.iter().take(*i).any(|other| other == *topic))
+        {
+            return Err(contradicted(String::new(), "topics", format!("{twice} stands for two of them")));
         }
         for (i, source) in self.sources.iter().enumerate() {
-            if self.sources.iter().skip(i + 1).any(|other| other.topic == source.topic) {
-                return Err(contradiction("sources", format!("topic {} is listed twice", source.topic)));
+            if self.sources.iter().take(i).any(|other| other.topic == source.topic) {
+                let why = format!("topic {} is listed twice", source.topic);
+                return Err(contradicted(places.of_source(i), "sources", why));
+            }
+            if self.topics.all().contains(&source.topic.as_str()) {
+                let why = format!("topic {} is among `topics`: what is written would be read again", source.topic);
+                return Err(contradicted(places.of_source(i), "sources", why));
             }
         }
         Ok(())
     }
 }
 
+/// A message without the values that were set where secrets may stand.
+fn without_values(message: &str, set: &[String]) -> String {
+    let may_be_secret = |path: &str| {
+        ["kafka.properties", "kafka.secrets", "tables.options", "tables.secrets"]
+            .iter()
+            .any(|place| path.starts_with(place))
+            || path.split('.').any(|key| key == "url" || shown::is_secret(key))
+    };
+    let values = set.iter().filter_map(|assignment| assignment.split_once('='));
+    let secret = values.filter(|(path, value)| may_be_secret(path) && !value.is_empty());
+    secret.fold(message.to_owned(), |message, (_, value)| message.replace(value, "(hidden)"))
+}
+
 fn assign(root: &mut serde_json::Value, assignment: &str) -> Result<(), ConfigError> {
-    let wrong = || ConfigError::Set(assignment.to_owned());
+    let shown = match assignment.split_once('=') {
+        Some((path, _)) => format!("{path}=..."),
+        None => assignment.to_owned(),
+    };
+    let wrong = || ConfigError::Set(shown.clone());
     let (path, text) = assignment.split_once('=').ok_or_else(wrong)?;
     // librdkafka's own names have dots.
     if let Some(name) = path.strip_prefix("kafka.properties.") {
@@ -426,62 +429,4 @@ fn assign(root: &mut serde_json::Value, assignment: &str) -> Result<(), ConfigEr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "epoch: 1\npartitions: 4\nkafka: {bootstrap_servers: 'localhost:9092'}\nsources:\n  - {topic: usage, kind: usage}\nsnapshots: {url: 'memory:///'}\n";
-
-    #[test]
-    fn a_small_file_is_enough_and_the_rest_has_defaults() {
-        let config = Config::parse("k.yaml", GOOD, &[]).unwrap();
-        assert_eq!(config.aggregate.windows.len(), 3);
-        assert_eq!(config.sources[0].delay(), Span::from_secs(3600));
-    }
-
-    #[test]
-    fn the_example_is_valid_and_shows_the_defaults() {
-        let text = include_str!("../../deploy/keepwell.yaml");
-        let example = Config::parse("deploy/keepwell.yaml", text, &[]).unwrap();
-        let defaults = Config::parse("k.yaml", GOOD, &[]).unwrap();
-        assert_eq!(
-            (&example.time, &example.ingest, &example.batch, &example.duplicates),
-            (&defaults.time, &defaults.ingest, &defaults.batch, &defaults.duplicates)
-        );
-        assert_eq!(example.topics, defaults.topics);
-        assert_eq!(example.kafka, Kafka { bootstrap_servers: "localhost:19092".into(), ..defaults.kafka });
-        assert_eq!(example.sources.len(), Kind::ALL.len());
-        let Aggregate { catalogue, ticket_categories, first_value_feature, .. } = example.aggregate.clone();
-        let expected = Aggregate { catalogue, ticket_categories, first_value_feature, ..defaults.aggregate };
-        assert_eq!(example.aggregate, expected);
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_place() {
-        // text to replace, replacement, words the message must hold
-        let cases: [(&str, &str, &[&str]); 6] = [
-            ("epoch: 1", "epoch: 1\nepock: 2", &["epock", "line 2"]),
-            ("partitions: 4", "partitions: four", &["line 2"]),
-            ("partitions: 4", "partitions: 0", &["partitions", "line 2"]),
-            ("kind: usage}", "kind: usage, bound: soon}", &["soon", "line 5"]),
-            ("kind: usage}", "kind: clicks}", &["clicks", "line 5"]),
-            ("snapshots:", "aggregate: {windows: [36h]}\nsnapshots:", &["36h", "1d", "aggregate.windows"]),
-        ];
-        for (from, to, words) in cases {
-            let message = Config::parse("k.yaml", &GOOD.replace(from, to), &[]).unwrap_err().to_string();
-            for word in words.iter().chain(&["k.yaml"]) {
-                assert!(message.contains(word), "{word:?} is not in: {message}");
-            }
-        }
-    }
-
-    #[test]
-    fn set_replaces_a_value_and_is_checked_too() {
-        let set = |assignment: &str| Config::parse("k.yaml", GOOD, &[assignment.to_owned()]);
-        assert_eq!(set("partitions=7").unwrap().partitions, 7);
-        assert_eq!(set("sources.0.bound=2h").unwrap().sources[0].bound, Span::from_secs(7200));
-        assert_eq!(set("kafka.properties.linger.ms=5").unwrap().kafka.properties["linger.ms"], "5");
-        assert!(set("partitions=0").is_err());
-        assert!(set("partition=3").is_err());
-        assert!(set("partitions").is_err());
-    }
-}
+mod tests;

@@ -136,6 +136,65 @@ impl Outcome {
     }
 }
 
+/// What an event says of a value that is remembered: nothing, that it is unknown from then on, or what it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change<T> {
+    /// Nothing is said: what was known stands.
+    #[default]
+    Kept,
+    /// A null: unknown from then on.
+    Cleared,
+    /// The value from then on.
+    Set(T),
+}
+
+impl<T> Change<T> {
+    /// The value that is set, if one is.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Kept | Self::Cleared => None,
+        }
+    }
+
+    /// The same of a value made from this one.
+    pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Change<U> {
+        match self {
+            Self::Kept => Change::Kept,
+            Self::Cleared => Change::Cleared,
+            Self::Set(value) => Change::Set(of(value)),
+        }
+    }
+
+    /// The same, borrowed.
+    pub fn as_ref(&self) -> Change<&T> {
+        match self {
+            Self::Kept => Change::Kept,
+            Self::Cleared => Change::Cleared,
+            Self::Set(value) => Change::Set(value),
+        }
+    }
+
+    /// What is known after it, of what was known before.
+    pub fn after(self, before: Option<T>) -> Option<T> {
+        match self {
+            Self::Kept => before,
+            Self::Cleared => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+/// Bits of the `cleared` column: what a null has cleared.
+pub mod cleared {
+    /// The role of a person.
+    pub const ROLE: u8 = 1;
+    /// The due time of a milestone.
+    pub const DUE: u8 = 2;
+    /// The done time of a milestone.
+    pub const DONE: u8 = 4;
+}
+
 /// Codes of the `action` column for [`Kind::Account`].
 pub mod account_action {
     /// Facts were set.
@@ -153,7 +212,7 @@ pub mod account_action {
 pub struct Event<'a> {
     /// The account it belongs to.
     pub account_id: Cow<'a, str>,
-    /// Unique within the account; a second sighting is a duplicate.
+    /// Unique within the account and the kind; a second sighting is a duplicate.
     pub event_id: Cow<'a, str>,
     /// When it happened, UTC microseconds.
     pub occurred_us: i64,
@@ -170,7 +229,7 @@ pub enum Body<'a> {
         user_id: Option<Cow<'a, str>>,
         /// Which feature.
         feature: Cow<'a, str>,
-        /// How many uses this event stands for, 1 or more.
+        /// How many uses this event stands for; 0 where none succeeded.
         count: i64,
         /// How long it took, if known, in milliseconds.
         duration_ms: Option<i64>,
@@ -218,10 +277,10 @@ pub enum Body<'a> {
     Milestone {
         /// Which milestone.
         id: Cow<'a, str>,
-        /// When it is due.
-        due_us: Option<i64>,
-        /// When it was done.
-        done_us: Option<i64>,
+        /// When it is due, UTC microseconds.
+        due_us: Change<i64>,
+        /// When it was done, UTC microseconds.
+        done_us: Change<i64>,
     },
     /// What became of an alert.
     Outcome {
@@ -236,8 +295,8 @@ pub enum Body<'a> {
         action: PersonAction,
         /// Who.
         user_id: Cow<'a, str>,
-        /// Role from now on, where told.
-        role: Option<Cow<'a, str>>,
+        /// Role from now on.
+        role: Change<Cow<'a, str>>,
     },
 }
 

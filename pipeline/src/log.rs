@@ -34,9 +34,27 @@ pub struct Record {
     pub value: Option<Bytes>,
     /// Its headers.
     pub headers: Headers,
+    /// When the broker appended it, UTC milliseconds, where the topic has the broker set the time: then it is no claim.
+    pub appended_ms: Option<i64>,
+    /// Why nothing of it, nor of what is named here, can be read: then it has no key, value and headers.
+    pub unreadable: Option<String>,
 }
 
 impl Record {
+    /// A record without anything in it.
+    pub fn at(topic_partition: TopicPartition, offset: Offset) -> Self {
+        Self {
+            topic_partition,
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            value: None,
+            headers: Headers::new(),
+            appended_ms: None,
+            unreadable: None,
+        }
+    }
+
     /// The last value of header `name`.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().rev().find(|(key, _)| key == name).and_then(|(_, value)| value.as_deref())
@@ -104,6 +122,11 @@ pub enum Verdict {
     Committed,
     /// Nothing is in the log; the same may be tried again.
     Aborted(String),
+    /// Nothing is in the log: a record was above what the broker takes. [`Log::max_record_bytes`] tells what is tried next.
+    TooLarge {
+        /// For which topic.
+        topic: String,
+    },
     /// Unknown; [`Log::recover`] finds out by the committed positions.
     Lost(String),
 }
@@ -141,16 +164,6 @@ pub enum LogError {
     /// A topic is missing.
     #[error("topic {0} does not exist; `keepwell topics apply` makes the topics")]
     NoTopic(String),
-    /// A message does not fit.
-    #[error(
-        "a record of {bytes} bytes for topic {topic} is above what the broker or the client takes; see kafka.max_record_bytes"
-    )]
-    TooLarge {
-        /// Topic.
-        topic: String,
-        /// Size of key and value.
-        bytes: usize,
-    },
     /// A position that this program did not write.
     #[error("group position of {topic_partition}: {why}")]
     Position {
@@ -219,6 +232,16 @@ pub trait Log {
     /// The end of a partition as last heard of, for the lag; none while nothing is known.
     fn end_seen(&self, partition: &TopicPartition) -> Option<StableEnd>;
 
+    /// Largest record that the broker has shown to take, in bytes; none where it has refused none.
+    fn max_record_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// A partition that cannot be read from where it stands, and why.
+    fn unreadable(&self) -> Option<(TopicPartition, NextOffset, String)> {
+        None
+    }
+
     /// Whether a broker is connected, as last heard of.
     fn is_reachable(&self) -> bool {
         true
@@ -240,4 +263,12 @@ pub trait Log {
     /// # Errors
     /// [`LogError`] when the producer cannot be made again.
     fn recover(&mut self) -> Result<(), LogError>;
+}
+
+/// No record need be smaller: below it the rows of one account do not fit.
+const LEAST_RECORD_BYTES: usize = 20_000;
+
+/// The largest record to write once one of so many bytes was refused: half of it, or of what was tried before.
+fn smaller(before: Option<usize>, refused: usize) -> usize {
+    (before.map_or(refused, |before| before.min(refused)) / 2).max(LEAST_RECORD_BYTES)
 }

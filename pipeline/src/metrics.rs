@@ -11,7 +11,7 @@ use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::offset::TopicPartition;
+use crate::offset::{NextOffset, TopicPartition};
 use crate::stage::{Fate, Fates};
 use crate::waiting::Waiting;
 
@@ -33,11 +33,13 @@ pub struct Metrics {
     event_to_commit: HistogramVec,
     last_progress: GaugeVec,
     lag: IntGaugeVec,
+    position: IntGaugeVec,
     watermark: GaugeVec,
     accounts: IntGaugeVec,
     model: IntGaugeVec,
     ids: IntGaugeVec,
     id_bytes: IntGaugeVec,
+    id_max_bytes: IntGaugeVec,
     state_bytes: IntGaugeVec,
     waiting: IntGaugeVec,
     waiting_for: IntGaugeVec,
@@ -99,6 +101,7 @@ impl Metrics {
                 opts("lag_records", "Records between the position and the end of the partition"),
                 &partition,
             )?,
+            position: IntGaugeVec::new(opts("position_offset", "Offset of the record that is taken next"), &partition)?,
             watermark: GaugeVec::new(
                 opts("watermark_timestamp_seconds", "No event before this time is to be expected"),
                 &partition,
@@ -113,6 +116,13 @@ impl Metrics {
                 &partition,
             )?,
             id_bytes: IntGaugeVec::new(opts("state_event_id_bytes", "Memory of the event ids"), &partition)?,
+            id_max_bytes: IntGaugeVec::new(
+                opts(
+                    "event_id_max_bytes",
+                    "Most memory that the event ids of a process may take; beyond it the process stops",
+                ),
+                &["stage"],
+            )?,
             state_bytes: IntGaugeVec::new(
                 opts("state_bytes", "Bytes of the state when it was last saved"),
                 &partition,
@@ -154,11 +164,13 @@ impl Metrics {
         registry.register(Box::new(metrics.event_to_commit.clone()))?;
         registry.register(Box::new(metrics.last_progress.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
+        registry.register(Box::new(metrics.position.clone()))?;
         registry.register(Box::new(metrics.watermark.clone()))?;
         registry.register(Box::new(metrics.accounts.clone()))?;
         registry.register(Box::new(metrics.model.clone()))?;
         registry.register(Box::new(metrics.ids.clone()))?;
         registry.register(Box::new(metrics.id_bytes.clone()))?;
+        registry.register(Box::new(metrics.id_max_bytes.clone()))?;
         registry.register(Box::new(metrics.state_bytes.clone()))?;
         registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.waiting_for.clone()))?;
@@ -223,6 +235,8 @@ pub struct Gauges {
     pub num_ids: Option<usize>,
     /// Their memory in bytes.
     pub id_bytes: Option<u64>,
+    /// What all of the process may take, in bytes.
+    pub id_max_bytes: Option<u64>,
     /// Version of the model file in use.
     pub model_version: Option<i64>,
 }
@@ -309,6 +323,11 @@ impl StageMetrics {
         self.metrics.lag.with_label_values(&self.of(tp, &tp.partition.to_string())).set(records.max(0));
     }
 
+    /// Where a partition is read on.
+    pub fn position(&self, tp: &TopicPartition, next: NextOffset) {
+        self.metrics.position.with_label_values(&self.of(tp, &tp.partition.to_string())).set(next.0);
+    }
+
     /// How far all partitions together are behind, in records, as last told.
     pub fn total_lag(&self) -> i64 {
         let is_own = |metric: &prometheus::proto::Metric| {
@@ -346,6 +365,9 @@ impl StageMetrics {
             self.metrics.ids.with_label_values(&self.of(tp, &partition)).set(num_ids as i64);
             self.metrics.id_bytes.with_label_values(&self.of(tp, &partition)).set(id_bytes as i64);
         }
+        if let Some(most) = gauges.id_max_bytes {
+            self.metrics.id_max_bytes.with_label_values(&[self.stage]).set(i64::try_from(most).unwrap_or(i64::MAX));
+        }
     }
 
     /// The state of a partition was saved; for `pause` the stage stood still.
@@ -371,6 +393,7 @@ impl StageMetrics {
         // A series that was never set is not there to be removed.
         let removed = [
             self.metrics.lag.remove_label_values(&labels).is_ok(),
+            self.metrics.position.remove_label_values(&labels).is_ok(),
             self.metrics.watermark.remove_label_values(&labels).is_ok(),
             self.metrics.accounts.remove_label_values(&labels).is_ok(),
             self.metrics.model.remove_label_values(&labels).is_ok(),
@@ -397,12 +420,14 @@ keepwell_audit_scores gauge
 keepwell_audit_timestamp_seconds gauge
 keepwell_build_info gauge
 keepwell_commit_duration_seconds histogram
+keepwell_event_id_max_bytes gauge
 keepwell_event_to_commit_seconds histogram
 keepwell_hidden_records gauge
 keepwell_lag_records gauge
 keepwell_last_progress_timestamp_seconds gauge
 keepwell_messages_total counter
 keepwell_model_version gauge
+keepwell_position_offset gauge
 keepwell_records_total counter
 keepwell_snapshot_pause_seconds gauge
 keepwell_snapshot_timestamp_seconds gauge
@@ -430,6 +455,7 @@ keepwell_watermark_timestamp_seconds gauge";
         );
         stage.waited(6_000, 7_000_000);
         stage.lag(&tp, 9);
+        stage.position(&tp, NextOffset(40));
         stage.show(
             &tp,
             Gauges {
@@ -437,6 +463,7 @@ keepwell_watermark_timestamp_seconds gauge";
                 num_accounts: Some(4),
                 num_ids: Some(9),
                 id_bytes: Some(272),
+                id_max_bytes: Some(1000),
                 model_version: Some(2),
             },
         );

@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -81,7 +81,7 @@ impl Visitor<'_> for AnyText {
 
 /// Names that many accounts have, such as those of features: each is kept once.
 #[derive(Debug, Clone, Default)]
-pub struct Names(HashSet<Name, FixedState>);
+pub struct Names(HashSet<Name, RandomState>);
 
 /// No part of a state: who shares what is of no account.
 impl PartialEq for Names {

@@ -1,8 +1,10 @@
 //! A stage as a process: arguments, logs, signals, the loop, exit codes.
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -16,11 +18,13 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Listen};
 use crate::log::Log;
 use crate::log::kafka::KafkaLog;
-use crate::log::kafka::settings::Settings;
+use crate::log::kafka::settings::{PassBy, Settings};
 use crate::metrics::{Metrics, StageMetrics};
+use crate::offset::{NextOffset, TopicPartition};
 use crate::runner::{Options, Report, RunError, Runner};
+use crate::shown;
 use crate::snapshot::Snapshots;
-use crate::stage::Stage;
+use crate::stage::{Completeness, Stage};
 use crate::waiting::Pulse;
 
 /// Arguments of every stage.
@@ -78,9 +82,13 @@ pub struct RunArgs {
     /// With --drain, for ingest: declare that no earlier event will follow, so that panes close.
     #[arg(long, requires = "drain")]
     pub complete: bool,
-    /// Where to start partitions without a committed position although output exists.
+    /// Where to start partitions that a stop was about: what expired unread, or is in no snapshot, is done without.
     #[arg(long, value_enum)]
     pub from: Option<From>,
+    /// Passes by a position that cannot be read: TOPIC:PARTITION=OFFSET. What stands there is missing then. May be repeated.
+    /// Ingest passes raw positions by itself, as rejects without bytes.
+    #[arg(long, value_name = "TOPIC:PARTITION=OFFSET")]
+    pub pass_by: Vec<PassedBy>,
     /// Where to answer /metrics, /livez and /readyz: HOST:PORT, or off. Default: the configuration's `http`.
     #[arg(long, global = true)]
     pub http: Option<Listen>,
@@ -99,9 +107,27 @@ impl RunArgs {
             drain: true,
             complete,
             from: None,
+            pass_by: Vec::new(),
             http: None,
             log_format: LogFormat::Text,
         }
+    }
+}
+
+/// A position that is to be passed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedBy(pub TopicPartition, pub NextOffset);
+
+impl FromStr for PassedBy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = || {
+            let (partition, offset) = text.rsplit_once('=')?;
+            let (topic, partition) = partition.rsplit_once(':')?;
+            Some(Self(TopicPartition::new(topic, partition.parse().ok()?), NextOffset(offset.parse().ok()?)))
+        };
+        parts().ok_or_else(|| format!("{text:?} is not TOPIC:PARTITION=OFFSET"))
     }
 }
 
@@ -149,17 +175,24 @@ impl Plan {
             tick_behind: self.tick_behind,
             snapshot_interval: config.snapshots.interval.as_duration(),
             drain: args.drain,
-            complete: args.complete,
+            complete: if args.complete { Completeness::ToLastEvent } else { Completeness::Open },
             from_beginning: args.from.is_some(),
             prove_ends: self.prove_ends,
         }
     }
 }
 
+/// Files that are made from now on are for their owner and group alone: tables, snapshots and logs hold people's data.
+pub fn guard_files() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+}
+
 /// Starts logging to standard error.
 pub fn start_logging(format: LogFormat) {
     let filter = || EnvFilter::try_from_env("KEEPWELL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter());
+    let is_terminal = std::io::stderr().is_terminal();
+    let builder =
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(is_terminal).with_env_filter(filter());
     let started = match format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -188,6 +221,7 @@ pub fn main_of<B>(
     build: impl FnOnce(&Config) -> anyhow::Result<B>,
     work: impl FnOnce(&Config, B, &RunArgs, &Arc<AtomicBool>) -> anyhow::Result<Report>,
 ) -> ExitCode {
+    guard_files();
     start_logging(args.log_format);
     let config = match Config::read(&args.config, &args.set) {
         Ok(config) => config,
@@ -245,11 +279,11 @@ pub fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(shutdown)
 }
 
-/// Text on standard output. A reader that has seen enough and closed it is no error.
+/// Text on standard output, without what a terminal would obey. A reader that has seen enough and closed it is no error.
 pub fn say(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    if let Err(error) = out.write_all(shown::lines(text).as_bytes()).and_then(|()| out.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         eprintln!("standard output: {error}");
@@ -328,7 +362,9 @@ pub fn join(
 ) -> anyhow::Result<KafkaLog> {
     let group = format!("{}-{stage}", config.kafka.group_prefix);
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-    let settings = Settings::new(&config.kafka)?;
+    let positions = args.pass_by.iter().map(|PassedBy(tp, next)| (tp.clone(), *next)).collect();
+    // Whoever reads raw topics sets aside what cannot be read; what Keepwell has written must not be missing without a word.
+    let settings = Settings::new(&config.kafka)?.passing_by(PassBy { all: plan.prove_ends, positions });
     let mut log = KafkaLog::join(settings, &group, &args.instance, &sources, Arc::clone(shutdown), pulse)?;
     check_partitions(&mut log, config, plan)?;
     Ok(log)

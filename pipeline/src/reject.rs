@@ -1,12 +1,19 @@
 //! Rejects: records set aside with their bytes, the reason and where they came from.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::log::{Headers, Message};
 
 /// Stable reason code; the one to filter by.
 pub const REASON_HEADER: &str = "keepwell.reason";
+
+/// Header of a reject that does not hold the whole record: what was left out, as JSON ([`Cut`]).
+pub const CUT_HEADER: &str = "keepwell.cut";
 
 /// Headers added to a rejected record besides [`REASON_HEADER`], under Kafka Connect's names.
 pub const CONTEXT_HEADERS: [&str; 6] = [
@@ -17,6 +24,15 @@ pub const CONTEXT_HEADERS: [&str; 6] = [
     "__connect.errors.stage",
     "__connect.errors.exception.message",
 ];
+
+/// Longest message of a reject, in bytes.
+const MAX_MESSAGE_BYTES: usize = 1000;
+/// So much of a value is kept where it does not fit.
+const KEPT_VALUE_BYTES: usize = 4096;
+/// So much of a key is kept where the record does not fit.
+const KEPT_KEY_BYTES: usize = 1024;
+/// What a record takes beyond its key, value and headers, and what tells of what was cut, at most.
+const OVERHEAD_BYTES: usize = 2048;
 
 /// Where a rejected record came from and why it was set aside.
 pub struct Cause<'c> {
@@ -34,25 +50,169 @@ pub struct Cause<'c> {
     pub offset: i64,
 }
 
+/// A rejected record as it came.
+#[derive(Debug, Clone, Default)]
+pub struct Original {
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Bytes>,
+    /// Its headers.
+    pub headers: Headers,
+}
+
+/// What a reject holds of the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Everything, where it fits into so many bytes; else its beginning.
+    Within(usize),
+    /// Nothing: it may name somebody who must not be named. What it was is at its origin.
+    Nothing,
+}
+
+/// What was left out of a reject: sizes and SHA-256 of the whole, by which the record at the origin is known again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Bytes of the key; none where there was none.
+    pub key_bytes: Option<usize>,
+    /// SHA-256 of the key, hexadecimal digits.
+    pub key_sha256: Option<String>,
+    /// Bytes of the value; none where there was none.
+    pub value_bytes: Option<usize>,
+    /// SHA-256 of the value, hexadecimal digits.
+    pub value_sha256: Option<String>,
+    /// Number of headers, all left out.
+    pub headers: usize,
+    /// Bytes of their names and values.
+    pub headers_bytes: usize,
+}
+
 /// The record for the reject topic: key, value and headers untouched, context headers added under Kafka
 /// Connect's names, which tools know. Of a record rejected again the last header of each name is the newest.
-pub fn reject(
-    topic: &Arc<str>,
-    partition: i32,
-    cause: &Cause<'_>,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    mut headers: Headers,
-) -> Message {
+/// What is not whole says so in [`CUT_HEADER`].
+pub fn reject(topic: &Arc<str>, partition: i32, cause: &Cause<'_>, original: Original, kept: Kept) -> Message {
     let context = [
         cause.topic.to_owned(),
         cause.partition.to_string(),
         cause.offset.to_string(),
         "keepwell".to_owned(),
         cause.stage.to_owned(),
-        cause.message.to_string(),
+        short(cause.message),
     ];
     let context = CONTEXT_HEADERS.into_iter().zip(context).chain([(REASON_HEADER, cause.reason.to_owned())]);
-    headers.extend(context.map(|(name, text)| (name.to_owned(), Some(text.into_bytes()))));
-    Message { topic: Arc::clone(topic), partition, timestamp_ms: None, key, value, headers }
+    let context: Headers = context.map(|(name, text)| (name.to_owned(), Some(text.into_bytes()))).collect();
+    let num_bytes = |headers: &Headers| -> usize {
+        headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum()
+    };
+    let Original { key, value, mut headers } = original;
+    let whole = key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Bytes::len) + num_bytes(&headers);
+    let fits = |max_bytes: usize| whole + num_bytes(&context) + OVERHEAD_BYTES <= max_bytes;
+    let (max_value, max_key) = match kept {
+        Kept::Within(max_bytes) if fits(max_bytes) => {
+            headers.extend(context);
+            let value = value.map(|value| value.to_vec());
+            return Message { topic: Arc::clone(topic), partition, timestamp_ms: None, key, value, headers };
+        }
+        Kept::Within(_) => (KEPT_VALUE_BYTES, KEPT_KEY_BYTES),
+        Kept::Nothing => (0, 0),
+    };
+    let cut = Cut {
+        key_bytes: key.as_ref().map(Vec::len),
+        key_sha256: key.as_deref().map(sha256),
+        value_bytes: value.as_ref().map(Bytes::len),
+        value_sha256: value.as_deref().map(sha256),
+        headers: headers.len(),
+        headers_bytes: num_bytes(&headers),
+    };
+    let cut = serde_json::to_vec(&cut).unwrap_or_default();
+    let beginning = |bytes: &[u8], most: usize| bytes.get(..most.min(bytes.len())).unwrap_or_default().to_vec();
+    Message {
+        topic: Arc::clone(topic),
+        partition,
+        timestamp_ms: None,
+        key: key.map(|key| beginning(&key, max_key)).filter(|key| !key.is_empty()),
+        value: value.map(|value| beginning(&value, max_value)).filter(|value| !value.is_empty()),
+        headers: context.into_iter().chain([(CUT_HEADER.to_owned(), Some(cut))]).collect(),
+    }
+}
+
+/// A message, cut where it is long.
+fn short(message: &dyn Display) -> String {
+    let mut text = message.to_string();
+    if text.len() > MAX_MESSAGE_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_MESSAGE_BYTES));
+        text.push('…');
+    }
+    text
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        // Writing to a text cannot fail.
+        write!(text, "{byte:02x}").unwrap_or_default();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_BYTES: usize = 100_000;
+
+    fn rejected(original: Original, message: &str, kept: Kept) -> Message {
+        let cause =
+            Cause { stage: "ingest", reason: "not_json", message: &message, topic: "raw", partition: 1, offset: 7 };
+        reject(&Arc::from("rejects"), 0, &cause, original, kept)
+    }
+
+    fn header<'m>(message: &'m Message, name: &str) -> Option<&'m [u8]> {
+        message.headers.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.as_deref())
+    }
+
+    #[test]
+    fn a_record_that_fits_is_whole_and_one_that_does_not_is_cut_and_says_so() {
+        let headers = |bytes: usize| vec![("trace".to_owned(), Some(vec![b'h'; bytes]))];
+        // bytes of key, value and header, and whether the reject is whole
+        for (key, value, header_bytes, is_whole) in [
+            (3, 10, 5, true),
+            (3, MAX_BYTES - 3000, 5, true),
+            (3, MAX_BYTES, 5, false),
+            (MAX_BYTES, 3, 5, false),
+            (3, 3, MAX_BYTES, false),
+            (3, 1_040_000, 5, false),
+        ] {
+            let original = Original {
+                key: Some(vec![b'k'; key]),
+                value: Some(vec![b'v'; value].into()),
+                headers: headers(header_bytes),
+            };
+            let message = rejected(original, "why", Kept::Within(MAX_BYTES));
+            let case = format!("{key} {value} {header_bytes}");
+            assert!(message.num_bytes() + 100 <= MAX_BYTES, "{case}: {}", message.num_bytes());
+            assert_eq!(header(&message, REASON_HEADER), Some(b"not_json".as_slice()), "{case}");
+            assert_eq!(header(&message, "trace").is_some(), is_whole, "{case}");
+            let cut = header(&message, CUT_HEADER).map(|json| serde_json::from_slice::<Cut>(json).unwrap());
+            assert_eq!(cut.is_none(), is_whole, "{case}");
+            if let Some(cut) = cut {
+                assert_eq!((cut.key_bytes, cut.value_bytes, cut.headers), (Some(key), Some(value), 1), "{case}");
+                assert_eq!(cut.value_sha256.unwrap().len(), 64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters_and_a_hidden_record_leaves_only_its_hash() {
+        let message = rejected(Original::default(), &"\u{300}".repeat(130_000), Kept::Within(MAX_BYTES));
+        let words = header(&message, CONTEXT_HEADERS[5]).unwrap();
+        assert!(words.len() <= MAX_MESSAGE_BYTES + 3 && std::str::from_utf8(words).is_ok());
+        let secret = Original { key: Some(b"eve".to_vec()), value: Some("abc".into()), headers: Headers::new() };
+        let message = rejected(secret, "why", Kept::Nothing);
+        assert_eq!((&message.key, &message.value), (&None, &None));
+        let cut: Cut = serde_json::from_slice(header(&message, CUT_HEADER).unwrap()).unwrap();
+        // FIPS 180-2, appendix B.1.
+        let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!((cut.value_sha256.as_deref(), cut.value_bytes), (Some(of_abc), Some(3)));
+    }
 }

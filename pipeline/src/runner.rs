@@ -8,6 +8,7 @@
 //! 3. Outputs, rejects and positions commit together. After a verdict that was lost the committed
 //!    positions tell whether to merge, to repeat or to restore.
 
+mod markers;
 mod member;
 mod restore;
 mod saving;
@@ -26,7 +27,7 @@ use crate::log::{Log, LogError, Polled, Verdict};
 use crate::metrics::StageMetrics;
 use crate::offset::{NextOffset, TopicPartition};
 use crate::snapshot::{SnapshotError, Snapshots};
-use crate::stage::{Batch, Fates, Stage, StageError, Step, add_fates};
+use crate::stage::{Batch, Completeness, Fates, Stage, StageError, Step, add_fates};
 use crate::waiting::Waiting;
 use member::Member;
 use sources::Sources;
@@ -53,7 +54,7 @@ pub struct Options {
     /// Read to the ends fixed at start, then stop.
     pub drain: bool,
     /// With `drain`: declare every source complete where it is read to its end.
-    pub complete: bool,
+    pub complete: Completeness,
     /// Start partitions without a committed position at their first record, whatever else exists.
     pub from_beginning: bool,
     /// Prove the ends of the sources, again and again.
@@ -210,6 +211,14 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
                 Err(error) => return Err(error),
             }
         }
+        if self.log.is_reachable() {
+            match self.pass_markers(true) {
+                Ok(_) => {}
+                // It is not what this run was for: the next one does it.
+                Err(RunError::Log(error)) => info!(%error, "positions stay in front of transaction markers"),
+                Err(error) => return Err(error),
+            }
+        }
         self.snapshot_all()?;
         Ok(self.report.clone())
     }
@@ -237,6 +246,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             }
             None => true,
         };
+        if is_done && self.wait > Duration::ZERO && !self.pass_markers(is_last)? {
+            return Ok(Turn::GoesOn);
+        }
         if is_last && is_done {
             return Ok(Turn::Drained);
         }
@@ -244,9 +256,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         Ok(Turn::GoesOn)
     }
 
-    /// From now on every source is declared complete where it is read to its end; see [`Options::complete`].
+    /// From now on no event follows in any source that is read to its end; see [`Options::complete`].
     pub fn declare_complete(&mut self) {
-        self.options.complete = true;
+        self.options.complete = Completeness::ToEndOfPane;
     }
 
     /// The state; for inspection after a run.
@@ -294,7 +306,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             ends: live.iter().filter_map(|(tp, member)| Some(((*tp).clone(), member.proof?))).collect(),
             partition_counts: self.sources.partition_counts.clone(),
             max_slices: MAX_SLICES,
-            is_complete: self.options.complete,
+            complete: self.options.complete,
+            is_last,
+            max_record_bytes: self.log.max_record_bytes(),
         };
         let step = self.stage.apply(&self.state, &batch)?;
         self.metrics.computed(self.clock.monotonic().saturating_sub(now));
@@ -329,6 +343,16 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
                 }
                 return Ok(true);
             }
+            Verdict::TooLarge { topic } => {
+                self.metrics.not_committed("too_large");
+                let now = self.log.max_record_bytes();
+                warn!(
+                    topic,
+                    bytes = now,
+                    "the broker takes no record as large as kafka.max_record_bytes: smaller ones are written. Raise the topic's max.message.bytes: `keepwell topics apply` does"
+                );
+                self.wait = RETRY_WAIT;
+            }
             Verdict::Aborted(why) => {
                 self.metrics.not_committed("aborted");
                 warn!(why, "step aborted; it is computed again");
@@ -345,6 +369,9 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
     }
 
     fn merge(&mut self, step: Step<S::Changes>) {
+        for notice in &step.notices {
+            warn!("{notice}");
+        }
         self.stage.merge(&mut self.state, step.changes);
         for (tp, position) in &step.positions {
             if let Some(member) = self.members.get_mut(tp) {
@@ -400,7 +427,10 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             _ if self.store_retry_at.is_some() => Waiting::ObjectStore,
             Some((tp, _)) => Waiting::Replay(tp.clone()),
             None if !self.is_assigned => Waiting::Partitions,
-            None => Waiting::No,
+            None => match self.log.unreadable() {
+                Some((tp, next, _)) => Waiting::Partition(tp, next),
+                None => Waiting::No,
+            },
         };
         self.metrics.tick(now, &waiting);
         if now.saturating_sub(self.last_told) < TELL_INTERVAL {
@@ -415,6 +445,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
                 // While there is more to read nothing hides what comes next.
                 self.metrics.hidden(tp, if is_at_end { self.hidden.look(tp, end, now) } else { 0 });
             }
+            self.metrics.position(tp, member.position.next);
             self.metrics.show(tp, self.stage.gauges(&self.state, tp));
         }
     }

@@ -32,7 +32,18 @@ pub struct Batch<'r> {
     /// How many slices of an unfinished record may be sent in this step.
     pub max_slices: u32,
     /// Whether the operator declares every source complete where it is read to its end.
-    pub is_complete: bool,
+    pub complete: Completeness,
+    /// Whether no further step follows: what waits for the clock is sent now.
+    pub is_last: bool,
+    /// Largest record that the broker has shown to take, in bytes, where it is less than is configured.
+    pub max_record_bytes: Option<usize>,
+}
+
+impl Batch<'_> {
+    /// The largest record to write, in bytes, where `configured` is allowed.
+    pub fn record_bytes(&self, configured: usize) -> usize {
+        self.max_record_bytes.map_or(configured, |most| most.min(configured))
+    }
 }
 
 /// Proof that a partition is read to its end.
@@ -44,6 +55,18 @@ pub struct EndProof {
     pub next: NextOffset,
     /// Whether the whole topic has never held a record.
     pub is_topic_empty: bool,
+}
+
+/// What an operator declares of sources that are read to their ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Completeness {
+    /// Nothing: more may come.
+    #[default]
+    Open,
+    /// No event before the last one follows.
+    ToLastEvent,
+    /// No event follows at all: the pane of the last one can close.
+    ToEndOfPane,
 }
 
 /// What one step does.
@@ -59,15 +82,50 @@ pub struct Step<C> {
     pub fates: Fates,
     /// Whether a further step is due at once, without new records.
     pub has_more: bool,
+    /// What an operator should know: what was over a bound, and of which account.
+    pub notices: Vec<String>,
 }
 
-/// Counts by fate. The sums hold to the record: what was read is emitted, rejected or dropped by name.
+impl<C: Default> Default for Step<C> {
+    /// A step that does nothing.
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            positions: BTreeMap::new(),
+            changes: C::default(),
+            fates: Fates::new(),
+            has_more: false,
+            notices: Vec::new(),
+        }
+    }
+}
+
+/// Most notices of one step: a thousand accounts over a bound are one fault.
+const MAX_NOTICES: usize = 5;
+
+impl<C> Step<C> {
+    /// Adds to the count of a fate.
+    pub fn count(&mut self, fate: Fate, more: u64) {
+        if more > 0 {
+            *self.fates.entry(fate).or_default() += more;
+        }
+    }
+
+    /// Tells the operator something, unless enough was told in this step.
+    pub fn notice(&mut self, words: impl FnOnce() -> String) {
+        if self.notices.len() < MAX_NOTICES {
+            self.notices.push(words());
+        }
+    }
+}
+
+/// Counts by fate. The sums hold to the record: what was read is emitted, ignored, rejected or dropped by name.
 pub type Fates = BTreeMap<Fate, u64>;
 
 /// A fate, and the reason where it has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fate {
-    /// `read`, `emitted`, `rejected`, `on_time`, `late`, `duplicate`, `too_late`, `deleted`.
+    /// `read`, `emitted`, `ignored`, `rejected`, `on_time`, `late`, `duplicate`, `too_late`, `deleted`, `over_limit`.
     pub name: &'static str,
     /// Stable reason code, empty where the fate has only one.
     pub reason: &'static str,
@@ -91,7 +149,10 @@ pub fn add_fates(fates: &mut Fates, more: &Fates) {
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
     /// A record of the log cannot be understood.
-    #[error("record {topic_partition} offset {offset}: {why}")]
+    #[error(
+        "record {topic_partition} offset {offset}: {why}. To go on without it start once with --pass-by {}:{}={offset}",
+        .topic_partition.topic, .topic_partition.partition
+    )]
     Record {
         /// Where.
         topic_partition: TopicPartition,

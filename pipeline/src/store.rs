@@ -8,13 +8,15 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::runtime::Runtime;
 
+use crate::shown;
+
 /// Why an object could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The URL is not understood.
     #[error("{url}: {why}; expected file:///folder, s3://bucket/prefix, az://..., gs://... or memory:///")]
     Url {
-        /// As configured.
+        /// As configured, without secrets.
         url: String,
         /// What is wrong.
         why: String,
@@ -30,7 +32,9 @@ pub enum StoreError {
 /// # Errors
 /// [`StoreError::Url`] when the URL is not understood or its folder cannot be made.
 pub fn parse(url: &str, options: &BTreeMap<String, String>) -> Result<(Arc<dyn ObjectStore>, Path), StoreError> {
-    let wrong = |why: String| StoreError::Url { url: url.to_owned(), why };
+    // A library's message may repeat the URL.
+    let wrong =
+        |why: String| StoreError::Url { url: shown::url(url).into_owned(), why: why.replace(url, &shown::url(url)) };
     let parsed = url::Url::parse(url).map_err(|e| wrong(e.to_string()))?;
     if let Ok(folder) = parsed.to_file_path() {
         std::fs::create_dir_all(&folder).map_err(|e| wrong(format!("cannot make {}: {e}", folder.display())))?;
@@ -117,7 +121,8 @@ impl Store {
     /// [`StoreError::Url`] when the URL is not understood or its folder cannot be made.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, StoreError> {
         let (store, prefix) = parse(url, options)?;
-        let wrong = |error: std::io::Error| StoreError::Url { url: url.to_owned(), why: error.to_string() };
+        let wrong =
+            |error: std::io::Error| StoreError::Url { url: shown::url(url).into_owned(), why: error.to_string() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(wrong)?;
         Ok(Self { store, prefix, runtime })
     }

@@ -13,10 +13,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::config::Config;
 use crate::log::LogError;
-use crate::log::kafka::settings::Settings;
+use crate::log::kafka::settings::{Settings, not_made};
 
 /// How long one question to the broker may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const WEEK_MS: i64 = 7 * 86_400_000;
+/// With this many replicas or more a record counts as written once two have it.
+const REPLICAS_FOR_TWO: usize = 3;
 
 /// A topic as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +31,21 @@ pub struct Topic {
     pub partitions: Option<i32>,
     /// Settings it must have.
     pub settings: BTreeMap<&'static str, String>,
-    /// Least retention, in milliseconds.
-    pub min_retention_ms: Option<i64>,
+    /// Settings that must be this or more; -1 is without bound.
+    pub at_least: BTreeMap<&'static str, i64>,
+    /// Settings that must be this or less.
+    pub at_most: BTreeMap<&'static str, i64>,
+}
+
+impl Topic {
+    /// What its number of replicas asks for: that two have a record before it counts as written.
+    fn of_replicas(&self, replicas: usize) -> Self {
+        let mut topic = self.clone();
+        if replicas >= REPLICAS_FOR_TWO && !topic.settings.is_empty() {
+            topic.at_least.insert("min.insync.replicas", 2);
+        }
+        topic
+    }
 }
 
 /// A difference between a topic as it is and as it should be.
@@ -95,15 +112,29 @@ pub fn wanted(config: &Config) -> Vec<Topic> {
             settings: BTreeMap::from([
                 ("cleanup.policy", policy.to_owned()),
                 ("max.message.bytes", (config.kafka.max_record_bytes + 100_000).to_string()),
+                // What counts is for how long records stay, whatever their size.
+                ("retention.bytes", "-1".to_owned()),
+                // A replica that has missed committed records must not lead: exactly-once rests on them.
+                ("unclean.leader.election.enable", "false".to_owned()),
             ]),
-            min_retention_ms: (!is_compacted).then_some(min_retention_ms),
+            at_least: match is_compacted {
+                // A reader that is away for less sees every tombstone.
+                true => BTreeMap::from([("delete.retention.ms", WEEK_MS)]),
+                false => BTreeMap::from([("retention.ms", min_retention_ms)]),
+            },
+            // What was deleted is gone from the log soon, also where nothing else is written.
+            at_most: match is_compacted {
+                true => BTreeMap::from([("max.compaction.lag.ms", WEEK_MS)]),
+                false => BTreeMap::new(),
+            },
         }
     };
     let raw = |name: &str| Topic {
         name: name.to_owned(),
         partitions: None,
         settings: BTreeMap::new(),
-        min_retention_ms: None,
+        at_least: BTreeMap::new(),
+        at_most: BTreeMap::new(),
     };
     config.topics.all().into_iter().map(own).chain(config.sources.iter().map(|source| raw(&source.topic))).collect()
 }
@@ -135,8 +166,8 @@ impl Topics {
         let client = Settings::new(&config.kafka)?.client();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Self {
-            admin: client.create().map_err(|e| LogError::Configuration(e.to_string()))?,
-            handle: client.create().map_err(|e| LogError::Configuration(e.to_string()))?,
+            admin: client.create().map_err(|e| not_made(&e))?,
+            handle: client.create().map_err(|e| not_made(&e))?,
             runtime: runtime.map_err(|e| failed("starting a runtime", e))?,
             replication,
         })
@@ -150,6 +181,11 @@ impl Topics {
         let metadata = self.handle.fetch_metadata(None, PATIENCE).map_err(|e| failed("asking for topics", e))?;
         let counts: BTreeMap<&str, i32> =
             metadata.topics().iter().map(|topic| (topic.name(), topic.partitions().len() as i32)).collect();
+        let replicas: BTreeMap<&str, usize> = metadata
+            .topics()
+            .iter()
+            .map(|topic| (topic.name(), topic.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0)))
+            .collect();
         let mut findings = Vec::new();
         for topic in wanted {
             let Some(found) = counts.get(topic.name.as_str()).copied() else {
@@ -159,13 +195,14 @@ impl Topics {
             if let Some(expected) = topic.partitions.filter(|expected| *expected != found) {
                 findings.push(Finding::Partitions { topic: topic.name.clone(), found, expected });
             }
-            findings.extend(self.check_settings(topic)?);
+            let replicas = replicas.get(topic.name.as_str()).copied().unwrap_or(0);
+            findings.extend(self.check_settings(&topic.of_replicas(replicas))?);
         }
         Ok(findings)
     }
 
     fn check_settings(&self, topic: &Topic) -> Result<Vec<Finding>, LogError> {
-        if topic.settings.is_empty() && topic.min_retention_ms.is_none() {
+        if topic.settings.is_empty() {
             return Ok(Vec::new());
         }
         let resource = self.describe(&topic.name)?;
@@ -187,10 +224,11 @@ impl Topics {
             .filter(|(name, expected)| found(name) != expected.as_str())
             .map(|(name, expected)| finding(name, expected))
             .collect();
-        let retention_ms: i64 = found("retention.ms").parse().unwrap_or(-1);
-        if let Some(least) = topic.min_retention_ms.filter(|least| retention_ms >= 0 && retention_ms < *least) {
-            findings.push(finding("retention.ms", &least.to_string()));
-        }
+        let number = |name: &str| found(name).parse::<i64>().unwrap_or(-1);
+        let is_less = |(name, least): &(&&'static str, &i64)| number(name) >= 0 && number(name) < **least;
+        let is_more = |(name, most): &(&&'static str, &i64)| number(name) < 0 || number(name) > **most;
+        let bounded = topic.at_least.iter().filter(is_less).chain(topic.at_most.iter().filter(is_more));
+        findings.extend(bounded.map(|(name, bound)| finding(*name, &bound.to_string())));
         Ok(findings)
     }
 
@@ -222,12 +260,17 @@ impl Topics {
                     let doing = format!("creating {}", topic.name);
                     let partitions = topic.partitions.unwrap_or(1);
                     let mut new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(self.replication));
+                    let topic = topic.of_replicas(usize::try_from(self.replication).unwrap_or(0));
                     for (name, value) in &topic.settings {
                         new = new.set(name, value);
                     }
-                    let retention = topic.min_retention_ms.map(|least| least.max(7 * 86_400_000).to_string());
-                    if let Some(retention) = &retention {
-                        new = new.set("retention.ms", retention);
+                    // A retention of a week by default; more where it must be.
+                    let roomy = |name: &str, least: i64| if name.ends_with(".ms") { least.max(WEEK_MS) } else { least };
+                    let bounds = topic.at_least.iter().map(|(name, least)| (*name, roomy(name, *least)));
+                    let bounds = bounds.chain(topic.at_most.iter().map(|(name, most)| (*name, *most)));
+                    let bounds: Vec<_> = bounds.map(|(name, bound)| (name, bound.to_string())).collect();
+                    for (name, bound) in &bounds {
+                        new = new.set(name, bound);
                     }
                     let results = self
                         .runtime

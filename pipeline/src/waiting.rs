@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::clock::{Clock, SystemClock};
 use crate::metrics::StageMetrics;
-use crate::offset::TopicPartition;
+use crate::offset::{NextOffset, TopicPartition};
 
 /// What a stage waits for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,11 +20,13 @@ pub enum Waiting {
     Broker,
     /// The object store does not answer.
     ObjectStore,
+    /// A partition cannot be read from this offset on.
+    Partition(TopicPartition, NextOffset),
 }
 
 impl Waiting {
     /// The names by which a metric tells them apart.
-    pub const NAMES: [&'static str; 4] = ["partitions", "replay", "broker", "object_store"];
+    pub const NAMES: [&'static str; 5] = ["partitions", "replay", "broker", "object_store", "partition"];
 
     /// Its name among [`Waiting::NAMES`]; none while nothing is waited for.
     pub fn name(&self) -> Option<&'static str> {
@@ -34,6 +36,7 @@ impl Waiting {
             Self::Replay(_) => Some("replay"),
             Self::Broker => Some("broker"),
             Self::ObjectStore => Some("object_store"),
+            Self::Partition(..) => Some("partition"),
         }
     }
 }
@@ -46,6 +49,7 @@ impl fmt::Display for Waiting {
             Self::Replay(tp) => write!(f, "the replay of {tp}"),
             Self::Broker => f.write_str("the broker"),
             Self::ObjectStore => f.write_str("the object store"),
+            Self::Partition(tp, next) => write!(f, "{tp}, which cannot be read at offset {next}"),
         }
     }
 }

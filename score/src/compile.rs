@@ -4,18 +4,19 @@ use std::hash::Hasher;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result as PlanResult};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, ExprSchemable, Volatility, cast, lit, when};
+use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit, when};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::prelude::{SessionContext, col};
+use datafusion::prelude::{SessionConfig, SessionContext, col};
 use pipeline::config::Span;
 use pipeline::pane::DAY_US;
 use pipeline::schema::{time_type, window};
 use serde_saphyr::Spanned;
 use siphasher::sip::SipHasher13;
 
+use crate::bounds::{self, MAX_PIECES, MAX_SQL_BYTES, PLANNING_STACK_BYTES};
 use crate::compute::{Compute, days_between};
 use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse};
 use crate::points::Points;
@@ -85,6 +86,8 @@ const DERIVED: [(&str, &str); 2] = [
     ("age_days", "days_between(coalesce(started_at, first_seen_at), as_of)"),
     ("known_days", "greatest(1, least(period_days, days_between(coalesce(started_at, first_seen_at), as_of)))"),
 ];
+/// So much of an SQL text stands in a message.
+const TOLD_CHARS: usize = 200;
 const PERIOD_DAYS: &str = "period_days";
 
 /// Every column of a window row; any may be null, because a window may be missing.
@@ -99,8 +102,24 @@ impl Compiled {
     /// # Errors
     /// [`ModelError`] naming file, line and column.
     pub fn parse(file: &str, text: &str, periods: &[String]) -> Result<Self, ModelError> {
+        // Planning recurses: a stack of its own is large enough for whatever the bounds let through.
+        let planner = std::thread::Builder::new().name("model".to_owned()).stack_size(PLANNING_STACK_BYTES);
+        std::thread::scope(|scope| {
+            let planned = planner.spawn_scoped(scope, || Self::parse_here(file, text, periods));
+            let planned = planned.map_err(|error| ModelError::of(file, format!("no thread to plan it: {error}")))?;
+            planned.join().unwrap_or_else(|_| Err(ModelError::of(file, "its SQL cannot be planned")))
+        })
+    }
+
+    fn parse_here(file: &str, text: &str, periods: &[String]) -> Result<Self, ModelError> {
         let ModelFile { version, models, .. } = parse(file, text, periods)?;
-        let session = SessionContext::new();
+        let num_pieces: usize = models.iter().map(|m| m.factors.len() + m.remember.len() + m.triggers.len()).sum();
+        if num_pieces > MAX_PIECES {
+            let why = format!("{num_pieces} factors, triggers and remembered values; {MAX_PIECES} are allowed");
+            return Err(ModelError::of(file, why));
+        }
+        let config = SessionConfig::new().set_usize("datafusion.sql_parser.recursion_limit", bounds::MAX_NESTING);
+        let session = SessionContext::new_with_config(config);
         session.register_udf(days_between());
         let models =
             models.into_iter().map(|model| ModelCompiler::new(file, &session, &model)?.compile(version, &model));
@@ -194,7 +213,8 @@ impl<'c> ModelCompiler<'c> {
     /// A fault of planning, told at the place of the SQL.
     fn told<T>(&self, sql: &Spanned<String>, result: PlanResult<T>) -> Result<T, ModelError> {
         result.map_err(|error| {
-            let why = format!("{}: {}", sql.value.trim(), error.strip_backtrace());
+            let start: String = sql.value.trim().chars().take(TOLD_CHARS).collect();
+            let why = format!("{start}: {}", error.strip_backtrace());
             ModelError::at(self.file, sql.referenced, why)
         })
     }
@@ -202,9 +222,13 @@ impl<'c> ModelCompiler<'c> {
     /// SQL as an expression of columns alone: what is derived is put in its place.
     fn parsed(&self, sql: &Spanned<String>, row: &Schema, period: &str) -> Result<Expr, ModelError> {
         let parse = || {
+            if sql.value.len() > MAX_SQL_BYTES {
+                let why = format!("it has {} bytes; {MAX_SQL_BYTES} are allowed", sql.value.len());
+                return Err(DataFusionError::Plan(why));
+            }
             let row = DFSchema::try_from(row.clone())?;
             let expr = self.session.parse_sql_expr(&sql.value, &row)?;
-            refuse_what_is_no_function_of_the_row(&expr)?;
+            bounds::check(&expr)?;
             let derived = |name: &str| DERIVED.iter().find(|(known, _)| *known == name).map(|(_, sql)| *sql);
             let with_derived = expr.transform(|part| match &part {
                 Expr::Column(column) => match derived(&column.name) {
@@ -296,17 +320,4 @@ fn against_previous(value: Expr) -> PlanResult<Expr> {
     })?;
     let (value, before) = (cast(value, DataType::Float64), cast(before.data, DataType::Float64));
     when(before.clone().not_eq(lit(0.0)), value / before).end()
-}
-
-fn refuse_what_is_no_function_of_the_row(expr: &Expr) -> PlanResult<()> {
-    expr.apply(|part| {
-        if let Expr::ScalarFunction(call) = part
-            && call.func.signature().volatility != Volatility::Immutable
-        {
-            let why = format!("{}() depends on more than the row: use as_of", call.func.name());
-            return Err(DataFusionError::Plan(why));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(())
 }

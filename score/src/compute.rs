@@ -1,5 +1,6 @@
 //! One compiled expression, and its values for rows.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -33,8 +34,9 @@ impl Compute {
         let nulls = columns.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         let nulls = RecordBatch::try_new_with_options(Arc::clone(&columns), nulls, &options)?;
-        expr.evaluate(&nulls).and_then(|value| value.into_array(1))?;
-        Ok(Self { period: period.to_owned(), columns, expr })
+        let compute = Self { period: period.to_owned(), columns, expr };
+        compute.tried(&nulls)?;
+        Ok(compute)
     }
 
     /// Names of the columns it looks at.
@@ -59,8 +61,7 @@ impl Compute {
 
     /// Its values for [`Compute::inputs`].
     fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, ArrowError> {
-        let evaluate =
-            |rows: &RecordBatch| self.expr.evaluate(rows).and_then(|value| value.into_array(rows.num_rows()));
+        let evaluate = |rows: &RecordBatch| self.tried(rows);
         if let Ok(values) = evaluate(rows) {
             return Ok(values);
         }
@@ -75,6 +76,13 @@ impl Compute {
             return Ok(unknown.slice(0, 0));
         }
         concat(&values.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+    }
+
+    /// Its values, or why there are none. A function that panics on a value has failed on it, like any other.
+    fn tried(&self, rows: &RecordBatch) -> PlanResult<ArrayRef> {
+        let evaluate = || self.expr.evaluate(rows).and_then(|value| value.into_array(rows.num_rows()));
+        std::panic::catch_unwind(AssertUnwindSafe(evaluate))
+            .unwrap_or_else(|_| Err(DataFusionError::Execution("a function of it panicked".into())))
     }
 
     /// The values of a factor.
@@ -103,7 +111,8 @@ pub fn days_between() -> ScalarUDF {
         };
         let (from, to) =
             (from.as_primitive::<TimestampMicrosecondType>(), to.as_primitive::<TimestampMicrosecondType>());
-        let days = from.iter().zip(to).map(|(from, to)| Some((to? - from?) as f64 / DAY_US as f64));
+        let days =
+            from.iter().zip(to).map(|(from, to)| Some((i128::from(to?) - i128::from(from?)) as f64 / DAY_US as f64));
         Ok(ColumnarValue::Array(Arc::new(days.collect::<Float64Array>()) as Arc<dyn Array>))
     };
     create_udf("days_between", vec![time_type(), time_type()], DataType::Float64, Volatility::Immutable, Arc::new(days))

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::compile::Compiled;
 use crate::evidence::evidence;
+use crate::windows::with_facts;
 
 /// The columns that a factor looks at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,6 +27,7 @@ pub struct Inputs {
 pub fn inputs(file: &Compiled, model: &str, windows: &RecordBatch) -> Result<BTreeMap<String, Inputs>, ArrowError> {
     let mut inputs = BTreeMap::new();
     let Some(model) = file.models.iter().find(|known| *known.model.name.value == *model) else { return Ok(inputs) };
+    let windows = &with_facts(windows)?;
     let periods = Columns::Batch(windows).text("period")?;
     for (factor, compute) in model.model.factors.iter().zip(&model.factors) {
         let row = periods.iter().position(|period| period == Some(compute.period.as_str()));

@@ -4,6 +4,7 @@
 //! are. Factors are SQL compiled once; everything after the normalised value is exact decimal; deltas,
 //! drivers and triggers compare final rows only. All of it is a fold over the log.
 
+mod bounds;
 mod by_name;
 pub mod cli;
 mod compile;
@@ -41,6 +42,14 @@ use std::time::Duration;
 
 use pipeline::config::Config;
 use pipeline::process::Plan;
+
+/// Reads, checks and compiles a model file, as a start does; `periods` are the configured windows.
+///
+/// # Errors
+/// [`model::ModelError`] naming file, line and column.
+pub fn check_model(file: &str, text: &str, periods: &[String]) -> Result<(), model::ModelError> {
+    compile::Compiled::parse(file, text, periods).map(drop)
+}
 
 /// Nothing in this stage waits for the clock.
 const TICK: Duration = Duration::from_secs(1);

@@ -26,6 +26,7 @@ pub use items::items_of;
 use crate::compute::days_between;
 use crate::model::{Band, BandBasis, Model, ModelFile};
 use crate::points::Points;
+use crate::windows::with_facts;
 
 /// What was told: what is judged, and by which each row is compared with the one before it.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ pub async fn expected(windows: RecordBatch, told: Told, files: &[ModelFile], pan
         session.register_table(name, Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?))
     };
     register("outcome", outcomes(&windows)?)?;
-    register("windows", windows)?;
+    register("windows", with_facts(&windows)?)?;
     register("told", in_millionths(&told.scores)?)?;
     register("told_trigger", in_millionths(&told.triggers)?)?;
     for (name, sql) in statements(files, pane_us) {

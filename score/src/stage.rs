@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
 use arrow::array::RecordBatch;
 use pipeline::codec;
 use pipeline::config::Config;
@@ -10,7 +11,7 @@ use pipeline::log::{Message, Record};
 use pipeline::metrics::Gauges;
 use pipeline::offset::{Position, TopicPartition};
 use pipeline::piece::{Known, Pieces, Whole};
-use pipeline::reject::{Cause, reject};
+use pipeline::reject::{Cause, Kept, Original, reject};
 use pipeline::schema::{RowBuilder, health, window};
 use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
 use pipeline::watermark::Progress;
@@ -84,9 +85,10 @@ impl Score {
         &self,
         state: &PartitionState,
         tp: &TopicPartition,
-        records: &[Record],
+        batch: &Batch<'_>,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
+        let records = batch.records.get(tp).copied().unwrap_or_default();
         let Some(last) = records.last() else { return Ok(()) };
         let mut fold = Fold { state, changes: PartitionChanges::default(), rows: health::builder() };
         for record in records {
@@ -105,7 +107,7 @@ impl Score {
             self.score(&models, &windows, record, &mut fold, &mut step.fates)
                 .map_err(|error| refused(error.to_string()))?;
         }
-        self.emit(&mut fold, tp, step)?;
+        self.emit(&mut fold, tp, batch.record_bytes(self.settings.max_record_bytes), step)?;
         step.positions.insert(tp.clone(), Position::at(last.offset.next()));
         step.changes.insert(tp.clone(), fold.changes);
         Ok(())
@@ -133,14 +135,9 @@ impl Score {
                 let TopicPartition { topic, partition } = &record.topic_partition;
                 let (partition, offset) = (*partition, record.offset.0);
                 let cause = Cause { stage: "score", reason: MODEL_REFUSED, message: &why, topic, partition, offset };
-                step.messages.push(reject(
-                    &self.settings.rejects,
-                    partition,
-                    &cause,
-                    None,
-                    None,
-                    record.headers.clone(),
-                ));
+                let original = Original { headers: record.headers.clone(), ..Original::default() };
+                let kept = Kept::Within(self.settings.max_record_bytes);
+                step.messages.push(reject(&self.settings.rejects, partition, &cause, original, kept));
                 Fate { name: "rejected", reason: MODEL_REFUSED }
             }
         };
@@ -194,7 +191,13 @@ impl Score {
     }
 
     /// Rows, and how far time has come; the latter alone where it moved without rows.
-    fn emit(&self, fold: &mut Fold<'_>, tp: &TopicPartition, step: &mut Step<Changes>) -> Result<(), StageError> {
+    fn emit(
+        &self,
+        fold: &mut Fold<'_>,
+        tp: &TopicPartition,
+        max_bytes: usize,
+        step: &mut Step<Changes>,
+    ) -> Result<(), StageError> {
         let Fold { state, changes, rows } = fold;
         let message = |value, progress: Option<&Progress>| Message {
             topic: Arc::clone(&self.settings.health),
@@ -208,8 +211,17 @@ impl Score {
         // Rows say how far time has come, but only a record behind all of them says that it is complete.
         let incomplete = progress.map(|progress| Progress { complete: false, ..progress.clone() });
         if rows.num_rows() > 0 {
-            let values = codec::encode_split(&rows.finish()?, 1, self.settings.max_record_bytes)?;
-            step.messages.extend(values.into_iter().map(|value| message(Some(value), incomplete.as_ref())));
+            let rows = rows.finish()?;
+            let fitted = codec::encode_fitting(&rows, 1, max_bytes)?;
+            step.messages.extend(fitted.values.into_iter().map(|value| message(Some(value), incomplete.as_ref())));
+            let accounts = rows.column_by_name("account_id").and_then(AsArray::as_string_opt::<i32>);
+            for (fate, firsts) in [("thinned", fitted.thinned), ("unwritable", fitted.left_out)] {
+                step.count(Fate::of(fate), firsts.len() as u64);
+                for first in firsts {
+                    let account = accounts.map_or("", |accounts| accounts.value(first));
+                    step.notice(|| format!("{fate}: the health row of account {account:?} does not fit into {max_bytes} bytes; raise kafka.max_record_bytes, then `keepwell topics apply`"));
+                }
+            }
         }
         if changes.progress.is_some() && changes.progress != state.progress {
             step.messages.push(message(None, progress));
@@ -258,16 +270,10 @@ impl Stage for Score {
     }
 
     fn apply(&self, state: &State, batch: &Batch<'_>) -> Result<Step<Changes>, StageError> {
-        let mut step = Step {
-            messages: Vec::new(),
-            positions: BTreeMap::new(),
-            changes: Changes::new(),
-            fates: Fates::new(),
-            has_more: false,
-        };
-        for (tp, records) in &batch.records {
+        let mut step = Step::default();
+        for tp in batch.records.keys() {
             if let Some(partition) = state.get(tp) {
-                self.fold(partition, tp, records, &mut step)?;
+                self.fold(partition, tp, batch, &mut step)?;
             }
         }
         Ok(step)

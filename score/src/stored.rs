@@ -10,6 +10,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use pipeline::config::Config;
 use pipeline::schema::{health, score as tables, window};
+use pipeline::shown;
 use pipeline::store;
 use tokio::runtime::Runtime;
 
@@ -50,17 +51,20 @@ impl Stored {
     /// # Errors
     /// When the URL is not understood or the store does not answer.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self> {
-        let external = |error: &dyn std::fmt::Display| DataFusionError::Execution(format!("{url}: {error}"));
+        let external =
+            |error: &dyn std::fmt::Display| DataFusionError::Execution(format!("{}: {error}", shown::url(url)));
         let (store, _) = store::parse(url, options).map_err(|error| external(&error))?;
         let parsed = url::Url::parse(url).map_err(|error| external(&error))?;
-        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+        // Files lie in a folder for each month; those of before lie in one for each day.
+        let config = SessionConfig::new()
+            .with_target_partitions(2)
+            .set_bool("datafusion.execution.listing_table_ignore_subdirectory", false);
+        let session = SessionContext::new_with_config(config);
         session.register_object_store(&parsed, store);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         for table in ["windows", "scores", "score_factors"] {
             let schema = schema_of(table);
-            let options = ParquetReadOptions::default()
-                .schema(&schema)
-                .table_partition_cols(vec![("date".to_owned(), DataType::Utf8)]);
+            let options = ParquetReadOptions::default().schema(&schema);
             let place = format!("{}/{table}/", url.trim_end_matches('/'));
             runtime.block_on(session.register_parquet(table, place, options))?;
         }
@@ -73,10 +77,11 @@ impl Stored {
     /// When neither names a place, or see [`Stored::open`].
     pub fn of_config(config: &Config, url: Option<&str>) -> Result<Self> {
         let configured = config.tables.as_ref();
-        let url = url.or(configured.map(|tables| tables.url.as_str())).ok_or_else(|| {
+        let url = url.or(configured.map(|tables| &*tables.url)).ok_or_else(|| {
             DataFusionError::Execution("the configuration has no `tables`: name their place with --tables".to_owned())
         })?;
-        Self::open(url, &configured.map(|tables| tables.options.clone()).unwrap_or_default())
+        let options = configured.map(pipeline::config::Tables::all_options).transpose();
+        Self::open(url, &options.map_err(DataFusionError::Execution)?.unwrap_or_default())
     }
 
     fn collect(&self, sql: &str) -> Result<Vec<RecordBatch>> {

@@ -87,6 +87,9 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
         ("sql: uses_per_user", "sql: uses_per_usr", &["uses_per_usr", ":10:"]),
         ("sql: uses_per_user", "sql: uses_per_user +", &[":10:"]),
         ("sql: uses_per_user", "sql: random()", &["random", "as_of", ":10:"]),
+        ("sql: uses_per_user", "sql: length(repeat('x', 1000000000))", &["repeat()", "coalesce", ":10:"]),
+        ("sql: uses_per_user", "sql: length(lpad('x', 2000000000, 'y'))", &["lpad()", ":10:"]),
+        ("sql: uses_per_user", "sql: length(version())", &["version()", ":10:"]),
         ("sql: uses_per_user", "sql: account_id like 1", &[":10:"]),
         ("sql: uses_per_user", "sql: sum(uses)", &[":10:"]),
         ("period: 28d", "period: 30d", &["30d", "7d, 28d, 90d", ":5:"]),
@@ -105,6 +108,46 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
             assert!(message.contains(word), "{word:?} is not in: {message}");
         }
     }
+}
+
+/// A process ends when its stack does: these texts ended it, or would (found on a record of 3.3 kB).
+#[test]
+fn sql_that_is_too_long_too_deep_or_too_wide_is_refused_whatever_its_shape() {
+    let chain = |n: usize, of: &str| vec![of; n].join("+");
+    let nested = |n: usize, open: &str, close: &str| format!("{}uses{}", open.repeat(n), close.repeat(n));
+    let cases = [
+        ("terms", chain(1500, "1"), "parts"),
+        ("columns", chain(500, "uses"), "deep"),
+        ("nulls", chain(999, "1"), "deep"),
+        ("long", chain(40_000, "1"), "bytes"),
+        ("very long", format!("\"{}\"", chain(1_000_000, "1")), "bytes"),
+        ("in", format!("uses in ({})", vec!["1"; 2010].join(",")), "parts"),
+        // The parser tries each level in two ways: without a bound on nesting these would not end.
+        ("casts", nested(250, "cast(", " as bigint)"), "Recursion"),
+        ("cases", nested(40, "case when ", " > 1 then true end"), ":10:"),
+        ("calls", nested(500, "abs(", ")"), ":10:"),
+        ("negations", format!("not {}", vec!["not"; 900].join(" ")) + " uses > 1", ":10:"),
+        ("concatenations", format!("length({})", vec!["stage"; 450].join("||")), ":10:"),
+    ];
+    for (name, sql, word) in cases {
+        let text = EXAMPLE.replacen("sql: uses_per_user", &format!("sql: {sql}"), 1);
+        let message = Compiled::parse("model.yaml", &text, &periods()).unwrap_err().to_string();
+        assert!(message.contains(word) && message.len() < 3000, "{name}: {message}");
+    }
+    let allowed = EXAMPLE.replacen("sql: uses_per_user", &format!("sql: {}", chain(150, "uses")), 1);
+    Compiled::parse("model.yaml", &allowed, &periods()).unwrap();
+}
+
+#[test]
+fn a_file_of_too_many_factors_is_refused() {
+    let factors: String = (0..501)
+        .map(|n| format!("      - {{name: f{n}, sql: uses, normalise: {{ratio: {{target: 1}}}}, weight: 1}}\n"))
+        .collect();
+    let text = format!(
+        "version: 1\nmodels:\n  - name: m\n    period: 7d\n    weights: raw\n    bands: [{{name: red, from: 0}}]\n    factors:\n{factors}"
+    );
+    let message = Compiled::parse("model.yaml", &text, &periods()).unwrap_err().to_string();
+    assert!(message.contains("501") && message.contains("500"), "{message}");
 }
 
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
@@ -173,12 +216,9 @@ pub(crate) fn rows(day: i64, is_final: bool, values: Values<'_>) -> RecordBatch 
 pub(crate) fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) -> Record {
     let rows = rows(day, is_final, values);
     Record {
-        topic_partition: partition(),
-        offset: Offset(offset),
-        timestamp_ms: 0,
-        key: None,
         value: Some(codec::encode(&rows).unwrap().into()),
         headers: vec![Progress { watermark_us: Some(day * DAY_US), complete: false }.header()],
+        ..Record::at(partition(), Offset(offset))
     }
 }
 
@@ -190,14 +230,7 @@ pub(crate) fn announcement(day: i64, text: impl Into<String>) -> Announcement {
 /// The record that announces it.
 pub(crate) fn announced(offset: i64, announcement: &Announcement) -> Record {
     let message = announcement.message(&"keepwell.windows".into(), 0).unwrap();
-    Record {
-        topic_partition: partition(),
-        offset: Offset(offset),
-        timestamp_ms: 0,
-        key: None,
-        value: None,
-        headers: message.headers,
-    }
+    Record { headers: message.headers, ..Record::at(partition(), Offset(offset)) }
 }
 
 pub(crate) const GOOD: Values<'_> =

@@ -56,14 +56,8 @@ pub fn run(config: &Config, args: &TryArgs, out: &mut impl Write) -> Result<()> 
     let (mut state, start) = (State::default(), Position::at(NextOffset(0)));
     stage.restore(&mut state, &tp, start, start, None)?;
     for (offset, rows) in (0..).zip(pieces(&sorted(args)?)) {
-        let record = Record {
-            topic_partition: tp.clone(),
-            offset: Offset(offset),
-            timestamp_ms: 0,
-            key: None,
-            value: Some(codec::encode(&rows)?.into()),
-            headers: Vec::new(),
-        };
+        let value = Some(codec::encode(&rows)?.into());
+        let record = Record { value, ..Record::at(tp.clone(), Offset(offset)) };
         let records = std::slice::from_ref(&record);
         let at = Position::at(NextOffset(offset));
         let batch =

@@ -1,17 +1,40 @@
 //! Window rows, account by account: all windows of an account at one time stand side by side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    AsArray, BooleanArray, Int64Array, MapArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
+    Array, AsArray, BooleanArray, Int64Array, MapArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
 };
 use arrow::compute::take;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use pipeline::pane::DAY_US;
 use pipeline::schema::columns::{Columns, TimeArray, number, text};
+use pipeline::schema::window::ONCE;
+
+/// The rows with what stands once an account and time on each of its rows: as a factor's SQL sees them.
+///
+/// # Errors
+/// [`ArrowError`] when the rows are not of the `windows` table.
+pub fn with_facts(windows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = Columns::Batch(windows);
+    let (accounts, as_of) = (columns.text("account_id")?, columns.time("as_of")?);
+    let is_final = columns.flag("final")?;
+    let mut arrays = windows.columns().to_vec();
+    for name in ONCE {
+        let map = columns.map(name)?;
+        let key = |row: usize| (accounts.value(row), as_of.value(row), is_final.value(row));
+        let holds = |row: &usize| map.is_valid(*row) && map.value_length(*row) > 0;
+        let holders: HashMap<_, usize> = (0..windows.num_rows()).filter(holds).map(|row| (key(row), row)).collect();
+        let rows: UInt32Array =
+            (0..windows.num_rows()).map(|row| Some(holders.get(&key(row)).copied().unwrap_or(row) as u32)).collect();
+        let at = windows.schema().index_of(name)?;
+        arrays[at] = take(&arrays[at], &rows, None)?;
+    }
+    RecordBatch::try_new(windows.schema(), arrays)
+}
 
 /// The rows of one record.
 #[derive(Debug)]
@@ -150,12 +173,15 @@ impl<'b> Windows<'b> {
         let row =
             |case: &&Case<'_>| case.rows.clone().find(|row| self.periods.value(*row) == period).map(|row| row as u32);
         let rows: UInt32Array = cases.iter().map(row).collect();
+        // What stands once an account and time stands on its first row.
+        let firsts: UInt32Array = cases.iter().map(|case| Some(case.rows.start as u32)).collect();
         let mut fields = Vec::new();
         let mut arrays = Vec::new();
         for (field, array) in self.batch.schema().fields().iter().zip(self.batch.columns()) {
             if columns.contains(field.name().as_str()) {
                 fields.push(field.as_ref().clone().with_nullable(true));
-                arrays.push(take(array, &rows, None)?);
+                let rows = if ONCE.contains(&field.name().as_str()) { &firsts } else { &rows };
+                arrays.push(take(array, rows, None)?);
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(cases.len()));

@@ -1,9 +1,11 @@
 //! Files of a range: a pure function of the records in it.
 //!
-//! A range of one partition becomes, for each table and each date of `as_of`, one Parquet file, sorted
-//! by account. Equal ranges give equal names and equal bytes, whoever writes them.
+//! A range of one partition becomes, for each table and each month of `as_of`, one Parquet file, sorted
+//! by account. A month, so that a history of years is few files. Equal ranges give equal names and equal bytes, whoever
+//! writes them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, UInt32Array};
@@ -165,10 +167,10 @@ pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowErr
     if finals.is_empty() {
         return Ok(files);
     }
-    for (date, places) in by_date(finals)? {
+    for (month, places) in by_month(finals)? {
         for table in range.source.tables() {
             let name = format!(
-                "{}/date={date}/{}-{:05}-{:020}-{:020}.parquet",
+                "{}/month={month}/{}-{:05}-{:020}-{:020}.parquet",
                 table.name, range.epoch, range.partition, range.first.0, range.end.0
             );
             let (content, num_rows) = parquet(finals, &places, table.rows, words(range))?;
@@ -194,8 +196,8 @@ type Place = (usize, usize);
 /// The order of rows in a file: by account, then time, then the order in which they were made.
 const ORDER: [&str; 4] = ["account_id", "as_of", "next_offset", "ordinal"];
 
-/// Rows by the UTC date of their `as_of`, in the order of a file. They stay where they are: only what orders them is copied.
-fn by_date(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Place>>, ArrowError> {
+/// Rows by the UTC month of their `as_of`, e.g. `2024-03`, in the order of a file. They stay where they are: only what orders them is copied.
+fn by_month(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Place>>, ArrowError> {
     let of_all = |name: &str| -> Result<Option<ArrayRef>, ArrowError> {
         let parts: Option<Vec<_>> = batches.iter().map(|batch| batch.column_by_name(name).map(AsRef::as_ref)).collect();
         parts.map(|parts| concat(&parts)).transpose()
@@ -207,19 +209,30 @@ fn by_date(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Place>>, Arro
     let as_of = as_of.as_primitive::<TimestampMicrosecondType>();
     let rows_of = |(batch, rows): (usize, &RecordBatch)| (0..rows.num_rows()).map(move |row| (batch, row));
     let places: Vec<Place> = batches.iter().enumerate().flat_map(rows_of).collect();
-    let mut days: BTreeMap<i64, Vec<Place>> = BTreeMap::new();
+    // Few days are asked for their month, however many rows there are.
+    let mut days: BTreeMap<i64, String> = BTreeMap::new();
+    let mut months: BTreeMap<String, Vec<Place>> = BTreeMap::new();
     let mut order: Vec<usize> = (0..places.len()).collect();
     // A stable sort takes what is in order as it is.
     order.sort_by(|a, b| keys.row(*a).cmp(&keys.row(*b)));
     for index in order {
-        days.entry(as_of.value(index).div_euclid(DAY_US)).or_default().push(places[index]);
+        let day = as_of.value(index).div_euclid(DAY_US);
+        let month = match days.entry(day) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(month_of(day)?),
+        };
+        match months.get_mut(month) {
+            Some(places_of) => places_of.push(places[index]),
+            None => drop(months.insert(month.clone(), vec![places[index]])),
+        }
     }
-    let date = |day: i64| {
-        let time =
-            jiff::Timestamp::from_microsecond(day * DAY_US).map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
-        Ok::<_, ArrowError>(time.to_string().chars().take_while(|c| *c != 'T').collect::<String>())
-    };
-    days.into_iter().map(|(day, places)| Ok((date(day)?, places))).collect()
+    Ok(months)
+}
+
+/// The month of a day since 1970, e.g. `2024-03`.
+fn month_of(day: i64) -> Result<String, ArrowError> {
+    let time = jiff::Timestamp::from_microsecond(day.saturating_mul(DAY_US));
+    Ok(time.map_err(|error| ArrowError::ExternalError(Box::new(error)))?.strftime("%Y-%m").to_string())
 }
 
 /// Key of a file's metadata that names the range it was made of.
@@ -305,14 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn a_range_gives_one_sorted_file_a_date_in_whatever_order_its_rows_came() {
+    fn a_range_gives_one_sorted_file_a_month_in_whatever_order_its_rows_came() {
         let range =
             Range { source: Source::FeatureDays, epoch: 1, partition: 2, first: NextOffset(7), end: NextOffset(9) };
-        let pieces = [day("b", 20_000, "f"), day("a", 20_000, "f"), day("a", 20_001, "f")];
+        let pieces = [day("b", 20_000, "f"), day("a", 20_001, "f"), day("a", 20_030, "f")];
         let files = super::files(range, &pieces).unwrap();
         let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
-        let name = |date: &str| format!("feature_days/date={date}/1-00002-{:020}-{:020}.parquet", 7, 9);
-        assert_eq!(names, [name("2024-10-04"), name("2024-10-05")]);
+        let name = |month: &str| format!("feature_days/month={month}/1-00002-{:020}-{:020}.parquet", 7, 9);
+        assert_eq!(names, [name("2024-10"), name("2024-11")]);
         let whole = concat_batches(&feature_day::schema(), &pieces).unwrap();
         assert_eq!(super::files(range, &[whole]).unwrap(), files);
         let content = bytes_of(&files[0]);

@@ -15,6 +15,17 @@ use crate::cut::{File, Source};
 /// Rows of live records only are claimed this late: the place to go on from follows the log.
 const EMPTY_AGE: Duration = Duration::from_secs(3600);
 
+/// Whether a range is to be cut before it is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// No.
+    No,
+    /// If it holds rows: too much is held.
+    Rows,
+    /// Also if it holds none: nothing is read after it.
+    All,
+}
+
 /// One owned partition.
 #[derive(Debug)]
 pub struct Held {
@@ -83,6 +94,11 @@ impl Held {
         self.waiting.push_back(record);
     }
 
+    /// The record that is taken in next.
+    pub fn first_waiting(&self) -> Option<Offset> {
+        self.waiting.front().map(|record| record.offset)
+    }
+
     /// Records not yet taken in.
     pub fn num_waiting(&self) -> usize {
         self.waiting.len()
@@ -119,9 +135,17 @@ impl Held {
         Ok(Some(counts))
     }
 
+    /// All up to the end is read: the markers there are in the range.
+    pub fn pass_markers(&mut self, end: NextOffset, now: Duration) {
+        if end > self.next && self.waiting.is_empty() {
+            self.next = end;
+            self.since.get_or_insert(now);
+        }
+    }
+
     /// Where to cut now, if it is time: an adopted claim is complete, what is held is old enough, or it is wanted.
-    /// Rows of live records alone wait until they are old.
-    pub fn cut_due(&self, now: Duration, roll_age: Duration, is_wanted: bool) -> Option<NextOffset> {
+    /// Rows of live records alone wait until they are old, or until the last cut: what was read may expire afterwards.
+    pub fn cut_due(&self, now: Duration, roll_age: Duration, wanted: Wanted) -> Option<NextOffset> {
         if let Some(writing) = &self.writing {
             return Some(writing.end);
         }
@@ -131,7 +155,11 @@ impl Held {
         }
         let age = if self.rows.is_empty() { EMPTY_AGE.max(roll_age) } else { roll_age };
         let is_old = self.since.is_some_and(|since| now.saturating_sub(since) >= age);
-        let is_wanted = is_wanted && !self.rows.is_empty();
+        let is_wanted = match wanted {
+            Wanted::No => false,
+            Wanted::Rows => !self.rows.is_empty(),
+            Wanted::All => true,
+        };
         (self.next > self.first && (is_old || is_wanted)).then_some(self.next)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! It remembers nothing: whether a row is news stands on the row.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -16,7 +16,7 @@ use pipeline::offset::{Position, TopicPartition};
 use pipeline::piece::{Known, Pieces, Whole};
 use pipeline::schema::columns::Columns;
 use pipeline::schema::health as table;
-use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step, add_fates};
+use pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
 use serde::{Deserialize, Serialize};
 
 use crate::health::{Health, Previous, Row, Trigger, rows};
@@ -66,18 +66,26 @@ pub struct Alert {
 pub struct Publish {
     scores: Arc<str>,
     alerts: Arc<str>,
+    max_record_bytes: usize,
 }
+
+/// Scores and alerts that went out without evidence, drivers and factors, as all of it is larger than a record.
+const THINNED: Fate = Fate::of("thinned");
 
 impl Publish {
     /// The stage as configured.
     pub fn new(config: &Config) -> Self {
-        Self { scores: config.topics.scores.as_str().into(), alerts: config.topics.alerts.as_str().into() }
+        Self {
+            scores: config.topics.scores.as_str().into(),
+            alerts: config.topics.alerts.as_str().into(),
+            max_record_bytes: config.kafka.max_record_bytes,
+        }
     }
 
     fn publish(
         &self,
         row: Row,
-        partition: i32,
+        (partition, max_bytes): (i32, usize),
         json: &mut Vec<u8>,
         step: &mut Step<()>,
     ) -> Result<(), serde_json::Error> {
@@ -99,7 +107,16 @@ impl Publish {
         };
         let is_news = |trigger: &&Trigger| health.is_final && trigger.is_news;
         for trigger in health.triggers.iter().filter(is_news) {
-            step.messages.push(message(&self.alerts, Some(serde_json::to_vec(&alert(&health, trigger))?)));
+            let mut value = serde_json::to_vec(&alert(&health, trigger))?;
+            if value.len() > max_bytes {
+                let evidence = serde_json::Value::Null;
+                value = serde_json::to_vec(&Alert { evidence, ..alert(&health, trigger) })?;
+                step.count(THINNED, 1);
+                step.notice(|| {
+                    format!("thinned: an alert of account {:?} does not fit into {max_bytes} bytes", health.account_id)
+                });
+            }
+            step.messages.push(message(&self.alerts, Some(value)));
         }
         if is_changed {
             let tombstone = message(&self.scores, None);
@@ -107,6 +124,16 @@ impl Publish {
             // Written into memory that all rows share: a value then takes as much as it needs.
             json.clear();
             serde_json::to_writer(&mut *json, &health)?;
+            if json.len() > max_bytes {
+                health.triggers.iter_mut().for_each(|trigger| trigger.evidence = serde_json::Value::Null);
+                (health.drivers, health.factors) = (Vec::new(), Vec::new());
+                json.clear();
+                serde_json::to_writer(&mut *json, &health)?;
+                step.count(THINNED, 1);
+                step.notice(|| {
+                    format!("thinned: the score of account {:?} does not fit into {max_bytes} bytes", health.account_id)
+                });
+            }
             let value = if is_deleted { None } else { Some(json.to_vec()) };
             step.messages.push(Message { value, ..tombstone });
         }
@@ -148,17 +175,11 @@ impl Stage for Publish {
     }
 
     fn apply(&self, state: &Self::State, batch: &Batch<'_>) -> Result<Step<()>, StageError> {
-        let mut step = Step {
-            messages: Vec::new(),
-            positions: BTreeMap::new(),
-            changes: (),
-            fates: Fates::new(),
-            has_more: false,
-        };
+        let mut step = Step::default();
         for (tp, records) in batch.records.iter().filter(|(tp, _)| state.contains(*tp)) {
             let Some(last) = records.last() else { continue };
             for record in *records {
-                self.record(record, &mut step)?;
+                self.record(record, batch.record_bytes(self.max_record_bytes), &mut step)?;
             }
             step.positions.insert(tp.clone(), Position::at(last.offset.next()));
         }
@@ -207,7 +228,7 @@ fn news(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 }
 
 impl Publish {
-    fn record(&self, record: &Record, step: &mut Step<()>) -> Result<(), StageError> {
+    fn record(&self, record: &Record, max_bytes: usize, step: &mut Step<()>) -> Result<(), StageError> {
         let Some(value) = &record.value else { return Ok(()) };
         let refused = |why: String| StageError::Record {
             topic_partition: record.topic_partition.clone(),
@@ -220,7 +241,7 @@ impl Publish {
         add_fates(&mut step.fates, &[(Fate::of("read"), unchanged), (Fate::of("unchanged"), unchanged)].into());
         let mut json = Vec::new();
         for row in rows(&news)? {
-            let published = self.publish(row, record.topic_partition.partition, &mut json, step);
+            let published = self.publish(row, (record.topic_partition.partition, max_bytes), &mut json, step);
             published.map_err(|error| refused(error.to_string()))?;
         }
         Ok(())

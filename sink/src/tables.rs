@@ -11,7 +11,7 @@ use pipeline::crash::{self, Place};
 use pipeline::hidden::Hidden;
 use pipeline::log::{Log, LogError, Polled, Record};
 use pipeline::metrics::StageMetrics;
-use pipeline::offset::{NextOffset, TopicPartition};
+use pipeline::offset::{NextOffset, Offset, TopicPartition};
 use pipeline::process::{Plan, RunArgs};
 use pipeline::runner::{Report, RunError, Turn};
 use pipeline::stage::{Fate, StageError, add_fates};
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::claim::{self, ClaimError};
 use crate::cut::{Range, Source, files};
-use crate::held::{Held, Writing};
+use crate::held::{Held, Wanted, Writing};
 
 /// How long a poll waits when nothing is due.
 const POLL_WAIT: Duration = Duration::from_millis(50);
@@ -41,6 +41,9 @@ pub enum TablesError {
     /// The tables' place.
     #[error("tables.url: {0}")]
     Place(#[from] StoreError),
+    /// A secret of the tables' place.
+    #[error("{0}")]
+    Secret(String),
     /// A claim.
     #[error(transparent)]
     Claim(#[from] ClaimError),
@@ -139,7 +142,8 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         args: &RunArgs,
         metrics: StageMetrics,
     ) -> Result<Self, TablesError> {
-        let store = Box::new(Store::open(&tables.url, &tables.options)?);
+        let options = tables.all_options().map_err(TablesError::Secret)?;
+        let store = Box::new(Store::open(&tables.url, &options)?);
         Ok(Self::on(store, log, clock, config, tables, args, metrics))
     }
 
@@ -280,7 +284,9 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
                 None => (NextOffset(0), None),
             };
             let reached = adopted.as_ref().map_or(first, |claim| claim.end);
-            if first < ends.first || reached > ends.next {
+            // The last thing in Keepwell's own topics is the marker that ends a transaction: that is no record.
+            let is_marker = adopted.is_none() && ends.first == ends.next && first.0 + 1 == ends.first.0;
+            if (first < ends.first && !is_marker) || reached > ends.next {
                 let why = format!(
                     "the tables end at {reached} but the log reaches from {} to {}: records expired before they were written, or the topic was made again. \
                      To go on without them start with --from beginning in a new place (tables.url), or start a new epoch",
@@ -290,7 +296,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             }
             info!(partition = %tp, %first, end = %ends.next, unfinished = adopted.is_some(), "partition taken up");
             self.held.insert(tp.clone(), Held::new(source, first, adopted, ends.next));
-            starts.insert(tp.clone(), first);
+            starts.insert(tp.clone(), first.max(ends.first));
         }
         self.log.start(&starts)?;
         self.is_assigned = true;
@@ -318,7 +324,10 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             _ if !self.log.is_reachable() => Waiting::Broker,
             Some(_) => Waiting::ObjectStore,
             None if !self.is_assigned => Waiting::Partitions,
-            None => Waiting::No,
+            None => match self.log.unreadable() {
+                Some((tp, next, _)) => Waiting::Partition(tp, next),
+                None => Waiting::No,
+            },
         };
         self.metrics.tick(now, &waiting);
         if now.saturating_sub(self.last_told) < TELL_INTERVAL {
@@ -326,7 +335,8 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         }
         self.last_told = now;
         for (tp, held) in &self.held {
-            // The position of the tables is what is in files.
+            self.metrics.position(tp, held.next);
+            // It lags behind what is in files.
             if let Some(end) = self.log.end_seen(tp) {
                 self.metrics.lag(tp, end.stable.0 - held.first.0);
                 // While there is more to read nothing hides what comes next.
@@ -345,7 +355,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         let now = self.clock.monotonic();
         let mut total = self.held_bytes();
         for (tp, held) in &mut self.held {
-            let at = held.next;
+            let at = held.first_waiting().unwrap_or(Offset(held.next.0));
             let refused = |error: pipeline::codec::CodecError| {
                 let why = error.to_string();
                 RunError::from(StageError::Record { topic_partition: tp.clone(), offset: at.0, why })
@@ -361,6 +371,8 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             }
             if held.num_waiting() > 0 {
                 self.wait = Duration::ZERO;
+            } else if let Some(end) = self.log.met_end(tp) {
+                held.pass_markers(end, now);
             }
         }
         Ok(())
@@ -383,8 +395,14 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         let is_full = self.held_bytes() >= self.options.roll_bytes;
         let free = self.held.iter().filter(|(_, held)| is_full && held.adopted.is_none());
         let largest = free.max_by_key(|(_, held)| held.bytes()).map(|(tp, _)| tp.clone());
-        let cut_due =
-            |tp: &TopicPartition, held: &Held| held.cut_due(now, roll_age, is_last || largest.as_ref() == Some(tp));
+        let cut_due = |tp: &TopicPartition, held: &Held| {
+            let wanted = match largest.as_ref() == Some(tp) {
+                _ if is_last => Wanted::All,
+                true => Wanted::Rows,
+                false => Wanted::No,
+            };
+            held.cut_due(now, roll_age, wanted)
+        };
         // One a turn: between two the membership is kept alive.
         let Some((tp, end)) = self.held.iter().find_map(|(tp, held)| Some((tp.clone(), cut_due(tp, held)?))) else {
             return Ok(true);

@@ -103,8 +103,18 @@ impl Adoption {
     }
 
     /// Panes in which each user was active.
-    pub fn users(&self) -> impl Iterator<Item = &PaneSet> {
+    pub fn users(&self) -> impl ExactSizeIterator<Item = &PaneSet> {
         self.users.values()
+    }
+
+    /// Whether a feature is known.
+    pub fn knows_feature(&self, feature: &str) -> bool {
+        self.features.of(feature).is_some()
+    }
+
+    /// Whether a user is known.
+    pub fn knows_user(&self, user: &str) -> bool {
+        self.users.of(user).is_some()
     }
 
     /// Panes in which a user was active.
@@ -113,7 +123,7 @@ impl Adoption {
     }
 
     /// Features with the panes in which they were used.
-    pub fn features(&self) -> impl Iterator<Item = (&str, &PaneSet)> {
+    pub fn features(&self) -> impl ExactSizeIterator<Item = (&str, &PaneSet)> {
         self.features.iter().map(|(name, feature)| (name.as_str(), &feature.panes))
     }
 
@@ -122,10 +132,15 @@ impl Adoption {
         self.features.values().flat_map(|feature| feature.open.iter().map(|(pane, _)| *pane))
     }
 
-    /// Features used in an open pane, by name: sums and numbers of distinct users.
-    pub fn by_feature(&self, pane: Pane) -> Vec<(&str, &Usage, usize)> {
-        let mut used: Vec<_> =
-            self.in_pane(pane).map(|(name, of)| (name.as_str(), &of.usage, of.users.len())).collect();
+    /// Features used in an open pane, by name: sums and numbers of distinct users. The first of those behind a name, and one more
+    /// where there are more; so that of very many each part costs one walk and no sort of all.
+    pub fn by_feature(&self, pane: Pane, behind: Option<&str>, at_most: usize) -> Vec<(&str, &Usage, usize)> {
+        let of_pane = self.in_pane(pane).map(|(name, of)| (name.as_str(), &of.usage, of.users.len()));
+        let mut used: Vec<_> = of_pane.filter(|(name, ..)| behind.is_none_or(|behind| *name > behind)).collect();
+        if used.len() > at_most.saturating_add(1) {
+            used.select_nth_unstable_by_key(at_most, |(name, ..)| *name);
+            used.truncate(at_most + 1);
+        }
         used.sort_unstable_by_key(|(name, ..)| *name);
         used
     }

@@ -9,19 +9,28 @@ use std::ops::Bound;
 use pipeline::event::PersonAction;
 
 use super::Account;
-use crate::seen::event_key;
+use crate::settings::Settings;
 use pipeline::name::Name;
+use siphasher::sip128::{Hasher128, SipHasher24};
 
 /// Names of those who are forgotten begin so.
 const ERASED: &str = "erased:";
 
-fn pseudonym(account_id: &str, user_id: &str) -> String {
-    format!("{ERASED}{:032x}", event_key(account_id, user_id))
+/// What stands for a user. Whoever has the key and a list of ids could find the id again; so the key is a secret.
+fn pseudonym(account_id: &str, user_id: &str, key: &[u8; 16]) -> String {
+    use std::hash::Hasher;
+    let mut hasher = SipHasher24::new_with_key(key);
+    hasher.write(account_id.as_bytes());
+    // 0xff is in no UTF-8 text: account "a" with id "bc" differs from "ab" with "c".
+    hasher.write_u8(0xff);
+    hasher.write(user_id.as_bytes());
+    let hash = hasher.finish128();
+    format!("{ERASED}{:016x}{:016x}", hash.h1, hash.h2)
 }
 
 impl Account {
     /// The name of a user here: the id, or what stands for it.
-    pub(super) fn name_of<'u>(&self, account_id: &str, user_id: &'u str) -> Cow<'u, str> {
+    pub(super) fn name_of<'u>(&self, account_id: &str, user_id: &'u str, settings: &Settings) -> Cow<'u, str> {
         // Hardly any account has forgotten anybody, and most know of no people: most ids need not be hashed.
         if self.people.is_empty() {
             return Cow::Borrowed(user_id);
@@ -29,14 +38,15 @@ impl Account {
         let from_there = (Bound::Included(ERASED), Bound::Unbounded);
         let has_erased =
             self.people.range::<str, _>(from_there).next().is_some_and(|(name, _)| name.starts_with(ERASED));
-        let erased = has_erased.then(|| pseudonym(account_id, user_id));
+        let erased = has_erased.then(|| pseudonym(account_id, user_id, &settings.erasure_key));
         erased.filter(|name| self.people.contains_key(name.as_str())).map_or(Cow::Borrowed(user_id), Cow::Owned)
     }
 
     /// Puts another name in the place of a user id, wherever it stands, and gives that name.
-    pub(super) fn forget_user(&mut self, account_id: &str, user_id: &str) -> Name {
-        let name = Name::from(pseudonym(account_id, user_id).as_str());
+    pub(super) fn forget_user(&mut self, account_id: &str, user_id: &str, settings: &Settings) -> Name {
+        let name = Name::from(pseudonym(account_id, user_id, &settings.erasure_key).as_str());
         self.adoption.rename(user_id, &name);
+        self.cells.rename(user_id, &name);
         if let Some(history) = self.people.remove(user_id) {
             self.people.entry(name.clone()).or_default().absorb(history);
         }
@@ -55,7 +65,7 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use pipeline::config::Config;
-    use pipeline::event::{Body, Event};
+    use pipeline::event::{Body, Change, Event, Survey};
     use pipeline::pane::DAY_US;
     use proptest::prelude::*;
 
@@ -74,15 +84,17 @@ mod tests {
             duration_ms: None,
             errors: None,
         };
-        let person = |action| Body::Person { action, user_id: "eve".into(), role: Some("champion".into()) };
+        let person = |action| Body::Person { action, user_id: "eve".into(), role: Change::Set("champion".into()) };
         let bodies = [
             usage("export"),
             usage("import"),
             person(PersonAction::Added),
             person(PersonAction::Erased),
             person(PersonAction::Removed),
+            Body::Survey { survey: Survey::Nps, score: 3, scale_max: 10, user_id: Some("eve".into()) },
             Body::Deleted,
             usage("export"),
+            Body::Survey { survey: Survey::Nps, score: 9, scale_max: 10, user_id: Some("eve".into()) },
         ];
         let event = |(n, body): (usize, Body<'static>)| Event {
             account_id: "acme".into(),
@@ -127,15 +139,19 @@ mod tests {
                 errors: None,
             },
         };
-        let stands_for_eve = pseudonym("acme", "eve");
+        let stands_for_eve = pseudonym("acme", "eve", &settings.erasure_key);
         let uses = [("ann", "export"), ("eve", "export"), (&stands_for_eve, "import"), ("zoe", "export")];
         for ((name, feature), n) in uses.into_iter().zip(0..) {
             account.apply(&used(name, feature, n), &settings, &mut names);
         }
         account.apply(&events()[3], &settings, &mut names);
         let pane = settings.panes.pane(19_800 * DAY_US);
-        let num_users =
-            account.adoption.by_feature(pane).iter().map(|(_, _, num_users)| *num_users).collect::<Vec<_>>();
+        let num_users = account
+            .adoption
+            .by_feature(pane, None, usize::MAX)
+            .iter()
+            .map(|(_, _, num_users)| *num_users)
+            .collect::<Vec<_>>();
         assert_eq!((account.adoption.users().count(), num_users), (3, vec![3, 1]));
         assert!(account.adoption.user(&"zoe".into()).is_some() && account.adoption.user(&"eve".into()).is_none());
     }

@@ -1,10 +1,23 @@
 //! A value over event time: the last one told wins, whatever the order of arrival.
 
-use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 
+use pipeline::event::Outcome;
 use pipeline::name::Name;
+use pipeline::natural::natural;
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// One telling of a value. Ordered by event time, then by event id.
+/// A value that is told of again and again.
+pub trait Told {
+    /// Where it stands among what is told of one time: what cannot happen before something else comes behind it.
+    fn step(&self) -> u8 {
+        0
+    }
+}
+
+impl Told for Outcome {}
+
+/// One telling of a value. Ordered by event time, then by its step of life, then by event id, whose digits are numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version<T> {
     /// Event time, UTC microseconds.
@@ -15,8 +28,16 @@ pub struct Version<T> {
     pub value: T,
 }
 
+impl<T: Told> Version<T> {
+    /// Its order among the tellings of one value.
+    pub fn order(&self, other: &Self) -> Ordering {
+        let by_time = self.at_us.cmp(&other.at_us).then(self.value.step().cmp(&other.value.step()));
+        by_time.then_with(|| natural(&self.event_id, &other.event_id))
+    }
+}
+
 /// All tellings that may still matter, oldest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct History<T> {
     versions: Vec<Version<T>>,
 }
@@ -27,14 +48,43 @@ impl<T> Default for History<T> {
     }
 }
 
-impl<T> History<T> {
+impl<'de, T: Told + Deserialize<'de>> Deserialize<'de> for History<T> {
+    /// Older programs kept tellings of one time in another order.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Saved<T> {
+            versions: Vec<Version<T>>,
+        }
+        Ok(Saved::deserialize(deserializer)?.versions.into())
+    }
+}
+
+impl<T: Told> From<Vec<Version<T>>> for History<T> {
+    fn from(mut versions: Vec<Version<T>>) -> Self {
+        versions.sort_by(Version::order);
+        Self { versions }
+    }
+}
+
+impl<T: Told> History<T> {
     /// Adds a telling in its order; the same event told again replaces itself.
     pub fn insert(&mut self, version: Version<T>) {
-        let key = |v: &Version<T>| (v.at_us, v.event_id.clone());
-        match self.versions.binary_search_by_key(&key(&version), key) {
+        match self.versions.binary_search_by(|known| known.order(&version)) {
             Ok(at) => self.versions[at] = version,
             Err(at) => self.versions.insert(at, version),
         }
+    }
+
+    /// Takes in all that another holds.
+    pub fn absorb(&mut self, other: Self) {
+        other.versions.into_iter().for_each(|version| self.insert(version));
+    }
+}
+
+impl<T> History<T> {
+    /// All tellings, oldest first.
+    pub fn versions(self) -> Vec<Version<T>> {
+        self.versions
     }
 
     /// The tellings after `floor_us` and before `end_us`, oldest first.
@@ -65,11 +115,6 @@ impl<T> History<T> {
     /// Forgets everything told at or before `floor_us` but what must stay.
     pub fn erase_unless(&mut self, floor_us: i64, stays: impl Fn(&T) -> bool) {
         self.versions.retain(|version| version.at_us > floor_us || stays(&version.value));
-    }
-
-    /// Takes in all that another holds.
-    pub fn absorb(&mut self, other: Self) {
-        other.versions.into_iter().for_each(|version| self.insert(version));
     }
 
     /// Whether nothing is known.

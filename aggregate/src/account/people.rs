@@ -1,11 +1,11 @@
 //! People and milestones: short histories, kept whole.
 
-use pipeline::event::PersonAction;
+use pipeline::event::{Change, PersonAction};
 use pipeline::pane::Pane;
 use serde::{Deserialize, Serialize};
 
 use super::View;
-use super::history::{History, Version};
+use super::history::{History, Told, Version};
 use pipeline::name::Name;
 
 /// Something that happened to a person.
@@ -13,18 +13,22 @@ use pipeline::name::Name;
 pub struct PersonEvent {
     /// What.
     pub action: PersonAction,
-    /// Role from then on, where told.
-    pub role: Option<Name>,
+    /// Role from then on.
+    pub role: Change<Name>,
 }
+
+impl Told for PersonEvent {}
 
 /// Something that was told of a milestone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MilestoneEvent {
-    /// Due, where told.
-    pub due_us: Option<i64>,
-    /// Done, where told.
-    pub done_us: Option<i64>,
+    /// When it is due, UTC microseconds.
+    pub due_us: Change<i64>,
+    /// When it was done, UTC microseconds.
+    pub done_us: Change<i64>,
 }
+
+impl Told for MilestoneEvent {}
 
 /// People as of a view.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,7 +77,7 @@ impl<'a> Person<'a> {
             PersonAction::Removed => self.is_member = false,
             PersonAction::RoleChanged | PersonAction::Erased => {}
         }
-        self.role = event.value.role.as_ref().map(Name::as_str).or(self.role);
+        self.role = event.value.role.as_ref().map(Name::as_str).after(self.role);
     }
 
     fn is_champion(&self, roles: &[String]) -> bool {
@@ -129,8 +133,8 @@ impl View<'_> {
         let mut counts = MilestoneCounts::default();
         for history in self.account.milestones.values() {
             let told = history.between(self.floor_us, self.end_us);
-            let due_us = told.iter().rev().find_map(|event| event.value.due_us);
-            let done_us = told.iter().rev().find_map(|event| event.value.done_us);
+            let due_us = told.iter().fold(None, |before, event| event.value.due_us.after(before));
+            let done_us = told.iter().fold(None, |before, event| event.value.done_us.after(before));
             let is_done = done_us.is_some_and(|done_us| done_us <= self.end_us);
             let overdue_us = due_us.filter(|due_us| *due_us <= self.end_us && !is_done);
             counts.known += i64::from(!told.is_empty());

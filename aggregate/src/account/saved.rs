@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 
 use pipeline::event::Outcome;
 use pipeline::pane::Pane;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::adoption::{Adoption, ByFeature};
+use super::adoption::ByFeature;
 use super::history::History;
 use super::people::{MilestoneEvent, PersonEvent};
 use super::tickets::Ticket;
 use super::usage::{Cell, Cells};
 use super::{Account, Deletion, Fact};
-use crate::pane_set::PaneSet;
 use pipeline::name::{Name, Names};
 
 /// What is kept of an account for one pane: its cell, who was active, what was used, and usage by feature where the pane
@@ -68,36 +67,5 @@ impl Account {
         let (settled, tickets, facts, people, milestones, outcomes, deletions, pruned) = rest;
         let cells = Cells::of_settled(settled);
         Self { cells, tickets, facts, people, milestones, outcomes, deletions, pruned, ..Self::default() }
-    }
-}
-
-/// An account in a snapshot of version 2.
-#[derive(Deserialize)]
-pub struct Of2 {
-    cells: Cells,
-    users: BTreeMap<Name, PaneSet>,
-    features: BTreeMap<Name, PaneSet>,
-    open_features: BTreeMap<Pane, ByFeature>,
-    tickets: BTreeMap<Name, Ticket>,
-    facts: BTreeMap<Name, History<Fact>>,
-    people: BTreeMap<Name, History<PersonEvent>>,
-    milestones: BTreeMap<Name, History<MilestoneEvent>>,
-    outcomes: BTreeMap<Name, History<Outcome>>,
-    deletions: Vec<Deletion>,
-    pruned: Option<Pane>,
-}
-
-impl From<Of2> for Account {
-    fn from(old: Of2) -> Self {
-        let Of2 { cells, tickets, facts, people, milestones, outcomes, deletions, pruned, .. } = old;
-        let mut adoption = Adoption::default();
-        for pane in cells.panes() {
-            let seen = |sets: &BTreeMap<Name, PaneSet>| -> Vec<Name> {
-                sets.iter().filter(|(_, panes)| panes.contains(pane)).map(|(name, _)| name.clone()).collect()
-            };
-            let open = old.open_features.get(&pane).cloned();
-            adoption.take_pane(pane, &seen(&old.users), &seen(&old.features), open, &mut Names::default());
-        }
-        Self { cells, adoption, tickets, facts, people, milestones, outcomes, deletions, pruned }
     }
 }

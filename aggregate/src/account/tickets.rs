@@ -1,7 +1,8 @@
 //! Tickets: the life of each, folded in the order of event time.
 //!
-//! A ticket counts at the account at which it was opened. An account that sees events of a ticket it
-//! never saw opened counts it as moved and applies none of them.
+//! A ticket counts at the account at which it was opened. Nothing happens to a ticket before it is opened: what is told of an
+//! earlier time happened at its opening. An account that sees events of a ticket it never saw opened counts it as moved and
+//! applies none of them.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use pipeline::event::{Priority, TicketAction};
 use serde::{Deserialize, Serialize};
 
 use super::View;
-use super::history::{History, Version};
+use super::history::{History, Told, Version};
 use crate::settings::{Settings, by_priority};
 use pipeline::name::Name;
 
@@ -27,6 +28,22 @@ pub struct TicketEvent {
     pub category: Option<Name>,
     /// Rating, with `rated`.
     pub csat: Option<u8>,
+}
+
+impl Told for TicketEvent {
+    /// The steps of a life, as one follows from another.
+    fn step(&self) -> u8 {
+        match self.action {
+            TicketAction::Opened => 0,
+            TicketAction::PriorityChanged => 1,
+            TicketAction::Escalated => 2,
+            TicketAction::Responded => 3,
+            TicketAction::Resolved => 4,
+            TicketAction::Closed => 5,
+            TicketAction::Reopened => 6,
+            TicketAction::Rated => 7,
+        }
+    }
 }
 
 /// One ticket.
@@ -57,26 +74,46 @@ pub struct Life {
     pub is_seen: bool,
 }
 
+/// The events of a ticket in the order of its life, each with when it happened: its opening first, and what is told of before
+/// as if it had happened then. Without an opening, as they were told.
+fn lived<'e>(base: &Life, events: &'e [Version<TicketEvent>]) -> impl Iterator<Item = (i64, &'e Version<TicketEvent>)> {
+    let is_opening = |event: &Version<TicketEvent>| event.value.action == TicketAction::Opened;
+    let opening = if base.opened_us.is_some() { None } else { events.iter().position(is_opening) };
+    let (before, rest) = events.split_at(opening.unwrap_or_default());
+    let opened_us = rest.first().map_or(i64::MIN, |event| event.at_us);
+    let told = |event: &'e Version<TicketEvent>| (event.at_us, event);
+    let earlier = before.iter().map(move |event| (opened_us, event));
+    rest.iter().take(1).map(told).chain(earlier).chain(rest.iter().skip(1).map(told))
+}
+
 impl Life {
-    fn fold(&mut self, event: &Version<TicketEvent>) {
+    /// Takes in what happened at `at_us`.
+    fn fold(&mut self, at_us: i64, event: &TicketEvent) {
         self.is_seen = true;
-        let is_opening = event.value.action == TicketAction::Opened && self.opened_us.is_none();
+        let is_opening = event.action == TicketAction::Opened && self.opened_us.is_none();
         if is_opening {
-            (self.opened_us, self.is_open) = (Some(event.at_us), true);
+            (self.opened_us, self.is_open) = (Some(at_us), true);
         }
         if self.opened_us.is_none() {
             return;
         }
-        self.priority = event.value.priority.or(self.priority);
-        if event.value.category.is_some() {
-            self.category.clone_from(&event.value.category);
+        self.priority = event.priority.or(self.priority);
+        if event.category.is_some() {
+            self.category.clone_from(&event.category);
         }
-        match event.value.action {
+        match event.action {
             TicketAction::Responded => self.is_answered = true,
-            TicketAction::Resolved => (self.is_open, self.resolved) = (false, Some((event.at_us, self.priority))),
+            TicketAction::Resolved => (self.is_open, self.resolved) = (false, Some((at_us, self.priority))),
             TicketAction::Closed => self.is_open = false,
             TicketAction::Reopened => (self.is_open, self.resolved) = (true, None),
             _ => {}
+        }
+    }
+
+    /// Takes in all of these.
+    fn live(&mut self, events: &[Version<TicketEvent>]) {
+        for (at_us, event) in lived(&self.clone(), events) {
+            self.fold(at_us, &event.value);
         }
     }
 }
@@ -144,6 +181,14 @@ pub struct Load<'a> {
     pub resolutions: Durations,
 }
 
+impl Load<'_> {
+    fn rate(&mut self, rating: u8) {
+        self.ratings += 1;
+        self.rating_sum += i64::from(rating);
+        self.low_ratings += i64::from(rating <= LOW_RATING);
+    }
+}
+
 /// Tickets open as of a view.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Backlog<'a> {
@@ -166,9 +211,7 @@ impl Ticket {
         if self.events.is_empty() || !self.events.between(horizon_us - 1, i64::MAX).is_empty() {
             return;
         }
-        for event in self.events.between(i64::MIN, horizon_us) {
-            self.base.fold(event);
-        }
+        self.base.live(self.events.between(i64::MIN, horizon_us));
         self.events = History::default();
     }
 
@@ -197,11 +240,12 @@ impl View<'_> {
 
     fn add_ticket<'s>(&self, ticket: &Ticket, from_us: i64, end_us: i64, settings: &'s Settings, load: &mut Load<'s>) {
         let mut life = ticket.base(self.floor_us);
-        for event in ticket.events.between(self.floor_us, end_us) {
+        let mut rating = None;
+        for (at_us, event) in lived(&life.clone(), ticket.events.between(self.floor_us, end_us)) {
             let was_open_here = life.opened_us.is_some();
             let was_answered = life.is_answered;
-            life.fold(event);
-            let (Some(opened_us), true) = (life.opened_us, event.at_us >= from_us) else { continue };
+            life.fold(at_us, &event.value);
+            let (Some(opened_us), true) = (life.opened_us, at_us >= from_us) else { continue };
             if !was_open_here {
                 load.opened[by_priority(life.priority)] += 1;
                 let category = counted_under(settings, life.category.as_ref().map(Name::as_str));
@@ -211,17 +255,17 @@ impl View<'_> {
                 TicketAction::Escalated => load.escalated += 1,
                 TicketAction::Reopened => load.reopened += 1,
                 TicketAction::Rated => {
-                    let rating = event.value.csat.unwrap_or_default();
-                    load.ratings += 1;
-                    load.rating_sum += i64::from(rating);
-                    load.low_ratings += i64::from(rating <= LOW_RATING);
+                    // A ticket has one rating: what is rated again was changed.
+                    let earlier = rating.replace(event.value.csat.unwrap_or_default());
+                    earlier.filter(|_| settings.counts_all_answers).into_iter().for_each(|earlier| load.rate(earlier));
                 }
                 TicketAction::Responded if !was_answered => {
-                    load.responses.add(event.at_us - opened_us, life.priority, &settings.first_response_target_ms);
+                    load.responses.add(at_us - opened_us, life.priority, &settings.first_response_target_ms);
                 }
                 _ => {}
             }
         }
+        rating.into_iter().for_each(|rating| load.rate(rating));
         if let (Some(opened_us), Some((resolved_us, priority))) = (life.opened_us, life.resolved)
             && resolved_us >= from_us
         {
@@ -239,7 +283,7 @@ impl View<'_> {
                 continue;
             }
             let mut life = ticket.base(self.floor_us);
-            events.iter().for_each(|event| life.fold(event));
+            life.live(events);
             backlog.moved += i64::from(life.is_seen && life.opened_us.is_none());
             if life.is_open {
                 backlog.open[by_priority(life.priority)] += 1;

@@ -1,10 +1,11 @@
 //! Cells: what is kept of an account per pane, integers only.
 
-use pipeline::event::Survey;
 use pipeline::pane::Pane;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::View;
+use super::answers::Surveys;
+use pipeline::name::Name;
 
 /// One pane of one account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,98 +79,11 @@ impl Usage {
     }
 }
 
-/// Sums over the answers to one kind of survey.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answers {
-    /// Answers.
-    pub responses: i64,
-    /// Sum of scores; for NPS promoters minus detractors.
-    pub score: i64,
-    /// Sum of best possible scores.
-    pub best: i64,
-    /// Low answers: NPS detractors (0-6), else at most two fifths of the best possible one.
-    pub low: i64,
-    /// Last answer.
-    pub last_us: Option<i64>,
-}
-
-/// Survey answers by kind. Few panes have any: one without takes no more than a pointer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "[Answers; 3]")]
-pub struct Surveys(Option<Box<[Answers; 3]>>);
-
-const NO_ANSWERS: &[Answers; 3] = &[Answers { responses: 0, score: 0, best: 0, low: 0, last_us: None }; 3];
-
-impl From<[Answers; 3]> for Surveys {
-    fn from(answers: [Answers; 3]) -> Self {
-        Self((answers != *NO_ANSWERS).then(|| Box::new(answers)))
-    }
-}
-
-impl Serialize for Surveys {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.as_deref().unwrap_or(NO_ANSWERS).serialize(serializer)
-    }
-}
-
-impl Surveys {
-    /// Answers of one kind.
-    pub fn of(&self, survey: Survey) -> &Answers {
-        &self.0.as_deref().unwrap_or(NO_ANSWERS)[usize::from(survey.code()) - 1]
-    }
-
-    fn of_mut(&mut self, survey: Survey) -> &mut Answers {
-        &mut self.0.get_or_insert_default()[usize::from(survey.code()) - 1]
-    }
-
-    /// Takes in the times of the last answers of another.
-    fn hear_times(&mut self, other: &Self) {
-        let Some(more) = other.0.as_deref() else { return };
-        for (mine, more) in self.0.get_or_insert_default().iter_mut().zip(more) {
-            mine.last_us = mine.last_us.max(more.last_us);
-        }
-    }
-
-    /// Last answer of one kind.
-    pub fn last_us(&self, survey: Survey) -> Option<i64> {
-        self.of(survey).last_us
-    }
-
-    /// The sum of both.
-    pub fn plus(mut self, other: &Self) -> Self {
-        let Some(more) = other.0.as_deref() else { return self };
-        for (mine, more) in self.0.get_or_insert_default().iter_mut().zip(more) {
-            mine.responses += more.responses;
-            mine.score += more.score;
-            mine.best += more.best;
-            mine.low += more.low;
-            mine.last_us = mine.last_us.max(more.last_us);
-        }
-        self
-    }
-}
-
 impl Cell {
     /// One usage event.
     pub fn use_feature(&mut self, at_us: i64, count: i64, duration_ms: Option<i64>, errors: Option<i64>) {
         self.last_use_us = self.last_use_us.max(Some(at_us));
         self.usage.add(count, duration_ms, errors);
-    }
-
-    /// One survey answer.
-    pub fn answer(&mut self, survey: Survey, at_us: i64, score: i64, scale_max: i64) {
-        let answers = self.surveys.of_mut(survey);
-        answers.responses += 1;
-        answers.score += match survey {
-            Survey::Nps => i64::from(score >= 9) - i64::from(score <= 6),
-            Survey::Csat | Survey::Ces => score,
-        };
-        answers.best += scale_max;
-        answers.low += i64::from(match survey {
-            Survey::Nps => score <= 6,
-            Survey::Csat | Survey::Ces => 5 * score <= 2 * scale_max,
-        });
-        answers.last_us = answers.last_us.max(Some(at_us));
     }
 }
 
@@ -214,6 +128,11 @@ impl Cells {
     /// The panes that have a cell, oldest first.
     pub(super) fn panes(&self) -> impl Iterator<Item = Pane> {
         self.cells.iter().map(|(pane, _)| *pane)
+    }
+
+    /// Puts another name in the place of a person's.
+    pub(super) fn rename(&mut self, person: &str, name: &Name) {
+        self.cells.iter_mut().for_each(|(_, cell)| cell.surveys.rename(person, name));
     }
 
     /// The cell of a pane.

@@ -12,7 +12,7 @@ use benches::chaos::away::Neighbour;
 use benches::chaos::fault::{Fault, deck, upgrades};
 use benches::chaos::processes::Programs;
 use benches::chaos::results::{Line, append, report};
-use benches::chaos::run::Run;
+use benches::chaos::run::{Load, Run};
 use clap::Parser;
 use fastrand::Rng;
 use tempfile::TempDir;
@@ -55,6 +55,9 @@ struct RunArgs {
     /// Faults whose names contain this only.
     #[arg(long)]
     only: Option<String>,
+    /// So many records of each hostile kind among the others.
+    #[arg(long, default_value_t = 0)]
+    hostile: usize,
     /// Folder with the next version of the programs: instead of the deck, stages come to it and back.
     #[arg(long)]
     next: Option<PathBuf>,
@@ -69,7 +72,11 @@ fn main() -> Result<()> {
             let folder = tempfile::tempdir()?;
             let outcome = (|| {
                 // Load for the whole time.
-                let mut run = Run::start(programs()?, folder.path(), &build()?, minutes, 20 + 2 * minutes as usize)?;
+                let mut run = Run::start(
+                    programs()?,
+                    folder.path(),
+                    &Load { build: &build()?, seed: minutes, num_cycles: 20 + 2 * minutes as usize, hostile: 0 },
+                )?;
                 let away = run.without(neighbour, minutes)?;
                 println!("{away:?}");
                 Ok((away, run.judged()?))
@@ -114,7 +121,8 @@ fn strike(args: &RunArgs, build: &str, seed: u64) -> Result<()> {
     faults.truncate(args.cycles.unwrap_or(usize::MAX));
     let folder = tempfile::tempdir()?;
     let outcome = (|| {
-        let run = Run::start(programs()?, folder.path(), build, seed, faults.len())?;
+        let load = Load { build, seed, num_cycles: faults.len(), hostile: args.hostile };
+        let run = Run::start(programs()?, folder.path(), &load)?;
         let mut run = run.with_next(args.next.clone().map(Programs::In));
         for fault in &faults {
             let cycle = run.cycle(*fault).with_context(|| fault.to_string())?;
@@ -127,6 +135,7 @@ fn strike(args: &RunArgs, build: &str, seed: u64) -> Result<()> {
         Ok(verified) => {
             println!("{verified:?}");
             ensure!(verified.ledger.is_clean(), "{:?}", verified.ledger);
+            ensure!(args.hostile == 0 || verified.surprises.is_empty(), "{:?}", verified.surprises);
             append(&args.results, &Line::Verified(verified))
         }
         Err(error) => Err(kept(folder, error)),

@@ -179,7 +179,14 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// Topic of what is produced for its own sake.
 const COPIES: &str = "limits-copies";
 const DAY_MS: i64 = 86_400_000;
-const LIMITS: Limits = Limits { max_event_bytes: 10_000, latest_us: i64::MAX, earliest_us: 0 };
+const LIMITS: Limits = Limits {
+    max_event_bytes: 10_000,
+    max_facts: 1000,
+    max_fact_bytes: 10_000,
+    latest_us: i64::MAX,
+    max_future_us: 0,
+    earliest_us: 0,
+};
 
 fn config(address: &str) -> Result<Config> {
     let id = std::process::id();

@@ -45,6 +45,9 @@ struct Args {
     /// Accounts, one fleet after another.
     #[arg(long, value_delimiter = ',', default_value = "100000")]
     accounts: Vec<usize>,
+    /// Instead: each fleet without and with one more account that uses so many features in a day.
+    #[arg(long)]
+    features: Option<usize>,
     /// How often all of it is measured.
     #[arg(long, default_value_t = 1)]
     runs: usize,
@@ -74,23 +77,57 @@ fn main() -> Result<()> {
     let results = Results::open(&args.results)?;
     for _ in 0..args.runs {
         for num_accounts in &args.accounts {
-            results.append(&measure(*num_accounts, args.audited)?)?;
+            match args.features {
+                Some(features) => results.append(&beside(*num_accounts, features)?)?,
+                None => results.append(&measure(*num_accounts, args.audited)?)?,
+            }
         }
     }
     Ok(())
+}
+
+fn configuration(folder: &Path, model: &Path) -> Result<Config> {
+    let text = format!(
+        "epoch: 1\npartitions: 2\nkafka: {{bootstrap_servers: 'none:0'}}\nsources: [{{topic: usage, kind: usage}}]\n\
+         snapshots: {{url: 'memory:///'}}\ntables: {{url: 'file://{0}/tables'}}\nscore: {{model: '{1}'}}\n",
+        folder.display(),
+        model.display()
+    );
+    Ok(Config::parse("scale", &text, &[])?)
+}
+
+/// What one huge account costs the others: a fleet without it, and with it.
+fn beside(num_accounts: usize, features: usize) -> Result<Value> {
+    let mut measured = Map::new();
+    for giant in [0, features] {
+        let folder = tempfile::tempdir()?;
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
+        let config = configuration(folder.path(), &model)?;
+        let (broker, clock) = (in_process::broker(&config, 1), SetClock::at(START_US + 9 * HOUR_US));
+        let stages = (Ingest::new(&config)?, Aggregate::new(&config), Score::new(&config)?);
+        let mut fleet = Fleet::new(&config, &broker, &clock, &stages)?;
+        println!("{num_accounts} accounts, and one of {giant} features");
+        let all = num_accounts + usize::from(giant > 0);
+        let mut told = Map::new();
+        fleet.hear(num_accounts, 1, 0)?;
+        fleet.use_features(giant, 0)?;
+        told.insert("first rows".into(), fleet.day("first rows, live", all)?);
+        clock.set(START_US + 9 * HOUR_US + MINUTE_US);
+        fleet.hear(num_accounts, 1, 1)?;
+        fleet.use_features(giant.min(10), 1)?;
+        told.insert("100 % changed".into(), fleet.day("100 % changed", all)?);
+        clock.set(START_US + DAY_US + 2 * HOUR_US);
+        told.insert("close".into(), fleet.day("a day's close", all)?);
+        measured.insert(format!("{giant} features"), Value::Object(told));
+    }
+    Ok(json!({"what": "beside", "accounts": num_accounts, "measured": measured}))
 }
 
 /// A fleet's days, one after another.
 fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
-    let text = format!(
-        "epoch: 1\npartitions: 2\nkafka: {{bootstrap_servers: 'none:0'}}\nsources: [{{topic: usage, kind: usage}}]\n\
-         snapshots: {{url: 'memory:///'}}\ntables: {{url: 'file://{0}/tables'}}\nscore: {{model: '{1}'}}\n",
-        folder.path().display(),
-        model.display()
-    );
-    let config = Config::parse("scale", &text, &[])?;
+    let config = configuration(folder.path(), &model)?;
     let (broker, clock) = (in_process::broker(&config, 1), SetClock::at(START_US + 9 * HOUR_US));
     let stages = (Ingest::new(&config)?, Aggregate::new(&config), Score::new(&config)?);
     let mut fleet = Fleet::new(&config, &broker, &clock, &stages)?;
@@ -224,6 +261,19 @@ impl<'s> Fleet<'s> {
     fn hear(&self, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
         let day = (pipeline::clock::Clock::wall_us(self.clock) - START_US) / DAY_US;
         (0..num_accounts).try_for_each(|n| Ok(self.broker.produce(&event(n * apart, (day, round), self.config))?))
+    }
+
+    /// One account uses so many features, each once.
+    fn use_features(&self, features: usize, round: i64) -> Result<()> {
+        let at_ms = (START_US + round * HOUR_US) / 1000;
+        (0..features).try_for_each(|n| {
+            let value = format!(
+                r#"{{"event_id":"g{n}-{round}","account_id":"giant","user_id":"u","feature":"/orders/{n}","occurred_at":{at_ms}}}"#
+            );
+            let mut message = event(0, (0, round), self.config);
+            (message.value, message.timestamp_ms) = (Some(value.into_bytes()), Some(at_ms));
+            Ok(self.broker.produce(&message)?)
+        })
     }
 
     /// Everything there is to do: each account that is meant is scored once. Microseconds of each stage and bytes, an account.

@@ -173,7 +173,10 @@ fn without(rows: &RecordBatch, more: &[&str]) -> Result<RecordBatch> {
 fn through_memory(messages: &[Message], config: &Config) -> Result<Streamed> {
     let args = RunArgs::drained(true);
     let config = Config {
-        snapshots: pipeline::config::SnapshotOptions { url: "memory:///".into(), ..config.snapshots.clone() },
+        snapshots: pipeline::config::SnapshotOptions {
+            url: "memory:///".to_owned().into(),
+            ..config.snapshots.clone()
+        },
         tables: None,
         ..config.clone()
     };

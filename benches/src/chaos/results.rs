@@ -52,6 +52,9 @@ pub struct Verified {
     pub claims: usize,
     /// Processes that ended although nobody ended them.
     pub surprises: Vec<String>,
+    /// Hostile records by kind: how many, and the fate that each of them had.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hostile: BTreeMap<String, String>,
     /// What was lost, doubled, inverted.
     pub ledger: Ledger,
 }
@@ -187,6 +190,14 @@ pub fn report(path: &Path) -> Result<String> {
             away.caught_up_ms as f64 / 1e3,
             away.said.iter().cloned().collect::<Vec<_>>().join("; ")
         );
+    }
+    for verified in verified.iter().filter(|v| !v.hostile.is_empty()) {
+        out += &format!(
+            "\nRun {} held records of {} hostile kinds:\n\n| kind | fate |\n|---|---|\n",
+            verified.run,
+            verified.hostile.len()
+        );
+        verified.hostile.iter().for_each(|(kind, fate)| out += &format!("| {kind} | {fate} |\n"));
     }
     for verified in verified.iter().filter(|v| !v.ledger.is_clean()) {
         out += &format!("run {}: {:?}\n", verified.run, verified.ledger.example);

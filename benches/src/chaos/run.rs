@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use pipeline::config::Config;
-use pipeline::log::Message;
 use pipeline::process::RunArgs;
 
 use super::broker::Broker;
 use super::fault::Fault;
+use super::hostile::{self, Sent};
 use super::processes::{Processes, Programs, STAGES};
 use super::proxy::Proxy;
 use super::results::{Cycle, Verified};
@@ -36,6 +36,19 @@ const LOAD: usize = 60;
 const GROUPS: [(&str, &str); 4] =
     [("ingest", "raw"), ("aggregate", "events"), ("score", "windows"), ("publish", "health")];
 
+/// What is sent to a deployment, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Load<'l> {
+    /// Commit of the programs.
+    pub build: &'l str,
+    /// Same seed, same records.
+    pub seed: u64,
+    /// Content for so many cycles.
+    pub num_cycles: usize,
+    /// So many records of each hostile kind among the others.
+    pub hostile: usize,
+}
+
 /// A deployment that is struck.
 #[derive(Debug)]
 pub struct Run {
@@ -46,7 +59,8 @@ pub struct Run {
     pub(super) processes: Processes,
     watch: Watch,
     kafka: Kafka,
-    messages: Vec<Message>,
+    messages: Vec<Sent>,
+    is_hostile: bool,
     num_sent: usize,
     num_cycles: usize,
     pub(super) store: ObjectStore,
@@ -61,7 +75,8 @@ impl Run {
     ///
     /// # Errors
     /// When a part of it does not start.
-    pub fn start(programs: Programs, folder: &Path, build: &str, seed: u64, num_cycles: usize) -> Result<Self> {
+    pub fn start(programs: Programs, folder: &Path, load: &Load<'_>) -> Result<Self> {
+        let Load { build, seed, num_cycles, hostile } = *load;
         let [port, behind] = [free_port()?, free_port()?];
         let (proxy, store) = (Proxy::before(behind)?, ObjectStore::start()?);
         let broker = Broker::start(&folder.join("kafka"), port, (behind, proxy.port))?;
@@ -70,7 +85,9 @@ impl Run {
         let address = format!("127.0.0.1:{port}");
         let kafka = Kafka::at(&address);
         for source in &config.sources {
-            kafka.create_topic(&source.topic, RAW_PARTITIONS)?;
+            // As brokers before 4.0: they believe any time.
+            let settings = [("message.timestamp.after.max.ms", "9223372036854775807")];
+            kafka.create_topic_with(&source.topic, RAW_PARTITIONS, if hostile > 0 { &settings } else { &[] })?;
         }
         for topic in config.topics.all() {
             kafka.create_topic(topic, config.partitions)?;
@@ -78,7 +95,11 @@ impl Run {
         // Twelve accounts bring about so many records a day.
         let days = (num_cycles * LOAD / 45 + 4) as i64;
         let raws = fleet::dirty(seed, Shape { accounts: 12, days, usage: 3 });
-        let messages = raws.iter().enumerate().map(|(n, raw)| deployment::message(raw, n, RAW_PARTITIONS, &config));
+        let good = raws
+            .iter()
+            .enumerate()
+            .map(|(n, raw)| Ok((deployment::message(raw, n, RAW_PARTITIONS, &config)?, raw.at_ms)));
+        let messages = hostile::among(good.collect::<Result<_>>()?, hostile, RAW_PARTITIONS, &config)?;
         let options = store.options().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let mut run = Self {
             seed,
@@ -86,7 +107,8 @@ impl Run {
             rng: Rng::with_seed(seed),
             watch: Watch::of(&address)?,
             processes: Processes::new(programs, folder, options)?,
-            messages: messages.collect::<Result<_>>()?,
+            messages,
+            is_hostile: hostile > 0,
             num_sent: 0,
             num_cycles: 0,
             folder: folder.to_owned(),
@@ -117,7 +139,13 @@ impl Run {
     /// The next of the load.
     pub(super) fn load(&mut self, count: usize) -> Result<()> {
         let next = self.messages.len().min(self.num_sent + count);
-        self.kafka.produce(&self.messages[self.num_sent..next])?;
+        for sent in self.messages[self.num_sent..next].chunk_by(|one, other| one.is_bomb == other.is_bomb) {
+            if sent.first().is_some_and(|first| first.is_bomb) {
+                sent.iter().try_for_each(|sent| self.kafka.produce_compressed(&sent.message, "zstd"))?;
+            } else {
+                self.kafka.produce(sent.iter().map(|sent| &sent.message))?;
+            }
+        }
         self.num_sent = next;
         Ok(())
     }
@@ -323,22 +351,28 @@ impl Run {
         }
         let records = |topic: &str| self.kafka.records(topic);
         let streamed = Streamed::read(&self.config, records)?;
-        let mut ledger = ledger::of_raw(&self.config, records)?;
+        let mut ledger = match self.is_hostile {
+            true => hostile::ledger(&self.messages, &self.config, records)?,
+            false => ledger::of_raw(&self.config, records)?,
+        };
         ledger::of_keys(&mut ledger, &streamed.scores, &streamed.alerts)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let checked = runtime.block_on(check::against_oracle(&streamed, &self.config)).context("the oracle")?;
         let tables = self.folder.join("tables");
         self.store.copy_to("tables", &tables)?;
         let claims = check::tables(&streamed, &tables).context("tables")?;
+        let published = streamed.scores.len() + streamed.alerts.len();
+        let streamed = if self.is_hostile { streamed.without(hostile::HUGE)? } else { streamed };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let checked = runtime.block_on(check::against_oracle(&streamed, &self.config)).context("the oracle")?;
         Ok(Verified {
             build: self.build.clone(),
             run: self.seed,
             cycles: self.num_cycles,
             finals: checked.windows,
             scores: checked.scores,
-            published: streamed.scores.len() + streamed.alerts.len(),
+            published,
             claims,
             surprises: std::mem::take(&mut self.processes.surprises),
+            hostile: hostile::counts(&self.messages),
             ledger,
         })
     }

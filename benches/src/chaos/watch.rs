@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 /// How long a question may take; what is not answered is not there yet.
@@ -103,6 +103,10 @@ impl Watch {
             match self.reader.poll(ANSWER) {
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
                 Some(Ok(message)) => return Ok(message.offset() >= end),
+                // What cannot be read is there all the same.
+                Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::BadCompression) => {
+                    return Ok(false);
+                }
                 // What is told of an outage piles up while nobody asks.
                 Some(Err(_)) => {}
                 None => return Ok(false),

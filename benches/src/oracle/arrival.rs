@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, Int64Builder, RecordBatch, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, Int64Builder, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use pipeline::codec;
@@ -29,7 +29,7 @@ pub struct Arrivals {
 }
 
 /// Columns of `events` that the statements use, by their name there.
-const USED: [(&str, &str); 23] = [
+const USED: [(&str, &str); 24] = [
     ("account_id", "account_id"),
     ("event_id", "event_id"),
     ("occurred_at", "occurred_us"),
@@ -53,7 +53,26 @@ const USED: [(&str, &str); 23] = [
     ("role", "role"),
     ("alert_id", "alert_id"),
     ("outcome", "outcome"),
+    ("cleared", "cleared"),
 ];
+
+/// A text by which ids are ordered as people order them: `9` before `10`. Each run of digits is written with its length.
+fn ord(id: &str) -> String {
+    let mut text = String::new();
+    let mut rest = id;
+    while let Some(first) = rest.chars().next() {
+        if first.is_ascii_digit() {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let digits = rest[..end].trim_start_matches('0');
+            text += &format!("0{:04}{digits}", digits.len());
+            rest = &rest[end..];
+        } else {
+            text.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    format!("{text}\u{0}{id}")
+}
 
 /// The watermark, stated plainly: the least value of all listed source partitions that still hold back
 /// time, as last said of them; when all are complete the greatest; unknown while one has not been heard from; never falling.
@@ -188,6 +207,8 @@ fn arrived(batch: &RecordBatch, partition: i32, offset: i64, watermark_us: Optio
         };
         columns.push((to, column, true));
     }
+    let ids = batch.column_by_name("event_id").context("no event_id")?.as_string::<i32>();
+    columns.push(("ord", Arc::new(StringArray::from_iter_values(ids.iter().flatten().map(ord))), false));
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 

@@ -1,13 +1,13 @@
--- Facts, people and milestones: the last one told by (event time, event id) wins.
+-- Facts, people and milestones: the last one told by (event time, event id) wins. Digits of ids are numbers: see `ord`.
 
 -- table fact_told
-select a.account_id, a.event_id, a.occurred_us, a.visible, a.outlives_us, f.name, f.value, f.valid_until_us, a.part, a.off, a.row_no
+select a.account_id, a.ord, a.occurred_us, a.visible, a.outlives_us, f.name, f.value, f.valid_until_us, a.part, a.off, a.row_no
 from fact f join accepted a on a.part = f.part and a.off = f.off and a.row_no = f.row_no
 
 -- table fact_last
-select *, row_number() over (partition by account_id, p, name order by occurred_us desc, event_id desc) as nth
+select *, row_number() over (partition by account_id, p, name order by occurred_us desc, ord desc) as nth
 from (
-  select g.account_id, g.p, g.end_us, f.event_id, f.occurred_us, f.name, f.value, f.valid_until_us, f.part, f.off, f.row_no
+  select g.account_id, g.p, g.end_us, f.ord, f.occurred_us, f.name, f.value, f.valid_until_us, f.part, f.off, f.row_no
   from grid g join fact_told f on f.account_id = g.account_id
   where f.visible <= g.p and (g.floor_us is null or g.floor_us <= f.outlives_us or f.occurred_us > g.floor_us)
 )
@@ -45,24 +45,25 @@ group by 1, 2, 3
 
 -- A fact whose pane is long forgotten is no duplicate, however often it is told: it counts once.
 -- table person_event
-select account_id, user_id, event_id, occurred_us, action, role, outlives_us, min(visible) as visible
-from accepted where kind = 5 group by 1, 2, 3, 4, 5, 6, 7
+select account_id, user_id, event_id, ord, occurred_us, action, role, cleared, outlives_us, min(visible) as visible
+from accepted where kind = 5 group by 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 -- table person_step
-select v.account_id, v.v, v.next_v, e.user_id, e.event_id, e.occurred_us, e.action,
+select v.account_id, v.v, v.next_v, e.user_id, e.event_id, e.ord, e.occurred_us, e.action,
   last_value(case when e.action in (1, 2) then e.action end) ignore nulls over one = 1 as is_member,
-  last_value(e.role) ignore nulls over one as role,
-  row_number() over (partition by v.account_id, v.v, e.user_id order by e.occurred_us desc, e.event_id desc) as nth_last
+  -- A role that null has cleared is an empty text here, which no role is: it is no missing value.
+  nullif(last_value(case when e.cleared = 1 then '' else e.role end) ignore nulls over one, '') as role,
+  row_number() over (partition by v.account_id, v.v, e.user_id order by e.occurred_us desc, e.ord desc) as nth_last
 from person_floor v join person_event e on e.account_id = v.account_id and e.visible <= v.v
 where v.floor_us is null or v.floor_us <= e.outlives_us or e.occurred_us > v.floor_us
-window one as (partition by v.account_id, v.v, e.user_id order by e.occurred_us, e.event_id rows between unbounded preceding and current row)
+window one as (partition by v.account_id, v.v, e.user_id order by e.occurred_us, e.ord rows between unbounded preceding and current row)
 
 -- table person
 select s.*, coalesce(s.is_member, false) and c.role is not null as is_champion
 from person_step s left join champion_role c on c.role = s.role
 
 -- table person_change
-select *, lag(is_champion, 1, false) over (partition by account_id, v, user_id order by occurred_us, event_id) as was_champion from person
+select *, lag(is_champion, 1, false) over (partition by account_id, v, user_id order by occurred_us, ord) as was_champion from person
 
 -- table headcount
 select g.account_id, g.p, sum(case when n.is_member then 1 else 0 end) as people, sum(case when n.is_champion then 1 else 0 end) as champions
@@ -79,8 +80,8 @@ group by 1, 2, 3, 4
 
 -- table milestone_told
 select g.account_id, g.p, g.end_us, m.milestone_id, m.due_us, m.done_us,
-  row_number() over (partition by g.account_id, g.p, m.milestone_id order by m.due_us is null, m.occurred_us desc, m.event_id desc) as nth_due,
-  row_number() over (partition by g.account_id, g.p, m.milestone_id order by m.done_us is null, m.occurred_us desc, m.event_id desc) as nth_done
+  row_number() over (partition by g.account_id, g.p, m.milestone_id order by m.due_us is null and coalesce(m.cleared, 0) not in (2, 6), m.occurred_us desc, m.ord desc) as nth_due,
+  row_number() over (partition by g.account_id, g.p, m.milestone_id order by m.done_us is null and coalesce(m.cleared, 0) not in (4, 6), m.occurred_us desc, m.ord desc) as nth_done
 from grid g join accepted m on m.account_id = g.account_id and m.kind = 4 and m.action = 3
 where m.visible <= g.p and (g.floor_us is null or g.floor_us <= m.outlives_us or m.occurred_us > g.floor_us)
 
@@ -97,7 +98,7 @@ from milestone_as_of group by 1, 2
 
 -- The last outcome told of each alert within the longest window.
 -- table outcome_last
-select g.account_id, g.p, a.alert_id, a.outcome, row_number() over (partition by g.account_id, g.p, a.alert_id order by a.occurred_us desc, a.event_id desc) as nth
+select g.account_id, g.p, a.alert_id, a.outcome, row_number() over (partition by g.account_id, g.p, a.alert_id order by a.occurred_us desc, a.ord desc) as nth
 from grid g cross join (select max(panes) as longest from windows) w
 join accepted a on a.account_id = g.account_id and a.kind = 4 and a.action = 4
 where a.visible <= g.p and a.pane > g.p - w.longest and (g.floor_pane is null or a.pane > g.floor_pane)

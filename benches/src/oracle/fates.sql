@@ -9,11 +9,11 @@ select *,
   coalesce(watermark_us >= (occurred_us / {width} + 1) * {width} + {lateness}, false) as is_forgotten
 from events
 
--- A second sighting of an id, while the pane of the first is not forgotten.
+-- A second sighting of an id among events of its kind, while the pane of the first is not forgotten.
 -- table duplicate
 select distinct r.part, r.off, r.row_no
 from arrived r
-join arrived s on r.account_id = s.account_id and r.event_id = s.event_id
+join arrived s on r.account_id = s.account_id and r.kind = s.kind and r.event_id = s.event_id
 where (s.off < r.off or (s.off = r.off and s.row_no < r.row_no))
   and not s.is_forgotten
   and (r.watermark_us is null or (s.pane + 1) * {width} + {lateness} > r.watermark_us)

@@ -10,7 +10,7 @@ select g.account_id, g.p, g.period, g.is_previous,
   cast(u.events as double) / cast(s.active_users as double) as events_per_user,
   cast(u.uses as double) / cast(f.features_used as double) as uses_per_feature,
   coalesce(u.active_days, 0) as active_days, cast(coalesce(u.active_days, 0) as double) / cast(g.panes as double) as active_day_share,
-  u.duration_ms, u.errors, cast(u.errors as double) / cast(u.error_uses as double) as error_rate,
+  u.duration_ms, u.errors, cast(u.errors as double) / cast(nullif(u.error_uses, 0) as double) as error_rate,
   cast(s.user_days as double) / cast(g.panes * s.active_users as double) as stickiness,
   case when c.seats <> 0 then cast(coalesce(s.active_users, 0) as double) / cast(c.seats as double) end as seat_use,
   coalesce(w.people_added, 0) as people_added, coalesce(w.people_removed, 0) as people_removed, coalesce(w.champions_lost, 0) as champions_lost,
@@ -30,8 +30,8 @@ select g.account_id, g.p, g.period, g.is_previous,
   case when t.resolution_n_2 > 0 then cast(t.resolution_in_2 as double) / cast(t.resolution_n_2 as double) end as resolution_within_target_normal,
   case when t.resolution_n_3 > 0 then cast(t.resolution_in_3 as double) / cast(t.resolution_n_3 as double) end as resolution_within_target_high,
   case when t.resolution_n_4 > 0 then cast(t.resolution_in_4 as double) / cast(t.resolution_n_4 as double) end as resolution_within_target_urgent,
-  coalesce(t.ratings, 0) as ticket_csat_count, case when t.ratings > 0 then cast(t.rating_sum as double) / cast(t.ratings as double) end as ticket_csat_mean,
-  coalesce(t.rating_low, 0) as ticket_csat_low,
+  coalesce(a.ratings, 0) as ticket_csat_count, case when a.ratings > 0 then cast(a.rating_sum as double) / cast(a.ratings as double) end as ticket_csat_mean,
+  coalesce(a.rating_low, 0) as ticket_csat_low,
   coalesce(v.nps_n, 0) as nps_responses, cast(100 * v.nps_score as double) / cast(v.nps_n as double) as nps, coalesce(v.nps_low, 0) as nps_detractors,
   coalesce(v.csat_n, 0) as csat_responses, cast(v.csat_score as double) / cast(v.csat_best as double) as csat, coalesce(v.csat_low, 0) as csat_low,
   coalesce(v.ces_n, 0) as ces_responses, cast(v.ces_score as double) / cast(v.ces_best as double) as ces
@@ -43,6 +43,7 @@ left join w_surveys v on v.account_id = g.account_id and v.p = g.p and v.period 
 left join w_people w on w.account_id = g.account_id and w.p = g.p and w.period = g.period and w.is_previous = g.is_previous
 left join w_champions ch on ch.account_id = g.account_id and ch.p = g.p and ch.period = g.period and ch.is_previous = g.is_previous
 left join w_tickets t on t.account_id = g.account_id and t.p = g.p and t.period = g.period and t.is_previous = g.is_previous
+left join w_rating a on a.account_id = g.account_id and a.p = g.p and a.period = g.period and a.is_previous = g.is_previous
 left join w_category k on k.account_id = g.account_id and k.p = g.p and k.period = g.period and k.is_previous = g.is_previous
 left join w_response_p90 r on r.account_id = g.account_id and r.p = g.p and r.period = g.period and r.is_previous = g.is_previous
 left join w_resolution_p90 l on l.account_id = g.account_id and l.p = g.p and l.period = g.period and l.is_previous = g.is_previous
@@ -58,7 +59,7 @@ select g.account_id, g.p, g.end_us, g.retired, g.deleted,
   c.started_at, c.renews_at, c.plan, c.segment, c.stage, c.owner, c.seats, c.mrr, case when n.is_fact then n.num_entitled end as features_entitled,
   c.sentiment, c.sentiment_at, c.trained, c.invoices, c.other_facts,
   coalesce(ms.milestones, 0) as milestones, coalesce(ms.milestones_done, 0) as milestones_done,
-  coalesce(ms.milestones_overdue, 0) as milestones_overdue, ms.oldest_overdue_at, coalesce(oc.outcomes, '') as outcomes
+  coalesce(ms.milestones_overdue, 0) as milestones_overdue, ms.oldest_overdue_at, coalesce(oc.outcomes, '') as outcomes, cast(null as bigint) as left_out
 from grid g
 left join backlog b on b.account_id = g.account_id and b.p = g.p
 left join backlog_category k on k.account_id = g.account_id and k.p = g.p

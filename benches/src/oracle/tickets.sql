@@ -11,7 +11,7 @@ from (
 )
 
 -- table ticket_event
-select v.account_id, v.ticket_id, v.v, v.next_v, e.event_id, e.occurred_us, e.action, e.priority, e.category, e.csat
+select v.account_id, v.ticket_id, v.v, v.next_v, e.ord, e.occurred_us, e.action, e.priority, e.category, e.csat
 from (
   select v.account_id, v.ticket_id, v.v, v.next_v, max(d.at_us) as floor_us
   from ticket_version v left join deletion d on d.account_id = v.account_id and d.visible <= v.v group by 1, 2, 3, 4
@@ -19,38 +19,59 @@ from (
 join accepted e on e.account_id = v.account_id and e.ticket_id = v.ticket_id and e.kind = 2 and e.visible <= v.v
 where v.floor_us is null or e.occurred_us > v.floor_us
 
+-- Steps of one time come as one follows from another: opened, priority changed, escalated, responded, resolved, closed, reopened, rated.
+-- table ticket_step
+select *, case action when 1 then 0 when 6 then 1 when 5 then 2 when 2 then 3 when 3 then 4 when 8 then 5 when 4 then 6 when 7 then 7 end as step
+from ticket_event
+
+-- table ticket_first
+select *,
+  case when action = 1 then row_number() over (partition by account_id, ticket_id, v, action order by occurred_us, ord) end = 1 as is_opening,
+  min(case when action = 1 then occurred_us end) over (partition by account_id, ticket_id, v) as opening_us
+from ticket_step
+
+-- What is told of before the opening happened at it.
 -- table ticket_nth
-select *, row_number() over (partition by account_id, ticket_id, v order by occurred_us, event_id) as nth from ticket_event
+select *, greatest(occurred_us, opening_us) as at_us,
+  row_number() over (partition by account_id, ticket_id, v
+    order by greatest(occurred_us, opening_us), case when is_opening then 0 else 1 end, occurred_us, step, ord) as nth
+from ticket_first
 
 -- table ticket_opening
-select account_id, ticket_id, v, min(nth) as opening from ticket_nth where action = 1 group by 1, 2, 3
+select account_id, ticket_id, v, min(nth) as opening from ticket_nth where is_opening group by 1, 2, 3
 
 -- A ticket's life from its opening on; priority 2 (normal) where none is told.
 -- table ticket_life
 select e.*, o.opening,
-  first_value(e.occurred_us) over life as opened_us,
+  first_value(e.at_us) over life as opened_us,
   coalesce(last_value(e.priority) ignore nulls over life, 2) as priority_now,
   last_value(e.category) ignore nulls over life as category_now,
   last_value(case when e.action in (3, 8) then 0 when e.action = 4 or e.nth = o.opening then 1 end) ignore nulls over life = 1 as is_open,
   sum(case when e.action = 2 then 1 else 0 end) over life as responses_so_far,
-  lead(case when e.action in (3, 4) then e.occurred_us end) ignore nulls over (partition by e.account_id, e.ticket_id, e.v order by e.nth) as next_change_us,
+  lead(case when e.action in (3, 4) then e.at_us end) ignore nulls over (partition by e.account_id, e.ticket_id, e.v order by e.nth) as next_change_us,
   row_number() over (partition by e.account_id, e.ticket_id, e.v order by e.nth desc) as nth_last
 from ticket_nth e join ticket_opening o on o.account_id = e.account_id and o.ticket_id = e.ticket_id and o.v = e.v and e.nth >= o.opening
 window life as (partition by e.account_id, e.ticket_id, e.v order by e.nth rows between unbounded preceding and current row)
 
 -- table ticket
 select l.*, case when c.category is null then 'other' else c.category end as counted_under,
-  (l.occurred_us - l.opened_us) / 1000 as age_ms, t.first_response_ms, t.resolution_ms
+  (l.at_us - l.opened_us) / 1000 as age_ms, t.first_response_ms, t.resolution_ms
 from ticket_life l left join category c on c.category = l.category_now join target t on t.priority = l.priority_now
 
 -- table w_event
-select g.account_id, g.p, t.period, t.is_previous, t.action, t.csat, t.age_ms, t.priority_now, t.counted_under, t.first_response_ms, t.resolution_ms,
+select g.account_id, g.p, t.period, t.is_previous, t.ticket_id, t.nth, t.action, t.csat, t.age_ms, t.priority_now, t.counted_under, t.first_response_ms, t.resolution_ms,
   t.nth = t.opening as is_opening,
   t.action = 2 and t.responses_so_far = 1 as is_response,
   t.action = 3 and (t.next_change_us is null or t.next_change_us >= (g.p + 1 - t.panes * t.is_previous) * {width}) as is_resolution
-from (select t.*, t.occurred_us / {width} + r.ahead as p, r.period, r.panes, r.is_previous from ticket t cross join reach r) t
+from (select t.*, t.at_us / {width} + r.ahead as p, r.period, r.panes, r.is_previous from ticket t cross join reach r) t
 join grid g on g.account_id = t.account_id and g.p = t.p
 where t.v <= g.p and t.next_v > g.p
+
+-- A ticket has one rating: within a window the last one.
+-- table w_rating
+select account_id, p, period, is_previous, count(*) as ratings, sum(csat) as rating_sum, sum(case when csat <= 2 then 1 else 0 end) as rating_low
+from (select *, row_number() over (partition by account_id, p, period, is_previous, ticket_id order by nth desc) as nth_last from w_event where action = 7)
+where nth_last = 1 or {all_answers} group by 1, 2, 3, 4
 
 -- table w_tickets
 select account_id, p, period, is_previous,
@@ -60,8 +81,6 @@ select account_id, p, period, is_previous,
   sum(case when is_opening and priority_now = 3 then 1 else 0 end) as opened_high,
   sum(case when is_opening and priority_now = 4 then 1 else 0 end) as opened_urgent,
   sum(case when action = 5 then 1 else 0 end) as escalated, sum(case when action = 4 then 1 else 0 end) as reopened,
-  sum(case when action = 7 then 1 else 0 end) as ratings, sum(case when action = 7 then csat end) as rating_sum,
-  sum(case when action = 7 and csat <= 2 then 1 else 0 end) as rating_low,
   sum(case when is_response then 1 else 0 end) as responses, sum(case when is_response then age_ms end) as response_sum,
   sum(case when is_resolution then 1 else 0 end) as resolutions, sum(case when is_resolution then age_ms end) as resolution_sum,
   {within_target}

@@ -21,7 +21,7 @@ from accepted where kind = 1 and user_id is not null group by 1, 2, 3
 -- Who is a champion at the end of a window, and used the product in it.
 -- table w_champion
 select g.account_id, g.p, g.period, g.is_previous, g.from_pane, g.to_pane, g.floor_pane, n.user_id, n.is_champion,
-  row_number() over (partition by g.account_id, g.p, g.period, g.is_previous, n.user_id order by n.occurred_us desc, n.event_id desc) as nth
+  row_number() over (partition by g.account_id, g.p, g.period, g.is_previous, n.user_id order by n.occurred_us desc, n.ord desc) as nth
 from grid_w g join person n on n.account_id = g.account_id and n.v <= g.p and n.next_v > g.p and n.occurred_us < g.until_us
 
 -- table w_champions
@@ -70,23 +70,28 @@ select d.account_id, d.p, d.period, d.is_previous, count(d.feature) as features_
 from w_used d left join entitled e on e.account_id = d.account_id and e.p = d.p and e.feature = d.feature
 group by 1, 2, 3, 4
 
--- table survey_day
-select account_id, pane, visible, action as survey, count(*) as responses, max(occurred_us) as last_us,
-  sum(case when action = 1 then case when survey_score >= 9 then 1 when survey_score <= 6 then -1 else 0 end else survey_score end) as score,
-  sum(survey_scale_max) as best,
-  sum(case when action = 1 and survey_score <= 6 or action <> 1 and 5 * survey_score <= 2 * survey_scale_max then 1 else 0 end) as low
-from accepted where kind = 3 group by 1, 2, 3, 4
+-- table answer
+select account_id, pane, visible, user_id, action as survey, occurred_us, ord, survey_scale_max as best,
+  case when action = 1 then case when survey_score >= 9 then 1 when survey_score <= 6 then -1 else 0 end else survey_score end as score,
+  case when action = 1 and survey_score <= 6 or action <> 1 and 5 * survey_score <= 2 * survey_scale_max then 1 else 0 end as low
+from accepted where kind = 3
 
--- table w_surveys
-select g.account_id, g.p, d.period, d.is_previous,
-  sum(case when survey = 1 then responses end) as nps_n, sum(case when survey = 1 then score end) as nps_score,
-  sum(case when survey = 1 then low end) as nps_low, sum(case when survey = 2 then low end) as csat_low,
-  sum(case when survey = 2 then responses end) as csat_n, sum(case when survey = 2 then score end) as csat_score, sum(case when survey = 2 then best end) as csat_best,
-  sum(case when survey = 3 then responses end) as ces_n, sum(case when survey = 3 then score end) as ces_score, sum(case when survey = 3 then best end) as ces_best
-from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from survey_day d cross join reach r) d
+-- Of each person the last answer within a window; of nobody known every one.
+-- table w_answer
+select g.account_id, g.p, d.period, d.is_previous, d.survey, d.score, d.low, d.best,
+  d.user_id is null or {all_answers} or row_number() over (
+    partition by g.account_id, g.p, d.period, d.is_previous, d.survey, d.user_id order by d.occurred_us desc, d.ord desc) = 1 as counts
+from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from answer d cross join reach r) d
 join grid g on g.account_id = d.account_id and g.p = d.p
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
-group by 1, 2, 3, 4
+
+-- table w_surveys
+select account_id, p, period, is_previous,
+  sum(case when survey = 1 then 1 end) as nps_n, sum(case when survey = 1 then score end) as nps_score,
+  sum(case when survey = 1 then low end) as nps_low, sum(case when survey = 2 then low end) as csat_low,
+  sum(case when survey = 2 then 1 end) as csat_n, sum(case when survey = 2 then score end) as csat_score, sum(case when survey = 2 then best end) as csat_best,
+  sum(case when survey = 3 then 1 end) as ces_n, sum(case when survey = 3 then score end) as ces_score, sum(case when survey = 3 then best end) as ces_best
+from w_answer where counts group by 1, 2, 3, 4
 
 -- table use_anchor
 select g.account_id, g.p, max(d.last_use_us) as last_use_at, min(d.first_value_us) as first_value_at
@@ -95,9 +100,9 @@ where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 group by 1, 2
 
 -- table survey_anchor
-select g.account_id, g.p, max(case when survey = 1 then last_us end) as nps_last_at,
-  max(case when survey = 2 then last_us end) as csat_last_at, max(case when survey = 3 then last_us end) as ces_last_at
-from grid g join survey_day d on d.account_id = g.account_id
+select g.account_id, g.p, max(case when survey = 1 then occurred_us end) as nps_last_at,
+  max(case when survey = 2 then occurred_us end) as csat_last_at, max(case when survey = 3 then occurred_us end) as ces_last_at
+from grid g join answer d on d.account_id = g.account_id
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 group by 1, 2
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
+mod cases;
 mod documents;
 mod erasure;
 mod live;
@@ -74,8 +75,7 @@ impl Deployment {
     fn begun(mut config: Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("file://{}", folder.path().display());
-        config.tables =
-            Some(Tables { url, options: BTreeMap::new(), roll_bytes: 1 << 20, roll_age: Span::from_secs(60) });
+        config.tables = Some(Tables::at(url, 1 << 20, Span::from_secs(60)));
         let broker = in_process::broker(&config, RAW_PARTITIONS);
         Self { broker, config, fates: Ledger::default(), num_loaded: 0, folder }
     }
@@ -169,7 +169,7 @@ fn punctual(seed: u64) -> Vec<Raw> {
 
 #[test]
 fn every_final_row_is_the_oracles_and_the_fates_add_up() {
-    let raws = fleet::dirty(7, Shape { accounts: 12, days: 60, usage: 3 });
+    let raws = fleet::dirty(8, Shape { accounts: 12, days: 60, usage: 3 });
     let deployment = Deployment::of(&raws, config(&[]));
     let Ledger { ingest, aggregate, score, publish, tables } = &deployment.fates;
     assert_eq!(count(ingest, "read"), raws.len() as u64);

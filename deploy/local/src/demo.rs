@@ -106,12 +106,7 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
     let url =
         url::Url::from_directory_path(&folder).map_err(|()| anyhow::anyhow!("{} is no path", folder.display()))?;
     let tables = url.join("tables")?.to_string();
-    config.tables = Some(Tables {
-        url: tables,
-        options: BTreeMap::new(),
-        roll_bytes: 1 << 30,
-        roll_age: pipeline::config::Span::from_secs(86_400),
-    });
+    config.tables = Some(Tables::at(tables, 1 << 30, pipeline::config::Span::from_secs(86_400)));
     progress.set_message("making up a fleet");
     let (accounts, events) = fleet::generate(args.seed, args.accounts as usize, args.days, START_MS);
     let planted: Vec<&Account> = accounts.iter().filter(|account| account.fate.is_planted()).collect();

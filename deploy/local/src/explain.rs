@@ -14,6 +14,7 @@ use pipeline::config::Config;
 use pipeline::log::kafka::tail::Tail;
 use pipeline::offset::TopicPartition;
 use pipeline::partitioner::partition_of;
+use pipeline::shown;
 use score::Score;
 use score::inputs::Inputs;
 use score::stored::Stored;
@@ -77,7 +78,7 @@ pub fn run(args: &ExplainArgs) -> Result<String> {
             }
             Ok(serde_json::to_string_pretty(&value)? + "\n")
         }
-        Output::Text => Ok(text(&health)? + &told(inputs.unwrap_or_default())?),
+        Output::Text => Ok(text(&on_lines(health)?)? + &told(inputs.unwrap_or_default())?),
     }
 }
 
@@ -109,7 +110,7 @@ fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Op
 fn told(inputs: BTreeMap<String, Inputs>) -> Result<String> {
     let mut out = String::new();
     for (factor, Inputs { period, columns }) in inputs {
-        writeln!(out, "{factor} saw {columns} over {period}")?;
+        writeln!(out, "{factor} saw {} over {period}", shown::line(&columns.to_string()))?;
     }
     Ok(out)
 }
@@ -138,6 +139,21 @@ fn in_topic(config: &Config, account: &str) -> Result<Option<Health>> {
         ControlFlow::Continue(())
     })?;
     Ok(found.map(|value| serde_json::from_slice(&value)).transpose()?)
+}
+
+/// The same with every text on one line: whoever named an account or owner does not write the lines around it.
+fn on_lines(health: Health) -> Result<Health> {
+    fn escape(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::String(text) => *text = shown::line(text).into_owned(),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(escape),
+            serde_json::Value::Object(fields) => fields.values_mut().for_each(escape),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::to_value(health)?;
+    escape(&mut value);
+    Ok(serde_json::from_value(value)?)
 }
 
 fn points(value: Option<f64>) -> String {
@@ -217,4 +233,23 @@ fn text(health: &Health) -> Result<String> {
         from.epoch, from.partition, from.next_offset, from.events_next_offset
     )?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An account and an owner that clear the screen and write lines of their own.
+    #[test]
+    fn names_of_strangers_stay_on_their_line() {
+        let json = r#"{"schema":"scores/2","account_id":"acme\u001b]0;x\u0007\nFAKE LOG LINE","as_of":"2026-09-29T00:00:00Z","final":true,
+            "retired":false,"score":74.75,"display":75,"band":"yellow","band_since":"2026-09-29T00:00:00Z","previous":null,"delta":null,
+            "coverage":100,"baseline_score":null,"factors":[],"drivers":[],"triggers":[],"segment":null,"stage":null,
+            "owner":"\u001b[2J\u001b[31mEVIL","model":{"name":"default","version":2},"provenance":{"epoch":1,"partition":3,
+            "next_offset":812,"ordinal":4,"events_next_offset":5120,"watermark":null}}"#;
+        let health: Health = serde_json::from_str(json).unwrap();
+        let text = text(&on_lines(health).unwrap()).unwrap();
+        assert!(!text.contains('\u{1b}') && text.starts_with("acme\\u{1b}]0;x\\u{7}\\nFAKE LOG LINE: 75"), "{text}");
+        assert!(text.contains("owner: \\u{1b}[2J"), "{text}");
+    }
 }

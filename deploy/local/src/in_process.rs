@@ -27,6 +27,8 @@ pub fn broker(config: &Config, raw_partitions: i32) -> MemoryBroker {
     let broker = MemoryBroker::default();
     for topic in config.topics.all() {
         broker.create_topic(topic, config.partitions);
+        // As `topics apply` sets it.
+        broker.limit(topic, config.kafka.max_record_bytes + 100_000);
     }
     for source in &config.sources {
         broker.create_topic(&source.topic, raw_partitions);
@@ -126,7 +128,7 @@ impl Stages {
     pub fn new(config: &Config) -> Result<Self> {
         Ok(Self {
             ingest: Ingest::new(config)?,
-            aggregate: Aggregate::new(config),
+            aggregate: aggregate::stage(config)?,
             score: Score::new(config)?,
             publish: Publish::new(config),
         })
@@ -219,7 +221,7 @@ impl<'s, C: Clock> InProcess<'s, C> {
         })
     }
 
-    /// From now on every source is declared complete where it is read to its end, so that panes close.
+    /// From now on no event follows in any source that is read to its end, so that the last pane closes, too.
     pub fn declare_complete(&mut self) {
         self.ingest.declare_complete();
     }

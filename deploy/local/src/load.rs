@@ -6,6 +6,7 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::config::Config;
 use pipeline::log::kafka::writer::Writer;
+use pipeline::process;
 
 use crate::files::Files;
 
@@ -45,5 +46,6 @@ pub fn run(args: &LoadArgs) -> Result<u64> {
     }
     writer.flush()?;
     progress.finish_and_clear();
+    files.disorder().iter().for_each(|told| process::say(&format!("{told}\n")));
     Ok(count)
 }

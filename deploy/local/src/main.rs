@@ -75,6 +75,7 @@ enum TopicsAction {
 }
 
 fn main() -> ExitCode {
+    process::guard_files();
     match Keepwell::parse().command {
         Command::Demo(args) => ended(demo::run(&args)),
         Command::Load(args) => ended(load::run(&args).map(|count| process::say(&format!("{count} records\n")))),

@@ -1,110 +1,143 @@
-//! Usage: Segment `track` calls and the flat form.
+//! Usage: Segment's calls and the flat form.
+
+use std::borrow::Cow;
 
 use pipeline::event::{Body, Event};
 use serde::Deserialize;
 
-use super::{MAX_COUNT, MAX_DURATION_MS, missing, object, within};
-use crate::input::{Name, Object, When};
+use super::{MAX_COUNT, MAX_DURATION_MS, Told, missing, object, text_of, within};
+use crate::input::{Given, Milliseconds, Name, Object, Whole, cut};
 use crate::reason::{Code, Reason};
-use crate::time_of::segment_time;
+use crate::time_of::{When, segment_time};
 
-/// Both forms in one: `event_id` or `occurred_at` makes it the flat form.
-#[derive(Deserialize)]
+/// Both forms in one. What a field of the other form holds does not matter.
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Usage<'a> {
     #[serde(borrow)]
-    event_id: Option<Name<'a>>,
-    account_id: Option<Name<'a>>,
-    user_id: Option<Name<'a>>,
-    feature: Option<Name<'a>>,
-    occurred_at: Option<When>,
-    count: Option<i64>,
-    duration_ms: Option<i64>,
-    errors: Option<i64>,
+    event_id: Given<Name<'a>>,
+    account_id: Given<Name<'a>>,
+    user_id: Given<Name<'a>>,
+    feature: Given<Name<'a>>,
+    occurred_at: Given<When>,
+    count: Given<Whole>,
+    duration_ms: Given<Milliseconds>,
+    errors: Given<Whole>,
 
-    r#type: Option<Name<'a>>,
+    r#type: Given<Name<'a>>,
     #[serde(rename = "messageId")]
-    message_id: Option<Name<'a>>,
-    event: Option<Name<'a>>,
+    message_id: Given<Name<'a>>,
+    event: Given<Name<'a>>,
     #[serde(rename = "userId")]
-    segment_user_id: Option<Name<'a>>,
+    segment_user_id: Given<Name<'a>>,
     #[serde(rename = "anonymousId")]
-    anonymous_id: Option<Name<'a>>,
+    anonymous_id: Given<Name<'a>>,
     #[serde(rename = "groupId")]
-    group_id: Option<Name<'a>>,
-    context: Option<Object<Context<'a>>>,
-    timestamp: Option<When>,
+    group_id: Given<Name<'a>>,
+    context: Given<Object<Context<'a>>>,
+    timestamp: Given<When>,
     #[serde(rename = "originalTimestamp")]
-    original_timestamp: Option<When>,
+    original_timestamp: Given<When>,
     #[serde(rename = "sentAt")]
-    sent_at: Option<When>,
+    sent_at: Given<When>,
     #[serde(rename = "receivedAt")]
-    received_at: Option<When>,
-    properties: Option<Object<Properties>>,
+    received_at: Given<When>,
+    properties: Given<Object<Numbers>>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Debug, Default)]
+#[serde(default)]
 struct Context<'a> {
     #[serde(rename = "groupId", borrow)]
-    group_id: Option<Name<'a>>,
+    group_id: Given<Name<'a>>,
 }
 
-#[derive(Deserialize, Default)]
-struct Properties {
-    count: Option<i64>,
-    duration_ms: Option<i64>,
-    errors: Option<i64>,
+#[derive(Deserialize, Debug, Default)]
+#[serde(default)]
+struct Numbers {
+    count: Given<Whole>,
+    duration_ms: Given<Milliseconds>,
+    errors: Given<Whole>,
 }
+
+/// What stands on a usage topic.
+pub(super) enum Call<'a> {
+    /// A use of a feature.
+    Use(Told<'a>),
+    /// Another call of Segment's, by its name: it says nothing of usage.
+    Other(&'static str),
+}
+
+/// Calls of Segment's that are no use of a feature.
+const OTHER_CALLS: [&str; 5] = ["page", "screen", "identify", "group", "alias"];
 
 /// The usage event in `text`.
-pub(super) fn decode(text: &str) -> Result<Event<'_>, Reason> {
+pub(super) fn decode(text: &str) -> Result<Call<'_>, Reason> {
     let usage: Usage<'_> = object(text)?;
-    let is_flat = usage.event_id.is_some() || usage.occurred_at.is_some();
-    if is_flat { flat(usage) } else { track(usage) }
+    // A Segment call may carry a name of the flat form; it has no feature.
+    let is_segment = usage.message_id.is_there() && !usage.feature.is_there();
+    if (usage.event_id.is_there() || usage.occurred_at.is_there()) && !is_segment {
+        return flat(usage).map(|event| Call::Use((event, None)));
+    }
+    segment(usage)
 }
 
 fn flat(u: Usage<'_>) -> Result<Event<'_>, Reason> {
-    let numbers = Properties { count: u.count, duration_ms: u.duration_ms, errors: u.errors };
-    event(
-        u.account_id.ok_or_else(|| Reason::new(Code::NoAccount, "account_id is missing"))?,
-        u.event_id.ok_or_else(|| missing("event_id"))?,
-        u.occurred_at.ok_or_else(|| missing("occurred_at"))?.0,
-        u.user_id,
-        u.feature.ok_or_else(|| missing("feature"))?,
-        &numbers,
-    )
+    let account_id = super::account_of(u.account_id)?;
+    let numbers = Numbers { count: u.count, duration_ms: u.duration_ms, errors: u.errors };
+    Ok(Event {
+        account_id,
+        event_id: u.event_id.required("event_id")?.0,
+        occurred_us: u.occurred_at.required("occurred_at")?.0,
+        body: used(text_of(u.user_id, "user_id")?, u.feature.required("feature")?.0, numbers)?,
+    })
 }
 
-fn track(u: Usage<'_>) -> Result<Event<'_>, Reason> {
-    if let Some(Name(other)) = u.r#type.as_ref().filter(|name| name.0 != "track") {
-        return Err(Reason::new(Code::UnknownValue, format!("type {other:?} is no track call")));
+fn segment(u: Usage<'_>) -> Result<Call<'_>, Reason> {
+    let call = u.r#type.optional("type")?.map_or(Cow::Borrowed("track"), |name| name.0);
+    if let Some(other) = OTHER_CALLS.into_iter().find(|other| *other == call) {
+        return Ok(Call::Other(other));
     }
-    let message_id = u.message_id.ok_or_else(|| missing("messageId (or event_id, for the flat form)"))?;
-    let group = u.context.and_then(|context| context.0.group_id).or(u.group_id);
-    event(
-        group.ok_or_else(|| Reason::new(Code::NoAccount, "neither context.groupId nor groupId"))?,
-        message_id,
-        segment_time(u.timestamp, u.original_timestamp, u.sent_at, u.received_at)
-            .ok_or_else(|| missing("timestamp"))?,
-        u.segment_user_id.or(u.anonymous_id),
-        u.event.ok_or_else(|| missing("event"))?,
-        &u.properties.unwrap_or_default().0,
-    )
+    if call != "track" {
+        return Err(Reason::new(Code::UnknownValue, format!("type {:?} is no call of Segment's", cut(&call))));
+    }
+    let message_id = u.message_id.optional("messageId")?;
+    let message_id = message_id.ok_or_else(|| missing("messageId (or event_id, for the flat form)"))?;
+    let within = u.context.optional("context")?.map(|context| context.0.group_id).unwrap_or_default();
+    let account_id = match within.optional("context.groupId")? {
+        Some(group) => Some(group),
+        None => u.group_id.optional("groupId")?,
+    };
+    let account_id = account_id.ok_or_else(|| Reason::new(Code::NoAccount, "neither context.groupId nor groupId"))?;
+    let user_id = match text_of(u.segment_user_id, "userId")? {
+        Some(user) => Some(user),
+        None => text_of(u.anonymous_id, "anonymousId")?,
+    };
+    let received = u.received_at.optional("receivedAt")?;
+    let occurred_us = segment_time(
+        u.timestamp.optional("timestamp")?,
+        u.original_timestamp.optional("originalTimestamp")?,
+        u.sent_at.optional("sentAt")?,
+        received,
+    );
+    let numbers = u.properties.optional("properties")?.unwrap_or_default().0;
+    let event = Event {
+        account_id: account_id.0,
+        event_id: message_id.0,
+        occurred_us: occurred_us.ok_or_else(|| missing("timestamp"))?,
+        body: used(user_id, u.event.required("event")?.0, numbers)?,
+    };
+    Ok(Call::Use((event, received.map(|time| time.0))))
 }
 
-fn event<'a>(
-    account_id: Name<'a>,
-    event_id: Name<'a>,
-    occurred_us: i64,
-    user_id: Option<Name<'a>>,
-    feature: Name<'a>,
-    numbers: &Properties,
-) -> Result<Event<'a>, Reason> {
-    let body = Body::Usage {
-        user_id: user_id.map(|name| name.0),
-        feature: feature.0,
-        count: within("count", numbers.count.unwrap_or(1), 1, MAX_COUNT)?,
-        duration_ms: numbers.duration_ms.map(|ms| within("duration_ms", ms, 0, MAX_DURATION_MS)).transpose()?,
-        errors: numbers.errors.map(|errors| within("errors", errors, 0, MAX_COUNT)).transpose()?,
-    };
-    Ok(Event { account_id: account_id.0, event_id: event_id.0, occurred_us, body })
+fn used<'a>(user_id: Option<Cow<'a, str>>, feature: Cow<'a, str>, numbers: Numbers) -> Result<Body<'a>, Reason> {
+    let (count, errors) = (numbers.count.optional("count")?, numbers.errors.optional("errors")?);
+    let duration = numbers.duration_ms.optional("duration_ms")?;
+    Ok(Body::Usage {
+        user_id,
+        feature,
+        count: within("count", count.map_or(1, |count| count.0), 0, MAX_COUNT)?,
+        duration_ms: duration.map(|ms| within("duration_ms", ms.0, 0, MAX_DURATION_MS)).transpose()?,
+        errors: errors.map(|errors| within("errors", errors.0, 0, MAX_COUNT)).transpose()?,
+    })
 }

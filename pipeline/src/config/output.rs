@@ -1,11 +1,13 @@
 //! What comes out: topics, scores, tables.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
-use super::Span;
+use super::{Secret, Span};
+use crate::shown::{Properties, StoreUrl};
 
 /// Names of Keepwell's topics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
@@ -78,12 +80,16 @@ impl Score {
 #[serde(deny_unknown_fields)]
 pub struct Tables {
     /// `file:///folder`, `s3://bucket/prefix`, `az://...`, `gs://...` or `memory:///`.
-    #[garde(length(min = 1))]
-    pub url: String,
+    #[garde(custom(super::not_empty))]
+    pub url: StoreUrl,
     /// Settings of the object store by their usual names, e.g. `aws_region`; the environment's are read too.
     #[serde(default)]
     #[garde(skip)]
-    pub options: std::collections::BTreeMap<String, String>,
+    pub options: Properties,
+    /// Settings whose value is read from the environment or a file, e.g. `aws_secret_access_key`.
+    #[serde(default)]
+    #[garde(skip)]
+    pub secrets: BTreeMap<String, Secret>,
     /// Once records of this many bytes are held in all, the partition that holds most is written.
     #[serde(default = "roll_bytes")]
     #[garde(range(min = 1024))]
@@ -92,6 +98,25 @@ pub struct Tables {
     #[serde(default = "five_minutes")]
     #[garde(skip)]
     pub roll_age: Span,
+}
+
+impl Tables {
+    /// Tables in a folder of their own, written once so many bytes are held.
+    pub fn at(url: String, roll_bytes: usize, roll_age: Span) -> Self {
+        Self { url: url.into(), options: Properties::default(), secrets: BTreeMap::new(), roll_bytes, roll_age }
+    }
+
+    /// The object store's settings, with the secret ones.
+    ///
+    /// # Errors
+    /// A message that names the secret, and its variable or file.
+    pub fn all_options(&self) -> Result<BTreeMap<String, String>, String> {
+        let mut options = self.options.0.clone();
+        for (name, secret) in &self.secrets {
+            options.insert(name.clone(), secret.reveal().map_err(|why| format!("tables.secrets.{name}: {why}"))?);
+        }
+        Ok(options)
+    }
 }
 
 fn roll_bytes() -> usize {

@@ -15,6 +15,7 @@ mod refusal;
 pub mod settings;
 pub mod tail;
 mod transaction;
+mod unreadable;
 pub mod writer;
 
 use std::cell::{Cell, RefCell};
@@ -32,16 +33,17 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
 use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict};
-use crate::offset::{NextOffset, Position, TopicPartition};
+use crate::offset::{NextOffset, Offset, Position, TopicPartition};
 use crate::waiting::Pulse;
 use membership::Membership;
 use orphans::Orphans;
 use ownership::{Change, Ownership};
 use queue::{Bell, Queue, record};
-use refusal::{is_refusal, refused};
-use settings::Settings;
+use refusal::{failed, is_final, is_refusal, refused};
+use settings::{Settings, not_made};
 use tail::Tail;
 use transaction::Deliveries;
+use unreadable::{Unreadable, is_unreadable, told_to_pass};
 
 /// Longest time a call waits before the membership is polled again.
 const SLICE: Duration = Duration::from_millis(900);
@@ -78,6 +80,7 @@ pub struct KafkaLog {
     /// Records of an owned partition came outside of its queue.
     is_astray: Cell<bool>,
     orphans: Orphans,
+    unreadable: Unreadable,
 }
 
 impl std::fmt::Debug for KafkaLog {
@@ -99,7 +102,7 @@ impl KafkaLog {
         stop: Arc<AtomicBool>,
         pulse: Pulse,
     ) -> Result<Self, LogError> {
-        let configuration = |error: KafkaError| LogError::Configuration(error.to_string());
+        let configuration = |error: KafkaError| not_made(&error);
         let bell = Arc::new(Bell::default());
         let membership = Membership::new(group, instance, topics);
         let handle: BaseConsumer = settings.handle()?.create().map_err(configuration)?;
@@ -126,6 +129,7 @@ impl KafkaLog {
             unanswered: None,
             is_astray: Cell::new(false),
             orphans: Orphans::default(),
+            unreadable: Unreadable::default(),
         })
     }
 
@@ -217,6 +221,7 @@ impl KafkaLog {
         // About as many as the last time: moved as they become more, they would be copied twice.
         let mut records = Vec::with_capacity(self.last_taken.min(max_records));
         let mut bytes = 0;
+        let mut failed = Vec::new();
         // A paused partition is fetched a little ahead and then rests: its queue is bounded.
         let mut queues: Vec<_> = self.queues.iter_mut().filter(|(tp, _)| !self.paused.contains(*tp)).collect();
         let num_queues = queues.len();
@@ -240,9 +245,12 @@ impl KafkaLog {
                     }
                     Some(Ok(message)) => {
                         (queue.is_at_eof, queue.met_end) = (false, None);
+                        queue.next = Offset(message.offset()).next();
                         bytes += message.payload_len() + message.key_len();
                         taken += 1;
-                        records.push(record(tp, &message));
+                        let is_passed = self.settings.is_passed(tp, NextOffset(message.offset()));
+                        let take = if is_passed { told_to_pass } else { record };
+                        records.push(take(tp, &message));
                     }
                     Some(Err(KafkaError::PartitionEOF(_))) => queue.is_at_eof = true,
                     Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
@@ -257,12 +265,20 @@ impl KafkaLog {
                         if is_refusal(&error) {
                             return Err(refused(&format!("reading {tp}"), error));
                         }
+                        (queue.is_at_eof, queue.met_end) = (false, None);
+                        if is_unreadable(&error) {
+                            failed.push(((*tp).clone(), queue.next, error.to_string()));
+                            break;
+                        }
                         debug!(%error, partition = %tp, "the client recovers by itself");
                     }
                 }
             }
         }
         self.last_taken = records.len();
+        let progress: BTreeSet<&TopicPartition> = records.iter().map(|record| &record.topic_partition).collect();
+        progress.into_iter().for_each(|tp| self.unreadable.forget(tp));
+        self.read_again(failed)?;
         Ok(records)
     }
 
@@ -289,19 +305,6 @@ impl KafkaLog {
                 }
             }
         }
-    }
-}
-
-/// Whether waiting does not help.
-fn is_final(error: &KafkaError) -> bool {
-    is_refusal(error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
-}
-
-/// What a client that is fenced refuses, it does by the name of a fatal error.
-fn failed(doing: &str, error: &KafkaError) -> LogError {
-    match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId) => LogError::Fenced(doing.to_owned()),
-        _ => LogError::Fatal { doing: doing.to_owned(), why: error.to_string() },
     }
 }
 
@@ -336,7 +339,8 @@ impl Log for KafkaLog {
                 }
                 None => self.look_for_orphans(Instant::now())?,
             }
-            let records = self.take(max_records, max_bytes)?;
+            let mut records = self.take(max_records, max_bytes)?;
+            records.extend(self.passed_by()?);
             let left = deadline.saturating_duration_since(Instant::now());
             if !records.is_empty() || left.is_zero() {
                 return Ok(Polled::Records(records));
@@ -401,7 +405,7 @@ impl Log for KafkaLog {
         let mut assigned = TopicPartitionList::new();
         for (tp, next) in from {
             if let Some(queue) = self.queues.get_mut(tp) {
-                (queue.is_at_eof, queue.met_end) = (false, None);
+                (queue.is_at_eof, queue.met_end, queue.next) = (false, None, *next);
                 self.consumer.context().forget_eof(tp);
                 self.consumer.seek(&tp.topic, tp.partition, KafkaOffset::Offset(next.0), SLICE).map_err(refused)?;
                 continue;
@@ -413,7 +417,7 @@ impl Log for KafkaLog {
             };
             let bell = Arc::clone(&self.bell);
             records.set_nonempty_callback(move || bell.ring());
-            self.queues.insert(tp.clone(), Queue { records, is_at_eof: false, met_end: None });
+            self.queues.insert(tp.clone(), Queue { records, is_at_eof: false, met_end: None, next: *next });
         }
         if assigned.count() == from.len() {
             match self.consumer.rebalance_protocol() {
@@ -426,6 +430,7 @@ impl Log for KafkaLog {
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        partitions.iter().for_each(|tp| self.unreadable.forget(tp));
         self.queues.retain(|tp, _| !partitions.contains(tp));
         if std::mem::take(&mut self.is_new_member) {
             return Ok(());
@@ -450,6 +455,10 @@ impl Log for KafkaLog {
         self.consumer.context().stable_end(partition)
     }
 
+    fn unreadable(&self) -> Option<(TopicPartition, NextOffset, String)> {
+        self.unreadable.first()
+    }
+
     fn is_reachable(&self) -> bool {
         self.consumer.context().is_connected()
     }
@@ -462,13 +471,22 @@ impl Log for KafkaLog {
         transaction::commit(self, messages, positions)
     }
 
-    fn recover(&mut self) -> Result<(), LogError> {
-        self.producer = transaction::producer(&self.settings, &self.stop, || {
-            self.pulse.beat();
-            self.serve(Duration::ZERO)
-        })?;
-        Ok(())
+    fn max_record_bytes(&self) -> Option<usize> {
+        self.settings.taken_bytes()
     }
+
+    fn recover(&mut self) -> Result<(), LogError> {
+        remake_producer(self)
+    }
+}
+
+/// A producer under the same id ends what the one before left open.
+fn remake_producer(log: &mut KafkaLog) -> Result<(), LogError> {
+    log.producer = transaction::producer(&log.settings, &log.stop, || {
+        log.pulse.beat();
+        log.serve(Duration::ZERO)
+    })?;
+    Ok(())
 }
 
 impl Drop for KafkaLog {

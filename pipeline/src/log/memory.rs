@@ -11,14 +11,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict};
+use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict, smaller};
 use crate::offset::{NextOffset, Position, TopicPartition};
 use group::{Group, Standing};
 use partition::{Partition, Serial};
 
+/// Largest record that Apache Kafka takes where nothing else is configured (`message.max.bytes`).
+pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
+
+/// What a record takes beyond its key, value and headers, at most: the head of its batch and its own.
+const RECORD_OVERHEAD_BYTES: usize = 100;
+
 #[derive(Debug, Default)]
 struct Broker {
     topics: BTreeMap<Arc<str>, Vec<Partition>>,
+    /// Largest record that a topic takes, in bytes, where it is another than the default.
+    max_message_bytes: BTreeMap<Arc<str>, usize>,
     groups: BTreeMap<String, Group>,
     /// Open transactions by transactional id.
     open: BTreeMap<String, Transaction>,
@@ -37,6 +45,12 @@ impl Broker {
     fn partition(&mut self, of: &TopicPartition) -> Result<&mut Partition, LogError> {
         let partition = self.topics.get_mut(&of.topic).and_then(|p| p.get_mut(of.partition as usize));
         partition.ok_or_else(|| LogError::NoTopic(of.to_string()))
+    }
+
+    /// Whether a record is above what its topic takes.
+    fn is_too_large(&self, message: &Message) -> bool {
+        let max_bytes = self.max_message_bytes.get(&message.topic).copied().unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
+        message.num_bytes() + RECORD_OVERHEAD_BYTES > max_bytes
     }
 
     fn append(&mut self, message: &Message, within: Option<Serial>) -> Result<TopicPartition, LogError> {
@@ -111,12 +125,23 @@ impl MemoryBroker {
         known.resize_with(count, Partition::default);
     }
 
+    /// From now on a topic takes records of so many bytes, as `max.message.bytes` says.
+    pub fn limit(&self, topic: &str, max_message_bytes: usize) {
+        self.lock().max_message_bytes.insert(topic.into(), max_message_bytes);
+    }
+
     /// Writes one record outside of any transaction, as a producer of raw events does.
     ///
     /// # Errors
-    /// [`LogError::NoTopic`] when the topic or partition does not exist.
+    /// [`LogError::NoTopic`] when the topic or partition does not exist, [`LogError::Fatal`] when the topic does not take
+    /// records of that size.
     pub fn produce(&self, message: &Message) -> Result<(), LogError> {
-        self.lock().append(message, None).map(|_| ())
+        let mut broker = self.lock();
+        if broker.is_too_large(message) {
+            let why = format!("a record of {} bytes is above what the topic takes", message.num_bytes());
+            return Err(LogError::Fatal { doing: format!("producing to {}", message.topic), why });
+        }
+        broker.append(message, None).map(|_| ())
     }
 
     /// Writes records in the transaction of this id and leaves it open.
@@ -210,6 +235,7 @@ impl MemoryBroker {
             unseen: BTreeSet::new(),
             paused: BTreeSet::new(),
             reading: BTreeMap::new(),
+            max_record_bytes: None,
         })
     }
 }
@@ -229,6 +255,8 @@ pub struct MemoryLog {
     unseen: BTreeSet<TopicPartition>,
     paused: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, NextOffset>,
+    /// Half of what was refused last.
+    max_record_bytes: Option<usize>,
 }
 
 impl MemoryLog {
@@ -387,8 +415,17 @@ impl Log for MemoryLog {
         messages: &[Message],
         positions: &BTreeMap<TopicPartition, Position>,
     ) -> Result<Verdict, LogError> {
+        if let Some(message) = messages.iter().find(|message| self.broker().is_too_large(message)) {
+            self.max_record_bytes = Some(smaller(self.max_record_bytes, message.num_bytes()));
+            self.recover()?;
+            return Ok(Verdict::TooLarge { topic: message.topic.to_string() });
+        }
         self.write_open(messages)?;
         self.end(positions)
+    }
+
+    fn max_record_bytes(&self) -> Option<usize> {
+        self.max_record_bytes
     }
 
     fn recover(&mut self) -> Result<(), LogError> {

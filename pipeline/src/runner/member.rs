@@ -25,6 +25,8 @@ pub(super) struct Member {
     pub last_snapshot: Duration,
     /// Position that needs no snapshot: of the newest one, or where nothing was folded since.
     pub saved: Option<NextOffset>,
+    /// Since when it is read to its end.
+    pub quiet_since: Option<Duration>,
     pending: Vec<Record>,
 }
 
@@ -40,6 +42,7 @@ impl Member {
             last_snapshot: now,
             // A snapshot says more than the log only once something was folded.
             saved: Some(position.next),
+            quiet_since: None,
             pending: Vec::new(),
         }
     }

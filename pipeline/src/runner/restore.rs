@@ -55,12 +55,17 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         for tp in partitions {
             let ends = self.log.ends(tp)?;
             let target = match committed.get(tp) {
-                Some(position) => within(tp, *position, ends)?,
+                Some(position) => self.within(tp, *position, ends)?,
                 None => self.fresh_start(tp, ends)?,
             };
             let from = self.restore_state(tp, target, ends)?;
             info!(partition = %tp, %from, committed = %target, end = %ends.next, "partition taken up");
-            self.members.insert(tp.clone(), Member::new(from, target, ends.next, self.clock.monotonic()));
+            let mut member = Member::new(from, target, ends.next, self.clock.monotonic());
+            if self.options.from_beginning {
+                // What is done without is settled by a snapshot: the next start needs no word of an operator.
+                member.saved = None;
+            }
+            self.members.insert(tp.clone(), member);
             starts.insert(tp.clone(), from.next);
         }
         self.log.start(&starts)?;
@@ -126,18 +131,31 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         };
         let (from, saved) = match found {
             Some((position, saved)) => (position, Some(saved)),
-            None => (Position::at(if target.next <= ends.first { target.next } else { NextOffset(0) }), None),
+            // What was folded below the log's first record is in no snapshot.
+            None if ends.first > NextOffset(0) && !self.options.from_beginning => {
+                let why = format!(
+                    "the group's position is {target} but there is no usable snapshot, and the log begins at {}: is snapshots.url the right \
+                     place? Put the snapshots back. To go on with a state of what the log still holds, start once with --from beginning: \
+                     what is older is forgotten, then; or rebuild in a new epoch from the raw topics (`keepwell backfill`)",
+                    ends.first
+                );
+                return Err(RunError::Stop { partition: tp.clone(), why });
+            }
+            None => (Position::at(ends.first), None),
         };
-        if from.next < ends.first {
+        let is_gap = from.next < ends.first && !self.is_marker(from.next, ends);
+        if is_gap && !self.options.from_beginning {
             return Err(RunError::Stop {
                 partition: tp.clone(),
                 why: format!(
                     "replay must begin at {from} but the log begins at {}: the snapshots are older than the topic's retention. \
-                     Raise the retention (`keepwell topics check`), and rebuild this epoch from the raw topics",
+                     Raise the retention (`keepwell topics check`). To go on without what expired, start once with --from beginning; \
+                     or rebuild in a new epoch from the raw topics (`keepwell backfill`)",
                     ends.first
                 ),
             });
         }
+        let from = if from.next < ends.first { Position::at(ends.first) } else { from };
         self.stage.restore(&mut self.state, tp, from, target, saved.as_ref())?;
         Ok(from)
     }
@@ -188,23 +206,38 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         }
         Ok(())
     }
-}
 
-/// A committed position that the log still holds.
-fn within(tp: &TopicPartition, position: Position, ends: Ends) -> Result<Position, RunError> {
-    if position.next >= ends.first && position.next <= ends.next {
-        return Ok(position);
+    /// Whether nothing but the marker that ends a transaction stood between a position and the first record. Keepwell's own
+    /// topics are written in transactions only: the last thing in each is a marker.
+    fn is_marker(&self, next: NextOffset, ends: Ends) -> bool {
+        !self.options.prove_ends && ends.first == ends.next && next.0 + 1 == ends.first.0
     }
-    let why = if position.next > ends.next {
-        format!(
-            "the committed position {position} is beyond the log's end {}: was the topic deleted and made again? Start a new epoch, or restore the topic",
-            ends.next
-        )
-    } else {
-        format!(
-            "the committed position {position} is before the log's first record {}: records expired unread. Raise the topic's retention; to go on without them, reset the group's position to {}",
-            ends.first, ends.first
-        )
-    };
-    Err(RunError::Stop { partition: tp.clone(), why })
+
+    /// A committed position that the log still holds, or goes on from.
+    fn within(&self, tp: &TopicPartition, position: Position, ends: Ends) -> Result<Position, RunError> {
+        if position.next >= ends.first && position.next <= ends.next {
+            return Ok(position);
+        }
+        let at_first = Position { next: ends.first, slice: 0, ..position };
+        if position.next > ends.next {
+            let why = format!(
+                "the committed position {position} is beyond the log's end {}: was the topic deleted and made again? Start a new epoch, or restore the topic",
+                ends.next
+            );
+            return Err(RunError::Stop { partition: tp.clone(), why });
+        }
+        if self.is_marker(position.next, ends) {
+            return Ok(at_first);
+        }
+        if self.options.from_beginning {
+            warn!(partition = %tp, from = %position, to = %ends.first, "records expired unread; it goes on without them");
+            return Ok(at_first);
+        }
+        let why = format!(
+            "the committed position {position} is before the log's first record {}: records expired unread. Raise the topic's retention. To go on \
+             without them, start once with --from beginning",
+            ends.first
+        );
+        Err(RunError::Stop { partition: tp.clone(), why })
+    }
 }

@@ -12,7 +12,9 @@ use super::ColumnType::{Bytes, Code, Int32, Int64, Label, Text, TextMap, Time};
 use super::{Column, known, maybe, schema_of};
 pub use builder::EventBuilder;
 
-use crate::event::{Body, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, TicketAction, account_action};
+use crate::event::{
+    Body, Change, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, TicketAction, account_action, cleared,
+};
 
 mod builder;
 mod sparse;
@@ -23,7 +25,7 @@ pub const TABLE: &str = "events/1";
 /// The columns, in order.
 pub const COLUMNS: &[Column] = &[
     known("account_id", Text, "account the event belongs to; decides the partition"),
-    known("event_id", Text, "unique within the account"),
+    known("event_id", Text, "unique within the account and the kind"),
     known("occurred_at", Time, "event time"),
     known("kind", Code, "1 usage, 2 ticket, 3 survey, 4 account, 5 person"),
     maybe(
@@ -56,6 +58,7 @@ pub const COLUMNS: &[Column] = &[
     known("source_offset", Int64, "raw offset"),
     known("received_at", Time, "timestamp of the raw record"),
     maybe("payload", Bytes, "raw value, kept where the event may turn out too late"),
+    maybe("cleared", Code, "what a null has cleared, as a sum: 1 role of a person, 2 due_at, 4 done_at of a milestone"),
 ];
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, COLUMNS));
@@ -144,6 +147,20 @@ impl<'b> EventRows<'b> {
         array.is_valid(row).then(|| array.value(row))
     }
 
+    /// What `row` says of a value that a null may have cleared.
+    fn change<T>(&self, row: usize, value: Option<T>, bit: u8) -> Change<T> {
+        match value {
+            Some(value) => Change::Set(value),
+            None if self.code(30, row).unwrap_or_default() & bit != 0 => Change::Cleared,
+            None => Change::Kept,
+        }
+    }
+
+    /// The kind of `row`; none where a newer program wrote it.
+    pub fn kind(&self, row: usize) -> Option<Kind> {
+        Kind::from_code(self.kind.value(row))
+    }
+
     /// The account of `row`.
     pub fn account_id(&self, row: usize) -> &'b str {
         self.account_id.value(row)
@@ -211,8 +228,8 @@ impl<'b> EventRows<'b> {
                 account_action::DELETED => Body::Deleted,
                 account_action::MILESTONE => Body::Milestone {
                     id: need(self.text(19, row))?,
-                    due_us: self.time(20, row),
-                    done_us: self.time(21, row),
+                    due_us: self.change(row, self.time(20, row), cleared::DUE),
+                    done_us: self.change(row, self.time(21, row), cleared::DONE),
                 },
                 account_action::OUTCOME => Body::Outcome {
                     alert_id: need(self.text(22, row))?,
@@ -223,7 +240,7 @@ impl<'b> EventRows<'b> {
             Kind::Person => Body::Person {
                 action: PersonAction::from_code(action()).ok_or_else(|| wrong("unknown person action"))?,
                 user_id: need(self.text(5, row))?,
-                role: self.text(24, row),
+                role: self.change(row, self.text(24, row), cleared::ROLE),
             },
         };
         Ok(Event {

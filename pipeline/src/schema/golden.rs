@@ -12,7 +12,7 @@ use arrow::ipc::reader::StreamReader;
 use super::event::{EventBuilder, EventRows, schema};
 use super::{feature_day, health, time_type, window};
 use crate::codec;
-use crate::event::{Body, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, TicketAction};
+use crate::event::{Body, Change, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, TicketAction};
 
 const EVENTS_1: &[u8] = include_bytes!("../../golden/events-1.arrow");
 const WINDOWS_2: &[u8] = include_bytes!("../../golden/windows-2.arrow");
@@ -39,9 +39,9 @@ fn every_form() -> Vec<Event<'static>> {
             author: Some(text("csm")),
         },
         Body::Deleted,
-        Body::Milestone { id: text("go-live"), due_us: Some(1), done_us: None },
+        Body::Milestone { id: text("go-live"), due_us: Change::Set(1), done_us: Change::Kept },
         Body::Outcome { alert_id: text("a"), outcome: Outcome::Dismissed },
-        Body::Person { action: PersonAction::RoleChanged, user_id: text("u"), role: Some(text("admin")) },
+        Body::Person { action: PersonAction::RoleChanged, user_id: text("u"), role: Change::Set(text("admin")) },
     ];
     let event =
         |(n, body)| Event { account_id: text("acme"), event_id: Cow::Owned(format!("e{n}")), occurred_us: n, body };

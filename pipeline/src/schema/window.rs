@@ -121,7 +121,11 @@ pub const AS_OF: &[Column] = &[
     maybe("sentiment_at", Time, "when that was said"),
     maybe("trained", Float, "fact: training completion, 0-100"),
     maybe("invoices", Float, "fact: billing consistency, 0-100"),
-    maybe("other_facts", TextMap, "facts that are not known by name, as given (JSON texts)"),
+    maybe(
+        "other_facts",
+        TextMap,
+        "facts that are not known by name, as given (JSON texts); on the row of the shortest window",
+    ),
     known("milestones", Int64, "milestones known"),
     known("milestones_done", Int64, "milestones done"),
     known("milestones_overdue", Int64, "milestones whose due time has passed and that are not done"),
@@ -129,9 +133,13 @@ pub const AS_OF: &[Column] = &[
     known(
         "outcomes",
         TextMap,
-        "what was last told of alerts within the longest window: accepted, done or dismissed, by alert id",
+        "what was last told of alerts within the longest window: accepted, done or dismissed, by alert id; on the row of the shortest window",
     ),
+    maybe("left_out", Int64, "other facts and outcomes of the account that did not fit into its rows; null: none"),
 ];
+
+/// Columns that hold a value on the row of the shortest window only: an account has any number of facts and outcomes.
+pub const ONCE: [&str; 2] = ["other_facts", "outcomes"];
 
 /// What the row was made of.
 pub const PROVENANCE: &[Column] = &[

@@ -2,6 +2,7 @@
 //! before.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +108,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Whole), SnapshotError> {
     let (header, rest) = rest.split_at_checked(u32::from_le_bytes(*header_len) as usize).ok_or(damaged("too short"))?;
     let header: Header = serde_json::from_slice(header).map_err(|_| damaged("header"))?;
     let (len, body) = rest.split_first_chunk::<8>().ok_or(damaged("too short"))?;
-    let content = zstd::bulk::decompress(body, u64::from_le_bytes(*len) as usize).map_err(|_| damaged("body"))?;
+    let content = unpacked(body, u64::from_le_bytes(*len)).ok_or(damaged("body"))?;
     if format == FORMAT_OF_ONE {
         return Ok((header, Whole::from([(ONE.to_owned(), content)])));
     }
@@ -121,9 +122,26 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Whole), SnapshotError> {
     Ok((header, pieces))
 }
 
+/// The content, of exactly this length. It grows as it is read: a length that is damaged asks for no memory.
+fn unpacked(body: &[u8], len: u64) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut reader = zstd::Decoder::new(body).ok()?.take(len.saturating_add(1));
+    reader.read_to_end(&mut content).ok()?;
+    (content.len() as u64 == len).then_some(content)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_that_is_not_that_of_the_content_is_damage_and_asks_for_no_memory() {
+        let body = zstd::bulk::compress(b"content", 1).unwrap();
+        assert_eq!(unpacked(&body, 7).as_deref(), Some(&b"content"[..]));
+        for len in [0, 6, 8, 1 << 62, u64::MAX] {
+            assert_eq!(unpacked(&body, len), None, "{len}");
+        }
+    }
 
     #[test]
     fn an_object_survives_and_every_damaged_byte_is_noticed() {

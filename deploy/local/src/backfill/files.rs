@@ -1,6 +1,5 @@
 //! From files: all stages in this process, chunk by chunk, so that memory holds the state and no history.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,8 +29,9 @@ const GLANCE: usize = 10_000;
 pub fn run(args: &BackfillArgs, config: Config) -> Result<()> {
     let progress = ProgressBar::new(0)
         .with_style(ProgressStyle::with_template("{bytes}/{total_bytes} [{bar:40}] {msg}, {elapsed}, {eta} to go")?);
-    let (ledger, num_scores) = fill(args, config, &progress)?;
+    let Filled { ledger, num_scores, disorder } = fill(args, config, &progress)?;
     progress.finish_and_clear();
+    disorder.iter().for_each(|told| process::say(&format!("{told}\n")));
     for (stage, fates) in ledger.stages() {
         say_fates(stage, fates);
     }
@@ -39,24 +39,25 @@ pub fn run(args: &BackfillArgs, config: Config) -> Result<()> {
     Ok(())
 }
 
-/// The same without words: what became of everything, and how many accounts have a score.
-///
-/// # Errors
-/// As [`run`].
-pub fn fill(args: &BackfillArgs, mut config: Config, progress: &ProgressBar) -> Result<(Ledger, usize)> {
+/// What a backfill came to.
+struct Filled {
+    ledger: Ledger,
+    /// Accounts that have a score.
+    num_scores: usize,
+    /// Files whose lines are not in order.
+    disorder: Vec<String>,
+}
+
+fn fill(args: &BackfillArgs, mut config: Config, progress: &ProgressBar) -> Result<Filled> {
     let folder = new_folder(&args.out)?;
     let url =
         url::Url::from_directory_path(&folder).map_err(|()| anyhow::anyhow!("{} is no path", folder.display()))?;
-    config.tables = Some(Tables {
-        url: url.join("tables")?.to_string(),
-        options: BTreeMap::new(),
-        // What a chunk brings is written behind it.
-        roll_bytes: 1 << 30,
-        roll_age: Span::from_secs(86_400),
-    });
+    config.tables = Some(Tables::at(url.join("tables")?.to_string(), 1 << 30, Span::from_secs(86_400)));
     // History knows no clock: time is what the events say.
     config.time.clock = false;
     let broker = broker(&config, RAW_PARTITIONS);
+    // A line of any length gets its fate.
+    config.sources.iter().for_each(|source| broker.limit(&source.topic, usize::MAX));
     let mut files = Files::open(&args.files, &config, |_| Ok(RAW_PARTITIONS))?;
     progress.set_length(files.total_bytes());
     let (stages, clock) = (Stages::new(&config)?, SystemClock::start());
@@ -78,7 +79,7 @@ pub fn fill(args: &BackfillArgs, mut config: Config, progress: &ProgressBar) -> 
         raw.chain(config.topics.all()).try_for_each(|topic| expire(&broker, topic))?;
     }
     scores.write(&folder.join(SCORES))?;
-    Ok((ledger, scores.len()))
+    Ok(Filled { ledger, num_scores: scores.len(), disorder: files.disorder() })
 }
 
 /// The next chunk into the raw topics. True when it was the last.

@@ -109,11 +109,11 @@ pub fn text(outcome: &Outcome, args: &DemoArgs) -> Result<String> {
     writeln!(out, "Why this score:    keepwell explain {worst} --scores {place}/scores.ndjson")?;
     writeln!(
         out,
-        "Parquet:           {place}/tables/{{windows,feature_days,scores,score_factors}}/date=*/*.parquet, for example in DuckDB:"
+        "Parquet:           {place}/tables/{{windows,feature_days,scores,score_factors}}/*/*.parquet, for example in DuckDB:"
     )?;
     writeln!(
         out,
-        "  select as_of, display, band from '{place}/tables/scores/date=*/*.parquet' where account_id = '{worst}' order by as_of desc limit 14;"
+        "  select as_of, display, band from '{place}/tables/scores/*/*.parquet' where account_id = '{worst}' order by as_of desc limit 14;"
     )?;
     Ok(out)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use benches::chaos::fault::Fault;
 use benches::chaos::processes::Programs;
-use benches::chaos::run::Run;
+use benches::chaos::run::{Load, Run};
 use pipeline::crash::Place;
 
 #[test]
@@ -24,7 +24,9 @@ fn struck_at_named_places_by_broker_network_and_store_nothing_is_lost_doubled_or
     ];
     let folder = tempfile::tempdir().unwrap();
     let programs = Programs::One(Path::new(env!("CARGO_BIN_EXE_keepwell")).to_owned());
-    let mut run = Run::start(programs, folder.path(), "test", 7, faults.len()).unwrap();
+    let mut run =
+        Run::start(programs, folder.path(), &Load { build: "test", seed: 7, num_cycles: faults.len(), hostile: 0 })
+            .unwrap();
     for fault in faults {
         let cycle = run.cycle(fault).unwrap_or_else(|error| panic!("{fault}: {error:#}"));
         assert!(cycle.did_strike, "{fault}");

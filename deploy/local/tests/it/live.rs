@@ -13,6 +13,7 @@ use pipeline::clock::{Clock, SystemClock};
 use pipeline::schema::window;
 
 use crate::process::Running;
+use crate::time::LIMIT;
 use crate::{Deployment, kafka};
 
 /// What a process answers to a request, status line first.
@@ -127,15 +128,17 @@ impl Deployment {
         (Running::start(&mut self.command(&args), self.folder.path(), &format!("{stage}-{port}")), port)
     }
 
-    /// Reads a topic of window rows again and again until it shows what is awaited.
+    /// Reads a topic of window rows whenever something was written to it, until it shows what is awaited.
     pub fn wait_for_row(&self, topic: &str, is_there: impl Fn(&RecordBatch) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + LIMIT;
         loop {
+            let news = kafka().news(&[topic]).unwrap();
             let rows = compare::rows_of(&self.records(topic), &window::schema()).unwrap();
             if is_there(&rows) {
                 return;
             }
-            assert!(Instant::now() < deadline, "not within a minute; rows so far: {}", rows.num_rows());
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(news.wait(left).unwrap(), "not within {LIMIT:?}; rows so far: {}", rows.num_rows());
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod backfill;
 mod chaos;
+mod hostile;
 mod live;
 mod membership;
 mod model;
@@ -246,6 +247,19 @@ fn rejected_records_keep_key_value_and_headers_and_say_why_and_where_from() {
 #[test]
 fn topics_are_checked_and_a_foreign_partition_count_stops_a_stage_by_name() {
     let deployment = Deployment::new("topics");
+    let check = deployment.keepwell(&["topics", "check"]);
+    assert_eq!(check.status.code(), Some(0), "{check:?}");
+    // What exactly-once and tombstones rest on.
+    let scores = &deployment.config.topics.scores;
+    kafka().set(scores, "delete.retention.ms", "0").unwrap();
+    let unfit = deployment.keepwell(&["topics", "check"]);
+    let text = String::from_utf8_lossy(&unfit.stdout);
+    assert_eq!(unfit.status.code(), Some(1));
+    for setting in ["delete.retention.ms", "cleanup.policy", "max.compaction.lag.ms"] {
+        assert!(text.contains(&format!("set {setting} of {scores} to")), "{setting} is not in {text}");
+    }
+    kafka().set(&deployment.config.topics.events, "retention.bytes", "1000000").unwrap();
+    assert!(deployment.keepwell(&["topics", "--replication", "1", "apply"]).status.success());
     let check = deployment.keepwell(&["topics", "check"]);
     assert_eq!(check.status.code(), Some(0), "{check:?}");
     let other = deployment.keepwell(&["topics", "check", "--set", "partitions=5"]);

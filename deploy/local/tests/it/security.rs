@@ -119,3 +119,32 @@ fn copies(kafka: &Secured, config: &Config) -> Vec<pipeline::log::Message> {
     };
     by_partition.into_values().map(message).collect()
 }
+
+/// `check` printed all five of these.
+#[test]
+fn no_secret_is_shown_wherever_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keepwell.yaml");
+    let text = "epoch: 1\npartitions: 1\nsources: [{topic: usage, kind: usage}]\n\
+        kafka: {bootstrap_servers: 'none:1', properties: {sasl.password: hunter2, ssl.key.password: hunter2}}\n\
+        snapshots: {url: 's3://user:hunter2@bucket/snapshots'}\n\
+        tables: {url: 's3://user:hunter2@bucket/tables', options: {aws_secret_access_key: hunter2, aws_region: here}}\n";
+    std::fs::write(&path, text).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keepwell"));
+        let output = command.args(args).env("KEEPWELL_CONFIG", &path).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    for stage in ["ingest", "aggregate", "score", "sink"] {
+        let (code, said) = run(&[stage, "check"]);
+        assert!(code == Some(0) && !said.contains("hunter2"), "{said}");
+        for shown in ["sasl.password", "aws_region", "here", "bucket/tables"] {
+            assert!(said.contains(shown), "{shown} is not in {said}");
+        }
+    }
+    for wrong in ["tables.url=nowhere://user:hunter2@bucket/x?sig=hunter2", "snapshots.url=s3//user:hunter2@bucket"] {
+        let (code, said) = run(&["explain", "acme", "--as-of", "2026-01-01T00:00:00Z", "--set", wrong]);
+        assert!(code != Some(0) && !said.contains("hunter2"), "{said}");
+    }
+}

@@ -31,7 +31,7 @@ fn raw(kind: Kind, at_ms: i64, text: String) -> Raw {
     Raw { kind, key: None, value: Some(text.into_bytes()), at_ms }
 }
 
-fn usage(id: &str, account: &str, at_ms: i64) -> Raw {
+pub fn usage(id: &str, account: &str, at_ms: i64) -> Raw {
     let text = format!(
         r#"{{"event_id":"{id}","account_id":"{account}","user_id":"u","feature":"export","occurred_at":{at_ms}}}"#
     );
@@ -46,7 +46,7 @@ fn ticket(id: &str, account: &str, at_ms: i64) -> Raw {
 }
 
 /// A deployment in which the sources of these kinds need not be written to.
-fn with_optional(name: &str, kinds: &[&str], edit: impl Fn(String) -> String) -> Deployment {
+pub fn with_optional(name: &str, kinds: &[&str], edit: impl Fn(String) -> String) -> Deployment {
     Deployment::edited(name, |text| {
         let optional = |text: String, kind: &&str| {
             text.replace(&format!("kind: {kind}}}"), &format!("kind: {kind}, optional: true}}"))
@@ -55,18 +55,23 @@ fn with_optional(name: &str, kinds: &[&str], edit: impl Fn(String) -> String) ->
     })
 }
 
-const ALL_BUT_USAGE: [&str; 4] = ["ticket", "survey", "account", "person"];
+pub const ALL_BUT_USAGE: [&str; 4] = ["ticket", "survey", "account", "person"];
 
-/// Looks again and again until something is there.
-fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(90);
+/// Looks again whenever something was written, until something is there.
+fn until<T>(deployment: &Deployment, what: &str, look: impl Fn() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
     loop {
+        let news = kafka().news(&deployment.config.topics.all()).unwrap();
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "not within 90 seconds: {what}");
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(news.wait(left).unwrap(), "not within {LIMIT:?}: {what}");
     }
 }
+
+/// Nothing that is waited for takes so long, on no machine.
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 impl Deployment {
     /// The last mark of each source partition, as one partition of `events` has heard it.
@@ -174,13 +179,15 @@ fn a_topic_never_written_to_holds_time_unless_it_is_optional() {
         let old = now_ms() - 3 * DAY_MS;
         deployment.load(&[usage("1", "acme", old)]);
         if name == "required" {
-            until("usage read to its end, and a live row", || deployment.proven(0).filter(|_| deployment.lives() > 0));
+            until(&deployment, "usage read to its end, and a live row", || {
+                deployment.proven(0).filter(|_| deployment.lives() > 0)
+            });
             assert!(deployment.finals().is_empty());
             let text =
                 format!(r#"{{"event_id":"2","account_id":"acme","occurred_at":{old},"survey":"nps","score":9}}"#);
             deployment.load(&[raw(Kind::Survey, old, text)]);
         }
-        until("final rows", || (!deployment.finals().is_empty()).then_some(()));
+        until(&deployment, "final rows", || (!deployment.finals().is_empty()).then_some(()));
     }
 }
 
@@ -191,7 +198,9 @@ fn a_source_that_returns_from_silence_with_old_events_has_them_late_or_too_late(
     let aggregate = deployment.start("aggregate", &[]);
     let now = now_ms();
     deployment.load(&[usage("1", "acme", now - 3 * DAY_MS)]);
-    until("yesterday closed", || deployment.finals().last().filter(|end| **end > now - DAY_MS - HOUR_MS).copied());
+    until(&deployment, "yesterday closed", || {
+        deployment.finals().last().filter(|end| **end > now - DAY_MS - HOUR_MS).copied()
+    });
     let too_late = usage("3", "acme", now - 5 * DAY_MS);
     deployment.load(&[usage("2", "acme", now - 36 * HOUR_MS), too_late.clone(), usage("4", "acme", now_ms())]);
     wait_for_fate(&aggregate, "late", 1);
@@ -209,7 +218,7 @@ fn a_daily_load_with_a_delay_of_a_day_is_not_late() {
     let aggregate = deployment.start("aggregate", &[]);
     let now = now_ms();
     deployment.load(&[usage("1", "acme", now - 3 * DAY_MS), ticket("2", "acme", now - 3 * DAY_MS)]);
-    let marks = until("both read to their ends", || {
+    let marks = until(&deployment, "both read to their ends", || {
         deployment.proven(0)?;
         deployment.proven(1)
     });
@@ -226,13 +235,13 @@ fn all_sources_silent_inactivity_grows_and_an_alert_is_raised_ingest_started_las
     deployment.load(&[usage("1", "acme", now - 6 * DAY_MS)]);
     let _others = ["sink", "score", "aggregate"].map(|stage| deployment.start(stage, &[]));
     let _ingest = deployment.start("ingest", &[]);
-    let alert = until("an alert", || {
+    let alert = until(&deployment, "an alert", || {
         let alerts = deployment.records(&deployment.config.topics.alerts);
         let alerts = alerts.iter().filter_map(|record| serde_json::from_slice::<Alert>(record.value.as_deref()?).ok());
         alerts.into_iter().find(|alert| alert.trigger == "inactivity")
     });
     assert_eq!((alert.event.as_str(), alert.account_id.as_str(), alert.playbook.as_str()), ("raised", "acme", "write"));
-    let ends = until("yesterday closed", || {
+    let ends = until(&deployment, "yesterday closed", || {
         let ends = deployment.finals();
         (ends.last()? > &(now - DAY_MS - HOUR_MS)).then_some(ends)
     });
@@ -245,8 +254,8 @@ fn producers_a_day_ahead_and_in_1970_are_rejected_and_move_no_time() {
     let _ingest = deployment.start("ingest", &[]);
     let now = now_ms();
     deployment.load(&[usage("1", "acme", now + DAY_MS), usage("2", "acme", 0), usage("3", "acme", now - 2 * DAY_MS)]);
-    until("both rejects", || (deployment.reasons() == ["future", "too_old"]).then_some(()));
-    let marks = until("usage read to its end", || deployment.proven(0));
+    until(&deployment, "both rejects", || (deployment.reasons() == ["future", "too_old"]).then_some(()));
+    let marks = until(&deployment, "usage read to its end", || deployment.proven(0));
     assert!(marks.iter().all(|mark| mark.value_us.is_some_and(|us| us / 1000 < now_ms())), "{marks:?}");
 }
 
@@ -263,7 +272,7 @@ fn an_open_raw_transaction_hides_data_and_holds_time() {
     let ingest = deployment.start("ingest", &[]);
     let aggregate = deployment.start("aggregate", &[]);
     // Partition 1 moves with the clock, partition 0 does not.
-    until("what is not hidden read, and a live row", || {
+    until(&deployment, "what is not hidden read, and a live row", || {
         let of = |partition| deployment.marks().remove(&(topic.clone(), partition));
         (of(1)?.state == SourceState::Proven && of(0)?.state == SourceState::Reading && deployment.lives() > 0)
             .then_some(())
@@ -274,7 +283,7 @@ fn an_open_raw_transaction_hides_data_and_holds_time() {
     hidden_by.commit().unwrap();
     ask_until(ingest.1, "/metrics", |metrics| metrics.contains(&format!("{series} 0\n")));
     wait_for_fate(&aggregate, "on_time", 3);
-    until("final rows", || (!deployment.finals().is_empty()).then_some(()));
+    until(&deployment, "final rows", || (!deployment.finals().is_empty()).then_some(()));
 }
 
 #[test]
@@ -292,7 +301,7 @@ fn a_transaction_whose_producer_is_gone_is_shown_and_ended_by_the_operators_comm
     // Of partition 0 one record stands before it.
     kafka().end_hanging(&topic, 0, 1).unwrap();
     ask_until(ingest.1, "/metrics", |metrics| metrics.contains(&format!("{series} 0\n")));
-    until("all of usage read to its end", || deployment.proven(0));
+    until(&deployment, "all of usage read to its end", || deployment.proven(0));
     assert_eq!(deployment.num_events(), 4);
 }
 

@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use super::settings::Settings;
+use super::settings::{Settings, not_made};
 use crate::config::Kafka;
 use crate::log::LogError;
 use crate::offset::{NextOffset, TopicPartition};
@@ -35,7 +35,7 @@ impl Group {
     /// [`LogError`] when the client refuses its configuration.
     pub fn open(kafka: &Kafka, name: &str) -> Result<Self, LogError> {
         let consumer = Settings::new(kafka)?.reader().set("group.id", name).create();
-        let consumer = consumer.map_err(|error| LogError::Configuration(error.to_string()))?;
+        let consumer = consumer.map_err(|error| not_made(&error))?;
         Ok(Self { consumer, name: name.to_owned() })
     }
 

@@ -6,7 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::ownership::Ownership;
-use super::settings::Settings;
+use super::settings::{Settings, not_made};
 use crate::log::LogError;
 
 /// A member that is fenced so often within this time shares its name with another process: each fences the other at
@@ -48,7 +48,7 @@ impl Membership {
 
     /// A client that joins.
     pub fn join(&self, settings: &Settings) -> Result<BaseConsumer<Ownership>, LogError> {
-        let configuration = |error: KafkaError| LogError::Configuration(error.to_string());
+        let configuration = |error: KafkaError| not_made(&error);
         let config = settings.consumer(&self.group, &self.instance)?;
         let consumer: BaseConsumer<Ownership> =
             config.create_with_context(Ownership::default()).map_err(configuration)?;
@@ -62,7 +62,7 @@ impl Membership {
         &self,
         settings: &Settings,
     ) -> Result<BaseConsumer<C>, LogError> {
-        let configuration = |error: KafkaError| LogError::Configuration(error.to_string());
+        let configuration = |error: KafkaError| not_made(&error);
         let mut config = settings.consumer(&self.group, "visitor")?;
         let consumer: BaseConsumer<C> =
             config.remove("group.instance.id").create_with_context(C::default()).map_err(configuration)?;

@@ -4,6 +4,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rdkafka::Timestamp;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
@@ -18,6 +19,8 @@ pub(super) struct Queue {
     pub is_at_eof: bool,
     /// Where its end was met, once all before it is taken.
     pub met_end: Option<NextOffset>,
+    /// What is taken next.
+    pub next: NextOffset,
 }
 
 /// Rung by librdkafka's threads when an empty queue gets something.
@@ -45,12 +48,16 @@ pub(super) fn record(topic_partition: &TopicPartition, message: &BorrowedMessage
     let headers = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
     });
+    let timestamp = message.timestamp();
     Record {
-        topic_partition: topic_partition.clone(),
-        offset: Offset(message.offset()),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
+        timestamp_ms: timestamp.to_millis().unwrap_or_default(),
+        appended_ms: match timestamp {
+            Timestamp::LogAppendTime(ms) => Some(ms),
+            _ => None,
+        },
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(Bytes::copy_from_slice),
         headers: headers.unwrap_or_default(),
+        ..Record::at(topic_partition.clone(), Offset(message.offset()))
     }
 }

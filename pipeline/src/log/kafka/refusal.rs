@@ -50,3 +50,16 @@ impl Refusal {
         }
     }
 }
+
+/// What a client that is fenced refuses, it does by the name of a fatal error.
+pub(super) fn failed(doing: &str, error: &KafkaError) -> LogError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId) => LogError::Fenced(doing.to_owned()),
+        _ => LogError::Fatal { doing: doing.to_owned(), why: error.to_string() },
+    }
+}
+
+/// Whether waiting does not help.
+pub(super) fn is_final(error: &KafkaError) -> bool {
+    is_refusal(error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
+}

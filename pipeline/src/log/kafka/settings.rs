@@ -4,9 +4,25 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 
 use crate::config::Kafka;
-use crate::log::LogError;
+use crate::log::{LogError, smaller};
+use crate::offset::{NextOffset, TopicPartition};
+use crate::shown;
+
+/// Largest record that `load` and `rejects replay` hand to the broker.
+const WRITER_MAX_BYTES: usize = 100_000_000;
+
+/// A client that was not made: why, without the value of a setting that holds a secret.
+pub(crate) fn not_made(error: &KafkaError) -> LogError {
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) if shown::is_secret(name) => {
+            LogError::Configuration(format!("{name}: the client does not take its value"))
+        }
+        error => LogError::Configuration(error.to_string()),
+    }
+}
 
 /// Settings of this process's clients.
 #[derive(Debug, Clone)]
@@ -15,8 +31,20 @@ pub struct Settings {
     transaction_timeout_ms: u64,
     session_timeout_ms: u64,
     max_record_bytes: usize,
+    /// What is tried instead, once a request was above what the broker takes.
+    taken_bytes: Option<usize>,
     transactional_id: String,
     instance: String,
+    pass_by: PassBy,
+}
+
+/// What cannot be read may be passed by: it is set aside as a reject without bytes, or an operator says so.
+#[derive(Debug, Clone, Default)]
+pub struct PassBy {
+    /// Whatever cannot be read.
+    pub all: bool,
+    /// These positions.
+    pub positions: Vec<(TopicPartition, NextOffset)>,
 }
 
 /// A client configuration that does not print its secrets.
@@ -47,7 +75,7 @@ impl Settings {
         if kafka.properties.contains_key("debug") {
             base.set_log_level(RDKafkaLogLevel::Debug);
         }
-        for (name, value) in &kafka.properties {
+        for (name, value) in kafka.properties.iter() {
             base.set(name, value);
         }
         for (name, secret) in &kafka.secrets {
@@ -62,9 +90,28 @@ impl Settings {
             transaction_timeout_ms: kafka.transaction_timeout.as_duration().as_millis() as u64,
             session_timeout_ms: kafka.session_timeout.as_duration().as_millis() as u64,
             max_record_bytes: kafka.max_record_bytes,
+            taken_bytes: None,
             transactional_id: String::new(),
             instance: String::new(),
+            pass_by: PassBy::default(),
         })
+    }
+
+    /// The same, passing by what cannot be read.
+    #[must_use]
+    pub fn passing_by(mut self, pass_by: PassBy) -> Self {
+        self.pass_by = pass_by;
+        self
+    }
+
+    /// Whether a position that cannot be read may be passed by.
+    pub(super) fn may_pass(&self, tp: &TopicPartition, at: NextOffset) -> bool {
+        self.pass_by.all || self.is_passed(tp, at)
+    }
+
+    /// Whether an operator has told to pass a position by, whatever stands there.
+    pub(super) fn is_passed(&self, tp: &TopicPartition, at: NextOffset) -> bool {
+        self.pass_by.positions.iter().any(|(known, offset)| known == tp && *offset == at)
     }
 
     /// Any client: the user's settings only.
@@ -90,6 +137,16 @@ impl Settings {
     /// How long a transaction may take.
     pub fn transaction_timeout_ms(&self) -> u64 {
         self.transaction_timeout_ms
+    }
+
+    /// From now on half as much is written in one request.
+    pub(super) fn take_less(&mut self) {
+        self.taken_bytes = Some(smaller(self.taken_bytes, self.max_record_bytes));
+    }
+
+    /// Largest record to write, in bytes, where the broker has refused one: a tenth is left to its headers.
+    pub(super) fn taken_bytes(&self) -> Option<usize> {
+        self.taken_bytes.map(|bytes| bytes - bytes / 10)
     }
 
     pub(super) fn for_transactions(mut self, group: &str, instance: &str) -> Self {
@@ -121,6 +178,8 @@ impl Settings {
             .set("topic.metadata.refresh.interval.ms", "10000")
             // The statistics tell where the end of a partition was met, transaction markers included.
             .set("statistics.interval.ms", "200")
+            // Damaged bytes are no record.
+            .set("check.crcs", "true")
             .set("fetch.wait.max.ms", "50")
             .set("queued.max.messages.kbytes", "32768");
         Ok(config)
@@ -140,7 +199,15 @@ impl Settings {
             .set("group.id", "keepwell-reader")
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
+            .set("check.crcs", "true")
             .set("enable.partition.eof", "true");
+        config
+    }
+
+    /// A reader that looks for what can be read: it is wrong often, and asks again at once.
+    pub(super) fn prober(&self) -> ClientConfig {
+        let mut config = self.reader();
+        config.set("check.crcs", "true").set("fetch.error.backoff.ms", "0").set("fetch.wait.max.ms", "10");
         config
     }
 
@@ -148,6 +215,8 @@ impl Settings {
     pub(super) fn writer(&self) -> ClientConfig {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", "20");
+        // The topic's own limit is the broker's to apply.
+        config.set("message.max.bytes", WRITER_MAX_BYTES.to_string());
         config
     }
 
@@ -169,6 +238,9 @@ impl Settings {
         if config.get("retry.backoff.ms").is_none() {
             config.set("retry.backoff.ms", "20");
         }
+        if let Some(bytes) = self.taken_bytes {
+            config.set("message.max.bytes", bytes.to_string()).set("batch.size", bytes.to_string());
+        }
         config
     }
 }
@@ -178,6 +250,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_promises_rest_on_is_no_users_choice() {
+        let mut kafka = Kafka::at("none:9092");
+        let wrong = [
+            ("isolation.level", "read_uncommitted"),
+            ("enable.auto.commit", "true"),
+            ("enable.auto.offset.store", "true"),
+            ("auto.offset.reset", "latest"),
+            ("transactional.id", "mine"),
+            ("group.id", "mine"),
+            ("enable.idempotence", "false"),
+            ("check.crcs", "false"),
+        ];
+        wrong.iter().for_each(|(name, value)| drop(kafka.properties.0.insert((*name).to_owned(), (*value).to_owned())));
+        let settings = Settings::new(&kafka).unwrap().for_transactions("score", "0");
+        for (client, config) in [
+            ("consumer", settings.consumer("keepwell-score", "0").unwrap()),
+            ("reader", settings.reader()),
+            ("producer", settings.producer()),
+            ("writer", settings.writer()),
+        ] {
+            for (name, value) in wrong {
+                // A client that has no use for a setting is not harmed by it.
+                let is_used = match name {
+                    "transactional.id" => client == "producer",
+                    "enable.idempotence" => client == "writer",
+                    "enable.auto.offset.store" | "auto.offset.reset" => client == "consumer",
+                    _ => client == "consumer" || client == "reader",
+                };
+                assert!(!is_used || config.get(name) != Some(value), "{client} {name}");
+            }
+        }
+    }
+
+    #[test]
     fn the_users_own_backoff_stands() {
         let backoff = |kafka: &Kafka| {
             let settings = Settings::new(kafka).unwrap().for_transactions("score", "0");
@@ -185,7 +291,7 @@ mod tests {
         };
         let mut kafka = Kafka::at("none:9092");
         assert_eq!(backoff(&kafka).as_deref(), Some("20"));
-        kafka.properties.insert("retry.backoff.ms".to_owned(), "300".to_owned());
+        kafka.properties.0.insert("retry.backoff.ms".to_owned(), "300".to_owned());
         assert_eq!(backoff(&kafka).as_deref(), Some("300"));
     }
 }

@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use super::settings::Settings;
+use super::settings::{Settings, not_made};
 use super::{SLICE, record};
 use crate::config::Kafka;
 use crate::log::{LogError, Record};
@@ -39,7 +39,7 @@ impl Tail {
     /// A reader with these settings.
     pub(super) fn of(settings: &Settings) -> Result<Self, LogError> {
         let consumer = settings.reader().create();
-        Ok(Self { consumer: consumer.map_err(|error| LogError::Configuration(error.to_string()))? })
+        Ok(Self { consumer: consumer.map_err(|error| not_made(&error))? })
     }
 
     /// Hands every committed record of a partition to `take`, in order, up to the end it has now or until told to break.

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
 use super::burst::Burst;
 use super::refusal::{Refusal, is_refusal, refused};
-use super::settings::Settings;
+use super::settings::{Settings, not_made};
 use super::{KafkaLog, SLICE};
 use crate::crash::{self, Place};
 use crate::log::{LogError, Message, Verdict};
@@ -31,13 +31,13 @@ const ABORT_SLICE: Duration = Duration::from_millis(100);
 /// Remembers the first message that could not be delivered.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
-    failed: Mutex<Option<KafkaError>>,
+    failed: Mutex<Option<(KafkaError, String)>>,
     refusal: Refusal,
 }
 
 impl Deliveries {
-    /// Why a message was not delivered, since this was last asked.
-    pub fn take_failed(&self) -> Option<KafkaError> {
+    /// Why a message was not delivered, and to which topic, since this was last asked.
+    pub fn take_failed(&self) -> Option<(KafkaError, String)> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -53,10 +53,20 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        if let Err((error, message)) = result {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            // A batch that is too large takes what is behind it along: what is told of it is what matters.
+            if failed.as_ref().is_none_or(|(known, _)| is_too_large(error) && !is_too_large(known)) {
+                *failed = Some((error.clone(), message.topic().to_owned()));
+            }
         }
     }
+}
+
+/// Whether a record is above what the broker or the client takes.
+fn is_too_large(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{InvalidMessageSize, MessageSizeTooLarge};
+    matches!(error.rdkafka_error_code(), Some(MessageSizeTooLarge | InvalidMessageSize))
 }
 
 /// How long deliveries are waited for where there was none.
@@ -73,10 +83,8 @@ pub(super) fn producer(
         doing: format!("starting the transactional producer of instance {}", settings.instance()),
         why: error.to_string(),
     };
-    let producer: BaseProducer<Deliveries> = settings
-        .producer()
-        .create_with_context(Deliveries::default())
-        .map_err(|error| LogError::Configuration(error.to_string()))?;
+    let producer: BaseProducer<Deliveries> =
+        settings.producer().create_with_context(Deliveries::default()).map_err(|error| not_made(&error))?;
     let mut complained = Instant::now();
     loop {
         match producer.init_transactions(SLICE) {
@@ -120,6 +128,8 @@ enum Trouble {
     Abort(String),
     /// Nobody knows.
     Doubt(String),
+    /// It must be aborted: a record for this topic is too large.
+    TooLarge(String),
     /// No verdict will ever be had.
     Stop(LogError),
 }
@@ -142,15 +152,24 @@ pub(super) fn commit(
     positions: &BTreeMap<TopicPartition, Position>,
 ) -> Result<Verdict, LogError> {
     let deadline = Instant::now() + Duration::from_millis(log.settings.transaction_timeout_ms());
+    let aborted = |log: &KafkaLog| patiently(log, deadline, "abort", |p| p.abort_transaction(ABORT_SLICE));
     match attempt(log, messages, positions, deadline) {
         Ok(()) => Ok(Verdict::Committed),
         Err(Trouble::Stop(error)) => Err(error),
         Err(Trouble::Doubt(why)) => Ok(Verdict::Lost(why)),
-        Err(Trouble::Abort(why)) => match patiently(log, deadline, "abort", |p| p.abort_transaction(ABORT_SLICE)) {
+        Err(Trouble::Abort(why)) => match aborted(log) {
             Ok(()) => Ok(Verdict::Aborted(why)),
             Err(Trouble::Stop(error)) => Err(error),
-            Err(Trouble::Abort(more) | Trouble::Doubt(more)) => Ok(Verdict::Lost(format!("{why}; {more}"))),
+            Err(Trouble::Abort(more) | Trouble::Doubt(more) | Trouble::TooLarge(more)) => {
+                Ok(Verdict::Lost(format!("{why}; {more}")))
+            }
         },
+        Err(Trouble::TooLarge(topic)) => {
+            log.settings.take_less();
+            // The client's own limits are fixed when it is made; making it ends the transaction, too.
+            super::remake_producer(log)?;
+            Ok(Verdict::TooLarge { topic })
+        }
     }
 }
 
@@ -217,10 +236,7 @@ fn send(log: &KafkaLog, message: &Message, deadline: Instant) -> Result<(), Trou
                 log.producer.poll(Duration::from_millis(1));
                 log.serve(Duration::ZERO).map_err(Trouble::Stop)?;
             }
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                let (topic, bytes) = (message.topic.to_string(), message.num_bytes());
-                return Err(Trouble::Stop(LogError::TooLarge { topic, bytes }));
-            }
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => return Err(Trouble::TooLarge(message.topic.to_string())),
             _ if is_refusal(&error) => {
                 return Err(Trouble::Stop(refused(&format!("producing to {}", message.topic), error)));
             }
@@ -252,8 +268,9 @@ fn drain(log: &KafkaLog, deadline: Instant) -> Result<(), Trouble> {
     }
     let failed = log.producer.context().take_failed();
     match failed {
-        Some(error) if is_refusal(&error) => Err(Trouble::Stop(refused("producing", error))),
-        Some(error) => Err(Trouble::Abort(format!("a message was not delivered: {error}"))),
+        Some((error, _)) if is_refusal(&error) => Err(Trouble::Stop(refused("producing", error))),
+        Some((error, topic)) if is_too_large(&error) => Err(Trouble::TooLarge(topic)),
+        Some((error, _)) => Err(Trouble::Abort(format!("a message was not delivered: {error}"))),
         None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::settings::Settings;
+use super::settings::{Settings, not_made};
 use super::transaction::{self, Deliveries};
 use crate::config::Kafka;
 use crate::log::{LogError, Message};
@@ -35,7 +35,7 @@ impl Writer {
     /// [`LogError`] when the client refuses its configuration.
     pub fn open(kafka: &Kafka) -> Result<Self, LogError> {
         let producer = Settings::new(kafka)?.writer().create_with_context(Deliveries::default());
-        Ok(Self { producer: producer.map_err(|error| LogError::Configuration(error.to_string()))? })
+        Ok(Self { producer: producer.map_err(|error| not_made(&error))? })
     }
 
     /// A producer whose records are all there or none, from [`Writer::commit`] on. Whoever wrote under the same
@@ -105,7 +105,7 @@ impl Writer {
 
     fn delivered(&self) -> Result<(), LogError> {
         match self.producer.context().take_failed() {
-            Some(error) => Err(failed("delivering what was written", &error)),
+            Some((error, topic)) => Err(failed(&format!("delivering what was written to {topic}"), &error)),
             None => Ok(()),
         }
     }

@@ -37,12 +37,11 @@ impl Partition {
     /// Writes a record, in a transaction or outside of any.
     pub fn append(&mut self, of: TopicPartition, message: &Message, within: Option<Serial>) {
         let record = Record {
-            topic_partition: of,
-            offset: Offset(self.next),
             timestamp_ms: message.timestamp_ms.unwrap_or_default(),
             key: message.key.clone(),
             value: message.value.clone().map(Bytes::from),
             headers: message.headers.clone(),
+            ..Record::at(of, Offset(self.next))
         };
         let state = match within {
             Some(serial) => {

@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 
 use super::schema;
 use super::sparse::Sparse;
-use crate::event::{Body, Event, Origin, Priority, account_action};
+use crate::event::{Body, Change, Event, Origin, Priority, account_action, cleared};
 
 /// Facts of an account: name to JSON text.
 type Facts = MapBuilder<StringBuilder, StringBuilder>;
@@ -55,6 +55,7 @@ pub struct EventBuilder {
     source_offset: Int64Builder,
     received_at: TimestampMicrosecondBuilder,
     payload: Sparse<BinaryBuilder>,
+    cleared: Sparse<UInt8Builder>,
     num_rows: usize,
     num_bytes: usize,
 }
@@ -122,8 +123,9 @@ impl EventBuilder {
             Body::Milestone { id, due_us, done_us } => {
                 self.action.push(row, Some(account_action::MILESTONE));
                 self.milestone_id.push(row, Some(id));
-                self.due_at.push(row, *due_us);
-                self.done_at.push(row, *done_us);
+                self.due_at.push(row, due_us.value());
+                self.done_at.push(row, done_us.value());
+                self.clear(&[(*due_us == Change::Cleared, cleared::DUE), (*done_us == Change::Cleared, cleared::DONE)]);
             }
             Body::Outcome { alert_id, outcome } => {
                 self.action.push(row, Some(account_action::OUTCOME));
@@ -133,10 +135,17 @@ impl EventBuilder {
             Body::Person { action, user_id, role } => {
                 self.action.push(row, Some(action.code()));
                 self.user_id.push(row, Some(user_id));
-                self.role.push(row, role.as_deref());
+                self.role.push(row, role.as_ref().value());
+                self.clear(&[(*role == Change::Cleared, cleared::ROLE)]);
             }
         }
         Ok(())
+    }
+
+    /// Notes what nulls have cleared.
+    fn clear(&mut self, bits: &[(bool, u8)]) {
+        let sum: u8 = bits.iter().filter(|(is_cleared, _)| *is_cleared).map(|(_, bit)| bit).sum();
+        self.cleared.push(self.num_rows, (sum > 0).then_some(sum));
     }
 
     fn push_facts(&mut self, given: &[(Cow<'_, str>, Cow<'_, str>)]) -> Result<(), ArrowError> {
@@ -220,6 +229,7 @@ impl EventBuilder {
             Arc::new(self.source_offset.finish()),
             utc(std::mem::take(&mut self.received_at)),
             Arc::new(self.payload.take(rows).finish()),
+            Arc::new(self.cleared.take(rows).finish()),
         ];
         RecordBatch::try_new(schema(), columns)
     }

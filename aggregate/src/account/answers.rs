@@ -1,0 +1,156 @@
+//! Survey answers: of each person the last one, and sums of those that nobody is known for.
+
+use std::collections::BTreeMap;
+
+use pipeline::event::Survey;
+use pipeline::name::Name;
+use pipeline::natural::natural;
+use serde::{Deserialize, Serialize};
+
+/// Sums over the answers to one kind of survey.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// Answers.
+    pub responses: i64,
+    /// Sum of scores; for NPS promoters minus detractors.
+    pub score: i64,
+    /// Sum of best possible scores.
+    pub best: i64,
+    /// Low answers: NPS detractors (0-6), else at most two fifths of the best possible one.
+    pub low: i64,
+    /// Last answer, UTC microseconds.
+    pub last_us: Option<i64>,
+}
+
+/// One answer of a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// When, UTC microseconds.
+    pub at_us: i64,
+    /// Event id; decides between equal times.
+    pub event_id: Name,
+    /// The answer, `0..=scale_max`.
+    pub score: i64,
+    /// Best possible answer.
+    pub scale_max: i64,
+}
+
+impl Answer {
+    fn is_before(&self, other: &Self) -> bool {
+        self.at_us.cmp(&other.at_us).then_with(|| natural(&self.event_id, &other.event_id)).is_lt()
+    }
+}
+
+impl Answers {
+    /// Takes one answer in.
+    pub fn add(&mut self, survey: Survey, answer: &Answer) {
+        let Answer { at_us, score, scale_max, .. } = *answer;
+        self.responses += 1;
+        self.score += match survey {
+            Survey::Nps => i64::from(score >= 9) - i64::from(score <= 6),
+            Survey::Csat | Survey::Ces => score,
+        };
+        self.best += scale_max;
+        self.low += i64::from(match survey {
+            Survey::Nps => score <= 6,
+            Survey::Csat | Survey::Ces => 5 * score <= 2 * scale_max,
+        });
+        self.last_us = self.last_us.max(Some(at_us));
+    }
+
+    fn plus(&mut self, more: &Self) {
+        self.responses += more.responses;
+        self.score += more.score;
+        self.best += more.best;
+        self.low += more.low;
+        self.last_us = self.last_us.max(more.last_us);
+    }
+}
+
+/// What a pane holds of surveys. Few panes hold anything: one without takes no more than a pointer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surveys(Option<Box<Held>>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    /// Answers of which nobody is known, by kind.
+    sums: [Answers; 3],
+    /// The last answer of each person, by code of the survey.
+    last: BTreeMap<(u8, Name), Answer>,
+}
+
+/// Answers within a window, by kind.
+#[derive(Debug, Default)]
+pub struct Answered<'a> {
+    sums: [Answers; 3],
+    last: BTreeMap<(u8, &'a Name), &'a Answer>,
+}
+
+fn place(survey: Survey) -> usize {
+    usize::from(survey.code()) - 1
+}
+
+impl Surveys {
+    /// Sums alone, as older programs kept them.
+    pub(super) fn of_sums(sums: [Answers; 3]) -> Self {
+        Self((sums != <[Answers; 3]>::default()).then(|| Box::new(Held { sums, last: BTreeMap::new() })))
+    }
+
+    /// Takes an answer in: of a person the last one counts, in whatever order they come.
+    pub fn take(&mut self, survey: Survey, person: Option<&str>, answer: Answer) {
+        let held = self.0.get_or_insert_default();
+        let Some(person) = person else { return held.sums[place(survey)].add(survey, &answer) };
+        let known = held.last.entry((survey.code(), Name::from(person))).or_insert_with(|| answer.clone());
+        if known.is_before(&answer) {
+            *known = answer;
+        }
+    }
+
+    /// Takes in the times of the last answers of another.
+    pub(super) fn hear_times(&mut self, other: &Self) {
+        if other.0.is_none() {
+            return;
+        }
+        let sums = &mut self.0.get_or_insert_default().sums;
+        for survey in Survey::ALL {
+            let mine = &mut sums[place(*survey)].last_us;
+            *mine = (*mine).max(other.last_us(*survey));
+        }
+    }
+
+    /// Last answer of one kind, UTC microseconds.
+    pub fn last_us(&self, survey: Survey) -> Option<i64> {
+        let held = self.0.as_deref()?;
+        let of_people =
+            held.last.iter().filter(|((code, _), _)| *code == survey.code()).map(|(_, answer)| answer.at_us);
+        of_people.max().max(held.sums[place(survey)].last_us)
+    }
+
+    /// Puts another name in the place of a person's.
+    pub(super) fn rename(&mut self, person: &str, name: &Name) {
+        let Some(held) = self.0.as_deref_mut() else { return };
+        for survey in Survey::ALL {
+            if let Some(answer) = held.last.remove(&(survey.code(), Name::from(person))) {
+                self.take(*survey, Some(name), answer);
+                return self.rename(person, name);
+            }
+        }
+    }
+}
+
+impl<'a> Answered<'a> {
+    /// Takes in what a later pane holds.
+    pub fn take_in(&mut self, surveys: &'a Surveys) {
+        let Some(held) = surveys.0.as_deref() else { return };
+        self.sums.iter_mut().zip(&held.sums).for_each(|(mine, more)| mine.plus(more));
+        self.last.extend(held.last.iter().map(|((survey, person), answer)| ((*survey, person), answer)));
+    }
+
+    /// The answers to one kind of survey: one of each person.
+    pub fn of(&self, survey: Survey) -> Answers {
+        let mut answers = self.sums[place(survey)];
+        let of_people = self.last.iter().filter(|((code, _), _)| *code == survey.code());
+        of_people.for_each(|(_, answer)| answers.add(survey, answer));
+        answers
+    }
+}

@@ -1,0 +1,95 @@
+//! An account in a snapshot of version 3: sums of survey answers instead of each person's last one, and what was told of
+//! people and milestones without what a null clears.
+
+use std::collections::BTreeMap;
+
+use pipeline::event::{Change, Outcome, PersonAction};
+use pipeline::name::Name;
+use pipeline::pane::Pane;
+use serde::Deserialize;
+
+use super::adoption::ByFeature;
+use super::answers::{Answers, Surveys};
+use super::history::{History, Told, Version};
+use super::people::{MilestoneEvent, PersonEvent};
+use super::saved::{OfPane, Rest};
+use super::tickets::Ticket;
+use super::usage::{Cell, Usage};
+use super::{Deletion, Fact};
+
+/// One pane of an account.
+#[derive(Debug, Deserialize)]
+pub struct Cell3 {
+    last_activity_us: i64,
+    last_exact_us: Option<i64>,
+    last_use_us: Option<i64>,
+    first_value_us: Option<i64>,
+    usage: Usage,
+    surveys: [Answers; 3],
+}
+
+/// What was told of a person.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PersonEvent3 {
+    action: PersonAction,
+    role: Option<Name>,
+}
+
+impl Told for PersonEvent3 {}
+
+/// What was told of a milestone.
+#[derive(Debug, Clone, Deserialize)]
+pub struct MilestoneEvent3 {
+    due_us: Option<i64>,
+    done_us: Option<i64>,
+}
+
+impl Told for MilestoneEvent3 {}
+
+/// See [`OfPane`].
+pub type OfPane3 = (Cell3, (Vec<Name>, Vec<Name>, Option<ByFeature>));
+
+/// See [`Rest`].
+pub type Rest3 = (
+    Option<(Pane, Cell3)>,
+    BTreeMap<Name, Ticket>,
+    BTreeMap<Name, History<Fact>>,
+    BTreeMap<Name, History<PersonEvent3>>,
+    BTreeMap<Name, History<MilestoneEvent3>>,
+    BTreeMap<Name, History<Outcome>>,
+    Vec<Deletion>,
+    Option<Pane>,
+);
+
+impl From<Cell3> for Cell {
+    fn from(old: Cell3) -> Self {
+        let Cell3 { last_activity_us, last_exact_us, last_use_us, first_value_us, usage, surveys } = old;
+        let surveys = Surveys::of_sums(surveys);
+        Self { last_activity_us, last_exact_us, last_use_us, first_value_us, usage, surveys }
+    }
+}
+
+fn change<T>(told: Option<T>) -> Change<T> {
+    told.map_or(Change::Kept, Change::Set)
+}
+
+fn each<A: Told, B: Told>(histories: BTreeMap<Name, History<A>>, of: impl Fn(A) -> B) -> BTreeMap<Name, History<B>> {
+    let version =
+        |version: Version<A>| Version { at_us: version.at_us, event_id: version.event_id, value: of(version.value) };
+    let history = |history: History<A>| history.versions().into_iter().map(version).collect::<Vec<_>>().into();
+    histories.into_iter().map(|(name, old)| (name, history(old))).collect()
+}
+
+/// A pane of an account, as it is kept now.
+pub fn of_pane((cell, adoption): OfPane3) -> OfPane {
+    (cell.into(), adoption)
+}
+
+/// The rest of an account, as it is kept now.
+pub fn rest(old: Rest3) -> Rest {
+    let (settled, tickets, facts, people, milestones, outcomes, deletions, pruned) = old;
+    let people = each(people, |old| PersonEvent { action: old.action, role: change(old.role) });
+    let milestone = |old: MilestoneEvent3| MilestoneEvent { due_us: change(old.due_us), done_us: change(old.done_us) };
+    let settled = settled.map(|(pane, cell)| (pane, cell.into()));
+    (settled, tickets, facts, people, each(milestones, milestone), outcomes, deletions, pruned)
+}

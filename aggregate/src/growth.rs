@@ -1,0 +1,100 @@
+//! Limits of what is kept of one account: no stranger fills the memory that all accounts share.
+//!
+//! What is over a limit is told by the log alone: by what the account has when the event is judged, however the log is cut
+//! into steps. It does depend on which of an account's events came first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pipeline::config::Limits;
+use pipeline::event::{Body, Event};
+
+use crate::account::Account;
+use crate::state::PartitionState;
+
+/// Names that a step has brought and the state does not know, by account and what they name.
+#[derive(Debug, Default)]
+pub struct Growth(BTreeMap<(String, &'static str), BTreeSet<String>>);
+
+impl Growth {
+    /// Over which limit an event is; else what it brings is counted.
+    pub fn over_limit(&mut self, event: &Event<'_>, state: &PartitionState, limits: &Limits) -> Option<&'static str> {
+        let id = event.account_id.as_ref();
+        let account = || state.accounts.get(id);
+        match &event.body {
+            Body::Usage { feature, user_id, .. } => {
+                // No step brings as much as half of these limits: most accounts need not be looked up.
+                let account = account().filter(|_| state.large.contains(id))?;
+                let (features, users) = (account.adoption.features().len(), account.adoption.users().len());
+                let is_known = account.adoption.knows_feature(feature);
+                self.one(id, "features", feature, (features, is_known), limits.features).or_else(|| {
+                    let user = user_id.as_deref()?;
+                    let is_known = account.adoption.knows_user(user);
+                    self.one(id, "users", user, (users, is_known), limits.users)
+                })
+            }
+            Body::Ticket { ticket_id, .. } => {
+                let known =
+                    account().map_or((0, false), |a| (a.tickets.len(), a.tickets.contains_key(ticket_id.as_ref())));
+                self.one(id, "tickets", ticket_id, known, limits.tickets)
+            }
+            Body::Milestone { id: milestone, .. } => {
+                let known = account()
+                    .map_or((0, false), |a| (a.milestones.len(), a.milestones.contains_key(milestone.as_ref())));
+                self.one(id, "milestones", milestone, known, limits.milestones)
+            }
+            Body::Outcome { alert_id, .. } => {
+                let known =
+                    account().map_or((0, false), |a| (a.outcomes.len(), a.outcomes.contains_key(alert_id.as_ref())));
+                self.one(id, "outcomes", alert_id, known, limits.outcomes)
+            }
+            Body::Person { user_id, .. } => {
+                let known = account().map_or((0, false), |a| (a.people.len(), a.people.contains_key(user_id.as_ref())));
+                self.one(id, "people", user_id, known, limits.people)
+            }
+            Body::Facts { facts, .. } => {
+                let is_known = |name: &str| account().is_some_and(|a| a.facts.contains_key(name));
+                let new: Vec<&str> =
+                    facts.iter().map(|(name, _)| name.as_ref()).filter(|name| !is_known(name)).collect();
+                self.all(id, "facts", &new, account().map_or(0, |a| a.facts.len()), limits.facts)
+            }
+            Body::Survey { .. } | Body::Deleted => None,
+        }
+    }
+
+    fn one(
+        &mut self,
+        id: &str,
+        what: &'static str,
+        name: &str,
+        (num_known, is_known): (usize, bool),
+        limit: usize,
+    ) -> Option<&'static str> {
+        if is_known { None } else { self.all(id, what, &[name], num_known, limit) }
+    }
+
+    /// All of these names, or none.
+    fn all(
+        &mut self,
+        id: &str,
+        what: &'static str,
+        names: &[&str],
+        num_known: usize,
+        limit: usize,
+    ) -> Option<&'static str> {
+        if names.is_empty() {
+            return None;
+        }
+        let brought = self.0.entry((id.to_owned(), what)).or_default();
+        let num_new = names.iter().filter(|name| !brought.contains(**name)).count();
+        if num_known + brought.len() + num_new > limit {
+            return Some(what);
+        }
+        brought.extend(names.iter().map(|name| (*name).to_owned()));
+        None
+    }
+}
+
+/// Whether so much is kept of an account that a step may bring it to a limit.
+pub fn is_large(account: &Account, limits: &Limits) -> bool {
+    account.adoption.features().len() * 2 > limits.features || account.adoption.users().len() * 2 > limits.users
+}

@@ -1,0 +1,89 @@
+//! Where in the file the keys stand that must fit each other: for messages.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_saphyr::Spanned;
+
+type Place = Option<Spanned<IgnoredAny>>;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Keys {
+    aggregate: Aggregate,
+    time: Time,
+    ingest: Ingest,
+    kafka: Kafka,
+    sources: Vec<Source>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Aggregate {
+    windows: Place,
+    retire_after: Place,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Time {
+    lateness: Place,
+    pane: Place,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Ingest {
+    max_event_bytes: Place,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Kafka {
+    max_record_bytes: Place,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Source {
+    topic: Place,
+}
+
+/// The places of a text that was read before.
+pub(super) struct Places(Keys);
+
+impl Places {
+    /// Of a text; a text that cannot be read has none.
+    pub fn of(text: &str) -> Self {
+        Self(serde_saphyr::from_str(text).unwrap_or_default())
+    }
+
+    /// `line 3, column 7: ` of the first of these keys that stands in the file; nothing where all are left to their defaults.
+    pub fn first(&self, keys: &[&str]) -> String {
+        let place = keys.iter().find_map(|key| self.place(key).as_ref());
+        shown(place)
+    }
+
+    /// The same of the topic of a source, by its number.
+    pub fn of_source(&self, number: usize) -> String {
+        shown(self.0.sources.get(number).and_then(|source| source.topic.as_ref()))
+    }
+
+    fn place(&self, key: &str) -> &Place {
+        let keys = &self.0;
+        match key {
+            "aggregate.windows" => &keys.aggregate.windows,
+            "aggregate.retire_after" => &keys.aggregate.retire_after,
+            "time.lateness" => &keys.time.lateness,
+            "time.pane" => &keys.time.pane,
+            "ingest.max_event_bytes" => &keys.ingest.max_event_bytes,
+            "kafka.max_record_bytes" => &keys.kafka.max_record_bytes,
+            _ => &None,
+        }
+    }
+}
+
+fn shown(place: Option<&Spanned<IgnoredAny>>) -> String {
+    place.map_or_else(String::new, |place| {
+        format!("line {}, column {}: ", place.referenced.line(), place.referenced.column())
+    })
+}

@@ -1,0 +1,98 @@
+//! The configuration: what is allowed, and what is said of what is not.
+
+use super::*;
+
+const GOOD: &str = "epoch: 1\npartitions: 4\nkafka: {bootstrap_servers: 'localhost:9092'}\nsources:\n  - {topic: usage, kind: usage}\nsnapshots: {url: 'memory:///'}\n";
+
+#[test]
+fn a_small_file_is_enough_and_the_rest_has_defaults() {
+    let config = Config::parse("k.yaml", GOOD, &[]).unwrap();
+    assert_eq!(config.aggregate.windows.len(), 3);
+    assert_eq!(config.sources[0].delay(), Span::from_secs(3600));
+}
+
+#[test]
+fn the_example_is_valid_and_shows_the_defaults() {
+    let text = include_str!("../../../deploy/keepwell.yaml");
+    let example = Config::parse("deploy/keepwell.yaml", text, &[]).unwrap();
+    let defaults = Config::parse("k.yaml", GOOD, &[]).unwrap();
+    assert_eq!(
+        (&example.time, &example.ingest, &example.batch, &example.duplicates),
+        (&defaults.time, &defaults.ingest, &defaults.batch, &defaults.duplicates)
+    );
+    assert_eq!(example.topics, defaults.topics);
+    assert_eq!(example.kafka, Kafka { bootstrap_servers: "localhost:19092".into(), ..defaults.kafka });
+    assert_eq!(example.sources.len(), Kind::ALL.len());
+    let Aggregate { catalogue, ticket_categories, first_value_feature, .. } = example.aggregate.clone();
+    let expected = Aggregate { catalogue, ticket_categories, first_value_feature, ..defaults.aggregate };
+    assert_eq!(example.aggregate, expected);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    // text to replace, replacement, words the message must hold
+    let cases: [(&str, &str, &[&str]); 12] = [
+        ("epoch: 1", "epoch: 1\nepock: 2", &["epock", "line 2"]),
+        ("partitions: 4", "partitions: four", &["line 2"]),
+        ("partitions: 4", "partitions: 0", &["partitions", "line 2"]),
+        ("kind: usage}", "kind: usage, bound: soon}", &["soon", "line 5"]),
+        ("kind: usage}", "kind: clicks}", &["clicks", "line 5"]),
+        ("snapshots:", "aggregate: {windows: [36h]}\nsnapshots:", &["36h", "1d", "aggregate.windows", "line 6"]),
+        ("snapshots:", "ingest: {max_event_bytes: 500000}\nsnapshots:", &["500000", "900000", "line 6", "column 27"]),
+        (
+            "\nsnapshots:",
+            "\n  - {topic: keepwell.events, kind: ticket}\nsnapshots:",
+            &["keepwell.events", "again", "line 6"],
+        ),
+        ("snapshots:", "topics: {events: a, windows: a}\nsnapshots:", &["topics", "a stands for two"]),
+        ("'localhost:9092'}", "'localhost:9092', max_record_bytes: 200000}", &["262144", "200000", "line 3"]),
+        ("snapshots:", "time: {lateness: 400d}\nsnapshots:", &["time.lateness", "line 6"]),
+        ("\nsnapshots:", "\n  - {topic: usage, kind: ticket}\nsnapshots:", &["usage", "twice", "line 6"]),
+    ];
+    for (from, to, words) in cases {
+        let message = Config::parse("k.yaml", &GOOD.replace(from, to), &[]).unwrap_err().to_string();
+        for word in words.iter().chain(&["k.yaml"]) {
+            assert!(message.contains(word), "{word:?} is not in: {message}");
+        }
+    }
+}
+
+#[test]
+fn no_message_shows_a_value_of_the_file_that_may_be_a_secret() {
+    let kafka = "kafka: {bootstrap_servers: 'localhost:9092', properties: {sasl.password: hunter2}}";
+    let text = GOOD.replace("kafka: {bootstrap_servers: 'localhost:9092'}", kafka);
+    for (from, to) in [("epoch: 1", "epoch: x"), ("partitions: 4", "partitions: 0"), ("epoch: 1", "epoch: 1\nfoo: 2")] {
+        let message = Config::parse("k.yaml", &text.replace(from, to), &[]).unwrap_err().to_string();
+        assert!(!message.contains("hunter2") && message.contains("line"), "{message}");
+    }
+    // As users write what belongs into the environment.
+    for wrong in [
+        "aggregate: {erasure_key: hunter2}",
+        "ingest: {user_id_key: hunter2}",
+        "ingest: {user_id_key: [hunter2]}",
+        "ingest: {user_id_key: {hunter2: x}}",
+        "tables: {url: 's3://a/b', options: hunter2}",
+        "tables: {url: 's3://a/b', options: {aws_secret_access_key: [hunter2]}}",
+        "tables: {url: 's3://a/b', secrets: {aws_secret_access_key: hunter2}}",
+    ] {
+        let message = Config::parse("k.yaml", &format!("{GOOD}{wrong}\n"), &[]).unwrap_err().to_string();
+        assert!(!message.contains("hunter2") && message.contains("line "), "{wrong}: {message}");
+    }
+    for set in ["kafka.properties.sasl.password.=hunter2", "epoch.x=hunter2", "tables.options=hunter2"] {
+        let message = Config::parse("k.yaml", &text, &[set.to_owned()]);
+        assert!(!message.as_ref().is_err_and(|error| error.to_string().contains("hunter2")), "{set}: {message:?}");
+    }
+    let shown = format!("{:#?}", Config::parse("k.yaml", &text, &[]).unwrap());
+    assert!(shown.contains("sasl.password") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn set_replaces_a_value_and_is_checked_too() {
+    let set = |assignment: &str| Config::parse("k.yaml", GOOD, &[assignment.to_owned()]);
+    assert_eq!(set("partitions=7").unwrap().partitions, 7);
+    assert_eq!(set("sources.0.bound=2h").unwrap().sources[0].bound, Span::from_secs(7200));
+    assert_eq!(set("kafka.properties.linger.ms=5").unwrap().kafka.properties["linger.ms"], "5");
+    assert!(set("partitions=0").is_err());
+    assert!(set("partition=3").is_err());
+    assert!(set("partitions").is_err());
+}
