@@ -401,3 +401,54 @@ impl Stage for Ingest {
 fn arrow_external(error: serde_json::Error) -> StageError {
     StageError::Arrow(arrow::error::ArrowError::ExternalError(Box::new(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use pipeline::stage::Completeness;
+
+    use super::*;
+
+    const HOUR_US: i64 = 3_600_000_000;
+    const NOW_US: i64 = 1_772_359_200_000_000;
+
+    /// Where the broker sets the time of a record, nothing in it happened later: a history is judged as it was when it was live.
+    #[test]
+    fn an_event_later_than_its_append_is_future_however_much_later_it_is_read() {
+        let text = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
+        let stage = Ingest::new(&Config::parse("test", text, &[]).unwrap()).unwrap();
+        let tp = TopicPartition::new("raw", 0);
+        let record = |n: i64, appended_us: Option<i64>, occurred_us: i64| Record {
+            value: Some(
+                format!(r#"{{"event_id":"{n}","account_id":"a","feature":"f","occurred_at":{}}}"#, occurred_us / 1000)
+                    .into(),
+            ),
+            appended_ms: appended_us.map(|us| us / 1000),
+            ..Record::at(tp.clone(), pipeline::offset::Offset(n))
+        };
+        let long_ago = NOW_US - 240 * HOUR_US;
+        let records = [
+            record(0, Some(long_ago), long_ago + HOUR_US / 2),
+            record(1, Some(long_ago), long_ago + 2 * HOUR_US),
+            record(2, None, long_ago + 2 * HOUR_US),
+            record(3, None, NOW_US + 2 * HOUR_US),
+            record(4, Some(NOW_US + 9 * HOUR_US), NOW_US + 2 * HOUR_US),
+        ];
+        let batch = Batch {
+            records: BTreeMap::from([(tp.clone(), records.as_slice())]),
+            positions: BTreeMap::from([(tp.clone(), Position::at(NextOffset(0)))]),
+            now_us: NOW_US,
+            tick: 0,
+            is_tick: true,
+            is_early: false,
+            ends: BTreeMap::new(),
+            partition_counts: BTreeMap::from([("raw".to_owned(), 1)]),
+            max_slices: 1,
+            complete: Completeness::Open,
+            is_last: false,
+            max_record_bytes: None,
+        };
+        let step = stage.apply(&State::new(), &batch).unwrap();
+        let count = |name, reason| step.fates.get(&Fate { name, reason }).copied().unwrap_or_default();
+        assert_eq!((count("emitted", ""), count("rejected", "future")), (2, 3));
+    }
+}

@@ -5,6 +5,7 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use pipeline::event::Kind::{self, Account, Person, Survey, Ticket, Usage};
+use pipeline::log::Message;
 use pipeline::stage::Fate;
 
 use crate::{Deployment, Raw, config, count};
@@ -325,4 +326,85 @@ fn two_tellings_and_a_deletion_in_one_moment_have_one_result_in_every_order() {
         assert_eq!(cell(&deployment, "a", "events"), Some(1.0), "{order:?}");
         deployment.check();
     }
+}
+
+fn raws_of(lines: &[(Kind, &str)]) -> Vec<Raw> {
+    let raw = |(kind, text): &(Kind, &str)| Raw { kind: *kind, key: None, value: Some((*text).into()), at_ms: 0 };
+    lines.iter().map(raw).collect()
+}
+
+/// The id of a tombstone could be forged: the deletion was a duplicate then, and the account stayed.
+#[test]
+fn no_event_has_the_id_of_a_tombstone() {
+    let raws = raws_of(&[
+        (
+            Account,
+            r#"{"event_id":"keepwell:tombstone:0:accounts-1:1","account_id":"a","occurred_at":"2024-03-01T09:00:00Z","type":"upsert","facts":{"seats":5}}"#,
+        ),
+        (Usage, r#"{"event_id":"1","account_id":"a","feature":"f","occurred_at":"2024-03-01T09:00:00Z"}"#),
+        (Usage, r#"{"event_id":"2","account_id":"zz","feature":"f","occurred_at":"2024-03-03T00:00:00Z"}"#),
+    ]);
+    let deployment = Deployment::of(&raws, config(&[]));
+    let refused = deployment.fates.ingest.iter().filter(|(fate, _)| fate.reason == "out_of_range");
+    assert_eq!(refused.map(|(_, count)| *count).sum::<u64>(), 1);
+    // A tombstone deletes, whatever was sent before it: here on 2 March, 9:00.
+    let mut deployment = Deployment::begun(config(&[]));
+    let tombstone = Message {
+        topic: "accounts".into(),
+        partition: 1,
+        timestamp_ms: Some(1_709_370_000_000),
+        key: Some(b"a".to_vec()),
+        value: None,
+        headers: Vec::new(),
+    };
+    deployment.broker.produce(&tombstone).unwrap();
+    deployment.read(&raws, true);
+    assert_eq!(count(&deployment.fates.ingest, "emitted"), 3, "{:?}", deployment.fates.ingest);
+    assert_eq!(count(&deployment.fates.aggregate, "duplicate"), 0);
+    assert!(count(&deployment.fates.publish, "tombstone") > 0, "{:?}", deployment.fates.publish);
+}
+
+/// With the key set, raw values in `events` and in rejects held user ids in clear.
+#[test]
+fn with_a_key_no_user_id_stands_in_clear_in_any_topic_of_keepwell() {
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), "00112233445566778899aabbccddeeff\n").unwrap();
+    let raws = raws_of(&[
+        (
+            Usage,
+            r#"{"event_id":"1","account_id":"a","user_id":"SECRETUSER-old","feature":"f","occurred_at":"2024-03-01T09:00:00Z"}"#,
+        ),
+        (Usage, r#"{"event_id":"2","account_id":"a","user_id":"SECRETUSER-bad","feature":"f","occurred_at":"soon"}"#),
+        (Usage, r#"{"event_id":"3","account_id":"zz","feature":"f","occurred_at":"2024-03-20T00:00:00Z"}"#),
+        // Too late by now: aggregate's reject.
+        (
+            Usage,
+            r#"{"event_id":"4","account_id":"a","user_id":"SECRETUSER-late","feature":"f","occurred_at":"2024-03-01T09:00:00Z"}"#,
+        ),
+        (
+            Person,
+            r#"{"event_id":"5","account_id":"a","user_id":"SECRETUSER-person","occurred_at":"2024-03-19T00:00:00Z","type":"promoted"}"#,
+        ),
+        (
+            Person,
+            r#"{"event_id":"6","account_id":"a","user_id":"SECRETUSER-person","occurred_at":"2024-03-19T00:00:00Z","type":"added"}"#,
+        ),
+    ]);
+    let set = format!(r#"ingest.user_id_key={{"file":"{}"}}"#, key.path().display());
+    let hidden = Deployment::of(&raws, config(&[&set, "batch.max_records=1"]));
+    let open = Deployment::of(&raws, config(&["batch.max_records=1"]));
+    let found = |deployment: &Deployment| {
+        let holds = |text: &[u8]| text.windows(10).any(|window| window == b"SECRETUSER");
+        let topics = deployment.config.topics.all();
+        let records = topics.iter().flat_map(|topic| deployment.records(topic));
+        records
+            .filter(|r| {
+                r.value.as_deref().is_some_and(holds) || r.headers.iter().any(|(_, v)| v.as_deref().is_some_and(holds))
+            })
+            .count()
+    };
+    assert_eq!(found(&hidden), 0);
+    assert!(found(&open) >= 4, "{}", found(&open));
+    let rejected = |deployment: &Deployment| deployment.records(&deployment.config.topics.rejects).len();
+    assert_eq!((rejected(&hidden), rejected(&open)), (rejected(&open), rejected(&open)));
 }
