@@ -276,8 +276,9 @@ impl KafkaLog {
             }
         }
         self.last_taken = records.len();
-        let progress: BTreeSet<&TopicPartition> = records.iter().map(|record| &record.topic_partition).collect();
-        progress.into_iter().for_each(|tp| self.unreadable.forget(tp));
+        if !self.unreadable.is_empty() {
+            records.iter().for_each(|record| self.unreadable.forget(&record.topic_partition));
+        }
         self.read_again(failed)?;
         Ok(records)
     }

@@ -51,6 +51,9 @@ impl KafkaLog {
 
     /// What stands for positions that were passed by: behind them their partitions are read on.
     pub(super) fn passed_by(&mut self) -> Result<Vec<Record>, LogError> {
+        if self.unreadable.is_empty() {
+            return Ok(Vec::new());
+        }
         let settings = self.settings.clone();
         let passed = self.unreadable.pass_by(&settings, |tp, at| settings.may_pass(tp, at))?;
         for record in &passed {
@@ -89,6 +92,11 @@ struct Search {
 }
 
 impl Unreadable {
+    /// Whether everything can be read.
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
     /// A position could not be read. True when that is settled now.
     pub fn failed(&mut self, tp: &TopicPartition, at: NextOffset, why: String) -> bool {
         let trouble = self.partitions.entry(tp.clone()).or_insert_with(|| Trouble {
