@@ -22,14 +22,25 @@ impl Growth {
         let account = || state.accounts.get(id);
         match &event.body {
             Body::Usage { feature, user_id, .. } => {
-                // No step brings as much as half of these limits: most accounts need not be looked up.
-                let account = account().filter(|_| state.large.contains(id))?;
-                let (features, users) = (account.adoption.features().len(), account.adoption.users().len());
-                let is_known = account.adoption.knows_feature(feature);
-                self.one(id, "features", feature, (features, is_known), limits.features).or_else(|| {
-                    let user = user_id.as_deref()?;
-                    let is_known = account.adoption.knows_user(user);
-                    self.one(id, "users", user, (users, is_known), limits.users)
+                // Of limits that no step reaches from half of them on, most accounts need not be looked up.
+                if is_far(limits) && !state.large.contains(id) {
+                    return None;
+                }
+                let adoption = account().map(|account| &account.adoption);
+                let known = adoption.map_or((0, false), |a| (a.features().len(), a.knows_feature(feature)));
+                let users = user_id
+                    .as_deref()
+                    .map(|user| (user, adoption.map_or((0, false), |a| (a.users().len(), a.knows_user(user)))));
+                // Nothing of an event that is rejected is counted: first both are looked at, then both are brought.
+                if let Some((user, known)) = users
+                    && !known.1
+                    && self.is_over(id, "users", &[user], known.0, limits.users)
+                {
+                    return Some("users");
+                }
+                self.one(id, "features", feature, known, limits.features).or_else(|| {
+                    let (user, known) = users?;
+                    self.one(id, "users", user, known, limits.users)
                 })
             }
             Body::Ticket { ticket_id, .. } => {
@@ -84,14 +95,27 @@ impl Growth {
         if names.is_empty() {
             return None;
         }
-        let brought = self.0.entry((id.to_owned(), what)).or_default();
-        let num_new = names.iter().filter(|name| !brought.contains(**name)).count();
-        if num_known + brought.len() + num_new > limit {
+        if self.is_over(id, what, names, num_known, limit) {
             return Some(what);
         }
+        let brought = self.0.entry((id.to_owned(), what)).or_default();
         brought.extend(names.iter().map(|name| (*name).to_owned()));
         None
     }
+
+    fn is_over(&self, id: &str, what: &'static str, names: &[&str], num_known: usize, limit: usize) -> bool {
+        let brought = self.0.get(&(id.to_owned(), what));
+        let is_new = |name: &&&str| brought.is_none_or(|brought| !brought.contains(**name));
+        num_known + brought.map_or(0, BTreeSet::len) + names.iter().filter(is_new).count() > limit
+    }
+}
+
+/// More names than one step brings.
+const STEP_NAMES: usize = 500_000;
+
+/// Whether no step brings an account from half of its limits over them.
+fn is_far(limits: &Limits) -> bool {
+    limits.features.min(limits.users) >= 2 * STEP_NAMES
 }
 
 /// Whether so much is kept of an account that a step may bring it to a limit.

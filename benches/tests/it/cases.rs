@@ -408,3 +408,38 @@ fn with_a_key_no_user_id_stands_in_clear_in_any_topic_of_keepwell() {
     let rejected = |deployment: &Deployment| deployment.records(&deployment.config.topics.rejects).len();
     assert_eq!((rejected(&hidden), rejected(&open)), (rejected(&open), rejected(&open)));
 }
+
+/// What is over a limit depends on what came before it, and on no cut of the log into steps.
+#[test]
+fn an_account_at_its_limits_has_the_same_fates_in_one_step_and_in_many() {
+    let uses = (0..30).map(|n| {
+        format!(
+            r#"{{"event_id":"{n}","account_id":"a","user_id":"u{}","feature":"/orders/{}","occurred_at":"2024-03-02T10:00:00Z"}}"#,
+            n % 9,
+            n % 20
+        )
+    });
+    let people = (0..10).map(|n| {
+        format!(r#"{{"event_id":"p{n}","account_id":"a","user_id":"u{n}","occurred_at":"2024-03-02T10:00:00Z","type":"added"}}"#)
+    });
+    let lines: Vec<(Kind, String)> = uses.map(|text| (Usage, text)).chain(people.map(|text| (Person, text))).collect();
+    // Another account's events take every second place: so those of this one are in one partition of their topic, in order.
+    let raw = |kind: Kind, text: &str| Raw { kind, key: None, value: Some(text.into()), at_ms: 0 };
+    let raws: Vec<Raw> = lines
+        .iter()
+        .flat_map(|(kind, text)| {
+            let other = text.replace(r#""account_id":"a""#, r#""account_id":"other""#).replace("/orders/", "/");
+            [raw(*kind, text), raw(*kind, &other)]
+        })
+        .collect();
+    let limits = ["features=12", "users=6", "people=4"].map(|limit| format!("aggregate.limits.{limit}"));
+    let fates = |records: &str| {
+        let set: Vec<&str> = limits.iter().map(String::as_str).chain([records]).collect();
+        let deployment = Deployment::of(&raws, config(&set));
+        let over = deployment.fates.aggregate.iter().filter(|(fate, _)| fate.name == "over_limit");
+        over.map(|(fate, count)| (fate.reason, *count)).collect::<Vec<_>>()
+    };
+    let whole = fates("batch.max_records=1000");
+    assert!(whole.len() == 3 && whole.iter().all(|(_, count)| *count > 0), "{whole:?}");
+    assert_eq!(fates("batch.max_records=1"), whole);
+}
