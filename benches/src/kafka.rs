@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use pipeline::log::kafka::tail::Tail;
 use pipeline::log::kafka::writer::Writer;
 use pipeline::log::{Message, Record};
 use pipeline::offset::TopicPartition;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication, TopicResult,
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+    TopicResult,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -154,16 +155,31 @@ impl Kafka {
     }
 
     /// Sets one setting of a topic; what was set before is back to its default.
+    /// Returns once the broker shows it.
     ///
     /// # Errors
-    /// When the broker refuses.
+    /// When the broker refuses, or does not show it in time.
     pub fn set(&self, topic: &str, name: &str, value: &str) -> Result<()> {
         let (admin, options) = self.admin()?;
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
-        let results = wait(admin.alter_configs([&change], &options))?;
-        results
-            .into_iter()
-            .try_for_each(|result| result.map(|_| ()).map_err(|(_, code)| anyhow::anyhow!("{topic}: {code}")))
+        for result in wait(admin.alter_configs([&change], &options))? {
+            result.map_err(|(_, code)| anyhow::anyhow!("{topic}: {code}"))?;
+        }
+        let started = Instant::now();
+        while self.own_settings(topic)? != [(name.to_owned(), value.to_owned())] {
+            ensure!(started.elapsed() < CALL, "the broker does not show {name}={value} of {topic}");
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn own_settings(&self, topic: &str) -> Result<Vec<(String, String)>> {
+        let (admin, options) = self.admin()?;
+        let mut described = wait(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options))?;
+        let described = described.pop().context("no answer")?;
+        let entries = described.map_err(|code| anyhow::anyhow!("{topic}: {code}"))?.entries.into_iter();
+        let own = entries.filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        Ok(own.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
     /// Behind the last offset of a partition.

@@ -17,6 +17,8 @@ use crate::log::kafka::settings::{Settings, not_made};
 
 /// How long one question to the broker may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often the broker is asked whether it shows a change.
+const SHOWN_POLL: Duration = Duration::from_millis(50);
 
 const WEEK_MS: i64 = 7 * 86_400_000;
 /// With this many replicas or more a record counts as written once two have it.
@@ -234,7 +236,7 @@ impl Topics {
 
     fn describe(&self, topic: &str) -> Result<ConfigResource, LogError> {
         let doing = format!("asking for the settings of {topic}");
-        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        let options = admin_options();
         let resource = [ResourceSpecifier::Topic(topic)];
         let answer = self.runtime.block_on(self.admin.describe_configs(&resource, &options));
         let mut described = answer.map_err(|e| failed(&doing, e))?;
@@ -248,58 +250,83 @@ impl Topics {
         Ok(own.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
-    /// Removes what differs, as far as that loses nothing. Partition counts are never changed.
+    /// Removes what differs, as far as that loses nothing, and returns once the broker shows it.
+    /// Partition counts are never changed.
     ///
     /// # Errors
-    /// [`LogError`] when the cluster refuses.
-    pub fn apply(&self, findings: &[Finding]) -> Result<(), LogError> {
-        let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+    /// [`LogError`] when the cluster refuses, or does not show the change in time.
+    pub fn apply(&self, wanted: &[Topic], findings: &[Finding]) -> Result<(), LogError> {
+        let mut changes: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
         for finding in findings {
             match finding {
-                Finding::Missing(topic) => {
-                    let doing = format!("creating {}", topic.name);
-                    let partitions = topic.partitions.unwrap_or(1);
-                    let mut new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(self.replication));
-                    let topic = topic.of_replicas(usize::try_from(self.replication).unwrap_or(0));
-                    for (name, value) in &topic.settings {
-                        new = new.set(name, value);
-                    }
-                    // A retention of a week by default; more where it must be.
-                    let roomy = |name: &str, least: i64| if name.ends_with(".ms") { least.max(WEEK_MS) } else { least };
-                    let bounds = topic.at_least.iter().map(|(name, least)| (*name, roomy(name, *least)));
-                    let bounds = bounds.chain(topic.at_most.iter().map(|(name, most)| (*name, *most)));
-                    let bounds: Vec<_> = bounds.map(|(name, bound)| (name, bound.to_string())).collect();
-                    for (name, bound) in &bounds {
-                        new = new.set(name, bound);
-                    }
-                    let results = self
-                        .runtime
-                        .block_on(self.admin.create_topics([&new], &options))
-                        .map_err(|e| failed(&doing, e))?;
-                    for result in results {
-                        result.map_err(|(_, code)| failed(&doing, code))?;
-                    }
-                }
+                Finding::Missing(topic) => self.create(topic)?,
                 Finding::Setting { topic, name, expected, .. } => {
-                    let doing = format!("setting {name} of {topic}");
-                    // The call replaces all of a topic's own settings: those it has are sent along.
-                    let kept = self.own_settings(topic)?;
-                    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, expected);
-                    let change = kept
-                        .iter()
-                        .filter(|(own, _)| own != name)
-                        .fold(change, |change, (own, value)| change.set(own, value));
-                    let results = self
-                        .runtime
-                        .block_on(self.admin.alter_configs([&change], &options))
-                        .map_err(|e| failed(&doing, e))?;
-                    for result in results {
-                        result.map_err(|(_, code)| failed(&doing, code))?;
-                    }
+                    changes.entry(topic).or_default().insert(name, expected);
                 }
                 Finding::Partitions { .. } => return Err(failed("applying topics", finding)),
             }
         }
-        Ok(())
+        for (topic, settings) in &changes {
+            self.alter(topic, settings)?;
+        }
+        self.await_applied(wanted)
     }
+
+    fn create(&self, topic: &Topic) -> Result<(), LogError> {
+        let doing = format!("creating {}", topic.name);
+        let partitions = topic.partitions.unwrap_or(1);
+        let mut new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(self.replication));
+        let topic = topic.of_replicas(usize::try_from(self.replication).unwrap_or(0));
+        for (name, value) in &topic.settings {
+            new = new.set(name, value);
+        }
+        // A retention of a week by default; more where it must be.
+        let roomy = |name: &str, least: i64| if name.ends_with(".ms") { least.max(WEEK_MS) } else { least };
+        let bounds = topic.at_least.iter().map(|(name, least)| (*name, roomy(name, *least)));
+        let bounds = bounds.chain(topic.at_most.iter().map(|(name, most)| (*name, *most)));
+        let bounds: Vec<_> = bounds.map(|(name, bound)| (name, bound.to_string())).collect();
+        for (name, bound) in &bounds {
+            new = new.set(name, bound);
+        }
+        let created = self.runtime.block_on(self.admin.create_topics([&new], &admin_options()));
+        let mut created = created.map_err(|e| failed(&doing, e))?.into_iter();
+        created.try_for_each(|result| result.map(|_| ()).map_err(|(_, code)| failed(&doing, code)))
+    }
+
+    /// One call a topic: it replaces all of the topic's own settings, so those it has are sent along.
+    /// The broker may show a change only later: a second call could send what the first has replaced.
+    fn alter(&self, topic: &str, settings: &BTreeMap<&str, &str>) -> Result<(), LogError> {
+        let names: Vec<&str> = settings.keys().copied().collect();
+        let doing = format!("setting {} of {topic}", names.join(", "));
+        let own = self.own_settings(topic)?;
+        let kept = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let kept = kept.filter(|(name, _)| !settings.contains_key(name));
+        let all = kept.chain(settings.iter().map(|(name, value)| (*name, *value)));
+        let change = all
+            .fold(AlterConfig::new(ResourceSpecifier::Topic(topic)), |change, (name, value)| change.set(name, value));
+        let altered = self.runtime.block_on(self.admin.alter_configs([&change], &admin_options()));
+        let mut altered = altered.map_err(|e| failed(&doing, e))?.into_iter();
+        altered.try_for_each(|result| result.map(|_| ()).map_err(|(_, code)| failed(&doing, code)))
+    }
+
+    /// A broker applies what the controller accepted a little later; a program started next must find it.
+    fn await_applied(&self, wanted: &[Topic]) -> Result<(), LogError> {
+        let started = std::time::Instant::now();
+        loop {
+            let open = self.check(wanted)?;
+            let Some(first) = open.first() else { return Ok(()) };
+            if started.elapsed() > PATIENCE {
+                let why = format!(
+                    "the broker does not show it after {} s: {first}; ask again with `topics check`",
+                    PATIENCE.as_secs()
+                );
+                return Err(failed("applying topics", why));
+            }
+            std::thread::sleep(SHOWN_POLL);
+        }
+    }
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
 }

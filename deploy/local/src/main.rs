@@ -123,7 +123,8 @@ fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let topics = Topics::connect(config, args.replication)?;
-    let findings = topics.check(&wanted(config))?;
+    let wanted = wanted(config);
+    let findings = topics.check(&wanted)?;
     for finding in &findings {
         process::say(&format!("{finding}\n"));
     }
@@ -131,7 +132,7 @@ fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
         process::say("all topics are as they should be\n");
     }
     if args.action == TopicsAction::Apply {
-        topics.apply(&findings)?;
+        topics.apply(&wanted, &findings)?;
     }
     let is_unfit = match args.action {
         TopicsAction::Plan | TopicsAction::Rights => false,
