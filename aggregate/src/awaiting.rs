@@ -157,9 +157,7 @@ mod tests {
     fn an_account_is_told_of_in_the_step_of_its_event_and_then_with_a_tick() {
         let (stage, at) = (stage(), 19_800 * DAY_US);
         let mut state = State::default();
-        stage
-            .restore(&mut state, &partition(), Position::at(NextOffset(0)), Position::at(NextOffset(0)), None)
-            .unwrap();
+        stage.restore(&mut state, &partition(), Position::at(NextOffset(0)), None).unwrap();
         let mut step = |offset: i64, ids: &[&'static str], tick: u64, is_early: bool| {
             let event = |(n, id): (usize, &&'static str)| Event {
                 account_id: Cow::Borrowed(*id),

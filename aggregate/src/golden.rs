@@ -102,14 +102,18 @@ fn fold(stage: &Aggregate, state: &mut State, record: &Record) {
 
 fn folded(stage: &Aggregate) -> State {
     let mut state = State::default();
-    stage.restore(&mut state, &partition(), Position::at(NextOffset(0)), Position::at(NextOffset(0)), None).unwrap();
+    stage.restore(&mut state, &partition(), Position::at(NextOffset(0)), None).unwrap();
     fold(stage, &mut state, &record());
     state
 }
 
 fn restored(stage: &Aggregate, whole: &Whole) -> Result<State, StageError> {
     let (mut state, at) = (State::default(), Position::at(NextOffset(1)));
-    stage.restore(&mut state, &partition(), at, at, Some(whole)).map(|()| state)
+    stage.restore(&mut state, &partition(), at, Some(whole)).map(|()| state)
+}
+
+fn memory(state: &State) -> impl PartialEq + std::fmt::Debug + '_ {
+    state[&partition()].memory()
 }
 
 fn all(stage: &Aggregate, state: &State) -> Whole {
@@ -124,10 +128,10 @@ fn states_of_versions_3_and_4_stay_readable_and_are_what_the_same_records_give()
     let mut of_3 = restored(&stage, &saved).unwrap();
     // Ids belonged to no kind: those of other kinds than usage are other keys.
     of_3.get_mut(&partition()).unwrap().seen = folded[&partition()].seen.clone();
-    assert_eq!(of_3, folded);
+    assert_eq!(memory(&of_3), memory(&folded));
     let (_, saved) = pipeline::snapshot::decode(STATE_4).unwrap();
     let restored = restored(&stage, &saved).unwrap();
-    assert_eq!(restored, folded);
+    assert_eq!(memory(&restored), memory(&folded));
     assert_eq!(all(&stage, &restored), saved, "equal states give equal bytes");
 }
 
@@ -143,7 +147,7 @@ fn what_follows_a_state_of_version_3_is_whole_and_in_the_form_of_version_4() {
     let kept: Vec<_> = pieces.iter().filter(|(_, piece)| is_kept(piece)).map(|(name, _)| name).collect();
     assert!(kept.iter().all(|name| name.starts_with("ids-")), "{kept:?}");
     let again = restored(&stage, &all(&stage, &state)).unwrap();
-    assert_eq!(again, state);
+    assert_eq!(memory(&again), memory(&state));
     fold(&stage, &mut state, &record_of(1, std::iter::empty(), 19_802 * DAY_US));
 }
 
@@ -207,7 +211,7 @@ fn what_a_close_settles_is_in_the_next_snapshot() {
     let after = following(&stage, &state, &before);
     assert_eq!(after, all(&stage, &state), "what is known has not changed");
     assert_ne!(after["pane-19800"], whole(before).unwrap()["pane-19800"]);
-    assert_eq!(restored(&stage, &after).unwrap(), state);
+    assert_eq!(memory(&restored(&stage, &after).unwrap()), memory(&state));
 }
 
 #[test]
@@ -222,7 +226,7 @@ fn what_a_deletion_erases_is_in_no_piece_of_the_next_snapshot() {
     fold(&stage, &mut state, &record_of(1, std::iter::once(deleted), at + 3 * DAY_US));
     let after = following(&stage, &state, &before);
     assert_eq!(after, all(&stage, &state), "what is known has not changed");
-    assert_eq!(restored(&stage, &after).unwrap(), state);
+    assert_eq!(memory(&restored(&stage, &after).unwrap()), memory(&state));
     let before = whole(before).unwrap();
     for erased in [b"\"pro\"".as_slice(), b"go-live"] {
         let holds = |whole: &Whole| whole.values().any(|bytes| bytes.windows(erased.len()).any(|part| part == erased));

@@ -342,7 +342,6 @@ impl Stage for Aggregate {
         state: &mut State,
         partition: &TopicPartition,
         _position: Position,
-        _until: Position,
         snapshot: Option<&Whole>,
     ) -> Result<(), StageError> {
         let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };

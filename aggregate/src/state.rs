@@ -28,7 +28,7 @@ pub type State = BTreeMap<TopicPartition, PartitionState>;
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 
 /// The fold of one partition.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct PartitionState {
     /// Time.
     pub watermarks: Watermarks,
@@ -130,6 +130,12 @@ impl AcceptedRows {
 }
 
 impl PartitionState {
+    /// What the partition remembers: without what is shared or kept only to save less.
+    pub fn memory(&self) -> impl PartialEq + std::fmt::Debug + '_ {
+        let time = (&self.watermarks, self.closed, &self.closing, self.is_complete_told);
+        (time, &self.accounts, &self.seen, &self.awaiting, &self.large)
+    }
+
     /// Finds again what is known from the accounts.
     pub fn find_large(&mut self, settings: &Settings) {
         let large = self.accounts.range(..).filter(|(_, account)| is_large(account, &settings.limits));

@@ -61,7 +61,7 @@ fn fold<S: Stage>(stage: &S, state: &mut S::State, records: &[Record]) -> usize 
 
 fn fresh<S: Stage<State: Default>>(stage: &S, tp: &TopicPartition) -> S::State {
     let (mut state, start) = (S::State::default(), Position::at(NextOffset(0)));
-    stage.restore(&mut state, tp, start, start, None).expect("an empty state");
+    stage.restore(&mut state, tp, start, None).expect("an empty state");
     state
 }
 
@@ -123,7 +123,7 @@ fn micro(c: &mut Criterion) {
     let (saved, closing) = before_close.expect("a pane that closes");
     let restored = || {
         let (mut state, at) = (aggregate::State::default(), Position::at(NextOffset(closing.offset.0)));
-        stage.restore(&mut state, &tp, at, at, Some(&saved)).expect("a state");
+        stage.restore(&mut state, &tp, at, Some(&saved)).expect("a state");
         state
     };
     let accounts = stage.gauges(&state, &tp).num_accounts.unwrap_or_default() as u64;

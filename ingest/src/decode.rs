@@ -123,11 +123,10 @@ pub fn tombstone<'a>(
 /// The object in `text` as `T`.
 fn object<'a, T: Deserialize<'a> + Default>(text: &'a str) -> Result<T, Reason> {
     let given = serde_json::from_str::<Given<Object<T>>>(text).map_err(|error| {
-        let message = error.to_string();
-        // The only mistake in a whole JSON text that serde finds by itself.
-        let code =
-            if error.is_data() && message.starts_with("duplicate field") { Code::DuplicateKey } else { Code::NotJson };
-        Reason::new(code, message)
+        // Every field takes any value and may be absent: all that is wrong with the data of a whole JSON text is a
+        // field that stands twice.
+        let code = if error.is_data() { Code::DuplicateKey } else { Code::NotJson };
+        Reason::new(code, error.to_string())
     })?;
     match given {
         Given::Is(Object(fields)) if text.trim_start().starts_with('{') => Ok(fields),

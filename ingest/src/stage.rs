@@ -366,7 +366,6 @@ impl Stage for Ingest {
         state: &mut State,
         partition: &TopicPartition,
         position: Position,
-        _until: Position,
         _snapshot: Option<&Whole>,
     ) -> Result<(), StageError> {
         let Position { high_us, reached_us, .. } = position;

@@ -83,13 +83,6 @@ impl Visitor<'_> for AnyText {
 #[derive(Debug, Clone, Default)]
 pub struct Names(HashSet<Name, RandomState>);
 
-/// No part of a state: who shares what is of no account.
-impl PartialEq for Names {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
 impl Names {
     /// The name of this text.
     pub fn shared(&mut self, text: &str) -> Name {

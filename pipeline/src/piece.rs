@@ -53,13 +53,6 @@ pub struct Buckets {
     count: u64,
 }
 
-/// No part of a state: states are equal by what they remember.
-impl PartialEq for Buckets {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
 impl Default for Buckets {
     fn default() -> Self {
         Self { revisions: vec![0; MOST_BUCKETS as usize], count: 0 }

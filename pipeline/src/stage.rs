@@ -203,8 +203,7 @@ pub trait Stage {
     /// Makes the changes of a committed step.
     fn merge(&self, state: &mut Self::State, changes: Self::Changes);
 
-    /// Takes up a partition at `position`, empty or from the pieces [`Stage::snapshot`] gave for it. What
-    /// lies below `until` was folded and committed before and is folded again in silence.
+    /// Takes up a partition at `position`, empty or from the pieces [`Stage::snapshot`] gave for it.
     ///
     /// # Errors
     /// [`StageError::Snapshot`] when the bytes are of an unknown form.
@@ -213,7 +212,6 @@ pub trait Stage {
         state: &mut Self::State,
         partition: &TopicPartition,
         position: Position,
-        until: Position,
         snapshot: Option<&Whole>,
     ) -> Result<(), StageError>;
 

@@ -10,7 +10,6 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit, when};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::prelude::{SessionConfig, SessionContext, col};
-use pipeline::config::Span;
 use pipeline::pane::DAY_US;
 use pipeline::schema::{time_type, window};
 use serde_saphyr::Spanned;
@@ -18,7 +17,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::bounds::{self, MAX_PIECES, MAX_SQL_BYTES, PLANNING_STACK_BYTES};
 use crate::compute::{Compute, days_between};
-use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse};
+use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse, period_days};
 use crate::points::Points;
 use crate::rate::nominal;
 
@@ -237,8 +236,9 @@ impl<'c> ModelCompiler<'c> {
                 },
                 _ => Ok(Transformed::no(part)),
             })?;
+            let days = period_days(period).map_err(DataFusionError::Plan)?;
             let with_period = with_derived.data.transform(|part| match &part {
-                Expr::Column(column) if column.name == PERIOD_DAYS => Ok(Transformed::yes(lit(days(period)))),
+                Expr::Column(column) if column.name == PERIOD_DAYS => Ok(Transformed::yes(lit(days))),
                 _ => Ok(Transformed::no(part)),
             })?;
             Ok(with_period.data)
@@ -301,12 +301,6 @@ fn digest(version: i64, model: &Model) -> u64 {
         hasher.write_u8(0);
     }
     hasher.finish()
-}
-
-/// Days of a window, e.g. `28d`.
-fn days(period: &str) -> f64 {
-    let quoted = format!("{period:?}");
-    serde_saphyr::from_str::<Span>(&quoted).map_or(0.0, |span| span.as_micros() as f64 / DAY_US as f64)
 }
 
 /// The value over that of the window before; unknown where there is nothing to divide by.

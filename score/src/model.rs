@@ -19,6 +19,7 @@ pub use trigger::{Severity, Trigger};
 use crate::points::Points;
 use pipeline::config::Span;
 use pipeline::name::Name;
+use pipeline::pane::DAY_US;
 
 /// The default model, built in.
 pub const DEFAULT: &str = include_str!("../models/default.yaml");
@@ -205,4 +206,12 @@ impl ModelError {
 /// [`ModelError`] when it cannot be read.
 pub fn read(path: &Path) -> Result<String, ModelError> {
     std::fs::read_to_string(path).map_err(|error| ModelError::of(&path.display().to_string(), error))
+}
+
+/// Days of a window by its name, e.g. `28d`.
+///
+/// # Errors
+/// When the name is no duration.
+pub fn period_days(period: &str) -> Result<f64, String> {
+    Ok(period.parse::<Span>()?.as_micros() as f64 / DAY_US as f64)
 }

@@ -184,8 +184,8 @@ mod tests {
         let said = told(&old, &mut state, &next);
         let other = stage(&EXAMPLE.replace("to: 10}", "to: 40}").replace("version: 1", "version: 9"));
         let mut restored = State::default();
-        let (from, until) = (Position::at(NextOffset(2)), Position::at(NextOffset(4)));
-        other.restore(&mut restored, &partition(), from, until, Some(&snapshot)).unwrap();
+        let from = Position::at(NextOffset(2));
+        other.restore(&mut restored, &partition(), from, Some(&snapshot)).unwrap();
         assert_eq!(told(&other, &mut restored, &next), said);
         assert_eq!(scores(&said), ["74.75", "60.75"]);
         assert_eq!(all(&other, &restored), all(&old, &state));

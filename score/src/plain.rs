@@ -74,7 +74,7 @@ pub async fn expected(windows: RecordBatch, told: Told, files: &[ModelFile], pan
     register("windows", with_facts(&windows)?)?;
     register("told", in_millionths(&told.scores)?)?;
     register("told_trigger", in_millionths(&told.triggers)?)?;
-    for (name, sql) in statements(files, pane_us) {
+    for (name, sql) in statements(files, pane_us)? {
         let named = |error: DataFusionError| error.context(format!("table {name}: {sql}"));
         let frame = session.sql(&sql).await.map_err(named)?;
         let schema = Arc::clone(frame.schema().inner());
@@ -135,18 +135,18 @@ fn in_millionths(rows: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Name and SQL of each table, in the order in which they build on each other.
-fn statements(files: &[ModelFile], pane_us: i64) -> Vec<(String, String)> {
+fn statements(files: &[ModelFile], pane_us: i64) -> Result<Vec<(String, String)>> {
     let of = |file: &'_ ModelFile| file.version;
     let numbered = files.iter().flat_map(|file| file.models.iter().map(|model| Numbered { version: of(file), model }));
     let models: Vec<Numbered<'_>> = numbered.collect();
     let newest = files.last().map_or(0, of);
     let mut tables = vec![("spoken".to_owned(), spoken(&models, newest)), ("cases".to_owned(), CASES.to_owned())];
-    tables.extend(factors::statements(&models));
+    tables.extend(factors::statements(&models)?);
     tables.push(("rated".to_owned(), rated(&models)));
     tables.push(("banded".to_owned(), banded(&models, pane_us)));
     tables.push(("scores".to_owned(), SCORES.to_owned()));
     tables.extend(triggers::statements(&models));
-    tables
+    Ok(tables)
 }
 
 /// Each account at each time, by which model, and what was told of it. What was not told is the newest's.

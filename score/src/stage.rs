@@ -290,7 +290,6 @@ impl Stage for Score {
         state: &mut State,
         partition: &TopicPartition,
         _position: Position,
-        _until: Position,
         snapshot: Option<&Whole>,
     ) -> Result<(), StageError> {
         let restored = match snapshot {

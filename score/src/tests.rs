@@ -195,7 +195,9 @@ fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
             (ColumnType::TextMap, "outcomes") => {
                 let told = values.iter().filter_map(|(name, day)| Some((name.strip_prefix("outcome_")?, *day)));
                 let told: Vec<(String, &str)> = told
-                    .map(|(outcome, day)| (health::alert_id("acme", "unhappy", day as i64 * DAY_US), outcome))
+                    .map(|(outcome, day)| {
+                        (health::alert_id("acme", "unhappy", &health::rfc3339(day as i64 * DAY_US)), outcome)
+                    })
                     .collect();
                 rows.text_map(column.name, Some(told.iter().map(|(id, outcome)| (id.as_str(), *outcome))));
             }
@@ -286,7 +288,7 @@ fn lines(value: &[u8]) -> Vec<String> {
 pub(crate) fn fresh(stage: &Score) -> State {
     let mut state = State::default();
     let start = Position::at(NextOffset(0));
-    stage.restore(&mut state, &partition(), start, start, None).unwrap();
+    stage.restore(&mut state, &partition(), start, None).unwrap();
     state
 }
 
@@ -403,16 +405,16 @@ fn states_of_versions_2_to_4_stay_readable_and_are_what_the_same_records_give() 
     let one = |bytes: &[u8]| Whole::from([(ONE.to_owned(), bytes.to_vec())]);
     for (whole, version) in [(&one(STATE_2), 2), (&one(STATE_3), 3), (&saved, 4)] {
         let mut restored = State::default();
-        stage.restore(&mut restored, &partition(), at, at, Some(whole)).unwrap();
+        stage.restore(&mut restored, &partition(), at, Some(whole)).unwrap();
         let next = told(&stage, &mut restored, &[record(4, 102, true, BAD)]);
         assert_eq!(next, ["29 0 [] [unhappy:active] changed"], "version {version}");
     }
     let mut restored = State::default();
-    let refused = stage.restore(&mut restored, &partition(), at, at, Some(&one(STATE_1))).unwrap_err().to_string();
+    let refused = stage.restore(&mut restored, &partition(), at, Some(&one(STATE_1))).unwrap_err().to_string();
     assert!(refused.contains("version 1"), "{refused}");
     let mut newer = STATE_3.to_vec();
     newer[0] = 9;
-    let refused = stage.restore(&mut restored, &partition(), at, at, Some(&one(&newer))).unwrap_err().to_string();
+    let refused = stage.restore(&mut restored, &partition(), at, Some(&one(&newer))).unwrap_err().to_string();
     assert!(refused.contains("version 9"), "{refused}");
-    assert!(stage.restore(&mut restored, &partition(), at, at, Some(&one(&STATE_3[..40]))).is_err());
+    assert!(stage.restore(&mut restored, &partition(), at, Some(&one(&STATE_3[..40]))).is_err());
 }

@@ -54,7 +54,7 @@ pub fn run(config: &Config, args: &TryArgs, out: &mut impl Write) -> Result<()> 
     let stage = Score::new(&config)?;
     let tp = TopicPartition::new(config.topics.windows.as_str(), 0);
     let (mut state, start) = (State::default(), Position::at(NextOffset(0)));
-    stage.restore(&mut state, &tp, start, start, None)?;
+    stage.restore(&mut state, &tp, start, None)?;
     for (offset, rows) in (0..).zip(pieces(&sorted(args)?)) {
         let value = Some(codec::encode(&rows)?.into());
         let record = Record { value, ..Record::at(tp.clone(), Offset(offset)) };

@@ -263,7 +263,7 @@ fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> 
         let name = &trigger.name.value;
         let before = past.episodes.get(name).unwrap_or(&nothing);
         let since_us = before.raised.as_ref().map(|raised| raised.since_us);
-        let alert_id = since_us.map(|since_us| health::alert_id(case.account_id, name, since_us));
+        let alert_id = since_us.map(|since_us| health::alert_id(case.account_id, name, &health::rfc3339(since_us)));
         let outcome = alert_id.and_then(|id| case.outcomes.get(id.as_str()).copied());
         let signs = Signs { as_of_us: case.as_of_us, holds: sign.holds, clears: sign.clears, outcome };
         let (after, told) = if is_last { before.over(case.as_of_us) } else { before.after(trigger, signs) };

@@ -144,7 +144,7 @@ impl Publish {
 fn alert(health: &Health, trigger: &Trigger) -> Alert {
     Alert {
         schema: ALERT.to_owned(),
-        alert_id: format!("{}/{}/{}", health.account_id, trigger.name, trigger.since),
+        alert_id: table::alert_id(&health.account_id, &trigger.name, &trigger.since),
         event: trigger.state.clone(),
         account_id: health.account_id.clone(),
         as_of: health.as_of.clone(),
@@ -193,7 +193,6 @@ impl Stage for Publish {
         state: &mut Self::State,
         partition: &TopicPartition,
         _position: Position,
-        _until: Position,
         _snapshot: Option<&Whole>,
     ) -> Result<(), StageError> {
         state.insert(partition.clone());

@@ -272,7 +272,7 @@ fn fold<S: Stage<State: Default>>(stage: &S, records: &[Record]) -> Result<()> {
     let mut state = S::State::default();
     let tp = &records.first().context("no record")?.topic_partition;
     let start = Position::at(NextOffset(0));
-    stage.restore(&mut state, tp, start, start, None)?;
+    stage.restore(&mut state, tp, start, None)?;
     for record in records {
         let batch = Batch {
             records: BTreeMap::from([(tp.clone(), std::slice::from_ref(record))]),

@@ -181,7 +181,7 @@ fn state<S: Stage<State: Default>>(stage: &S, state: &S::State, topic: &str, par
         save_s += started.elapsed().as_secs_f64();
         bytes += saved.values().map(Vec::len).sum::<usize>();
         let mut again = S::State::default();
-        restore_s += timed(|| stage.restore(&mut again, &tp, at, at, Some(&saved)))?;
+        restore_s += timed(|| stage.restore(&mut again, &tp, at, Some(&saved)))?;
     }
     println!("{}: {bytes} bytes of state, written in {save_s:.2} s, made again in {restore_s:.2} s", stage.name());
     Ok(json!({"bytes": bytes, "save_s": save_s, "restore_s": restore_s}))

@@ -122,7 +122,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
     /// Restores the newest good snapshot at or below `target` and says where replay begins.
     fn restore_state(&mut self, tp: &TopicPartition, target: Position, ends: Ends) -> Result<Position, RunError> {
         if !self.stage.is_stateful() {
-            self.stage.restore(&mut self.state, tp, target, target, None)?;
+            self.stage.restore(&mut self.state, tp, target, None)?;
             return Ok(target);
         }
         let found = match &mut self.snapshots {
@@ -156,7 +156,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             });
         }
         let from = if from.next < ends.first { Position::at(ends.first) } else { from };
-        self.stage.restore(&mut self.state, tp, from, target, saved.as_ref())?;
+        self.stage.restore(&mut self.state, tp, from, saved.as_ref())?;
         Ok(from)
     }
 

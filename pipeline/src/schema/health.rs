@@ -110,8 +110,9 @@ pub fn rfc3339(us: i64) -> String {
 }
 
 /// What names an episode of a trigger, from its raise to its end: account, trigger and the time it was raised.
-pub fn alert_id(account_id: &str, trigger: &str, since_us: i64) -> String {
-    format!("{account_id}/{trigger}/{}", rfc3339(since_us))
+/// `since` is RFC 3339, as [`rfc3339`] writes it.
+pub fn alert_id(account_id: &str, trigger: &str, since: &str) -> String {
+    format!("{account_id}/{trigger}/{since}")
 }
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, COLUMNS));

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use pipeline::pane::DAY_US;
 use pipeline::schema::window::WINDOWED;
 
+use datafusion::error::{DataFusionError, Result};
+
 use super::{Numbered, floor_of};
-use crate::model::{Against, Factor, Fallback, Model, Over, Reduce, Remember, Weights};
+use crate::model::{Against, Factor, Fallback, Model, Over, Reduce, Remember, Weights, period_days};
 use crate::normalise::{Normalise, Outside, Step};
 use crate::rate::{LIMIT, START, nominal};
 
@@ -26,10 +28,15 @@ with moved as (
 select account_id, as_of, position, name, delta from ranked where position < 3 order by 1, 2, 3";
 
 /// Name and SQL of each table, in order.
-pub(super) fn statements(models: &[Numbered<'_>]) -> Vec<(String, String)> {
+///
+/// # Errors
+/// When a window is named by what is no duration.
+pub(super) fn statements(models: &[Numbered<'_>]) -> Result<Vec<(String, String)>> {
     let mut tables = Vec::new();
     for (number, Numbered { model, .. }) in models.iter().enumerate() {
-        tables.extend(periods(model).iter().map(|period| (format!("seen_{number}_{period}"), seen(number, period))));
+        for period in periods(model) {
+            tables.push((format!("seen_{number}_{period}"), seen(number, period)?));
+        }
     }
     let mut values = Vec::new();
     for (number, Numbered { model, .. }) in models.iter().enumerate() {
@@ -69,24 +76,19 @@ pub(super) fn statements(models: &[Numbered<'_>]) -> Vec<(String, String)> {
     tables.push(("sums".to_owned(), sums(models)));
     tables.push(("totals".to_owned(), "select account_id, as_of, coverage, case when additive then greatest(0, least(100000000, sum + start)) else sum end as score, sum, start, additive, num_factors from sums".to_owned()));
     tables.push(("factors".to_owned(), FACTORS.replace("{start}", START).replace("{limit}", LIMIT)));
-    tables
+    Ok(tables)
 }
 
 /// The rows of one window with all that a factor's SQL may look at, but for what is remembered.
-fn seen(number: usize, period: &str) -> String {
-    let days = days(period);
-    format!(
+fn seen(number: usize, period: &str) -> Result<String> {
+    let days = period_days(period).map_err(DataFusionError::Plan)?;
+    Ok(format!(
         "select w.*, c.previous_as_of, cast(c.previous_score as double) / cast(1000000 as double) as previous_score, c.previous_band, \
          cast(c.previous_baseline as double) / cast(1000000 as double) as baseline_score, cast({days:?} as double) as period_days, \
          days_between(c.began_at, c.as_of) as age_days, greatest(cast(1 as double), least(cast({days:?} as double), days_between(c.began_at, c.as_of))) as known_days, \
          c.us, c.life, c.run \
          from windows w join cases c on c.account_id = w.account_id and c.as_of = w.as_of where w.period = '{period}' and c.number = {number}"
-    )
-}
-
-fn days(period: &str) -> f64 {
-    serde_saphyr::from_str::<pipeline::config::Span>(&format!("{period:?}"))
-        .map_or(0.0, |span| span.as_micros() as f64 / DAY_US as f64)
+    ))
 }
 
 /// The windows that a model looks at.
