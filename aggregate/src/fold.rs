@@ -115,12 +115,13 @@ impl<'f> Fold<'f> {
             let mut accepted = Vec::with_capacity(rows.len());
             let mut counts = FATES.map(|fate| (fate, 0));
             for (row, (key, sighted)) in keys.into_iter().zip(sighted).enumerate() {
-                let event = rows.event(row).map_err(|error| wrong(error.to_string()))?;
+                let shape = rows.shape(row).map_err(|error| wrong(error.to_string()))?;
+                let event = rows.event(row, shape);
                 let fate = self.event(&event, key, sighted);
                 counts.iter_mut().filter(|(counted, _)| *counted == fate).for_each(|(_, count)| *count += 1);
                 match fate {
                     TOO_LATE => self.reject_too_late(&event, rows.origin(row)),
-                    ON_TIME | LATE => accepted.push(row),
+                    ON_TIME | LATE => accepted.push((row, shape)),
                     Fate { name: OVER_LIMIT, reason } => {
                         *self.fates.entry(fate).or_default() += 1;
                         self.reject_over_limit(&event, rows.origin(row), reason);

@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use pipeline::event::Event;
 use pipeline::offset::TopicPartition;
 use pipeline::pane::Pane;
-use pipeline::schema::event::EventRows;
+use pipeline::schema::event::{EventRows, Shape};
 use pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
@@ -98,33 +98,33 @@ pub struct AcceptedRows {
     /// The record's batch.
     batch: RecordBatch,
     /// Which of its rows: those of one account together, in their order.
-    by_account: Vec<Vec<usize>>,
+    by_account: Vec<Vec<(usize, Shape)>>,
     /// The newest final pane when they were judged.
     closed: Option<Pane>,
 }
 
 impl AcceptedRows {
     /// These rows of `batch`, account by account: an account is looked up once a record.
-    pub fn new(batch: RecordBatch, accepted: Vec<usize>, closed: Option<Pane>) -> Self {
+    pub fn new(batch: RecordBatch, accepted: Vec<(usize, Shape)>, closed: Option<Pane>) -> Self {
         let rows = EventRows::new(&batch);
-        let mut by_account: Vec<Vec<usize>> = Vec::new();
+        let mut by_account: Vec<Vec<(usize, Shape)>> = Vec::new();
         let mut places: HashMap<&str, usize, RandomState> = HashMap::default();
-        for row in accepted {
+        for (row, shape) in accepted {
             let place = *places.entry(rows.account_id(row)).or_insert(by_account.len());
             if place == by_account.len() {
                 by_account.push(Vec::new());
             }
-            by_account[place].push(row);
+            by_account[place].push((row, shape));
         }
         Self { batch, by_account, closed }
     }
 
-    /// The accounts, each with its events in their order. Every row was decoded when it was judged.
+    /// The accounts, each with its events in their order.
     pub fn accounts(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = Event<'_>>)> {
         let rows = EventRows::new(&self.batch);
         self.by_account.iter().filter_map(move |of_account| {
-            let events = of_account.iter().filter_map(move |row| rows.event(*row).ok());
-            Some((rows.account_id(*of_account.first()?), events))
+            let events = of_account.iter().map(move |(row, shape)| rows.event(*row, *shape));
+            Some((rows.account_id(of_account.first()?.0), events))
         })
     }
 }

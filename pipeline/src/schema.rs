@@ -80,6 +80,23 @@ pub(crate) const fn maybe(name: &'static str, kind: ColumnType, doc: &'static st
     Column { name, kind, nullable: true, doc }
 }
 
+/// Where a column stands in its table. To be evaluated by the compiler, which refuses a name that is no column.
+pub(crate) const fn position(columns: &[Column], name: &str) -> usize {
+    let mut place = 0;
+    while !is_same(columns[place].name.as_bytes(), name.as_bytes()) {
+        place += 1;
+    }
+    place
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut place = 0;
+    while place < one.len() && place < other.len() && one[place] == other[place] {
+        place += 1;
+    }
+    place == one.len() && place == other.len()
+}
+
 /// The Arrow type of UTC microseconds. The offset form needs no time-zone database.
 pub fn time_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()))

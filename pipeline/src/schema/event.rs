@@ -68,6 +68,65 @@ pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
+/// Where the columns stand.
+mod at {
+    use super::COLUMNS;
+    use crate::schema::position;
+
+    pub const ACCOUNT_ID: usize = position(COLUMNS, "account_id");
+    pub const EVENT_ID: usize = position(COLUMNS, "event_id");
+    pub const OCCURRED_AT: usize = position(COLUMNS, "occurred_at");
+    pub const KIND: usize = position(COLUMNS, "kind");
+    pub const ACTION: usize = position(COLUMNS, "action");
+    pub const USER_ID: usize = position(COLUMNS, "user_id");
+    pub const FEATURE: usize = position(COLUMNS, "feature");
+    pub const COUNT: usize = position(COLUMNS, "count");
+    pub const DURATION_MS: usize = position(COLUMNS, "duration_ms");
+    pub const ERRORS: usize = position(COLUMNS, "errors");
+    pub const TICKET_ID: usize = position(COLUMNS, "ticket_id");
+    pub const PRIORITY: usize = position(COLUMNS, "priority");
+    pub const CATEGORY: usize = position(COLUMNS, "category");
+    pub const CSAT: usize = position(COLUMNS, "csat");
+    pub const SURVEY_SCORE: usize = position(COLUMNS, "survey_score");
+    pub const SURVEY_SCALE_MAX: usize = position(COLUMNS, "survey_scale_max");
+    pub const FACTS: usize = position(COLUMNS, "facts");
+    pub const VALID_UNTIL: usize = position(COLUMNS, "valid_until");
+    pub const AUTHOR: usize = position(COLUMNS, "author");
+    pub const MILESTONE_ID: usize = position(COLUMNS, "milestone_id");
+    pub const DUE_AT: usize = position(COLUMNS, "due_at");
+    pub const DONE_AT: usize = position(COLUMNS, "done_at");
+    pub const ALERT_ID: usize = position(COLUMNS, "alert_id");
+    pub const OUTCOME: usize = position(COLUMNS, "outcome");
+    pub const ROLE: usize = position(COLUMNS, "role");
+    pub const SOURCE_TOPIC: usize = position(COLUMNS, "source_topic");
+    pub const SOURCE_PARTITION: usize = position(COLUMNS, "source_partition");
+    pub const SOURCE_OFFSET: usize = position(COLUMNS, "source_offset");
+    pub const RECEIVED_AT: usize = position(COLUMNS, "received_at");
+    pub const PAYLOAD: usize = position(COLUMNS, "payload");
+    pub const CLEARED: usize = position(COLUMNS, "cleared");
+}
+
+/// What an event is: its kind with its action. That all its kind needs is there was checked when the shape was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A use of a feature.
+    Usage,
+    /// A step of a ticket.
+    Ticket(TicketAction),
+    /// An answer to a survey.
+    Survey(Survey),
+    /// Facts of an account.
+    Facts,
+    /// The deletion of an account.
+    Deleted,
+    /// A milestone of an account.
+    Milestone,
+    /// What became of an alert.
+    Outcome(Outcome),
+    /// A change of a person.
+    Person(PersonAction),
+}
+
 /// A code in a batch that no version of this table knows, or an event without a column its kind needs.
 #[derive(Debug, thiserror::Error)]
 #[error("row {row} of an events batch: {what}; was it written by a newer Keepwell?")]
@@ -106,16 +165,16 @@ impl<'b> EventRows<'b> {
     pub fn new(batch: &'b RecordBatch) -> Self {
         Self {
             batch,
-            topics: batch.column(25).as_dictionary(),
-            account_id: batch.column(0).as_string(),
-            event_id: batch.column(1).as_string(),
-            occurred_at: batch.column(2).as_primitive(),
-            kind: batch.column(3).as_primitive(),
-            user_id: batch.column(5).as_string(),
-            feature: batch.column(6).as_string(),
-            count: batch.column(7).as_primitive(),
-            duration_ms: batch.column(8).as_primitive(),
-            errors: batch.column(9).as_primitive(),
+            topics: batch.column(at::SOURCE_TOPIC).as_dictionary(),
+            account_id: batch.column(at::ACCOUNT_ID).as_string(),
+            event_id: batch.column(at::EVENT_ID).as_string(),
+            occurred_at: batch.column(at::OCCURRED_AT).as_primitive(),
+            kind: batch.column(at::KIND).as_primitive(),
+            user_id: batch.column(at::USER_ID).as_string(),
+            feature: batch.column(at::FEATURE).as_string(),
+            count: batch.column(at::COUNT).as_primitive(),
+            duration_ms: batch.column(at::DURATION_MS).as_primitive(),
+            errors: batch.column(at::ERRORS).as_primitive(),
         }
     }
 
@@ -151,7 +210,7 @@ impl<'b> EventRows<'b> {
     fn change<T>(&self, row: usize, value: Option<T>, bit: u8) -> Change<T> {
         match value {
             Some(value) => Change::Set(value),
-            None if self.code(30, row).unwrap_or_default() & bit != 0 => Change::Cleared,
+            None if self.code(at::CLEARED, row).unwrap_or_default() & bit != 0 => Change::Cleared,
             None => Change::Kept,
         }
     }
@@ -178,81 +237,115 @@ impl<'b> EventRows<'b> {
 
     /// Where `row` came from.
     pub fn origin(&self, row: usize) -> Origin<'b> {
-        let payload = self.batch.column(29).as_binary::<i32>();
+        let payload = self.batch.column(at::PAYLOAD).as_binary::<i32>();
         Origin {
             topic: self.topics.values().as_string::<i32>().value(usize::from(self.topics.keys().value(row))),
-            partition: self.batch.column(26).as_primitive::<Int32Type>().value(row),
-            offset: self.batch.column(27).as_primitive::<Int64Type>().value(row),
-            received_us: self.time(28, row).unwrap_or_default(),
+            partition: self.batch.column(at::SOURCE_PARTITION).as_primitive::<Int32Type>().value(row),
+            offset: self.batch.column(at::SOURCE_OFFSET).as_primitive::<Int64Type>().value(row),
+            received_us: self.time(at::RECEIVED_AT, row).unwrap_or_default(),
             payload: payload.is_valid(row).then(|| payload.value(row)),
         }
     }
 
-    /// The event in `row`.
+    /// What the event in `row` is, once all that its kind needs is found to be there.
     ///
     /// # Errors
-    /// [`RowError`] when a code or a needed column is missing.
-    pub fn event(&self, row: usize) -> Result<Event<'b>, RowError> {
+    /// [`RowError`] when a code is unknown or a needed column is null.
+    pub fn shape(&self, row: usize) -> Result<Shape, RowError> {
         let wrong = |what| RowError { row, what };
-        let kind = Kind::from_code(self.kind.value(row)).ok_or_else(|| wrong("unknown kind"))?;
-        let action = || self.code(4, row).unwrap_or_default();
-        let need = |text: Option<Cow<'b, str>>| text.ok_or_else(|| wrong("a column that its kind needs is null"));
-        let body = match kind {
-            Kind::Usage => Body::Usage {
+        let action = || self.code(at::ACTION, row).unwrap_or_default();
+        let needs = |column: usize| match self.batch.column(column).is_valid(row) {
+            true => Ok(()),
+            false => Err(wrong("a column that its kind needs is null")),
+        };
+        Ok(match self.kind(row).ok_or_else(|| wrong("unknown kind"))? {
+            Kind::Usage => {
+                needs(at::FEATURE)?;
+                Shape::Usage
+            }
+            Kind::Ticket => {
+                needs(at::TICKET_ID)?;
+                Shape::Ticket(TicketAction::from_code(action()).ok_or_else(|| wrong("unknown ticket action"))?)
+            }
+            Kind::Survey => {
+                needs(at::SURVEY_SCORE)?;
+                needs(at::SURVEY_SCALE_MAX)?;
+                Shape::Survey(Survey::from_code(action()).ok_or_else(|| wrong("unknown survey"))?)
+            }
+            Kind::Account => match action() {
+                account_action::UPSERT => Shape::Facts,
+                account_action::DELETED => Shape::Deleted,
+                account_action::MILESTONE => {
+                    needs(at::MILESTONE_ID)?;
+                    Shape::Milestone
+                }
+                account_action::OUTCOME => {
+                    needs(at::ALERT_ID)?;
+                    let outcome = self.code(at::OUTCOME, row).and_then(Outcome::from_code);
+                    Shape::Outcome(outcome.ok_or_else(|| wrong("unknown outcome"))?)
+                }
+                _ => return Err(wrong("unknown account action")),
+            },
+            Kind::Person => {
+                needs(at::USER_ID)?;
+                Shape::Person(PersonAction::from_code(action()).ok_or_else(|| wrong("unknown person action"))?)
+            }
+        })
+    }
+
+    /// The event in `row`, whose shape is known.
+    pub fn event(&self, row: usize, shape: Shape) -> Event<'b> {
+        let needed = |column: usize| Cow::Borrowed(self.batch.column(column).as_string::<i32>().value(row));
+        let body = match shape {
+            Shape::Usage => Body::Usage {
                 user_id: text_at(self.user_id, row),
-                feature: need(text_at(self.feature, row))?,
+                feature: Cow::Borrowed(self.feature.value(row)),
                 count: int_at(self.count, row).unwrap_or(1),
                 duration_ms: int_at(self.duration_ms, row),
                 errors: int_at(self.errors, row),
             },
-            Kind::Ticket => Body::Ticket {
-                ticket_id: need(self.text(10, row))?,
-                action: TicketAction::from_code(action()).ok_or_else(|| wrong("unknown ticket action"))?,
-                priority: self.code(11, row).and_then(Priority::from_code),
-                category: self.text(12, row),
-                csat: self.int(13, row).map(|csat| csat as u8),
-                user_id: self.text(5, row),
+            Shape::Ticket(action) => Body::Ticket {
+                ticket_id: needed(at::TICKET_ID),
+                action,
+                priority: self.code(at::PRIORITY, row).and_then(Priority::from_code),
+                category: self.text(at::CATEGORY, row),
+                csat: self.int(at::CSAT, row).map(|csat| csat as u8),
+                user_id: text_at(self.user_id, row),
             },
-            Kind::Survey => Body::Survey {
-                survey: Survey::from_code(action()).ok_or_else(|| wrong("unknown survey"))?,
-                score: self.int(14, row).ok_or_else(|| wrong("a survey without score"))?,
-                scale_max: self.int(15, row).ok_or_else(|| wrong("a survey without scale_max"))?,
-                user_id: self.text(5, row),
+            Shape::Survey(survey) => Body::Survey {
+                survey,
+                score: self.int(at::SURVEY_SCORE, row).unwrap_or_default(),
+                scale_max: self.int(at::SURVEY_SCALE_MAX, row).unwrap_or_default(),
+                user_id: text_at(self.user_id, row),
             },
-            Kind::Account => match action() {
-                account_action::UPSERT => Body::Facts {
-                    facts: self.facts(row),
-                    valid_until_us: self.time(17, row),
-                    author: self.text(18, row),
-                },
-                account_action::DELETED => Body::Deleted,
-                account_action::MILESTONE => Body::Milestone {
-                    id: need(self.text(19, row))?,
-                    due_us: self.change(row, self.time(20, row), cleared::DUE),
-                    done_us: self.change(row, self.time(21, row), cleared::DONE),
-                },
-                account_action::OUTCOME => Body::Outcome {
-                    alert_id: need(self.text(22, row))?,
-                    outcome: self.code(23, row).and_then(Outcome::from_code).ok_or_else(|| wrong("unknown outcome"))?,
-                },
-                _ => return Err(wrong("unknown account action")),
+            Shape::Facts => Body::Facts {
+                facts: self.facts(row),
+                valid_until_us: self.time(at::VALID_UNTIL, row),
+                author: self.text(at::AUTHOR, row),
             },
-            Kind::Person => Body::Person {
-                action: PersonAction::from_code(action()).ok_or_else(|| wrong("unknown person action"))?,
-                user_id: need(self.text(5, row))?,
-                role: self.change(row, self.text(24, row), cleared::ROLE),
+            Shape::Deleted => Body::Deleted,
+            Shape::Milestone => Body::Milestone {
+                id: needed(at::MILESTONE_ID),
+                due_us: self.change(row, self.time(at::DUE_AT, row), cleared::DUE),
+                done_us: self.change(row, self.time(at::DONE_AT, row), cleared::DONE),
+            },
+            Shape::Outcome(outcome) => Body::Outcome { alert_id: needed(at::ALERT_ID), outcome },
+            Shape::Person(action) => Body::Person {
+                action,
+                user_id: Cow::Borrowed(self.user_id.value(row)),
+                role: self.change(row, self.text(at::ROLE, row), cleared::ROLE),
             },
         };
-        Ok(Event {
+        Event {
             account_id: Cow::Borrowed(self.account_id(row)),
             event_id: Cow::Borrowed(self.event_id(row)),
             occurred_us: self.occurred_us(row),
             body,
-        })
+        }
     }
 
     fn facts(&self, row: usize) -> Vec<(Cow<'b, str>, Cow<'b, str>)> {
-        let map = self.batch.column(16).as_map();
+        let map = self.batch.column(at::FACTS).as_map();
         let (keys, values) = (map.keys().as_string::<i32>(), map.values().as_string::<i32>());
         let offsets = map.value_offsets();
         let range = offsets.get(row).zip(offsets.get(row + 1)).map_or(0..0, |(from, to)| *from as usize..*to as usize);

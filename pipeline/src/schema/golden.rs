@@ -52,7 +52,7 @@ fn every_form() -> Vec<Event<'static>> {
 fn events_of_version_1_stay_readable() {
     let batch = codec::decode(EVENTS_1, &schema()).unwrap();
     let rows = EventRows::new(&batch);
-    let events: Vec<_> = (0..rows.len()).map(|row| rows.event(row).unwrap()).collect();
+    let events: Vec<_> = (0..rows.len()).map(|row| rows.event(row, rows.shape(row).unwrap())).collect();
     assert_eq!(events, every_form());
     let origin = rows.origin(1);
     assert_eq!((origin.topic, origin.partition, origin.offset, origin.received_us), ("raw", 3, 7, 11));
@@ -77,7 +77,7 @@ fn every_form_of_event_survives_the_table_behind_every_other() {
         assert_eq!(builder.num_rows(), events.len());
         let batch = codec::decode(&codec::encode(&builder.finish().unwrap()).unwrap(), &schema()).unwrap();
         let rows = EventRows::new(&batch);
-        let read: Vec<_> = (0..rows.len()).map(|row| rows.event(row).unwrap()).collect();
+        let read: Vec<_> = (0..rows.len()).map(|row| rows.event(row, rows.shape(row).unwrap())).collect();
         assert_eq!(read, events, "as of form {first}");
         let read: Vec<_> = (0..rows.len()).map(|row| rows.origin(row)).collect();
         assert_eq!(read, origins, "as of form {first}");

@@ -148,7 +148,7 @@ fn a_source_months_behind_another_holds_the_leader_back_and_nothing_is_late() {
         if let Some(value) = &record.value {
             let batch = codec::decode(value, &event::schema()).unwrap();
             let rows = EventRows::new(&batch);
-            let newest = (0..rows.len()).map(|row| rows.event(row).unwrap().occurred_us).max();
+            let newest = (0..rows.len()).map(|row| rows.occurred_us(row)).max();
             if let (Some(newest), Some(least), 4) = (newest, marks.values().min(), marks.len()) {
                 lead_ms = lead_ms.max((newest - least) / 1000);
             }
