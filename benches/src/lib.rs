@@ -8,6 +8,7 @@ pub mod datasets;
 pub mod deployment;
 pub mod fixture;
 pub mod fleet;
+pub mod invariant;
 pub mod kafka;
 pub mod ledger;
 pub mod load;

@@ -2,7 +2,7 @@
 //!
 //! A seed decides the fleet, the configuration's cut (partitions, batches, slices), who takes a turn when, and
 //! which faults strike. Same seed, same run. A run is *tidy* where every event arrives within bound and delay:
-//! then its final rows must be those of the same events in their order, without delay or fault (I2). Some tidy runs
+//! then its final rows must be those of the same events in their order, without delay or fault. Some tidy runs
 //! are *nightly*: their events come around the ends of panes and from one source, for others, quieter, would hold time
 //! back by themselves. A *wild* run has events of any age, repeats, corrupt records and clocks that are hours wrong; its
 //! final rows are judged from `events` on.
@@ -29,6 +29,7 @@ use pipeline::log::memory::MemoryBroker;
 
 use crate::compare::same_rows;
 use crate::fleet::{self, Raw, Shape};
+use crate::invariant::Invariant;
 use crate::streamed::{Streamed, finals};
 use crate::{check, deployment};
 use chaos::Fault;
@@ -135,10 +136,11 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
     let world = run(&scenario, &stages, &clocks_of_run, &time)?;
     let compared = check_all(&world, end_us)?;
     if is_tidy {
-        as_without_faults(&scenario, &stages, &world.broker, start_us).context("I2: as without any fault")?;
+        as_without_faults(&scenario, &stages, &world.broker, start_us)
+            .context(Invariant::TimingDoesNotMatter.broken("as without any fault"))?;
     }
     let num_judged = match asked.with_oracle {
-        true => judge(&world.broker, &stages.config).context("I1, I2, I7, I10: the oracle")?,
+        true => judge(&world.broker, &stages.config).context(Invariant::LogIsTruth.broken("the oracle"))?,
         false => 0,
     };
     let (faults, num_turns, num_paused) = (world.chaos.counts(), world.num_turns(), world.num_paused());

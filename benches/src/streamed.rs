@@ -178,7 +178,7 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// I9: claims follow each other without gap or overlap, their files are there, and no other file is.
+/// Claims follow each other without gap or overlap, their files are there, and no other file is.
 /// Returns the number of claims.
 ///
 /// # Errors

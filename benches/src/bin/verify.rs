@@ -141,7 +141,7 @@ impl Programs<'_> {
 
 type Counts = BTreeMap<String, u64>;
 
-/// I6: every record and every event has a fate.
+/// Every record and every event has a fate.
 fn check_sums(raws: u64, ingest: &Counts, aggregate: &Counts, score: &Counts, sink: &Counts) -> Result<()> {
     let adds_up = |fates: &Counts, prefix: &str, read: u64| {
         let of_part = || fates.iter().filter_map(|(name, count)| Some((name.strip_prefix(prefix)?, count)));

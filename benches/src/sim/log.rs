@@ -11,6 +11,7 @@ use pipeline::offset::{NextOffset, Position, TopicPartition};
 
 use super::chaos::Fault;
 use super::world::World;
+use crate::invariant::Invariant;
 
 /// A member's log, its faults and the others that go on meanwhile.
 pub struct SimLog<'s> {
@@ -122,7 +123,7 @@ impl Log for SimLog<'_> {
     ) -> Result<Verdict, LogError> {
         let world = self.unless(Fault::CrashBeforeBegin, 30)?;
         if positions.is_empty() {
-            world.fail("I3: a transaction without positions is not fenced".to_owned());
+            world.fail(Invariant::OneTransactionAStep.broken("a transaction without positions is not fenced"));
         }
         world.judge_size(messages);
         if world.chaos.strikes(Fault::Stale, 40) {

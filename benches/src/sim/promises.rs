@@ -1,7 +1,7 @@
 //! The promises, each stated once, as checks on what a deployment has left behind.
 //!
 //! Most say the same thing of another stage: what it wrote is what one process that is never disturbed writes
-//! from the same input (I1, I3, I5). What came in is judged by the oracle (I2, I6, I7, I10) where one is asked.
+//! from the same input. What came in is judged by the oracle where one is asked.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -25,6 +25,7 @@ use pipeline::stage::Stage;
 use super::world::{Kind, Stages, World, bytes};
 use crate::check;
 use crate::compare::{rows_of, same_rows};
+use crate::invariant::Invariant;
 use crate::ledger;
 use crate::streamed::{Streamed, finals, last_lives};
 
@@ -55,20 +56,27 @@ pub struct Compared {
 pub fn check_all(world: &World<'_>, end_us: i64) -> Result<Compared> {
     let (broker, stages) = (&world.broker, world.stages);
     let streamed = Streamed::read(&stages.config, |topic| Ok(broker.records(topic)))?;
-    let raw = one_fate_each(broker, &stages.config).context("I3, I6: every raw record has one fate")?;
-    provenance_rises(&streamed.windows).context("I4: provenance of windows rises")?;
-    provenance_rises(&streamed.health).context("I4: provenance of health rises")?;
-    time_has_come(&streamed, end_us).context("I7: silence does not hold time back")?;
-    contributions_sum(&streamed.health).context("I10: contributions sum to the score")?;
-    streamed.versions.check(&streamed.health).context("I1: scored by the model of its time")?;
+    let raw = one_fate_each(broker, &stages.config)
+        .context(Invariant::OneTransactionAStep.broken("every raw record has one fate"))?;
+    provenance_rises(&streamed.windows)
+        .context(Invariant::RowsNameTheirOrigin.broken("provenance of windows rises"))?;
+    provenance_rises(&streamed.health).context(Invariant::RowsNameTheirOrigin.broken("provenance of health rises"))?;
+    time_has_come(&streamed, end_us).context(Invariant::SilenceIsASignal.broken("silence does not hold time back"))?;
+    contributions_sum(&streamed.health)
+        .context(Invariant::ScoresExplainThemselves.broken("contributions sum to the score"))?;
+    streamed
+        .versions
+        .check(&streamed.health)
+        .context(Invariant::LogIsTruth.broken("scored by the model of its time"))?;
     let states = |kind| world.states(kind);
-    let finals =
-        aggregate_again(broker, stages, &streamed, &states(Kind::Aggregate)?).context("I1, I5: windows from events")?;
-    let health =
-        score_again(broker, stages, &streamed, &states(Kind::Score)?).context("I1, I5: health from windows")?;
-    let published = publish_again(broker, stages, &streamed).context("I3: scores and alerts from health")?;
+    let finals = aggregate_again(broker, stages, &streamed, &states(Kind::Aggregate)?)
+        .context(Invariant::LogIsTruth.broken("windows from events"))?;
+    let health = score_again(broker, stages, &streamed, &states(Kind::Score)?)
+        .context(Invariant::LogIsTruth.broken("health from windows"))?;
+    let published = publish_again(broker, stages, &streamed)
+        .context(Invariant::OneTransactionAStep.broken("scores and alerts from health"))?;
     let claims = match world.kinds().contains(&Kind::Tables) {
-        true => tables(world, &streamed).context("I9: tables from final rows")?,
+        true => tables(world, &streamed).context(Invariant::FilesAppearWhole.broken("tables from final rows"))?,
         false => 0,
     };
     Ok(Compared { raw, finals, health, published, claims })

@@ -31,6 +31,7 @@ use super::chaos::{Chaos, Fault};
 use super::log::SimLog;
 use super::place::{Shared, SimPlace};
 use super::time::{SimClock, Time};
+use crate::invariant::Invariant;
 
 /// Most processes of a stage.
 pub const MOST: usize = 4;
@@ -239,7 +240,7 @@ impl<'s> World<'s> {
         self.num_turns.get()
     }
 
-    /// I8: a transaction holds a few slices of a close, however much there is to close.
+    /// A transaction holds a few slices of a close, however much there is to close.
     pub fn judge_size(&self, messages: &[Message]) {
         let topic = &self.stages.config.topics.windows;
         let mut rows_of: BTreeMap<i32, usize> = BTreeMap::new();
@@ -252,7 +253,8 @@ impl<'s> World<'s> {
         let most = (8 * (self.stages.slice_rows + num_windows)).max(MOST_ACCOUNTS * num_windows);
         if let Some((partition, num_rows)) = rows_of.into_iter().find(|(_, num_rows)| *num_rows > most) {
             self.fail(format!(
-                "I8: a transaction holds {num_rows} window rows of partition {partition}, at most {most} are promised"
+                "{}: a transaction holds {num_rows} window rows of partition {partition}, at most {most} are promised",
+                Invariant::WorkIsBounded
             ));
         }
     }

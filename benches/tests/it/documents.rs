@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use benches::invariant::Invariant;
+
 /// Paths that a code map names in back quotes, with `{a,b}` spelled out.
 fn paths(text: &str) -> Vec<String> {
     let is_path = |quoted: &&str| quoted.contains('/') && !quoted.contains(' ') && !quoted.contains("keepwell.");
@@ -30,6 +32,23 @@ fn every_file_of_the_code_map_exists_and_no_file_is_longer_than_500_lines() {
     for package in ["pipeline", "ingest", "aggregate", "score", "sink", "deploy/local", "benches"] {
         check_length(&root.join(package));
     }
+}
+
+#[test]
+fn the_invariants_of_the_document_are_those_of_the_checks_and_each_mutation_breaks_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let (_, list) = text.split_once("## Invariants").unwrap();
+    let (list, _) = list.split_once("\n## ").unwrap();
+    let named: Vec<&str> =
+        list.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**")).map(|l| l.0).collect();
+    assert_eq!(named, Invariant::ALL.iter().map(|invariant| invariant.words()).collect::<Vec<_>>());
+    let mutations = std::fs::read_to_string(root.join("benches/mutations/run.py")).unwrap();
+    let broken: BTreeSet<&str> =
+        mutations.lines().filter_map(|line| line.strip_prefix("    (\"")?.split_once('"')).map(|l| l.0).collect();
+    let known: BTreeSet<&str> = Invariant::ALL.iter().map(|invariant| invariant.code()).collect();
+    assert_eq!(broken.difference(&known).collect::<Vec<_>>(), [] as [&&str; 0]);
+    assert!(broken.len() > 8, "{broken:?}");
 }
 
 /// Whether there is a file or folder of this name; of a name with a star, whether one fits.

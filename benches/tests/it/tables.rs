@@ -1,4 +1,4 @@
-//! I9: a file appears whole, once, whoever writes it and whoever stopped in the middle.
+//! A file appears whole, once, whoever writes it and whoever stopped in the middle.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
