@@ -16,16 +16,16 @@ pub mod usage;
 
 use std::collections::BTreeMap;
 
-use pipeline::event::{Body, Event, Outcome, PersonAction, Survey};
-use pipeline::pane::Pane;
+use keepwell_core::event::{Body, Event, Outcome, PersonAction, Survey};
+use keepwell_core::pane::Pane;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 use adoption::Adoption;
 use answers::Answer;
 use history::{History, Told, Version};
+use keepwell_core::interned::{Name, Names};
 use people::{MilestoneEvent, PersonEvent};
-use pipeline::name::{Name, Names};
 use tickets::{Ticket, TicketEvent};
 use usage::{Cell, Cells};
 

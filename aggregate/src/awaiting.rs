@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 
 /// The accounts that something is to be told of, and those that were told of since the last tick.
 ///
@@ -91,13 +91,13 @@ mod tests {
     use std::borrow::Cow;
     use std::collections::{BTreeMap, BTreeSet};
 
-    use pipeline::codec;
-    use pipeline::event::{Body, Event};
-    use pipeline::name::Name;
-    use pipeline::offset::{NextOffset, Position};
-    use pipeline::pane::DAY_US;
-    use pipeline::schema::window;
-    use pipeline::stage::{Batch, Stage};
+    use keepwell_core::codec;
+    use keepwell_core::event::{Body, Event};
+    use keepwell_core::interned::Name;
+    use keepwell_core::offset::{NextOffset, Position};
+    use keepwell_core::pane::DAY_US;
+    use keepwell_core::schema::window;
+    use keepwell_pipeline::stage::{Batch, Stage};
     use proptest::prelude::*;
 
     use super::Awaiting;

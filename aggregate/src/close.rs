@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use arrow::array::RecordBatch;
-use pipeline::pane::Pane;
-use pipeline::schema::{RowBuilder, feature_day, window};
-use pipeline::stage::StageError;
+use keepwell_core::pane::Pane;
+use keepwell_core::schema::{RowBuilder, feature_day, window};
+use keepwell_pipeline::stage::StageError;
 
 use crate::account::{Account, View};
 use crate::measure::{Provenance, RowKind, append_rows};
 use crate::settings::Settings;
 use crate::state::{Closing, PartitionState};
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 
 /// Accounts of a slice at most: those without a row cost time too.
 const SLICE_ACCOUNTS: usize = 20_000;

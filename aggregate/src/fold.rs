@@ -14,14 +14,14 @@
 
 use std::sync::Arc;
 
-use pipeline::codec;
-use pipeline::event::{Body, Event, Kind, Origin};
-use pipeline::log::{Message, Record};
-use pipeline::pane::Pane;
-use pipeline::reject::{Cause, Kept, Original, reject};
-use pipeline::schema::event::{EventRows, schema};
-use pipeline::stage::{Fate, Fates, StageError};
-use pipeline::watermark::{STATEMENT_HEADER, Statement};
+use keepwell_core::codec;
+use keepwell_core::event::{Body, Event, Kind, Origin};
+use keepwell_core::pane::Pane;
+use keepwell_core::schema::event::{EventRows, schema};
+use keepwell_pipeline::log::{Message, Record};
+use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
+use keepwell_pipeline::stage::{Fate, Fates, StageError};
+use keepwell_pipeline::watermark::{STATEMENT_HEADER, Statement};
 
 use crate::account::{Account, is_erased};
 use crate::growth::Growth;

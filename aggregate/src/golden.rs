@@ -4,17 +4,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use pipeline::codec;
-use pipeline::config::Config;
-use pipeline::event::{Body, Change, Event, Origin, Outcome, PersonAction, Survey, TicketAction};
-use pipeline::log::Record;
-use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
-use pipeline::pane::DAY_US;
-use pipeline::piece::{Known, Piece, Pieces, Whole, whole};
-use pipeline::schema::event::EventBuilder;
-use pipeline::snapshot::ONE;
-use pipeline::stage::{Batch, Stage, StageError};
-use pipeline::watermark::{Mark, STATEMENT_HEADER, Source, SourceState, Statement};
+use keepwell_core::codec;
+use keepwell_core::event::{Body, Change, Event, Origin, Outcome, PersonAction, Survey, TicketAction};
+use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
+use keepwell_core::pane::DAY_US;
+use keepwell_core::schema::event::EventBuilder;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Record;
+use keepwell_pipeline::piece::{Known, Piece, Pieces, Whole, whole};
+use keepwell_pipeline::snapshot::ONE;
+use keepwell_pipeline::stage::{Batch, Stage, StageError};
+use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, Source, SourceState, Statement};
 
 use crate::{Aggregate, State};
 
@@ -124,12 +124,12 @@ fn all(stage: &Aggregate, state: &State) -> Whole {
 fn states_of_versions_3_and_4_stay_readable_and_are_what_the_same_records_give() {
     let stage = stage();
     let folded = folded(&stage);
-    let (_, saved) = pipeline::snapshot::decode(STATE_3).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_3).unwrap();
     let mut of_3 = restored(&stage, &saved).unwrap();
     // Ids belonged to no kind: those of other kinds than usage are other keys.
     of_3.get_mut(&partition()).unwrap().seen = folded[&partition()].seen.clone();
     assert_eq!(memory(&of_3), memory(&folded));
-    let (_, saved) = pipeline::snapshot::decode(STATE_4).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
     let restored = restored(&stage, &saved).unwrap();
     assert_eq!(memory(&restored), memory(&folded));
     assert_eq!(all(&stage, &restored), saved, "equal states give equal bytes");
@@ -138,7 +138,7 @@ fn states_of_versions_3_and_4_stay_readable_and_are_what_the_same_records_give()
 #[test]
 fn what_follows_a_state_of_version_3_is_whole_and_in_the_form_of_version_4() {
     let stage = stage();
-    let (_, saved) = pipeline::snapshot::decode(STATE_3).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_3).unwrap();
     let mut state = restored(&stage, &saved).unwrap();
     // The pieces of ids are as they were; of all others nothing may be taken over.
     let known: Known = saved.keys().map(|name| (name.clone(), 0)).collect();
@@ -157,7 +157,7 @@ fn another_version_and_damaged_bytes_are_refused_by_name() {
     let refuse = |whole: &Whole| restored(&stage, whole).unwrap_err().to_string();
     let of_2 = Whole::from([(ONE.to_owned(), STATE_2.to_vec())]);
     assert!(refuse(&of_2).contains("versions before 3"), "{}", refuse(&of_2));
-    let (_, saved) = pipeline::snapshot::decode(STATE_4).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
     let mut newer = saved.clone();
     newer.get_mut("head").unwrap()[0] = 9;
     assert!(refuse(&newer).contains("version 9"), "{}", refuse(&newer));

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pipeline::config::Limits;
-use pipeline::event::{Body, Event};
+use keepwell_core::event::{Body, Event};
+use keepwell_pipeline::config::Limits;
 
 use crate::account::Account;
 use crate::state::PartitionState;

@@ -22,8 +22,8 @@ mod stage;
 mod state;
 mod touched;
 
+pub use keepwell_core::interned::Name;
 pub use need::Need;
-pub use pipeline::name::Name;
 pub use settings::Settings;
 pub use stage::Aggregate;
 pub use state::{PartitionState, State};
@@ -31,8 +31,8 @@ pub use state::{PartitionState, State};
 use std::time::Duration;
 
 use anyhow::Result;
-use pipeline::config::{Config, Secret};
-use pipeline::process::Plan;
+use keepwell_pipeline::config::{Config, Secret};
+use keepwell_pipeline::process::Plan;
 use tracing::info;
 
 /// While records wait to be read, live rows are sent only this often: throughput goes first.

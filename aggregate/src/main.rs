@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use pipeline::process::{self, Cli};
+use keepwell_pipeline::process::{self, Cli};
 
 fn main() -> ExitCode {
-    process::main("aggregate", &Cli::parse(), aggregate::build)
+    process::main("aggregate", &Cli::parse(), keepwell_aggregate::build)
 }

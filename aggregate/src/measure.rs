@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use pipeline::event::{Outcome, Priority, Survey};
-use pipeline::pane::Pane;
-use pipeline::schema::RowBuilder;
+use keepwell_core::event::{Outcome, Priority, Survey};
+use keepwell_core::pane::Pane;
+use keepwell_core::schema::RowBuilder;
 
 use crate::account::View;
 use crate::account::answers::Answered;

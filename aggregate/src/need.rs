@@ -1,6 +1,6 @@
 //! What memory the ids of a deployment's events need, told before it starts.
 
-use pipeline::config::Config;
+use keepwell_pipeline::config::Config;
 
 use crate::seen::most_bytes;
 
@@ -62,10 +62,10 @@ impl Need {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::event::Kind;
-    use pipeline::offset::TopicPartition;
-    use pipeline::pane::Pane;
-    use pipeline::stage::{Batch, Stage};
+    use keepwell_core::event::Kind;
+    use keepwell_core::offset::TopicPartition;
+    use keepwell_core::pane::Pane;
+    use keepwell_pipeline::stage::{Batch, Stage};
 
     use super::*;
     use crate::seen::event_key;

@@ -1,6 +1,6 @@
 //! A set of panes: in which panes a user or a feature was seen. Exact for every trailing window.
 
-use pipeline::pane::Pane;
+use keepwell_core::pane::Pane;
 use serde::Deserialize;
 
 const BITS: i32 = 64;

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 
 /// So many names are searched one after another.
 const LISTED: usize = 8;

@@ -10,9 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pipeline::pane::Pane;
-use pipeline::piece::{Known, Piece, Pieces, Whole, accounts};
-use pipeline::watermark::Watermarks;
+use keepwell_core::pane::Pane;
+use keepwell_pipeline::piece::{Known, Piece, Pieces, Whole, accounts};
+use keepwell_pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
@@ -21,7 +21,7 @@ use crate::account::saved3::{self, OfPane3, Rest3};
 use crate::seen::Seen;
 use crate::state::{Closing, PartitionState};
 use crate::touched::Touched;
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 
 /// Version of the bytes that are written.
 const VERSION: u32 = 4;

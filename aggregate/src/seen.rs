@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use foldhash::fast::RandomState;
-use pipeline::event::Kind;
-use pipeline::pane::Pane;
-use pipeline::piece::{Known, Piece, Pieces, Whole};
+use keepwell_core::event::Kind;
+use keepwell_core::pane::Pane;
+use keepwell_pipeline::piece::{Known, Piece, Pieces, Whole};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 /// The key of an event within a partition: of two source systems each may count from 1, so ids belong to their kind.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use pipeline::config::{Aggregate, Answers, Config, Limits, Targets};
-use pipeline::event::Priority;
-use pipeline::pane::{Pane, PaneWidth};
+use keepwell_core::event::Priority;
+use keepwell_core::pane::{Pane, PaneWidth};
+use keepwell_pipeline::config::{Aggregate, Answers, Config, Limits, Targets};
 
 /// Rows of a slice of a close.
 const SLICE_ROWS: usize = 3000;

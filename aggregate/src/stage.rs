@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use pipeline::codec;
-use pipeline::config::Config;
-use pipeline::log::Message;
-use pipeline::metrics::Gauges;
-use pipeline::offset::{NextOffset, Position, TopicPartition};
-use pipeline::piece::{Known, Pieces, Whole};
-use pipeline::schema::window;
-use pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
-use pipeline::watermark::Progress;
+use keepwell_core::codec;
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
+use keepwell_core::schema::window;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Message;
+use keepwell_pipeline::metrics::Gauges;
+use keepwell_pipeline::piece::{Known, Pieces, Whole};
+use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
+use keepwell_pipeline::watermark::Progress;
 
 use crate::account::Account;
 use crate::close::close;
@@ -21,7 +21,7 @@ use crate::measure::{Provenance, RowKind, append_rows};
 use crate::saved;
 use crate::settings::Settings;
 use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, State};
-use pipeline::name::{Name, Names};
+use keepwell_core::interned::{Name, Names};
 
 /// Live rows are numbered from here: above every final row of the same offset.
 const LIVE_ORDINAL: i64 = 1 << 40;

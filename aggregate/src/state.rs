@@ -5,11 +5,11 @@ use std::ops::Bound;
 
 use arrow::array::RecordBatch;
 use foldhash::fast::RandomState;
-use pipeline::event::Event;
-use pipeline::offset::TopicPartition;
-use pipeline::pane::Pane;
-use pipeline::schema::event::{EventRows, Shape};
-use pipeline::watermark::Watermarks;
+use keepwell_core::event::Event;
+use keepwell_core::offset::TopicPartition;
+use keepwell_core::pane::Pane;
+use keepwell_core::schema::event::{EventRows, Shape};
+use keepwell_pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
@@ -18,8 +18,8 @@ use crate::growth::is_large;
 use crate::seen::Seen;
 use crate::settings::Settings;
 use crate::touched::Touched;
-use pipeline::accounts::Accounts;
-use pipeline::name::{Name, Names};
+use keepwell_core::accounts::Accounts;
+use keepwell_core::interned::{Name, Names};
 
 /// All partitions this member owns.
 pub type State = BTreeMap<TopicPartition, PartitionState>;

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pipeline::event::{Body, Event, PersonAction};
-use pipeline::pane::Pane;
-use pipeline::piece::Buckets;
+use keepwell_core::event::{Body, Event, PersonAction};
+use keepwell_core::pane::Pane;
+use keepwell_pipeline::piece::Buckets;
 
 use crate::account::Account;
 use crate::settings::Settings;

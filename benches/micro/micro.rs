@@ -6,18 +6,18 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
-use benches::fixture::Fixture;
-use benches::load::Shape;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use ingest::decode::{Limits, decode};
+use keepwell_benches::fixture::Fixture;
+use keepwell_benches::load::Shape;
+use keepwell_core::codec;
+use keepwell_core::event::Kind;
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
+use keepwell_core::schema::{event, window};
+use keepwell_ingest::decode::{Limits, decode};
+use keepwell_pipeline::log::Record;
+use keepwell_pipeline::piece::{Known, whole};
+use keepwell_pipeline::stage::{Batch, Stage};
 use parquet::arrow::ArrowWriter;
-use pipeline::codec;
-use pipeline::event::Kind;
-use pipeline::log::Record;
-use pipeline::offset::{NextOffset, Position, TopicPartition};
-use pipeline::piece::{Known, whole};
-use pipeline::schema::{event, window};
-use pipeline::stage::{Batch, Stage};
 
 const DAY_MS: i64 = 86_400_000;
 const SHAPE: Shape = Shape {
@@ -96,7 +96,7 @@ fn micro(c: &mut Criterion) {
         b.iter(|| batches.iter().map(|batch| codec::encode(batch).expect("bytes").len()).sum::<usize>());
     });
 
-    let stage = aggregate::Aggregate::new(&fixture.config);
+    let stage = keepwell_aggregate::Aggregate::new(&fixture.config);
     let tp = TopicPartition::new(fixture.config.topics.events.as_str(), 0);
     let open: Vec<Record> = events.iter().map(|record| Record { headers: Vec::new(), ..record.clone() }).collect();
     group.bench_function("fold", |b| {
@@ -122,7 +122,7 @@ fn micro(c: &mut Criterion) {
     let pieces = || stage.snapshot(&state, &tp, &Known::new()).expect("a snapshot");
     let (saved, closing) = before_close.expect("a pane that closes");
     let restored = || {
-        let (mut state, at) = (aggregate::State::default(), Position::at(NextOffset(closing.offset.0)));
+        let (mut state, at) = (keepwell_aggregate::State::default(), Position::at(NextOffset(closing.offset.0)));
         stage.restore(&mut state, &tp, at, Some(&saved)).expect("a state");
         state
     };
@@ -144,7 +144,7 @@ fn micro(c: &mut Criterion) {
 
     let schema = window::schema();
     let windows = &fixture.windows;
-    let score = score::Score::new(&fixture.config).expect("a model");
+    let score = keepwell_score::Score::new(&fixture.config).expect("a model");
     let tp = TopicPartition::new(fixture.config.topics.windows.as_str(), 0);
     group.throughput(Throughput::Elements(num_rows(windows, &schema) / 3));
     group.bench_function("score", |b| {

@@ -1,11 +1,11 @@
 //! A load as it stands in each topic, in memory: what measurements of single stages begin with.
 
 use anyhow::Result;
-use local::in_process;
-use pipeline::clock::FixedClock;
-use pipeline::config::Config;
-use pipeline::log::Record;
-use pipeline::process::RunArgs;
+use keepwell::in_process;
+use keepwell_pipeline::clock::FixedClock;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Record;
+use keepwell_pipeline::process::RunArgs;
 
 use crate::load::{Load, Shape};
 
@@ -45,9 +45,9 @@ impl Fixture {
             raw.extend(message.value);
         }
         let (args, clock) = (RunArgs::drained(false), FixedClock { wall_us: (shape.start_ms + shape.span_ms) * 1000 });
-        let (stage, plan) = (ingest::Ingest::new(&config)?, ingest::plan(&config));
+        let (stage, plan) = (keepwell_ingest::Ingest::new(&config)?, keepwell_ingest::plan(&config));
         in_process::drain(&stage, &plan, &broker, &config, &args, &clock)?;
-        let (stage, plan) = (aggregate::Aggregate::new(&config), aggregate::plan(&config));
+        let (stage, plan) = (keepwell_aggregate::Aggregate::new(&config), keepwell_aggregate::plan(&config));
         in_process::drain(&stage, &plan, &broker, &config, &args, &clock)?;
         let [events, windows] = [&config.topics.events, &config.topics.windows].map(|topic| broker.records(topic));
         Ok(Self { raw, events, windows, config })

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use fastrand::Rng;
-use pipeline::log::Message;
+use keepwell_pipeline::log::Message;
 
-use crate::kafka::Kafka;
+use keepwell_verify::kafka::Kafka;
 
 /// Sessions that go on at once.
 const SESSIONS: usize = 256;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pipeline::config::Config;
-use pipeline::process::{self, EXAMPLES, RunArgs};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::process::{self, EXAMPLES, RunArgs};
 
 use crate::{Ingest, plan, rejects};
 

@@ -5,8 +5,8 @@ mod usage;
 
 use std::borrow::Cow;
 
-use pipeline::event::{Body, Event, Kind, PersonAction, Priority, Survey, TicketAction};
-use pipeline::schema::health::rfc3339;
+use keepwell_core::event::{Body, Event, Kind, PersonAction, Priority, Survey, TicketAction};
+use keepwell_core::schema::health::rfc3339;
 use serde::Deserialize;
 
 use crate::input::{Given, Name, Object, OneOf, Whole, Word, too_long};

@@ -14,8 +14,8 @@ mod time_of;
 
 pub use stage::{Ingest, State};
 
-use pipeline::config::Config;
-use pipeline::process::Plan;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::process::Plan;
 
 /// What ingest reads and writes, and its rhythm.
 pub fn plan(config: &Config) -> Plan {

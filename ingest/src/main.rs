@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    ingest::cli::main(&ingest::cli::Cli::parse())
+    keepwell_ingest::cli::main(&keepwell_ingest::cli::Cli::parse())
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use pipeline::config::Config;
-use pipeline::log::kafka::tail::Tail;
-use pipeline::log::kafka::writer::Writer;
-use pipeline::log::{Message, Record};
-use pipeline::offset::TopicPartition;
-use pipeline::process::say;
-use pipeline::reject::{CONTEXT_HEADERS, CUT_HEADER, REASON_HEADER};
-use pipeline::shown;
+use keepwell_core::offset::TopicPartition;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::kafka::tail::Tail;
+use keepwell_pipeline::log::kafka::writer::Writer;
+use keepwell_pipeline::log::{Message, Record};
+use keepwell_pipeline::process::say;
+use keepwell_pipeline::reject::{CONTEXT_HEADERS, CUT_HEADER, REASON_HEADER};
+use keepwell_pipeline::shown;
 
 use crate::reason::Code;
 
@@ -209,7 +209,7 @@ fn take(
 
 #[cfg(test)]
 mod tests {
-    use pipeline::offset::Offset;
+    use keepwell_core::offset::Offset;
 
     use super::*;
 

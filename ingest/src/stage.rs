@@ -4,19 +4,19 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pipeline::codec;
-use pipeline::config::{Config, Secret, Source, max_event_bytes};
-use pipeline::event::{Body, Kind, Origin};
-use pipeline::log::{Message, Record};
-use pipeline::metrics::Gauges;
-use pipeline::offset::{NextOffset, Position, TopicPartition};
-use pipeline::pane::{DAY_US, PaneWidth};
-use pipeline::partitioner::partition_of;
-use pipeline::piece::{Known, Pieces, Whole};
-use pipeline::reject::{Cause, Kept, Original, reject};
-use pipeline::schema::event::EventBuilder;
-use pipeline::stage::{Batch, Completeness, EndProof, Fate, Stage, StageError, Step};
-use pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
+use keepwell_core::codec;
+use keepwell_core::event::{Body, Kind, Origin};
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
+use keepwell_core::pane::{DAY_US, PaneWidth};
+use keepwell_core::partitioner::partition_of;
+use keepwell_core::schema::event::EventBuilder;
+use keepwell_pipeline::config::{Config, Secret, Source, max_event_bytes};
+use keepwell_pipeline::log::{Message, Record};
+use keepwell_pipeline::metrics::Gauges;
+use keepwell_pipeline::piece::{Known, Pieces, Whole};
+use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
+use keepwell_pipeline::stage::{Batch, Completeness, EndProof, Fate, Stage, StageError, Step};
+use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::decode::{self, Decoded, Limits};
@@ -245,7 +245,7 @@ impl Ingest {
 
     fn statement(&self, marks: Vec<Mark>, batch: &Batch<'_>) -> Statement {
         let partitions = |topic: &str| batch.partition_counts.get(topic).copied().unwrap_or_default();
-        let sources = self.sources.values().map(|source| pipeline::watermark::Source {
+        let sources = self.sources.values().map(|source| keepwell_pipeline::watermark::Source {
             topic: source.topic.clone(),
             epoch: source.epoch,
             partitions: partitions(&source.topic),
@@ -403,7 +403,7 @@ fn arrow_external(error: serde_json::Error) -> StageError {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::stage::Completeness;
+    use keepwell_pipeline::stage::Completeness;
 
     use super::*;
 
@@ -422,7 +422,7 @@ mod tests {
                     .into(),
             ),
             appended_ms: appended_us.map(|us| us / 1000),
-            ..Record::at(tp.clone(), pipeline::offset::Offset(n))
+            ..Record::at(tp.clone(), keepwell_core::offset::Offset(n))
         };
         let long_ago = NOW_US - 240 * HOUR_US;
         let records = [

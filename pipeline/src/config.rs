@@ -24,9 +24,9 @@ pub use http::{Http, Listen};
 pub use kafka::{Kafka, Secret, max_event_bytes};
 pub use output::{Score, Tables, Topics};
 
-use crate::event::Kind;
-use crate::pane::PaneWidth;
 use crate::shown::{self, StoreUrl};
+use keepwell_core::event::Kind;
+use keepwell_core::pane::PaneWidth;
 use places::Places;
 
 /// The whole configuration.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::log::StableEnd;
-use crate::offset::{NextOffset, TopicPartition};
+use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// A transaction that hides records for longer is named in the log, again and again.
 const NAMED_AFTER: Duration = Duration::from_secs(60);

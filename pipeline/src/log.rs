@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::offset::{NextOffset, Offset, Position, TopicPartition};
+use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 
 /// Header names and values of a record, in order; a header may lack a value.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;

@@ -11,9 +11,9 @@ use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::offset::{NextOffset, TopicPartition};
 use crate::stage::{Fate, Fates};
 use crate::waiting::Waiting;
+use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// Buckets from a millisecond to a minute.
 const DURATIONS_S: [f64; 15] =

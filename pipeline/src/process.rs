@@ -20,12 +20,12 @@ use crate::log::Log;
 use crate::log::kafka::KafkaLog;
 use crate::log::kafka::settings::{PassBy, Settings};
 use crate::metrics::{Metrics, StageMetrics};
-use crate::offset::{NextOffset, TopicPartition};
 use crate::runner::{Options, Report, RunError, Runner};
 use crate::shown;
 use crate::snapshot::Snapshots;
 use crate::stage::{Completeness, Stage};
 use crate::waiting::Pulse;
+use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// Arguments of every stage.
 #[derive(Debug, Parser)]

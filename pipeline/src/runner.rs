@@ -25,10 +25,10 @@ use crate::crash::{self, Place};
 use crate::hidden::Hidden;
 use crate::log::{Log, LogError, Polled, Verdict};
 use crate::metrics::StageMetrics;
-use crate::offset::{NextOffset, TopicPartition};
 use crate::snapshot::{SnapshotError, Snapshots};
 use crate::stage::{Batch, Completeness, Fates, Stage, StageError, Step, add_fates};
 use crate::waiting::Waiting;
+use keepwell_core::offset::{NextOffset, TopicPartition};
 use member::Member;
 use sources::Sources;
 

@@ -19,11 +19,11 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::offset::{NextOffset, Position, TopicPartition};
 use crate::piece::{Known, Piece, Pieces, Whole};
 use crate::store::{ANSWERS_WITHIN, within};
 pub use format::{Header, ONE, SnapshotError, decode, encode};
 use garbage::{Named, collect};
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use transfer::{read, write};
 
 /// How long a snapshot that is written at once may take.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::log::{Message, Record};
 use crate::metrics::Gauges;
-use crate::offset::{NextOffset, Position, TopicPartition};
 use crate::piece::{Known, Pieces, Whole};
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
 /// What a stage may look at besides its state.
 #[derive(Debug, Default)]
@@ -163,7 +163,7 @@ pub enum StageError {
     },
     /// A batch cannot be written.
     #[error(transparent)]
-    Codec(#[from] crate::codec::CodecError),
+    Codec(#[from] keepwell_core::codec::CodecError),
     /// Arrow refused.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),

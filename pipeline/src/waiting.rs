@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::clock::{Clock, SystemClock};
 use crate::metrics::StageMetrics;
-use crate::offset::{NextOffset, TopicPartition};
+use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// What a stage waits for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::log::Record;
-use crate::offset::NextOffset;
+use keepwell_core::offset::NextOffset;
 
 /// Header of an `events` record that carries a [`Statement`] as JSON.
 pub const STATEMENT_HEADER: &str = "keepwell.statement";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Values by name, for a dozen names at most: one after another in the order of the names, so that an account takes little memory.

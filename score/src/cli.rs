@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pipeline::config::Config;
-use pipeline::process::{self, EXAMPLES, RunArgs};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::process::{self, EXAMPLES, RunArgs};
 
 use crate::{Score, plan, trial};
 

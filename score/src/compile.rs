@@ -10,8 +10,8 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit, when};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::prelude::{SessionConfig, SessionContext, col};
-use pipeline::pane::DAY_US;
-use pipeline::schema::{time_type, window};
+use keepwell_core::pane::DAY_US;
+use keepwell_core::schema::{time_type, window};
 use serde_saphyr::Spanned;
 use siphasher::sip::SipHasher13;
 

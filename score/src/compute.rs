@@ -12,8 +12,8 @@ use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, Result as PlanResult};
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use datafusion::physical_expr::PhysicalExpr;
-use pipeline::pane::DAY_US;
-use pipeline::schema::time_type;
+use keepwell_core::pane::DAY_US;
+use keepwell_core::schema::time_type;
 
 /// One expression over the row of one window.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 //!
 //! Only final rows move an episode. A live row is told what would be if it stood.
 
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Trigger;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
-use pipeline::schema::columns::TimeArray;
+use keepwell_core::schema::columns::TimeArray;
 
 use crate::compile::CompiledModel;
 use crate::compute::Compute;

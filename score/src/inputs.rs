@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
-use pipeline::schema::columns::Columns;
+use keepwell_core::schema::columns::Columns;
 use serde::Serialize;
 
 use crate::compile::Compiled;

@@ -40,8 +40,8 @@ pub use state::{PartitionState, State};
 
 use std::time::Duration;
 
-use pipeline::config::Config;
-use pipeline::process::Plan;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::process::Plan;
 
 /// Reads, checks and compiles a model file, as a start does; `periods` are the configured windows.
 ///

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    score::cli::main(&score::cli::Cli::parse())
+    keepwell_score::cli::main(&keepwell_score::cli::Cli::parse())
 }

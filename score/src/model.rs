@@ -17,9 +17,9 @@ pub use factor::{Against, Carry, Expires, Factor, Fallback, Group, Missing, Redu
 pub use trigger::{Severity, Trigger};
 
 use crate::points::Points;
-use pipeline::config::Span;
-use pipeline::name::Name;
-use pipeline::pane::DAY_US;
+use keepwell_core::interned::Name;
+use keepwell_core::pane::DAY_US;
+use keepwell_pipeline::config::Span;
 
 /// The default model, built in.
 pub const DEFAULT: &str = include_str!("../models/default.yaml");

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use pipeline::log::{MODEL_HEADER, Message, Record};
+use keepwell_pipeline::log::{MODEL_HEADER, Message, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Compiled;
@@ -138,9 +138,9 @@ impl Models {
 mod tests {
     use std::collections::BTreeMap;
 
-    use pipeline::offset::{NextOffset, Position};
-    use pipeline::reject::REASON_HEADER;
-    use pipeline::stage::{Batch, Fate, Stage};
+    use keepwell_core::offset::{NextOffset, Position};
+    use keepwell_pipeline::reject::REASON_HEADER;
+    use keepwell_pipeline::stage::{Batch, Fate, Stage};
 
     use crate::tests::{EXAMPLE, GOOD, all, announced, announcement, fresh, partition, record, stage, told};
     use crate::{Score, State};
@@ -207,7 +207,7 @@ mod tests {
         let step = stage.apply(state, &batch).unwrap();
         stage.merge(state, step.changes);
         let fates: BTreeMap<Fate, u64> = step.fates;
-        let of = |message: &pipeline::log::Message, name: &str| {
+        let of = |message: &keepwell_pipeline::log::Message, name: &str| {
             let value =
                 message.headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.clone());
             String::from_utf8(value.unwrap_or_default()).unwrap()

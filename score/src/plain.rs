@@ -19,7 +19,7 @@ use arrow::datatypes::{DataType, Decimal128Type};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use pipeline::schema::columns::{Columns, TimeArray};
+use keepwell_core::schema::columns::{Columns, TimeArray};
 
 pub use items::items_of;
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use pipeline::name::Name;
-use pipeline::piece::{Known, Piece, Pieces, Whole, accounts};
-use pipeline::snapshot::ONE;
-use pipeline::watermark::Progress;
+use keepwell_core::interned::Name;
+use keepwell_pipeline::piece::{Known, Piece, Pieces, Whole, accounts};
+use keepwell_pipeline::snapshot::ONE;
+use keepwell_pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Compiled;

@@ -1,10 +1,10 @@
 //! What rows say of an account over days: what is carried, remembered, expired, held back; by hand-made window rows.
 
-use pipeline::codec;
-use pipeline::offset::{NextOffset, Position};
-use pipeline::schema::columns::{Columns, number, text};
-use pipeline::schema::health;
-use pipeline::stage::{Batch, Stage};
+use keepwell_core::codec;
+use keepwell_core::offset::{NextOffset, Position};
+use keepwell_core::schema::columns::{Columns, number, text};
+use keepwell_core::schema::health;
+use keepwell_pipeline::stage::{Batch, Stage};
 
 use crate::tests::{Values, fresh, partition, record, stage};
 
@@ -41,7 +41,7 @@ fn said(model: &str, days: &[(i64, Values<'_>)], column: &str) -> Vec<String> {
                         .join("; ")
                 }
                 "band" => text(rows.text("band").unwrap(), row).unwrap_or("-").to_owned(),
-                column => pipeline::schema::columns::millionths(rows.decimal(column).unwrap(), row)
+                column => keepwell_core::schema::columns::millionths(rows.decimal(column).unwrap(), row)
                     .map_or("-".to_owned(), |points| (points as f64 / 1e6).to_string()),
             });
         }

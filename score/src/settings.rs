@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipeline::config::Config;
+use keepwell_pipeline::config::Config;
 
 use crate::compile::Compiled;
 use crate::model::{self, ModelError};

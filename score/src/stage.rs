@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::array::RecordBatch;
-use pipeline::codec;
-use pipeline::config::Config;
-use pipeline::log::{Message, Record};
-use pipeline::metrics::Gauges;
-use pipeline::offset::{Position, TopicPartition};
-use pipeline::piece::{Known, Pieces, Whole};
-use pipeline::reject::{Cause, Kept, Original, reject};
-use pipeline::schema::{RowBuilder, health, window};
-use pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
-use pipeline::watermark::Progress;
+use keepwell_core::codec;
+use keepwell_core::offset::{Position, TopicPartition};
+use keepwell_core::schema::{RowBuilder, health, window};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::{Message, Record};
+use keepwell_pipeline::metrics::Gauges;
+use keepwell_pipeline::piece::{Known, Pieces, Whole};
+use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
+use keepwell_pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
+use keepwell_pipeline::watermark::Progress;
 use tracing::warn;
 
 use crate::evaluate::{Scene, evaluate};

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::accounts::{Accounts, ById};
-use pipeline::name::Name;
-use pipeline::offset::TopicPartition;
-use pipeline::piece::Buckets;
-use pipeline::watermark::Progress;
+use keepwell_core::accounts::{Accounts, ById};
+use keepwell_core::interned::Name;
+use keepwell_core::offset::TopicPartition;
+use keepwell_pipeline::piece::Buckets;
+use keepwell_pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::by_name::ByName;

@@ -8,10 +8,10 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
-use pipeline::config::Config;
-use pipeline::schema::{health, score as tables, window};
-use pipeline::shown;
-use pipeline::store;
+use keepwell_core::schema::{health, score as tables, window};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::shown;
+use keepwell_pipeline::store;
 use tokio::runtime::Runtime;
 
 /// The tables.
@@ -46,7 +46,7 @@ fn schema_of(table: &str) -> SchemaRef {
 }
 
 impl Stored {
-    /// The tables below a URL; see [`pipeline::store::parse`].
+    /// The tables below a URL; see [`keepwell_pipeline::store::parse`].
     ///
     /// # Errors
     /// When the URL is not understood or the store does not answer.
@@ -80,7 +80,7 @@ impl Stored {
         let url = url.or(configured.map(|tables| &*tables.url)).ok_or_else(|| {
             DataFusionError::Execution("the configuration has no `tables`: name their place with --tables".to_owned())
         })?;
-        let options = configured.map(pipeline::config::Tables::all_options).transpose();
+        let options = configured.map(keepwell_pipeline::config::Tables::all_options).transpose();
         Self::open(url, &options.map_err(DataFusionError::Execution)?.unwrap_or_default())
     }
 

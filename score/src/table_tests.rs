@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use pipeline::config::Span;
-use pipeline::schema::{Column, ColumnType, RowBuilder, window};
+use keepwell_core::schema::{Column, ColumnType, RowBuilder, window};
+use keepwell_pipeline::config::Span;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Spanned;

@@ -1,17 +1,17 @@
 //! Model files and the stage as a whole.
 
 use arrow::array::RecordBatch;
-use pipeline::codec;
-use pipeline::config::Config;
-use pipeline::log::Record;
-use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
-use pipeline::pane::DAY_US;
-use pipeline::piece::{Known, Whole, whole};
-use pipeline::schema::columns::{Columns, millionths};
-use pipeline::schema::{ColumnType, RowBuilder, health, window};
-use pipeline::snapshot::ONE;
-use pipeline::stage::{Batch, Stage};
-use pipeline::watermark::Progress;
+use keepwell_core::codec;
+use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
+use keepwell_core::pane::DAY_US;
+use keepwell_core::schema::columns::{Columns, millionths};
+use keepwell_core::schema::{ColumnType, RowBuilder, health, window};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Record;
+use keepwell_pipeline::piece::{Known, Whole, whole};
+use keepwell_pipeline::snapshot::ONE;
+use keepwell_pipeline::stage::{Batch, Stage};
+use keepwell_pipeline::watermark::Progress;
 
 use crate::compile::Compiled;
 use crate::model::DEFAULT;
@@ -399,7 +399,7 @@ fn states_of_versions_2_to_4_stay_readable_and_are_what_the_same_records_give() 
     let later = announcement(500, include_str!("../golden/model-1.yaml").replace("version: 1", "version: 2"));
     told(&stage, &mut folded, &[record(0, 100, true, GOOD), record(1, 101, true, BAD), record(2, 102, false, GOOD)]);
     told(&stage, &mut folded, &[announced(3, &later)]);
-    let (_, saved) = pipeline::snapshot::decode(STATE_4).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
     assert_eq!(all(&stage, &folded), saved, "equal states give equal bytes");
     let at = Position::at(NextOffset(4));
     let one = |bytes: &[u8]| Whole::from([(ONE.to_owned(), bytes.to_vec())]);

@@ -8,13 +8,13 @@ use anyhow::{Context, Result};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::json::LineDelimitedWriter;
+use keepwell_core::codec;
+use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
+use keepwell_core::schema::{health, window};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Record;
+use keepwell_pipeline::stage::{Batch, Stage};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use pipeline::codec;
-use pipeline::config::Config;
-use pipeline::log::Record;
-use pipeline::offset::{NextOffset, Offset, Position, TopicPartition};
-use pipeline::schema::{health, window};
-use pipeline::stage::{Batch, Stage};
 
 use crate::{Score, State};
 

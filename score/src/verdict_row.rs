@@ -2,8 +2,8 @@
 
 use std::hash::Hasher;
 
-use pipeline::name::Name;
-use pipeline::schema::{RowBuilder, health};
+use keepwell_core::interned::Name;
+use keepwell_core::schema::{RowBuilder, health};
 use siphasher::sip::SipHasher13;
 
 use crate::by_name::ByName;

@@ -10,9 +10,9 @@ use arrow::array::{
 use arrow::compute::take;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
-use pipeline::pane::DAY_US;
-use pipeline::schema::columns::{Columns, TimeArray, number, text};
-use pipeline::schema::window::ONCE;
+use keepwell_core::pane::DAY_US;
+use keepwell_core::schema::columns::{Columns, TimeArray, number, text};
+use keepwell_core::schema::window::ONCE;
 
 /// The rows with what stands once an account and time on each of its rows: as a factor's SQL sees them.
 ///

@@ -4,8 +4,8 @@
 //! created if absent: of two that would cut a range, one finds the other's claim and adopts it. A writer
 //! finishes a claim before it makes the next, so only the newest can be unfinished.
 
-use pipeline::offset::NextOffset;
-use pipeline::store::{Objects, StoreError};
+use keepwell_core::offset::NextOffset;
+use keepwell_pipeline::store::{Objects, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::cut::{File, Range, Source};

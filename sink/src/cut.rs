@@ -13,14 +13,14 @@ use arrow::compute::{concat, filter_record_batch, interleave_record_batch, take}
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
+use keepwell_core::offset::NextOffset;
+use keepwell_core::pane::DAY_US;
+use keepwell_core::schema::columns::Columns;
+use keepwell_core::schema::{feature_day, health, score, window};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
-use pipeline::offset::NextOffset;
-use pipeline::pane::DAY_US;
-use pipeline::schema::columns::Columns;
-use pipeline::schema::{feature_day, health, score, window};
 
 /// A topic whose final rows become tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -295,7 +295,7 @@ pub(crate) fn parquet(
 #[cfg(test)]
 mod tests {
     use arrow::compute::concat_batches;
-    use pipeline::schema::{Column, ColumnType, RowBuilder};
+    use keepwell_core::schema::{Column, ColumnType, RowBuilder};
 
     use super::*;
 

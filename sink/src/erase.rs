@@ -8,8 +8,8 @@ use arrow::array::{Array, RecordBatch, Scalar, StringArray};
 use arrow::compute::{concat_batches, filter_record_batch, kernels::cmp};
 use arrow::error::ArrowError;
 use bytes::Bytes;
+use keepwell_pipeline::store::{Objects, StoreError};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use pipeline::store::{Objects, StoreError};
 
 use crate::claim::{self, ClaimError};
 use crate::cut::{RANGE_KEY, Source, parquet, same};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use pipeline::codec::{self, CodecError};
-use pipeline::log::Record;
-use pipeline::offset::{NextOffset, Offset};
+use keepwell_core::codec::{self, CodecError};
+use keepwell_core::offset::{NextOffset, Offset};
+use keepwell_pipeline::log::Record;
 
 use crate::claim::Claim;
 use crate::cut::{File, Source};

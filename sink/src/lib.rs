@@ -18,14 +18,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use pipeline::admin;
-use pipeline::clock::SystemClock;
-use pipeline::config::{Config, Listen};
-use pipeline::metrics::Metrics;
-use pipeline::process::{self, Plan, RunArgs};
-use pipeline::runner::Report;
-use pipeline::stage::{Fate, Stage};
-use pipeline::waiting::Pulse;
+use keepwell_pipeline::admin;
+use keepwell_pipeline::clock::SystemClock;
+use keepwell_pipeline::config::{Config, Listen};
+use keepwell_pipeline::metrics::Metrics;
+use keepwell_pipeline::process::{self, Plan, RunArgs};
+use keepwell_pipeline::runner::Report;
+use keepwell_pipeline::stage::{Fate, Stage};
+use keepwell_pipeline::waiting::Pulse;
 
 pub use publish::Publish;
 pub use tables::Tables;
@@ -48,7 +48,7 @@ pub fn publish_plan(config: &Config) -> Plan {
 ///
 /// # Errors
 /// When `tables` is missing.
-pub fn check(config: &Config) -> Result<pipeline::config::Tables> {
+pub fn check(config: &Config) -> Result<keepwell_pipeline::config::Tables> {
     config.tables.clone().context("tables: missing; sink needs to know where the Parquet tables go, e.g. tables: {url: 'file:///var/lib/keepwell/tables'}")
 }
 
@@ -58,7 +58,7 @@ pub fn check(config: &Config) -> Result<pipeline::config::Tables> {
 /// What stopped the first that stopped.
 pub fn run(
     config: &Config,
-    tables: &pipeline::config::Tables,
+    tables: &keepwell_pipeline::config::Tables,
     args: &RunArgs,
     shutdown: &Arc<AtomicBool>,
 ) -> Result<Report> {

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use pipeline::process::Cli;
+use keepwell_pipeline::process::Cli;
 
 fn main() -> ExitCode {
-    sink::main(&Cli::parse())
+    keepwell_sink::main(&Cli::parse())
 }

@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::error::ArrowError;
-use pipeline::clock::Clock;
-use pipeline::config::{Config, Tables as TablesConfig};
-use pipeline::crash::{self, Place};
-use pipeline::hidden::Hidden;
-use pipeline::log::{Log, LogError, Polled, Record};
-use pipeline::metrics::StageMetrics;
-use pipeline::offset::{NextOffset, Offset, TopicPartition};
-use pipeline::process::{Plan, RunArgs};
-use pipeline::runner::{Report, RunError, Turn};
-use pipeline::stage::{Fate, StageError, add_fates};
-use pipeline::store::{Objects, Store, StoreError};
-use pipeline::waiting::Waiting;
+use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
+use keepwell_pipeline::clock::Clock;
+use keepwell_pipeline::config::{Config, Tables as TablesConfig};
+use keepwell_pipeline::crash::{self, Place};
+use keepwell_pipeline::hidden::Hidden;
+use keepwell_pipeline::log::{Log, LogError, Polled, Record};
+use keepwell_pipeline::metrics::StageMetrics;
+use keepwell_pipeline::process::{Plan, RunArgs};
+use keepwell_pipeline::runner::{Report, RunError, Turn};
+use keepwell_pipeline::stage::{Fate, StageError, add_fates};
+use keepwell_pipeline::store::{Objects, Store, StoreError};
+use keepwell_pipeline::waiting::Waiting;
 use tracing::{info, warn};
 
 use crate::claim::{self, ClaimError};
@@ -356,7 +356,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         let mut total = self.held_bytes();
         for (tp, held) in &mut self.held {
             let at = held.first_waiting().unwrap_or(Offset(held.next.0));
-            let refused = |error: pipeline::codec::CodecError| {
+            let refused = |error: keepwell_core::codec::CodecError| {
                 let why = error.to_string();
                 RunError::from(StageError::Record { topic_partition: tp.clone(), offset: at.0, why })
             };

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pipeline::pane::Pane;
+use keepwell_core::pane::Pane;
 use serde::Serialize;
 
 use super::usage::Usage;
 use crate::pane_set::PaneSet;
 use crate::places::Places;
-use pipeline::name::{Name, Names};
+use keepwell_core::interned::{Name, Names};
 
 /// Users and features of an account.
 #[derive(Debug, Clone, Default)]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::event::Survey;
-use pipeline::name::Name;
-use pipeline::natural::natural;
+use keepwell_core::event::Survey;
+use keepwell_core::interned::Name;
+use keepwell_core::natural::natural;
 use serde::{Deserialize, Serialize};
 
 /// Sums over the answers to one kind of survey.

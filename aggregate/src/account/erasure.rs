@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 use std::ops::Bound;
 
-use pipeline::event::PersonAction;
+use keepwell_core::event::PersonAction;
 
 use super::Account;
 use crate::settings::Settings;
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 /// Names of those who are forgotten begin so.
@@ -64,14 +64,14 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::config::Config;
-    use pipeline::event::{Body, Change, Event, Survey};
-    use pipeline::pane::DAY_US;
+    use keepwell_core::event::{Body, Change, Event, Survey};
+    use keepwell_core::pane::DAY_US;
+    use keepwell_pipeline::config::Config;
     use proptest::prelude::*;
 
     use super::*;
     use crate::settings::Settings;
-    use pipeline::name::Names;
+    use keepwell_core::interned::Names;
 
     const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 

@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-use pipeline::event::Outcome;
-use pipeline::name::Name;
-use pipeline::natural::natural;
+use keepwell_core::event::Outcome;
+use keepwell_core::interned::Name;
+use keepwell_core::natural::natural;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A value that is told of again and again.

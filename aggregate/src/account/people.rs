@@ -1,12 +1,12 @@
 //! People and milestones: short histories, kept whole.
 
-use pipeline::event::{Change, PersonAction};
-use pipeline::pane::Pane;
+use keepwell_core::event::{Change, PersonAction};
+use keepwell_core::pane::Pane;
 use serde::{Deserialize, Serialize};
 
 use super::View;
 use super::history::{History, Told, Version};
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 
 /// Something that happened to a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

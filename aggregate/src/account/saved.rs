@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::event::Outcome;
-use pipeline::pane::Pane;
+use keepwell_core::event::Outcome;
+use keepwell_core::pane::Pane;
 use serde::Serialize;
 
 use super::adoption::ByFeature;
@@ -12,7 +12,7 @@ use super::people::{MilestoneEvent, PersonEvent};
 use super::tickets::Ticket;
 use super::usage::{Cell, Cells};
 use super::{Account, Deletion, Fact};
-use pipeline::name::{Name, Names};
+use keepwell_core::interned::{Name, Names};
 
 /// What is kept of an account for one pane: its cell, who was active, what was used, and usage by feature where the pane
 /// is open.

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::event::{Change, Outcome, PersonAction};
-use pipeline::name::Name;
-use pipeline::pane::Pane;
+use keepwell_core::event::{Change, Outcome, PersonAction};
+use keepwell_core::interned::Name;
+use keepwell_core::pane::Pane;
 use serde::Deserialize;
 
 use super::adoption::ByFeature;

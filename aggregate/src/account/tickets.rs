@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::event::{Priority, TicketAction};
+use keepwell_core::event::{Priority, TicketAction};
 use serde::{Deserialize, Serialize};
 
 use super::View;
 use super::history::{History, Told, Version};
 use crate::settings::{Settings, by_priority};
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 
 /// Ratings up to this one call for an answer.
 const LOW_RATING: u8 = 2;

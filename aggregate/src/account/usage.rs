@@ -1,11 +1,11 @@
 //! Cells: what is kept of an account per pane, integers only.
 
-use pipeline::pane::Pane;
+use keepwell_core::pane::Pane;
 use serde::{Deserialize, Serialize};
 
 use super::View;
 use super::answers::Surveys;
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 
 /// One pane of one account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,34 +12,34 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use benches::fixture::Fixture;
-use benches::kafka::Kafka;
-use benches::load::{Load, Shape};
-use benches::rivals::result::Results;
 use clap::Parser;
-use ingest::decode::{Limits, decode};
+use keepwell_benches::fixture::Fixture;
+use keepwell_benches::load::{Load, Shape};
+use keepwell_benches::rivals::result::Results;
+use keepwell_core::codec;
+use keepwell_core::event::Kind;
+use keepwell_core::offset::{NextOffset, Position};
+use keepwell_core::schema::{event, window};
+use keepwell_ingest::decode::{Limits, decode};
+use keepwell_pipeline::clock::SystemClock;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Record;
+use keepwell_pipeline::log::kafka::KafkaLog;
+use keepwell_pipeline::log::kafka::settings::Settings;
+use keepwell_pipeline::metrics::StageMetrics;
+use keepwell_pipeline::process::RunArgs;
+use keepwell_pipeline::runner::Runner;
+use keepwell_pipeline::stage::{Batch, Stage};
+use keepwell_pipeline::waiting::Pulse;
+use keepwell_sink::cut::{Range, Source, files, properties};
+use keepwell_verify::kafka::Kafka;
 use parquet::arrow::ArrowWriter;
-use pipeline::clock::SystemClock;
-use pipeline::codec;
-use pipeline::config::Config;
-use pipeline::event::Kind;
-use pipeline::log::Record;
-use pipeline::log::kafka::KafkaLog;
-use pipeline::log::kafka::settings::Settings;
-use pipeline::metrics::StageMetrics;
-use pipeline::offset::{NextOffset, Position};
-use pipeline::process::RunArgs;
-use pipeline::runner::Runner;
-use pipeline::schema::{event, window};
-use pipeline::stage::{Batch, Stage};
-use pipeline::waiting::Pulse;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
-use sink::cut::{Range, Source, files, properties};
 
 const PARTITIONS: i32 = 2;
 
@@ -150,9 +150,9 @@ fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
     rate("decode of events, Arrow IPC", args.events, &|| decode_all(events, &event::schema()))?;
     // Without statements of time no pane closes.
     let open: Vec<Record> = events.iter().map(|record| Record { headers: Vec::new(), ..record.clone() }).collect();
-    rate("fold", args.events, &|| fold(&aggregate::Aggregate::new(config), &open))?;
+    rate("fold", args.events, &|| fold(&keepwell_aggregate::Aggregate::new(config), &open))?;
     rate("decode of windows, Arrow IPC", accounts, &|| decode_all(windows, &schema))?;
-    let score = score::Score::new(config)?;
+    let score = keepwell_score::Score::new(config)?;
     rate("score", accounts, &|| fold(&score, windows))?;
     let range = Range {
         source: Source::Windows,
@@ -237,7 +237,7 @@ fn args() -> RunArgs {
 }
 
 fn run_ingest(config: &Config) -> Result<()> {
-    let (stage, plan) = (ingest::Ingest::new(config)?, ingest::plan(config));
+    let (stage, plan) = (keepwell_ingest::Ingest::new(config)?, keepwell_ingest::plan(config));
     let stop = Arc::new(AtomicBool::new(false));
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let group = format!("{}-ingest", config.kafka.group_prefix);
@@ -250,7 +250,7 @@ fn run_ingest(config: &Config) -> Result<()> {
         &clock,
         None,
         plan.options(config, &args()),
-        ingest::State::default(),
+        keepwell_ingest::State::default(),
         StageMetrics::unread("ingest")?,
     )
     .run(&stop)?;

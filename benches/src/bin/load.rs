@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use benches::kafka::Kafka;
-use benches::load::{Load, Shape};
 use clap::Parser;
+use keepwell_benches::load::{Load, Shape};
+use keepwell_verify::kafka::Kafka;
 
 #[derive(Debug, Parser)]
 #[command(about = "A load of known content, by seed")]

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use benches::kafka::Kafka;
-use benches::load::Shape;
-use benches::rivals::latency;
-use benches::rivals::result::Results;
-use benches::rivals::rows::{WINDOWS, truth};
-use benches::rivals::system::{Job, PARTITIONS, System};
-use benches::rivals::throughput::Course;
 use clap::{Args, Parser, Subcommand};
+use keepwell_benches::load::Shape;
+use keepwell_benches::rivals::latency;
+use keepwell_benches::rivals::result::Results;
+use keepwell_benches::rivals::rows::{WINDOWS, truth};
+use keepwell_benches::rivals::system::{Job, PARTITIONS, System};
+use keepwell_benches::rivals::throughput::Course;
+use keepwell_verify::kafka::Kafka;
 use serde_json::json;
 
 const DAY_MS: i64 = 86_400_000;

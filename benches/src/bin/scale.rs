@@ -9,28 +9,28 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use aggregate::Aggregate;
 use anyhow::{Context, Result, ensure};
-use benches::rivals::result::Results;
 use clap::Parser;
-use ingest::Ingest;
-use local::in_process;
-use pipeline::clock::SetClock;
-use pipeline::config::{Config, Topics};
-use pipeline::log::Message;
-use pipeline::log::memory::{MemoryBroker, MemoryLog};
-use pipeline::metrics::StageMetrics;
-use pipeline::offset::{NextOffset, Position, TopicPartition};
-use pipeline::piece::{Known, whole};
-use pipeline::process::RunArgs;
-use pipeline::runner::Runner;
-use pipeline::stage::{Fate, Stage};
-use score::models::Announcement;
-use score::plain::drift::audit;
-use score::stored::Stored;
-use score::{Score, model};
+use keepwell::in_process;
+use keepwell_aggregate::Aggregate;
+use keepwell_benches::rivals::result::Results;
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
+use keepwell_ingest::Ingest;
+use keepwell_pipeline::clock::SetClock;
+use keepwell_pipeline::config::{Config, Topics};
+use keepwell_pipeline::log::Message;
+use keepwell_pipeline::log::memory::{MemoryBroker, MemoryLog};
+use keepwell_pipeline::metrics::StageMetrics;
+use keepwell_pipeline::piece::{Known, whole};
+use keepwell_pipeline::process::RunArgs;
+use keepwell_pipeline::runner::Runner;
+use keepwell_pipeline::stage::{Fate, Stage};
+use keepwell_score::models::Announcement;
+use keepwell_score::plain::drift::audit;
+use keepwell_score::stored::Stored;
+use keepwell_score::{Score, model};
+use keepwell_sink::Tables;
 use serde_json::{Map, Value, json};
-use sink::Tables;
 
 const START_US: i64 = 1_704_067_200_000_000;
 const MINUTE_US: i64 = 60_000_000;
@@ -250,16 +250,23 @@ impl<'s> Fleet<'s> {
             config,
             broker,
             clock,
-            ingest: in_process::member(ingest, &ingest::plan(config), broker, config, &args, (clock, None))?,
-            aggregate: in_process::member(aggregate, &aggregate::plan(config), broker, config, &args, (clock, None))?,
-            score: in_process::member(score, &score::plan(config), broker, config, &args, (clock, None))?,
+            ingest: in_process::member(ingest, &keepwell_ingest::plan(config), broker, config, &args, (clock, None))?,
+            aggregate: in_process::member(
+                aggregate,
+                &keepwell_aggregate::plan(config),
+                broker,
+                config,
+                &args,
+                (clock, None),
+            )?,
+            score: in_process::member(score, &keepwell_score::plan(config), broker, config, &args, (clock, None))?,
             tables: Tables::new(log, clock, config, tables, &args, StageMetrics::unread("tables")?)?,
         })
     }
 
     /// One event of so many accounts, each the `apart`th, on the day that has come.
     fn hear(&self, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
-        let day = (pipeline::clock::Clock::wall_us(self.clock) - START_US) / DAY_US;
+        let day = (keepwell_pipeline::clock::Clock::wall_us(self.clock) - START_US) / DAY_US;
         (0..num_accounts).try_for_each(|n| Ok(self.broker.produce(&event(n * apart, (day, round), self.config))?))
     }
 
@@ -300,7 +307,7 @@ impl<'s> Fleet<'s> {
             "{what}: windows {aggregate:.2} s, {:.1} us an account; scores {score:.2} s, {:.1} us an account; tables {tables:.2} s, at {}",
             each(aggregate),
             each(score),
-            jiff::Timestamp::from_microsecond(pipeline::clock::Clock::wall_us(self.clock))?
+            jiff::Timestamp::from_microsecond(keepwell_pipeline::clock::Clock::wall_us(self.clock))?
         );
         Ok(json!({"windows_us": each(aggregate), "scores_us": each(score), "tables_us": each(tables),
             "windows_bytes": windows_bytes, "health_bytes": health_bytes}))

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pipeline::config;
-use pipeline::log::Message;
-use pipeline::log::kafka::writer::Writer;
+use keepwell_pipeline::config;
+use keepwell_pipeline::log::Message;
+use keepwell_pipeline::log::kafka::writer::Writer;
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 
 use super::cost::Cost;
 use super::system::{Job, System};
-use crate::kafka::Kafka;
 use crate::load::{Load, Shape, call};
+use keepwell_verify::kafka::Kafka;
 
 /// Time between two probes.
 const PROBE: Duration = Duration::from_millis(50);

@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, Hash};
 use anyhow::{Context, Result, ensure};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use pipeline::codec;
-use pipeline::schema::window;
+use keepwell_core::codec;
+use keepwell_core::schema::window;
 
 use crate::load::{Load, Shape};
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use pipeline::config;
-use pipeline::log::kafka::tail::Tail;
-use pipeline::offset::TopicPartition;
+use keepwell_core::offset::TopicPartition;
+use keepwell_pipeline::config;
+use keepwell_pipeline::log::kafka::tail::Tail;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -17,9 +17,9 @@ use serde_json::{Map, Value, json};
 use super::cost::Cost;
 use super::rows::{Rows, WINDOWS};
 use super::system::{Job, Running, System};
-use crate::chaos::watch::Watch;
-use crate::kafka::Kafka;
-use crate::streamed::num_rows;
+use keepwell_verify::chaos::watch::Watch;
+use keepwell_verify::kafka::Kafka;
+use keepwell_verify::streamed::num_rows;
 
 /// How long a system may take.
 const LIMIT: Duration = Duration::from_secs(900);

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use pipeline::event::{Body, Event, Outcome};
+use keepwell_core::event::{Body, Event, Outcome};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

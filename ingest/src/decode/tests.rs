@@ -1,4 +1,4 @@
-use pipeline::event::Change;
+use keepwell_core::event::Change;
 
 use super::*;
 

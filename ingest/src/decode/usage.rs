@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use pipeline::event::{Body, Event};
+use keepwell_core::event::{Body, Event};
 use serde::Deserialize;
 
 use super::{MAX_COUNT, MAX_DURATION_MS, Told, missing, object, text_of, within};

@@ -33,8 +33,8 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
 use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict};
-use crate::offset::{NextOffset, Offset, Position, TopicPartition};
 use crate::waiting::Pulse;
+use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 use membership::Membership;
 use orphans::Orphans;
 use ownership::{Change, Ownership};

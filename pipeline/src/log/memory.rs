@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict, smaller};
-use crate::offset::{NextOffset, Position, TopicPartition};
 use group::{Group, Standing};
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use partition::{Partition, Serial};
 
 /// Largest record that Apache Kafka takes where nothing else is configured (`message.max.bytes`).

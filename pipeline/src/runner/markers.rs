@@ -8,8 +8,8 @@ use tracing::warn;
 use super::{RunError, Runner};
 use crate::clock::Clock;
 use crate::log::{Log, Verdict};
-use crate::offset::Position;
 use crate::stage::Stage;
+use keepwell_core::offset::Position;
 
 /// How long a partition is read to its end before the markers there are passed.
 const QUIET: Duration = Duration::from_secs(5);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::log::Record;
-use crate::offset::{NextOffset, Position};
 use crate::stage::EndProof;
+use keepwell_core::offset::{NextOffset, Position};
 
 /// One owned partition.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use tracing::{info, warn};
 use super::{MAX_SLICES, Member, REPLAY_TURN, RunError, Runner};
 use crate::clock::Clock;
 use crate::log::{Ends, Log, LogError};
-use crate::offset::{NextOffset, Position, TopicPartition};
 use crate::snapshot::SnapshotError;
 use crate::stage::{Batch, Stage};
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
 /// How long a store that did not answer is left alone.
 const STORE_RETRY_WAIT: Duration = Duration::from_secs(2);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::{RunError, Runner};
 use crate::clock::Clock;
 use crate::log::Log;
-use crate::offset::{Position, TopicPartition};
 use crate::snapshot::Header;
 use crate::stage::Stage;
+use keepwell_core::offset::{Position, TopicPartition};
 
 /// How long the last snapshots may take at the end of a run.
 const LAST_UPLOADS: Duration = Duration::from_secs(60);

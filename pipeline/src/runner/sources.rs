@@ -8,8 +8,8 @@ use tracing::info;
 use super::{RunError, Runner};
 use crate::clock::Clock;
 use crate::log::{Log, LogError};
-use crate::offset::{NextOffset, Position, TopicPartition};
 use crate::stage::{EndProof, Stage};
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
 /// How often the end of a partition is proven anew.
 const PROOF_INTERVAL: Duration = Duration::from_millis(500);

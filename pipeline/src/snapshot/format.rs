@@ -6,8 +6,8 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use crate::offset::NextOffset;
 use crate::piece::Whole;
+use keepwell_core::offset::NextOffset;
 
 const MAGIC: &[u8; 8] = b"KEEPWELL";
 const FORMAT: u16 = 2;

@@ -13,8 +13,8 @@ use tracing::{debug, warn};
 
 use super::transfer::PIECES;
 use super::{SnapshotError, decode, in_order};
-use crate::offset::NextOffset;
 use crate::store::{ANSWERS_WITHIN, WRITES_WITHIN, within};
+use keepwell_core::offset::NextOffset;
 
 /// The objects that snapshots name, by the path of the snapshot: of those this process wrote or looked into.
 pub(super) type Named = BTreeMap<Path, BTreeSet<String>>;

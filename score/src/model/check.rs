@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::Deref;
 
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
 use serde_saphyr::Spanned;
 
 use super::{Band, Factor, Model, ModelError, ModelFile, Reduce, UNKNOWN, Weights};

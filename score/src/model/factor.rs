@@ -1,7 +1,7 @@
 //! Factors, groups of them, and what stands in for unknown values.
 
-use pipeline::config::Span;
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
+use keepwell_pipeline::config::Span;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 

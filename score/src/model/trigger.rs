@@ -1,7 +1,7 @@
 //! Triggers: what calls for action, when it begins and when it ends.
 
-use pipeline::config::Span;
-use pipeline::name::Name;
+use keepwell_core::interned::Name;
+use keepwell_pipeline::config::Span;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
-use pipeline::schema::columns::Columns;
+use keepwell_core::schema::columns::Columns;
 
 use super::{Told, expected, in_millionths, items_of};
 use crate::model::ModelFile;

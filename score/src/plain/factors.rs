@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use pipeline::pane::DAY_US;
-use pipeline::schema::window::WINDOWED;
+use keepwell_core::pane::DAY_US;
+use keepwell_core::schema::window::WINDOWED;
 
 use datafusion::error::{DataFusionError, Result};
 

@@ -6,8 +6,8 @@ use arrow::array::{
     Array, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
 };
 use arrow::error::ArrowError;
-use pipeline::schema::columns::{Columns, TimeArray, millionths, number, text};
-use pipeline::schema::health::rfc3339;
+use keepwell_core::schema::columns::{Columns, TimeArray, millionths, number, text};
+use keepwell_core::schema::health::rfc3339;
 
 use super::{Driver, Factor, Health, ModelName, Previous, Provenance, Row, SCORE, Trigger};
 

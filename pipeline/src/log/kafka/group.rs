@@ -11,7 +11,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use super::settings::{Settings, not_made};
 use crate::config::Kafka;
 use crate::log::LogError;
-use crate::offset::{NextOffset, TopicPartition};
+use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// How long one question to the broker may take.
 const ANSWER: Duration = Duration::from_secs(20);

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::{KafkaLog, SLICE};
 use crate::log::LogError;
-use crate::offset::TopicPartition;
+use keepwell_core::offset::TopicPartition;
 
 /// How often the group is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3);

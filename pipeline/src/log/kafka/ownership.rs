@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::refusal::Refusal;
 use crate::log::StableEnd;
-use crate::offset::{NextOffset, TopicPartition};
+use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// A change of ownership that the runner has yet to act on.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use super::ownership::Ownership;
 use crate::log::Record;
-use crate::offset::{NextOffset, Offset, TopicPartition};
+use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
 /// One owned partition.
 pub(super) struct Queue {

@@ -8,8 +8,8 @@ use rdkafka::error::KafkaError;
 
 use crate::config::Kafka;
 use crate::log::{LogError, smaller};
-use crate::offset::{NextOffset, TopicPartition};
 use crate::shown;
+use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// Largest record that `load` and `rejects replay` hand to the broker.
 const WRITER_MAX_BYTES: usize = 100_000_000;

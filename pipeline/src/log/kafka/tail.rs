@@ -14,7 +14,7 @@ use super::settings::{Settings, not_made};
 use super::{SLICE, record};
 use crate::config::Kafka;
 use crate::log::{LogError, Record};
-use crate::offset::TopicPartition;
+use keepwell_core::offset::TopicPartition;
 
 /// A reader of committed records.
 pub struct Tail {

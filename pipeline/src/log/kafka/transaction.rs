@@ -23,7 +23,7 @@ use super::settings::{Settings, not_made};
 use super::{KafkaLog, SLICE};
 use crate::crash::{self, Place};
 use crate::log::{LogError, Message, Verdict};
-use crate::offset::{Position, TopicPartition};
+use keepwell_core::offset::{Position, TopicPartition};
 
 /// How long an abort waits for messages that it has given up: these are heard of between its calls.
 const ABORT_SLICE: Duration = Duration::from_millis(100);

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::KafkaLog;
 use super::settings::{Settings, not_made};
 use crate::log::{Log, LogError, Record};
-use crate::offset::{NextOffset, Offset, TopicPartition};
+use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
 /// So often a position is tried before it counts as unreadable: a connection may have done the damage.
 const TRIES: u32 = 3;

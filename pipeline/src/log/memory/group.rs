@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::offset::{Position, TopicPartition};
+use keepwell_core::offset::{Position, TopicPartition};
 
 /// Members and positions of a group.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::log::{Ends, Message, Record};
-use crate::offset::{NextOffset, Offset, TopicPartition};
+use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
 /// The number of a transaction.
 pub(super) type Serial = u64;

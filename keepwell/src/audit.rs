@@ -1,0 +1,162 @@
+//! `keepwell audit`: stored scores made again from stored window rows by plain SQL, and compared.
+#![allow(clippy::disallowed_methods, reason = "I/O edge: audits are repeated by the clock")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use keepwell_core::schema::health::rfc3339;
+use keepwell_pipeline::admin;
+use keepwell_pipeline::clock::{Clock, SystemClock};
+use keepwell_pipeline::config::{Config, Listen, Span};
+use keepwell_pipeline::metrics::{Metrics, StageMetrics};
+use keepwell_pipeline::process::{LogFormat, say, start_logging, stopped_by_signals};
+use keepwell_pipeline::waiting::Waiting;
+use keepwell_score::model::{self, ModelFile};
+use keepwell_score::plain::drift::{Audited, audit};
+use keepwell_score::stored::Stored;
+use tracing::{error, info};
+
+/// Accounts judged at once: their history is held in memory.
+const AT_ONCE: usize = 500;
+/// Rows that differ and are named.
+const MOST_NAMED: usize = 20;
+
+/// What is to be audited.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 no drift, 1 drift or a failure, 2 wrong usage or configuration.")]
+pub struct AuditArgs {
+    /// So many accounts, chosen at random; all, where nothing is said.
+    #[arg(long)]
+    accounts: Option<usize>,
+    /// Chooses the accounts; another choice each time, where nothing is said.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Other versions of the model file by which scores were made, besides the configured one. May be repeated.
+    #[arg(long = "model")]
+    models: Vec<PathBuf>,
+    /// The tables' place; the configured one, where none is named.
+    #[arg(long)]
+    tables: Option<String>,
+    /// Again and again, so often, beside the pipeline: until stopped.
+    #[arg(long)]
+    every: Option<Span>,
+    /// Where to answer /metrics with --every: HOST:PORT, or off.
+    #[arg(long, default_value = "127.0.0.1:9105")]
+    http: Listen,
+    /// The configuration file.
+    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
+    config: PathBuf,
+    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Audits, and says what was found.
+///
+/// # Errors
+/// When a stored score is not what its window rows give, or the tables cannot be read.
+pub fn run(args: &AuditArgs) -> Result<()> {
+    let config = Config::read(&args.config, &args.set)?;
+    let files = versions(&config, &args.models)?;
+    let clock = SystemClock::start();
+    let Some(every) = args.every else {
+        let found = once(args, &config, &files, clock.wall_us())?;
+        say(&told(&found));
+        ensure!(found.drift.is_empty(), "{} rows drift", found.drift.len());
+        return Ok(());
+    };
+    start_logging(LogFormat::Text);
+    let shutdown = stopped_by_signals()?;
+    let metrics = Metrics::new()?;
+    let shown = metrics.stage("audit");
+    if let Listen::At(address) = args.http {
+        admin::serve(address, metrics, vec![shown.clone()], clock)?;
+    }
+    let mut due = clock.monotonic();
+    while !shutdown.load(Ordering::Relaxed) {
+        shown.tick(clock.monotonic(), &Waiting::No);
+        if clock.monotonic() >= due {
+            again(args, &config, &files, &clock, &shown);
+            due = clock.monotonic() + every.as_duration();
+        }
+        rest(&shutdown);
+    }
+    Ok(())
+}
+
+fn rest(shutdown: &AtomicBool) {
+    if !shutdown.load(Ordering::Relaxed) {
+        std::thread::park_timeout(Duration::from_millis(500));
+    }
+}
+
+/// One audit of many; one that fails is told and does not end them.
+fn again(args: &AuditArgs, config: &Config, files: &[ModelFile], clock: &SystemClock, shown: &StageMetrics) {
+    match once(args, config, files, clock.wall_us()) {
+        Ok(found) => {
+            let num_unknown = found.unknown.values().sum();
+            shown.audited(found.num_scores, found.drift.len(), num_unknown, clock.wall_us());
+            let drift = found.drift.len();
+            info!(scores = found.num_scores, drift, unknown_versions = num_unknown, "audited");
+            for row in found.drift.iter().take(MOST_NAMED) {
+                error!(account = row.account_id, as_of = rfc3339(row.as_of_us), what = row.what, "drift");
+            }
+        }
+        Err(failure) => error!("the audit failed, the next one follows: {failure:#}"),
+    }
+}
+
+/// The configured model file and the others, by version.
+fn versions(config: &Config, others: &[PathBuf]) -> Result<Vec<ModelFile>> {
+    let periods: Vec<String> = config.aggregate.windows.iter().map(ToString::to_string).collect();
+    let read = |path: &PathBuf| model::parse(&path.display().to_string(), &model::read(path)?, &periods);
+    let configured = match &config.score.model {
+        Some(path) => read(path)?,
+        None => model::parse("the default model", model::DEFAULT, &periods)?,
+    };
+    let mut files = BTreeMap::from([(configured.version, configured)]);
+    for path in others {
+        let file = read(path)?;
+        let version = file.version;
+        ensure!(files.insert(version, file).is_none(), "{}: version {version} is named twice", path.display());
+    }
+    Ok(files.into_values().collect())
+}
+
+fn once(args: &AuditArgs, config: &Config, files: &[ModelFile], now_us: i64) -> Result<Audited> {
+    let stored = Stored::of_config(config, args.tables.as_deref())?;
+    let mut accounts = stored.accounts()?;
+    if let Some(count) = args.accounts {
+        fastrand::Rng::with_seed(args.seed.unwrap_or(now_us.unsigned_abs())).shuffle(&mut accounts);
+        accounts.truncate(count);
+        accounts.sort();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut all = Audited::default();
+    for some in accounts.chunks(AT_ONCE) {
+        let named = || format!("accounts {} to {}", some[0], some[some.len() - 1]);
+        let rows = stored.of(some).with_context(named)?;
+        let found = runtime.block_on(audit(rows, files, config.time.pane.as_micros())).with_context(named)?;
+        all.num_scores += found.num_scores;
+        all.drift.extend(found.drift);
+        for (version, count) in found.unknown {
+            *all.unknown.entry(version).or_default() += count;
+        }
+    }
+    Ok(all)
+}
+
+fn told(found: &Audited) -> String {
+    let mut lines = vec![format!("{} scores made again, {} rows drift", found.num_scores, found.drift.len())];
+    for (version, count) in &found.unknown {
+        lines.push(format!("{count} scores of model version {version} were not judged: name the file with --model"));
+    }
+    let named = found.drift.iter().take(MOST_NAMED);
+    lines.extend(named.map(|row| {
+        format!("{} {}: {}", keepwell_pipeline::shown::line(&row.account_id), rfc3339(row.as_of_us), row.what)
+    }));
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,176 @@
+//! `keepwell demo`: a fleet of accounts through all stages on the in-memory log.
+//!
+//! Ninety days of history, then a last day live, hour by hour. Same seed, same result.
+
+mod fleet;
+mod report;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use keepwell_core::event::Kind;
+use keepwell_core::partitioner::partition_of;
+use keepwell_pipeline::clock::SetClock;
+use keepwell_pipeline::config::{Config, Tables};
+use keepwell_pipeline::log::Message;
+use keepwell_pipeline::process::{self, RunArgs};
+use keepwell_sink::health::Health;
+
+use crate::in_process::{InProcess, Ledger, Stages, broker};
+use crate::last_scores::{LastScores, SCORES};
+pub use fleet::{Account, Fate};
+
+/// What the fleet's product offers.
+const FEATURES: [&str; 12] = [
+    "dashboard",
+    "search",
+    "export",
+    "import",
+    "api",
+    "alerts",
+    "comments",
+    "sharing",
+    "reports",
+    "automation",
+    "audit",
+    "sso",
+];
+/// 2026-07-01: the history begins.
+const START_MS: i64 = 1_782_864_000_000;
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+/// Days of history in one go.
+const STRIDE_DAYS: i64 = 10;
+const RAW_PARTITIONS: i32 = 2;
+const CONFIG: &str = include_str!("demo/demo.yaml");
+
+/// How the demo is run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DemoArgs {
+    /// Same seed, same result.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Number of accounts.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub accounts: u64,
+    /// Days of history; the last one goes live, hour by hour.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(i64).range(2..=3650))]
+    pub days: i64,
+    /// Folder for the Parquet tables and the last scores. An earlier demo's is replaced.
+    #[arg(long, default_value = "keepwell-demo")]
+    pub out: PathBuf,
+}
+
+/// What a demo came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The accounts and what happened to them.
+    pub accounts: Vec<Account>,
+    /// The last message of each account on the `scores` topic.
+    pub scores: Vec<Health>,
+    /// Display scores at the end of each day, by account.
+    pub history: BTreeMap<String, Vec<i64>>,
+    /// What became of everything.
+    pub ledger: Ledger,
+    /// Records on the raw topics.
+    pub num_events: usize,
+}
+
+/// Name of the file with what was planted; it also marks a folder as a demo's.
+const PLANTED: &str = "planted.json";
+
+/// Runs the demo and prints what it came to.
+///
+/// # Errors
+/// When the folder is in use by something else or cannot be written, or a stage stops by name.
+pub fn run(args: &DemoArgs) -> Result<()> {
+    let progress = ProgressBar::new(args.days as u64)
+        .with_style(ProgressStyle::with_template("{msg:<38} [{bar:40}] day {pos}/{len} {elapsed}")?);
+    let outcome = play(args, &progress)?;
+    progress.finish_and_clear();
+    process::say(&report::text(&outcome, args)?);
+    Ok(())
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// As [`run`].
+pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
+    let folder = fresh_folder(&args.out)?;
+    let mut config = Config::parse("the demo's configuration", CONFIG, &[])?;
+    let url =
+        url::Url::from_directory_path(&folder).map_err(|()| anyhow::anyhow!("{} is no path", folder.display()))?;
+    let tables = url.join("tables")?.to_string();
+    config.tables = Some(Tables::at(tables, 1 << 30, keepwell_pipeline::config::Span::from_secs(86_400)));
+    progress.set_message("making up a fleet");
+    let (accounts, events) = fleet::generate(args.seed, args.accounts as usize, args.days, START_MS);
+    let planted: Vec<&Account> = accounts.iter().filter(|account| account.fate.is_planted()).collect();
+    fs::write(folder.join(PLANTED), serde_json::to_vec_pretty(&planted)?)?;
+
+    let (broker, clock, stages) =
+        (broker(&config, RAW_PARTITIONS), SetClock::at(START_MS * 1000), Stages::new(&config)?);
+    let mut deployment = InProcess::unsaved(&stages, &broker, &config, &run_args(), &clock)?;
+    let mut rest = events.as_slice();
+    for until_ms in stops(args.days) {
+        let due = rest.partition_point(|event| event.at_ms < until_ms);
+        let (now, later) = rest.split_at_checked(due).unwrap_or((rest, &[]));
+        for event in now {
+            broker.produce(&message(event, &accounts, &config)?)?;
+        }
+        rest = later;
+        clock.set(until_ms * 1000);
+        let is_live = until_ms > START_MS + (args.days - 1) * DAY_MS;
+        progress.set_message(if is_live { "live, hour by hour" } else { "history: ingest, aggregate, score, sink" });
+        deployment.drain()?;
+        progress.set_position(((until_ms - START_MS) / DAY_MS) as u64);
+    }
+    // An hour past the last midnight: the bound has passed and the last day closes.
+    clock.set((START_MS + args.days * DAY_MS + 2 * HOUR_MS) * 1000);
+    let ledger = deployment.drain()?;
+    let mut last = LastScores::default();
+    last.take_in(&broker.records(&config.topics.scores))?;
+    last.write(&folder.join(SCORES))?;
+    let scores = last.into_scores();
+    let history = report::history(&broker, &config)?;
+    Ok(Outcome { accounts, scores, history, ledger, num_events: events.len() })
+}
+
+/// When the stages run: every ten days of history, then every hour of the last day.
+fn stops(days: i64) -> Vec<i64> {
+    let last = START_MS + (days - 1) * DAY_MS;
+    let history = (1..).map(|n| START_MS + n * STRIDE_DAYS * DAY_MS).take_while(|stop| *stop < last);
+    history.chain((0..=24).map(|hour| last + hour * HOUR_MS)).collect()
+}
+
+fn run_args() -> RunArgs {
+    RunArgs::drained(false)
+}
+
+fn message(event: &fleet::RawEvent, accounts: &[Account], config: &Config) -> Result<Message> {
+    let source = config.sources.iter().find(|source| source.kind == event.kind);
+    let account = accounts.get(event.account).context("an event of no account")?;
+    Ok(Message {
+        topic: Arc::from(source.map_or("", |source| source.topic.as_str())),
+        partition: partition_of(&account.id, RAW_PARTITIONS),
+        timestamp_ms: Some(event.at_ms),
+        key: (event.kind == Kind::Account).then(|| account.id.clone().into_bytes()),
+        value: Some(serde_json::to_vec(&event.value)?),
+        headers: Vec::new(),
+    })
+}
+
+/// An empty folder; one that an earlier demo left is emptied, any other is not touched.
+fn fresh_folder(out: &Path) -> Result<PathBuf> {
+    if out.join(PLANTED).exists() {
+        fs::remove_dir_all(out).with_context(|| format!("replacing {}", out.display()))?;
+    } else if out.exists() && fs::read_dir(out)?.next().is_some() {
+        bail!("{} is not empty and no demo's: name another folder with --out", out.display());
+    }
+    fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+    Ok(fs::canonicalize(out)?)
+}

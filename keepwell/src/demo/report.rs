@@ -1,0 +1,120 @@
+//! What the demo prints: the worst accounts, their trend and what pulls them down.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use keepwell_core::codec;
+use keepwell_core::schema::columns::{Columns, millionths};
+use keepwell_core::schema::health as table;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::memory::MemoryBroker;
+use keepwell_sink::health::Health;
+
+use super::{DemoArgs, Outcome};
+
+/// Accounts shown.
+const SHOWN: usize = 12;
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Scores of final rows as whole numbers, day by day, by account.
+pub fn history(broker: &MemoryBroker, config: &Config) -> Result<BTreeMap<String, Vec<i64>>> {
+    let mut history: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for record in broker.records(&config.topics.health) {
+        let Some(value) = &record.value else { continue };
+        let batch = codec::decode(value, &table::schema())?;
+        let columns = Columns::Batch(&batch);
+        let (accounts, finals) = (columns.text("account_id")?, columns.flag("final")?);
+        let scores = columns.decimal("score")?;
+        for row in (0..batch.num_rows()).filter(|row| finals.value(*row)) {
+            if let Some(score) = millionths(scores, row) {
+                history.entry(accounts.value(row).to_owned()).or_default().push((score + 500_000) / 1_000_000);
+            }
+        }
+    }
+    Ok(history)
+}
+
+/// Accounts from the lowest score up; equal ones by name.
+pub fn worst_first(scores: &[Health]) -> Vec<&Health> {
+    let mut worst: Vec<&Health> = scores.iter().filter(|health| health.score.is_some()).collect();
+    worst.sort_by(|a, b| {
+        let score = |health: &Health| health.score.unwrap_or(f64::MAX);
+        score(a).total_cmp(&score(b)).then_with(|| a.account_id.cmp(&b.account_id))
+    });
+    worst
+}
+
+/// Weekly scores as a line of bars.
+fn bars(days: &[i64]) -> String {
+    let weekly = days.rchunks(7).rev().filter_map(<[i64]>::last);
+    weekly.map(|score| BARS.get((*score * 8 / 101) as usize).copied().unwrap_or('?')).collect()
+}
+
+/// The factors that cost most points, with what they cost.
+fn costs(health: &Health) -> String {
+    let cost =
+        |factor: &keepwell_sink::health::Factor| factor.effective_weight - factor.contribution.unwrap_or_default();
+    let mut factors: Vec<_> = health.factors.iter().filter(|factor| factor.contribution.is_some()).collect();
+    factors.sort_by(|a, b| cost(b).total_cmp(&cost(a)));
+    let named = factors.iter().filter(|factor| cost(factor) >= 0.5).take(3);
+    named.map(|factor| format!("{} -{:.0}", factor.name, cost(factor))).collect::<Vec<_>>().join(", ")
+}
+
+/// All that is printed.
+///
+/// # Errors
+/// None in practice: writing into a text.
+pub fn text(outcome: &Outcome, args: &DemoArgs) -> Result<String> {
+    let mut out = String::new();
+    let worst = worst_first(&outcome.scores);
+    let alerts: usize = outcome.scores.iter().map(|health| health.triggers.len()).sum();
+    writeln!(
+        out,
+        "{} events of {} accounts over {} days, seed {}: {} accounts scored, {alerts} triggers hold\n",
+        outcome.num_events,
+        outcome.accounts.len(),
+        args.days,
+        args.seed,
+        worst.len()
+    )?;
+    writeln!(
+        out,
+        "  score band    28 d  weekly         account      costs points                            triggers"
+    )?;
+    for health in worst.iter().take(SHOWN) {
+        let days = outcome.history.get(&health.account_id).map(Vec::as_slice).unwrap_or_default();
+        let now = health.score.map_or(0, |score| (score + 0.5).floor() as i64);
+        let before = days.len().checked_sub(29).and_then(|day| days.get(day));
+        let trend = before.map_or("-".to_owned(), |before| format!("{:+}", now - before));
+        let triggers: Vec<&str> = health.triggers.iter().map(|trigger| trigger.name.as_str()).collect();
+        writeln!(
+            out,
+            "  {now:>5} {:<7} {trend:>4}  {:<13}  {:<11}  {:<38}  {}",
+            health.band.as_deref().unwrap_or("-"),
+            bars(days),
+            health.account_id,
+            costs(health),
+            triggers.join(", ")
+        )?;
+    }
+    let mut bands: BTreeMap<&str, usize> = BTreeMap::new();
+    for health in &outcome.scores {
+        *bands.entry(health.band.as_deref().unwrap_or("none")).or_default() += 1;
+    }
+    let bands: Vec<String> = bands.iter().map(|(band, count)| format!("{band} {count}")).collect();
+    let place = args.out.display();
+    let worst = worst.first().map_or("account-000", |health| health.account_id.as_str());
+    writeln!(out, "\nBands: {}", bands.join(", "))?;
+    writeln!(out, "What was planted:  {place}/planted.json")?;
+    writeln!(out, "Why this score:    keepwell explain {worst} --scores {place}/scores.ndjson")?;
+    writeln!(
+        out,
+        "Parquet:           {place}/tables/{{windows,feature_days,scores,score_factors}}/*/*.parquet, for example in DuckDB:"
+    )?;
+    writeln!(
+        out,
+        "  select as_of, display, band from '{place}/tables/scores/*/*.parquet' where account_id = '{worst}' order by as_of desc limit 14;"
+    )?;
+    Ok(out)
+}

@@ -1,0 +1,75 @@
+//! `keepwell erase`: an account taken out of the Parquet tables.
+
+pub mod leftovers;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use keepwell_core::partitioner::partition_of;
+use keepwell_pipeline::clock::{Clock, SystemClock};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::shown;
+use keepwell_pipeline::store::Store;
+
+/// Whom to erase, and where.
+#[derive(Debug, clap::Args)]
+pub struct EraseArgs {
+    /// The account. Delete it first (an account event `deleted`), or its next rows come again.
+    #[arg(long)]
+    account: String,
+    /// The configuration file; of an older epoch, where that is meant.
+    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
+    config: PathBuf,
+    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Does it, and says what was done.
+///
+/// # Errors
+/// When no tables are configured, their store does not answer, or a claimed file is not written yet.
+pub fn run(args: &EraseArgs) -> Result<String> {
+    let config = Config::read(&args.config, &args.set)?;
+    let tables = config.tables.as_ref().context("no `tables` are configured: there are no files to rewrite")?;
+    let options = tables.all_options().map_err(anyhow::Error::msg)?;
+    let store = Store::open(&tables.url, &options)?;
+    let partition = partition_of(&args.account, config.partitions);
+    let erased = keepwell_sink::erase::account(&store, config.epoch, partition, &args.account)?;
+    ensure!(
+        erased.num_missing == 0,
+        "{} claimed files are not written yet, {} were rewritten: run it again once `tables` has caught up",
+        erased.num_missing,
+        erased.num_rewritten
+    );
+    let mut told = format!(
+        "{} rows of {} erased from {} of {} files of epoch {}\n",
+        erased.num_rows,
+        shown::line(&args.account),
+        erased.num_rewritten,
+        erased.num_files,
+        config.epoch
+    );
+    let now = SystemTime::UNIX_EPOCH + Duration::from_micros(SystemClock::start().wall_us().unsigned_abs());
+    for (what, url) in [("tables", &tables.url), ("snapshots", &config.snapshots.url)] {
+        let left = leftovers::remove(url, now).with_context(|| format!("leftovers of {what}"))?;
+        told += &left.told(what);
+    }
+    told += &still_held(&config);
+    Ok(told)
+}
+
+/// Where the account's records are until their retention has passed.
+fn still_held(config: &Config) -> String {
+    let raw = config.sources.iter().map(|source| source.topic.as_str());
+    let is_deleted = |topic: &&str| *topic != config.topics.scores;
+    let own = config.topics.all().into_iter().filter(is_deleted);
+    let topics: Vec<&str> = raw.chain(own).collect();
+    format!(
+        "still held until their retention has passed: topics {}; {} until it is compacted (max.compaction.lag.ms); \
+         snapshots until newer ones replace them; tables of other epochs: run it again with their configuration\n",
+        topics.join(", "),
+        config.topics.scores,
+    )
+}

@@ -1,0 +1,308 @@
+//! NDJSON files of events, merged by event time.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use keepwell_core::partitioner::partition_of;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Message;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// What must be known of an event to order and to place it; the rest is ingest's business.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Glance {
+    occurred_at: Loose,
+    timestamp: Loose,
+    account_id: Loose,
+    #[serde(rename = "groupId")]
+    group_id: Loose,
+    context: TrackContext,
+}
+
+/// A time or an id, where it is one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(untagged)]
+enum Loose {
+    Text(String),
+    Signed(i64),
+    Unsigned(u64),
+    Fraction(f64),
+    Other(IgnoredAny),
+    #[default]
+    Absent,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(untagged)]
+enum TrackContext {
+    Of {
+        #[serde(rename = "groupId", default)]
+        group_id: Loose,
+    },
+    Other(IgnoredAny),
+    #[default]
+    Absent,
+}
+
+impl Loose {
+    fn ms(&self) -> Option<i64> {
+        match self {
+            Self::Signed(ms) => Some(*ms),
+            Self::Text(text) => text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond),
+            Self::Fraction(ms) => Some(ms.round() as i64),
+            Self::Unsigned(_) | Self::Other(_) | Self::Absent => None,
+        }
+    }
+
+    fn id(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text).filter(|text| !text.is_empty()),
+            Self::Signed(id) => Some(id.to_string()),
+            Self::Unsigned(id) => Some(id.to_string()),
+            Self::Fraction(_) | Self::Other(_) | Self::Absent => None,
+        }
+    }
+}
+
+impl Glance {
+    fn of(line: &[u8]) -> Self {
+        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii_start();
+        // A list would be taken for the fields in their order.
+        if line.starts_with(b"{") { serde_json::from_slice(line).unwrap_or_default() } else { Self::default() }
+    }
+
+    fn ms(&self) -> Option<i64> {
+        self.occurred_at.ms().or(self.timestamp.ms())
+    }
+
+    fn account(self) -> Option<String> {
+        let of_context = match self.context {
+            TrackContext::Of { group_id } => group_id.id(),
+            TrackContext::Other(_) | TrackContext::Absent => None,
+        };
+        self.account_id.id().or(of_context).or(self.group_id.id())
+    }
+}
+
+/// Lines of a file that are earlier than a line before them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Disorder {
+    num_lines: u64,
+    first_line: u64,
+    most_ms: i64,
+}
+
+/// One file, at its next line.
+struct Input {
+    topic: Arc<str>,
+    partitions: i32,
+    lines: BufReader<File>,
+    /// Time of the next line, its account and its bytes; none at the end.
+    next: Option<(i64, Option<String>, Vec<u8>)>,
+    /// Bytes read.
+    bytes: u64,
+    serial: i32,
+    name: String,
+    num_lines: u64,
+    latest_ms: Option<i64>,
+    disorder: Disorder,
+}
+
+impl Input {
+    fn open(topic: &str, path: &Path, partitions: i32) -> Result<Self> {
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        let lines = BufReader::with_capacity(1 << 20, file);
+        let mut input = Self {
+            topic: topic.into(),
+            partitions,
+            lines,
+            next: None,
+            bytes: 0,
+            serial: 0,
+            name: path.display().to_string(),
+            num_lines: 0,
+            latest_ms: None,
+            disorder: Disorder::default(),
+        };
+        input.advance(i64::MIN).with_context(|| path.display().to_string())?;
+        Ok(input)
+    }
+
+    /// Reads the next line. What cannot be read as an event is loaded all the same: ingest says why not.
+    fn advance(&mut self, before_ms: i64) -> Result<()> {
+        loop {
+            let mut line = Vec::new();
+            let num_bytes = self.lines.read_until(b'\n', &mut line)?;
+            self.bytes += num_bytes as u64;
+            self.num_lines += 1;
+            while line.last().is_some_and(|byte| *byte == b'\n' || *byte == b'\r') {
+                line.pop();
+            }
+            if num_bytes == 0 {
+                self.next = None;
+                return Ok(());
+            }
+            if line.is_empty() {
+                continue;
+            }
+            let glance = Glance::of(&line);
+            let at_ms = glance.ms();
+            self.look_at_order(at_ms);
+            self.next = Some((at_ms.unwrap_or(before_ms), glance.account(), line));
+            return Ok(());
+        }
+    }
+
+    fn look_at_order(&mut self, at_ms: Option<i64>) {
+        let Some(at_ms) = at_ms else { return };
+        let latest_ms = *self.latest_ms.get_or_insert(at_ms);
+        if at_ms < latest_ms {
+            let Disorder { num_lines, first_line, most_ms } = &mut self.disorder;
+            if *num_lines == 0 {
+                *first_line = self.num_lines;
+            }
+            *num_lines += 1;
+            *most_ms = (*most_ms).max(latest_ms.saturating_sub(at_ms));
+        }
+        self.latest_ms = Some(latest_ms.max(at_ms));
+    }
+
+    /// What is wrong with the order of the lines read so far.
+    fn told(&self) -> Option<String> {
+        let Disorder { num_lines, first_line, most_ms } = self.disorder;
+        let most = Duration::from_millis(most_ms.unsigned_abs());
+        (num_lines > 0).then(|| {
+            format!(
+                "{}: {num_lines} of {} lines are earlier than a line before them, by up to {}; the first is line {first_line}. What is \
+                 further behind than `bound` of its source may be late: sort the file by event time",
+                self.name,
+                self.num_lines - u64::from(self.next.is_none()),
+                humantime::format_duration(Duration::from_secs(most.as_secs().max(1))),
+            )
+        })
+    }
+
+    /// The next line as a record, in the partition of its account; without one, each in turn.
+    fn take(&mut self) -> Result<Option<Message>> {
+        let Some((at_ms, account, line)) = self.next.take() else { return Ok(None) };
+        self.serial = (self.serial + 1) % self.partitions;
+        let partition = account.map_or(self.serial, |account| partition_of(&account, self.partitions));
+        self.advance(at_ms)?;
+        Ok(Some(Message {
+            topic: Arc::clone(&self.topic),
+            partition,
+            timestamp_ms: (at_ms > i64::MIN).then_some(at_ms),
+            key: None,
+            value: Some(line),
+            headers: Vec::new(),
+        }))
+    }
+}
+
+/// Files of raw topics, read as one stream in the order of event time.
+pub struct Files {
+    inputs: Vec<Input>,
+    total_bytes: u64,
+}
+
+impl Files {
+    /// Opens what `TOPIC=FILE` arguments name. `partitions` gives the partition count of a topic.
+    ///
+    /// # Errors
+    /// When a file cannot be read or a topic is no source; it names which.
+    pub fn open(files: &[String], config: &Config, mut partitions: impl FnMut(&str) -> Result<i32>) -> Result<Self> {
+        let mut opened = Self { inputs: Vec::new(), total_bytes: 0 };
+        for file in files {
+            let (topic, path) = file.split_once('=').with_context(|| format!("{file}: expected TOPIC=FILE"))?;
+            let path = Path::new(path);
+            if !config.sources.iter().any(|source| source.topic == topic) {
+                let known: Vec<&str> = config.sources.iter().map(|source| source.topic.as_str()).collect();
+                bail!("{topic} is not among the configured sources: {}", known.join(", "));
+            }
+            opened.total_bytes += std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
+            opened.inputs.push(Input::open(topic, path, partitions(topic)?)?);
+        }
+        Ok(opened)
+    }
+
+    /// The next record: the earliest of the files' next lines. None at the end of all.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn take(&mut self) -> Result<Option<Message>> {
+        let time_of = |input: &Input| input.next.as_ref().map(|(at_ms, _, _)| *at_ms);
+        let first = self.inputs.iter_mut().filter(|input| input.next.is_some()).min_by_key(|input| time_of(input));
+        first.map_or(Ok(None), Input::take)
+    }
+
+    /// A line for each file whose lines are not in the order of event time, as far as it was read.
+    pub fn disorder(&self) -> Vec<String> {
+        self.inputs.iter().filter_map(Input::told).collect()
+    }
+
+    /// Bytes read so far.
+    pub fn bytes(&self) -> u64 {
+        self.inputs.iter().map(|input| input.bytes).sum()
+    }
+
+    /// Bytes of all files.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(lines: &str) -> Files {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage.ndjson");
+        std::fs::write(&path, lines).unwrap();
+        let config = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: usage, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
+        let config = Config::parse("test", config, &[]).unwrap();
+        let mut files = Files::open(&[format!("usage={}", path.display())], &config, |_| Ok(1)).unwrap();
+        let mut count = 0;
+        while files.take().unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, lines.lines().count());
+        files
+    }
+
+    #[test]
+    fn lines_that_are_earlier_than_one_before_are_counted_with_the_first_and_the_furthest() {
+        let line = |day: &str| format!("{{\"account_id\": 7, \"occurred_at\": \"2026-03-{day}T00:00:00Z\"}}\n");
+        assert!(files(&["01", "01", "02", "04"].map(line).concat()).disorder().is_empty());
+        let told = files(&["05", "02", "06", "01"].map(line).concat()).disorder();
+        let [told] = told.as_slice() else { panic!("{told:?}") };
+        for word in ["usage.ndjson", "2 of 4 lines", "5days", "line 2"] {
+            assert!(told.contains(word), "{word}: {told}");
+        }
+        // What has no time is in no order.
+        assert!(files("no json\n{\"timestamp\": \"soon\"}\n").disorder().is_empty());
+    }
+
+    #[test]
+    fn time_and_account_are_found_in_what_ingest_reads() {
+        let cases = [
+            ("{\"account_id\":42,\"occurred_at\":5}", Some("42"), Some(5)),
+            ("\u{feff}{\"account_id\":\"a\",\"occurred_at\":\"1970-01-01T00:00:01Z\"}", Some("a"), Some(1000)),
+            ("{\"groupId\":\"\",\"context\":{\"groupId\":\"g\"},\"timestamp\":9}", Some("g"), Some(9)),
+            ("{\"context\":{\"groupId\":\"\"},\"groupId\":18446744073709551615}", Some("18446744073709551615"), None),
+            ("{\"account_id\":\"a\",\"context\":\"web\",\"occurred_at\":1}", Some("a"), Some(1)),
+            ("{\"account_id\":\"a\",\"context\":[],\"timestamp\":{},\"occurred_at\":1.5}", Some("a"), Some(2)),
+            ("[1]", None, None),
+        ];
+        for (line, account, ms) in cases {
+            let glance = Glance::of(line.as_bytes());
+            assert_eq!((glance.ms(), glance.account().as_deref()), (ms, account), "{line}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `keepwell load`: NDJSON files into raw topics, merged by event time.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::kafka::writer::Writer;
+use keepwell_pipeline::process;
+
+use crate::files::Files;
+
+/// What is to be loaded.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: keepwell load product-usage=usage.ndjson support-tickets=tickets.ndjson")]
+pub struct LoadArgs {
+    /// TOPIC=FILE, one JSON event a line, in the order of event time. A line without a time goes with the one before it.
+    #[arg(required = true, value_name = "TOPIC=FILE")]
+    pub files: Vec<String>,
+    /// The configuration file.
+    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
+    pub config: PathBuf,
+    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// Loads the files and says how many records that were.
+///
+/// # Errors
+/// When a file cannot be read, a topic is no source, or a record cannot be delivered; it names which.
+pub fn run(args: &LoadArgs) -> Result<u64> {
+    let config = Config::read(&args.config, &args.set)?;
+    let mut writer = Writer::open(&config.kafka)?;
+    let mut files = Files::open(&args.files, &config, |topic| Ok(writer.partitions(topic)?))?;
+    let style = "{bytes}/{total_bytes} [{bar:40}] {msg} records, {elapsed}, {eta} to go";
+    let progress = ProgressBar::new(files.total_bytes()).with_style(ProgressStyle::with_template(style)?);
+    let mut count = 0_u64;
+    while let Some(message) = files.take()? {
+        writer.write(&message)?;
+        count += 1;
+        if count.is_multiple_of(10_000) {
+            progress.set_position(files.bytes());
+            progress.set_message(count.to_string());
+        }
+    }
+    writer.flush()?;
+    progress.finish_and_clear();
+    files.disorder().iter().for_each(|told| process::say(&format!("{told}\n")));
+    Ok(count)
+}

@@ -1,0 +1,143 @@
+//! `keepwell`: one binary for trying and operating; each stage as a subcommand.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use keepwell::{audit, backfill, demo, erase, explain, load, model};
+use keepwell_pipeline::config::{Config, ConfigError};
+use keepwell_pipeline::process::{self, Cli};
+use keepwell_pipeline::rights::rights;
+use keepwell_pipeline::topics::{Finding, Topics, wanted};
+
+#[derive(Debug, Parser)]
+#[command(name = "keepwell", version, about = "Customer health scores from product usage and support tickets, live.")]
+struct Keepwell {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A fleet of accounts through all stages in this process: no broker needed.
+    Demo(demo::DemoArgs),
+    /// NDJSON files into raw topics, merged by event time.
+    Load(load::LoadArgs),
+    /// History into a place of its own: from files without a broker, or a new epoch from the raw topics.
+    Backfill(backfill::BackfillArgs),
+    /// The last score of an account, down to the contributions that sum to it.
+    Explain(explain::ExplainArgs),
+    /// Stored scores made again from stored window rows by plain SQL, and compared.
+    Audit(audit::AuditArgs),
+    /// An account taken out of the Parquet tables: files that hold it are written again.
+    Erase(erase::EraseArgs),
+    /// Another model file: which takes over at a declared time, without a restart.
+    Model(model::ModelArgs),
+    /// Raw events in, accepted events and rejects out.
+    Ingest(keepwell_ingest::cli::Cli),
+    /// Accepted events in, window rows and feature days out.
+    Aggregate(Cli),
+    /// Window rows in, health rows out.
+    Score(keepwell_score::cli::Cli),
+    /// Health and windows in, scores, alerts and Parquet tables out.
+    Sink(Cli),
+    /// The columns of every topic and table, as Markdown.
+    Dictionary,
+    /// Keepwell's topics: what they should be like and what they are like.
+    Topics(TopicsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct TopicsArgs {
+    /// The configuration file.
+    #[arg(long, short, env = "KEEPWELL_CONFIG", global = true, default_value = "keepwell.yaml")]
+    config: PathBuf,
+    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+    /// Replication factor of topics that are made.
+    #[arg(long, global = true, default_value_t = 3)]
+    replication: i32,
+    #[command(subcommand)]
+    action: TopicsAction,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+enum TopicsAction {
+    /// Prints what `apply` would do.
+    Plan,
+    /// Makes missing topics, raw ones too, and sets what differs.
+    Apply,
+    /// Exits with 1 when anything differs.
+    Check,
+    /// Prints the rights each stage needs, as arguments of `kafka-acls.sh`, without asking the broker.
+    Rights,
+}
+
+fn main() -> ExitCode {
+    process::guard_files();
+    match Keepwell::parse().command {
+        Command::Demo(args) => ended(demo::run(&args)),
+        Command::Load(args) => ended(load::run(&args).map(|count| process::say(&format!("{count} records\n")))),
+        Command::Backfill(args) => ended(backfill::run(&args)),
+        Command::Explain(args) => ended(explain::run(&args).map(|text| process::say(&text))),
+        Command::Audit(args) => ended(audit::run(&args)),
+        Command::Erase(args) => ended(erase::run(&args).map(|text| process::say(&text))),
+        Command::Model(args) => ended(model::run(&args).map(|text| process::say(&text))),
+        Command::Ingest(cli) => keepwell_ingest::cli::main(&cli),
+        Command::Aggregate(cli) => process::main("aggregate", &cli, keepwell_aggregate::build),
+        Command::Score(cli) => keepwell_score::cli::main(&cli),
+        Command::Sink(cli) => keepwell_sink::main(&cli),
+        Command::Dictionary => {
+            process::say(&keepwell_core::schema::dictionary::markdown());
+            ExitCode::SUCCESS
+        }
+        Command::Topics(args) => match Config::read(&args.config, &args.set) {
+            Err(error) => fail(2, &error),
+            Ok(config) => topics(&config, &args).unwrap_or_else(|error| fail(1, &error)),
+        },
+    }
+}
+
+/// 0, or 1 with what went wrong; 2 where that is the configuration.
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(if error.is::<ConfigError>() { 2 } else { 1 }, &format!("{error:#}")),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(code)
+}
+
+fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
+    if args.action == TopicsAction::Rights {
+        for right in rights(config) {
+            process::say(&format!(
+                "--add --allow-principal User:{}-{} {right}\n",
+                config.kafka.group_prefix, right.program
+            ));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let topics = Topics::connect(config, args.replication)?;
+    let wanted = wanted(config);
+    let findings = topics.check(&wanted)?;
+    for finding in &findings {
+        process::say(&format!("{finding}\n"));
+    }
+    if findings.is_empty() {
+        process::say("all topics are as they should be\n");
+    }
+    if args.action == TopicsAction::Apply {
+        topics.apply(&wanted, &findings)?;
+    }
+    let is_unfit = match args.action {
+        TopicsAction::Plan | TopicsAction::Rights => false,
+        TopicsAction::Apply => findings.iter().any(|finding| matches!(finding, Finding::Partitions { .. })),
+        TopicsAction::Check => !findings.is_empty(),
+    };
+    Ok(ExitCode::from(u8::from(is_unfit)))
+}

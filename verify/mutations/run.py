@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Breaks each promise on purpose, one place at a time, and sees that the simulator notices; with --kafka, that the
+chaos runner does, whose processes are struck on a real Kafka.
+
+    python3 verify/mutations/run.py [--kafka] [NAME ...]
+
+Works on a copy in target/mutations, with a target folder of its own. The tree itself is left alone. Exit code 0 when
+every mutation is caught and the unmutated copy passes.
+"""
+import os
+import subprocess
+import sys
+import time
+
+from tree import BUILT, COPY, ROOT, STAGES, Broken, build, copy, replaced
+
+# Enough for the rarest of the mutations below, at a rate that makes faults frequent.
+SEEDS = ["--seeds", "600", "--oracle-every", "8", "--rate", "2", "--stop-at-first"]
+
+# The unmutated tree needs a third of it on two cores.
+LIMIT_S = 900
+
+# promise, name, file, what is there, what is put there instead
+MUTATIONS = [
+    ("log_is_truth", "a live row that was sent leaves a trace in the state", "aggregate/src/state.rs",
+     "self.awaiting.sent(changes.sent, changes.tick);",
+     "if !changes.sent.is_empty() {\n            self.seen = Seen::default();\n        }\n        self.awaiting.sent(changes.sent, changes.tick);"),
+    ("log_is_truth", "a score depends on what was read with it", "score/src/stage.rs",
+     "let (mut ordinal, nothing) = (0, Memory::default());",
+     "let (mut ordinal, nothing) = (fold.rows.num_rows() as i64, Memory::default());"),
+    ("state_is_a_fold", "of the models of a partition the newest alone is saved", "score/src/saved.rs",
+     "models: state.models.texts(), progress", "models: state.models.texts().into_iter().rev().take(1).collect(), progress"),
+    ("state_is_a_fold", "a pane that an event changed is not saved again", "aggregate/src/touched.rs",
+     "self.pane(settings.panes.pane(event.occurred_us));\n        match", "match"),
+    ("state_is_a_fold", "an account that was scored is not saved again", "score/src/state.rs",
+     "self.touched.touch(&id);", ""),
+    ("scores_explain_themselves", "a model scores before its time", "score/src/models.rs",
+     "*from_us <= as_of_us)", "*from_us <= as_of_us.max(i64::MAX - 1))"),
+    ("log_is_truth", "a live row is remembered", "score/src/verdict_row.rs",
+     "Some(account) if !case.is_final || account.is_ahead_of(case) => account.memory.clone(),",
+     "Some(account) if account.is_ahead_of(case) => account.memory.clone(),\n            _ if !case.is_final => row.remembered(past),"),
+    ("log_is_truth", "rows of one account in one record do not see each other", "score/src/stage.rs",
+     "*turn += 1;", "*turn += usize::from(!case.is_final);"),
+    ("timing_does_not_matter", "time runs ahead of the bound", "ingest/src/stage.rs",
+     "high_us.min(batch.now_us) - source.bound.as_micros())", "high_us.min(batch.now_us))"),
+    ("timing_does_not_matter", "a statement stands before the rows it covers", "ingest/src/stage.rs",
+     "headers: if i == last {", "headers: if i == 0 {"),
+    ("timing_does_not_matter", "the last use is the last to arrive", "aggregate/src/account/usage.rs",
+     "self.last_use_us = self.last_use_us.max(Some(at_us));", "self.last_use_us = Some(at_us);"),
+    ("timing_does_not_matter", "the first answer of a person counts, not the last", "aggregate/src/account/answers.rs",
+     "natural(&self.event_id, &other.event_id)).is_lt()", "natural(&self.event_id, &other.event_id)).is_gt()"),
+    ("every_record_has_a_fate", "an id of another kind is a duplicate", "aggregate/src/seen.rs",
+     "if kind != Kind::Usage {", "if kind == Kind::Ticket {"),
+    ("timing_does_not_matter", "the end is proven where a transaction is open", "pipeline/src/runner/sources.rs",
+     "if ends.next == met {", "if ends.next >= met {"),
+    ("one_transaction_a_step", "an aborted step is merged", "pipeline/src/runner.rs",
+     "self.metrics.not_committed(\"aborted\");", "self.metrics.not_committed(\"aborted\");\n                self.merge(step);"),
+    ("one_transaction_a_step", "a step whose verdict is lost is repeated", "pipeline/src/runner.rs",
+     "} else if step.positions == committed {\n            self.merge(step);",
+     "} else if step.positions == committed {\n            self.wait = RETRY_WAIT;"),
+    ("one_transaction_a_step", "a position is not committed with its rows", "aggregate/src/stage.rs",
+     "if !records.is_empty() || !changes.sent.is_empty() {", "if !records.is_empty() {"),
+    ("rows_name_their_origin", "rows are numbered from where the step began", "aggregate/src/stage.rs",
+     "next_offset: position.next.0,\n                    ordinal: LIVE_ORDINAL",
+     "next_offset: position.next.0 & !7,\n                    ordinal: LIVE_ORDINAL"),
+    ("rows_name_their_origin", "a close says nothing of where it was", "aggregate/src/stage.rs",
+     "let next = NextOffset(position.next.0 + 1);", "let next = NextOffset(position.next.0 + i64::from(position.slice));"),
+    ("state_is_a_fold", "a snapshot is taken in the middle of a close", "pipeline/src/runner/saving.rs",
+     "if slice > 0 || member.is_replaying()", "if member.is_replaying()"),
+    ("state_is_a_fold", "replay folds nothing", "pipeline/src/runner/restore.rs",
+     "self.stage.merge(&mut self.state, step.changes);\n                member.advance(position);", "member.advance(position);"),
+    ("state_is_a_fold", "a damaged snapshot is taken for none and the log is not replayed", "pipeline/src/runner/restore.rs",
+     "None => (Position::at(ends.first), None),",
+     "None => (Position { slice: 0, ..target }, None),"),
+    ("every_record_has_a_fate", "duplicates count", "aggregate/src/fold.rs",
+     "let is_duplicate = sighted.is_some_and(|pane| !is_forgotten(pane));", "let is_duplicate = sighted.is_some_and(|pane| !is_forgotten(pane) && pane.0 == i32::MIN);"),
+    ("every_record_has_a_fate", "an id is forgotten a pane early", "aggregate/src/settings.rs",
+     "self.panes.end_us(pane) + self.lateness_us <= watermark_us",
+     "self.panes.end_us(pane) + self.lateness_us <= watermark_us + self.panes.width_us"),
+    ("every_record_has_a_fate", "a reject of ingest is counted only", "ingest/src/stage.rs",
+     "step.messages.push(self.reject(record, &reason, batch));", "let _reject = self.reject(record, &reason, batch);"),
+    ("silence_is_a_signal", "a source read to its end holds time back", "ingest/src/stage.rs",
+     "(own_us.max(Some(proof.at_us - source.delay().as_micros())), SourceState::Proven)",
+     "(own_us.filter(|_| proof.at_us > 0), SourceState::Proven)"),
+    ("silence_is_a_signal", "a quiet account has no final row", "aggregate/src/account.rs",
+     "silence_us < settings.retire_after_us + settings.panes.width_us;",
+     "silence_us < settings.panes.width_us;"),
+    ("work_is_bounded", "a close goes out at once", "aggregate/src/close.rs",
+     "                slices_left -= 1;\n", "                slices_left -= u32::from(closing.slice == 0);\n"),
+    ("files_appear_whole", "a claim is cut anew", "sink/src/tables.rs",
+     "if claim.end != end {", "if claim.end != end && claim.end.0 % 2 == 0 {"),
+    ("files_appear_whole", "a claim that another made is taken for one's own", "sink/src/claim.rs",
+     "if store.create(&name, content)? { Ok(claim) } else { read(store, &name) }",
+     "store.create(&name, content)?;\n    Ok(claim)"),
+    ("files_appear_whole", "an unfinished claim counts as written", "sink/src/claim.rs",
+     "return Ok(Some((claim, false)));", "return Ok(Some((claim, true)));"),
+    ("scores_explain_themselves", "contributions are rounded one by one", "score/src/rate.rs",
+     "let sum = running.with(normalised, factor.effective_weight);",
+     "running = Sum100::default();\n            let sum = before + running.with(normalised, factor.effective_weight);"),
+    ("scores_explain_themselves", "a band is left as soon as its entry is not reached", "score/src/model/band.rs",
+     "dwells || (Some(*index) > reached && band.is_kept(score))", "dwells || band.is_kept(score) && reached.is_none()"),
+    ("scores_explain_themselves", "the first known value is carried, not the last", "score/src/verdict_row.rs",
+     "now.or(past.known.get(name).copied())", "past.known.get(name).copied().or(now)"),
+    ("silence_is_a_signal", "an episode is raised again while it cools down", "score/src/episode.rs",
+     "if is_cooling || now_us", "if is_cooling && false || now_us"),
+    ("silence_is_a_signal", "an outcome closes nothing", "score/src/episode.rs",
+     'None if matches!(signs.outcome, Some("done" | "dismissed")) => {', 'None if matches!(signs.outcome, Some("done")) => {'),
+]
+
+# A process is killed when it comes to a place, with what it then has in hand: by chance nothing that could be lost.
+STRUCK_DECKS = 4
+
+# The same, judged by decks of these faults on a real Kafka.
+STRUCK = [
+    ("one_transaction_a_step", "positions are committed before the rows they cover", "pipeline/src/log/kafka/transaction.rs",
+     """        patiently(log, deadline, "sending positions", |producer| {
+            producer.send_offsets_to_transaction(&offsets, &membership, SLICE)
+        })?;
+""",
+     """        std::hint::black_box(&membership);
+        log.consumer
+            .commit(&offsets, rdkafka::consumer::CommitMode::Sync)
+            .map_err(|error| Trouble::of("sending positions", &error))?;
+""", "before_commit"),
+    ("one_transaction_a_step", "rows are committed without the fence of the membership, positions after them", "pipeline/src/log/kafka/transaction.rs",
+     """    if offsets.count() > 0 {
+        patiently(log, deadline, "sending positions", |producer| {
+            producer.send_offsets_to_transaction(&offsets, &membership, SLICE)
+        })?;
+    }
+    drain(log, deadline)?;
+    crash::here(Place::BeforeCommit);
+    patiently(log, deadline, "commit", |producer| producer.commit_transaction(SLICE))
+""",
+     """    drain(log, deadline)?;
+    std::hint::black_box(&membership);
+    patiently(log, deadline, "commit", |producer| producer.commit_transaction(SLICE))?;
+    crash::here(Place::BeforeCommit);
+    if offsets.count() > 0 {
+        log.consumer
+            .commit(&offsets, rdkafka::consumer::CommitMode::Sync)
+            .map_err(|error| Trouble::of("sending positions", &error))?;
+    }
+    Ok(())
+""", "before_commit"),
+    ("state_is_a_fold", "replay folds nothing on Kafka", "pipeline/src/runner/restore.rs",
+     "self.stage.merge(&mut self.state, step.changes);\n                member.advance(position);", "member.advance(position);",
+     "crash aggregate"),
+    ("files_appear_whole", "an unfinished claim counts as written on Kafka", "sink/src/claim.rs",
+     "return Ok(Some((claim, false)));", "return Ok(Some((claim, true)));", "sink in_upload"),
+]
+
+
+def strike(faults, decks=1):
+    """Builds the copy and strikes it on a real Kafka. Returns whether all is well, and the words of what is not."""
+    build(*STAGES, "chaos")
+    command = [str(BUILT / "debug" / "chaos"), "run", "--decks", str(decks), "--seed", "5", "--only", faults, "--results", str(BUILT / "struck.ndjson")]
+    run = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=os.environ | {"RUST_BACKTRACE": "0"})
+    return run.returncode == 0, " ".join(run.stderr.split())[-160:]
+
+
+def simulate():
+    """Builds the copy and simulates. Returns whether all is well, and the first words of what is not."""
+    build("simulate")
+    try:
+        run = subprocess.run([str(BUILT / "debug" / "simulate"), *SEEDS], cwd=COPY, text=True, capture_output=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise Broken(f"it does not end within {LIMIT_S} s") from None
+    words = next((line for line in run.stderr.splitlines() if line.startswith("seed ")), run.stderr[-300:])
+    return run.returncode == 0, words
+
+
+def main():
+    wanted = [word for word in sys.argv[1:] if word != "--kafka"]
+    is_struck = "--kafka" in sys.argv[1:]
+    copy()
+    missed = []
+    if not wanted:
+        well = [strike(faults) for faults in sorted({entry[-1] for entry in STRUCK})] if is_struck else [simulate()]
+        if not all(is_well for is_well, _ in well):
+            sys.exit(f"the tree fails without any mutation: {well}")
+        print("unmutated: passes", flush=True)
+    for promise, name, file, before, after, *faults in STRUCK if is_struck else MUTATIONS:
+        if wanted and not any(word in f"{promise} {name}" for word in wanted):
+            continue
+        started = time.monotonic()
+        try:
+            is_well, words = mutated(file, before, after, *faults)
+            verdict = "MISSED" if is_well else f"caught: {words[:160]}"
+        except Broken as error:
+            is_well, verdict = True, f"BROKEN: {error}"
+        print(f"{promise} {name}: {verdict} ({time.monotonic() - started:.0f} s)", flush=True)
+        if is_well:
+            missed.append(name)
+    if missed:
+        sys.exit(f"missed: {', '.join(missed)}")
+
+
+def mutated(file, before, after, faults=None):
+    """Simulates, or strikes by these faults, with one text replaced by another."""
+    original = replaced(file, before, after)
+    try:
+        return strike(faults, STRUCK_DECKS) if faults else simulate()
+    finally:
+        (COPY / file).write_text(original)
+
+
+main()

@@ -1,0 +1,479 @@
+//! Records of strangers among good ones: what each kind is, and the fate it must have.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use keepwell_core::codec;
+use keepwell_core::event::Kind as Source;
+use keepwell_core::offset::TopicPartition;
+use keepwell_core::schema::event::{EventRows, schema as event_schema};
+use keepwell_ingest::reason::Code;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::{Headers, MODEL_HEADER, Message, Record};
+use keepwell_pipeline::reject::{CONTEXT_HEADERS, REASON_HEADER};
+use serde_json::json;
+
+use crate::ledger::Ledger;
+
+/// What must become of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// A row of `events`.
+    Emitted,
+    /// Counted, and nothing else.
+    Ignored,
+    /// A reject of ingest with this reason.
+    Rejected(Code),
+    /// A reject of score: a model that does not take over.
+    Refused,
+}
+
+/// A kind of record.
+pub struct Kind {
+    /// What it is.
+    pub name: &'static str,
+    /// The topic it is sent to: a source, or where it is none the window rows.
+    pub source: Option<Source>,
+    /// What must become of it.
+    pub fate: Fate,
+    make: fn(&Place) -> Made,
+}
+
+/// When and as the how-manieth a record is sent.
+struct Place {
+    n: usize,
+    /// How many of its kind are before it.
+    round: usize,
+    at_ms: i64,
+}
+
+/// What is sent.
+#[derive(Default)]
+struct Made {
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Headers,
+    timestamp_ms: Option<i64>,
+}
+
+/// A record that is sent, and what must become of it; of a good one nothing is known before.
+#[derive(Debug)]
+pub struct Sent {
+    /// The record.
+    pub message: Message,
+    /// None where a fleet of good and dirty events decides.
+    pub fate: Option<(&'static str, Fate)>,
+    /// It goes in a compressed batch of its own.
+    pub is_bomb: bool,
+}
+
+/// Accounts that grow beyond what a record holds: their rows are cut, which the oracle does not do.
+pub const HUGE: &str = "huge";
+
+/// Size of what a compressed batch of 7 kB becomes: more than a client takes.
+const BOMB_BYTES: usize = 150_000_000;
+const DAY_MS: i64 = 86_400_000;
+const YEAR_33658_MS: i64 = 1_000_000_000_000_000;
+const YEAR_2100_MS: i64 = 4_102_444_800_000;
+
+fn of(value: impl Into<Vec<u8>>) -> Made {
+    Made { value: Some(value.into()), ..Made::default() }
+}
+
+/// A use in the flat form with more fields, each with a comma before it.
+fn usage(place: &Place, more: &str) -> Made {
+    let Place { n, at_ms, .. } = place;
+    of(format!(r#"{{"event_id":"h-{n}","account_id":"stranger-{}","feature":"f","occurred_at":{at_ms}{more}}}"#, n % 5))
+}
+
+/// The same with a part of it replaced.
+fn other(place: &Place, from: &str, to: &str) -> Made {
+    let text = String::from_utf8_lossy(&usage(place, "").value.unwrap_or_default()).into_owned();
+    of(text.replace(from, to))
+}
+
+/// A Segment call.
+fn call(place: &Place, kind: &str, more: &str) -> Made {
+    let (n, at) = (place.n, rfc3339(place.at_ms));
+    of(format!(
+        r#"{{"type":"{kind}","messageId":"h-{n}","event":"f","userId":"u","context":{{"groupId":"stranger-{}"}},"timestamp":"{at}"{more}}}"#,
+        n % 5
+    ))
+}
+
+/// An event of a topic other than usage.
+fn event(place: &Place, account: &str, more: &str) -> Made {
+    let Place { n, at_ms, .. } = place;
+    of(format!(r#"{{"event_id":"h-{n}","account_id":"{account}","occurred_at":{at_ms},{more}}}"#))
+}
+
+fn facts(place: &Place, account: &str, count: usize, bytes: usize) -> Made {
+    let facts: Vec<String> = (0..count).map(|i| format!(r#""f{}-{i}":"{}""#, place.n, "x".repeat(bytes))).collect();
+    event(place, account, &format!(r#""type":"upsert","facts":{{{}}}"#, facts.join(",")))
+}
+
+fn tombstone(key: Vec<u8>, timestamp_ms: Option<i64>) -> Made {
+    Made { key: Some(key), timestamp_ms, ..Made::default() }
+}
+
+fn rfc3339(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |time| time.to_string())
+}
+
+const fn kind(name: &'static str, source: Source, fate: Fate, make: fn(&Place) -> Made) -> Kind {
+    Kind { name, source: Some(source), fate, make }
+}
+
+fn announced(header: String) -> Made {
+    Made { headers: vec![(MODEL_HEADER.to_owned(), Some(header.into()))], ..Made::default() }
+}
+
+/// An announcement of a model with this SQL.
+fn with_sql(sql: &str) -> String {
+    let text = format!(
+        "version: 99\nmodels:\n  - {{name: m, period: 7d, factors: [{{name: f, sql: \"{sql}\", normalise: {{ratio: {{target: 1}}}}, \
+         weight: 100}}], bands: [{{name: red, from: 0}}]}}\n"
+    );
+    json!({"from": "2024-01-01T00:00:00Z", "text": text}).to_string()
+}
+
+/// Models that come with a record of `windows`, and must not.
+fn model_kinds() -> Vec<Kind> {
+    let refused = |name, make| Kind { name, source: None, fate: Fate::Refused, make };
+    vec![
+        refused("a model of 1,500 terms", |_| announced(with_sql(&vec!["1"; 1500].join("+")))),
+        refused("a model of 40 nested cases", |_| {
+            announced(with_sql(&format!("{}uses{}", "case when ".repeat(40), " > 1 then true end".repeat(40))))
+        }),
+        refused("a model that makes a text of 1 GB", |_| announced(with_sql("length(repeat('x', 1000000000))"))),
+        refused("a model in a header of 640 kB", |_| {
+            announced(with_sql(&format!("nothing + {}", "1 + ".repeat(160_000) + "1")))
+        }),
+        refused("a model that is no JSON", |_| announced("{".to_owned())),
+    ]
+}
+
+/// Every kind there is.
+pub fn kinds() -> Vec<Kind> {
+    [usage_kinds(), form_kinds(), ticket_kinds(), account_kinds(), model_kinds()].into_iter().flatten().collect()
+}
+
+/// Whatever is no event of use at all, and what is beyond a bound.
+fn usage_kinds() -> Vec<Kind> {
+    use Code::{
+        BadTime, DuplicateKey, Future, MissingField, NoAccount, NotAnObject, NotJson, NotUtf8, NullValue, OutOfRange,
+        Oversized, TooOld, WrongType,
+    };
+    let usage_of = |name, code, make| kind(name, Source::Usage, Fate::Rejected(code), make);
+    vec![
+        usage_of("no JSON", NotJson, |place| of(format!("not json {}", place.n))),
+        usage_of("nothing", NotJson, |_| of("")),
+        usage_of("a number too large for any type", NotJson, |_| of("1e400")),
+        usage_of("nested 5,000 deep", NotJson, |_| of("{\"a\":".repeat(5000))),
+        usage_of("two objects", NotJson, |place| {
+            let one = usage(place, "").value.unwrap_or_default();
+            of([one.clone(), one].concat())
+        }),
+        usage_of("a list", NotAnObject, |_| of("[1,2,3]")),
+        usage_of("100,000 lists", NotAnObject, |_| of("[".repeat(100_000) + &"]".repeat(100_000))),
+        usage_of("UTF-16", NotUtf8, |_| of(vec![0xff, 0xfe, b'{', 0, b'}', 0])),
+        usage_of("half a character", NotUtf8, |place| other_bytes(place, b"\xed\xa0\x80")),
+        usage_of("null", NullValue, |_| Made { key: Some(b"k".to_vec()), ..Made::default() }),
+        usage_of("a field twice", DuplicateKey, |place| usage(place, r#","event_id":"again""#)),
+        usage_of("no id", MissingField, |place| other(place, "event_id", "eventid")),
+        usage_of("no account", NoAccount, |place| other(place, "account_id", "account")),
+        usage_of("an empty account", NoAccount, |place| other(place, &format!("stranger-{}", place.n % 5), "")),
+        usage_of("a count in words", WrongType, |place| usage(place, r#","count":"many""#)),
+        usage_of("a count below 0", OutOfRange, |place| usage(place, r#","count":-1"#)),
+        usage_of("an id of 2,000 bytes", OutOfRange, |place| other(place, "h-", &"i".repeat(2000))),
+        usage_of("a feature of 10,000 bytes", OutOfRange, |place| {
+            other(place, r#""f""#, &format!("\"{}\"", "f".repeat(10_000)))
+        }),
+        usage_of("300 kB", Oversized, |place| usage(place, &format!(r#","x":"{}""#, "x".repeat(300_000)))),
+        usage_of("as large as the broker takes", Oversized, |_| of("a".repeat(1_040_000))),
+        usage_of("a header of 1 MB", NotJson, |_| Made {
+            headers: vec![("h".to_owned(), Some(vec![b'h'; 1_000_000]))],
+            ..of("x")
+        }),
+        usage_of("a time of 130,000 marks", BadTime, |place| {
+            other(place, &place.at_ms.to_string(), &format!("\"{}\"", "\u{300}".repeat(120_000)))
+        }),
+        usage_of("the year 33658", BadTime, |place| other(place, &place.at_ms.to_string(), &YEAR_33658_MS.to_string())),
+        usage_of("the year 2100", Future, |place| other(place, &place.at_ms.to_string(), &YEAR_2100_MS.to_string())),
+        usage_of("the year 1990", TooOld, |place| other(place, &place.at_ms.to_string(), "631152000000")),
+        usage_of("received before it happened", Future, |place| {
+            call(place, "track", &format!(r#","receivedAt":"{}""#, rfc3339(place.at_ms - 90 * 86_400_000)))
+        }),
+        kind("a batch that becomes 150 MB", Source::Usage, Fate::Rejected(Code::Unreadable), |_| {
+            of(vec![b'a'; BOMB_BYTES])
+        }),
+    ]
+}
+
+fn other_bytes(place: &Place, bytes: &[u8]) -> Made {
+    let mut made = usage(place, r#","x":""#);
+    if let Some(value) = &mut made.value {
+        value.truncate(value.len() - 1);
+        value.extend_from_slice(bytes);
+        value.extend_from_slice(b"\"}");
+    }
+    made
+}
+
+/// What looks strange and is an event, or a call that is none.
+fn form_kinds() -> Vec<Kind> {
+    let emitted = |name, make| kind(name, Source::Usage, Fate::Emitted, make);
+    let ignored = |name, make| kind(name, Source::Usage, Fate::Ignored, make);
+    vec![
+        emitted("a BOM", |place| of(["\u{feff}".as_bytes(), &usage(place, "").value.unwrap_or_default()].concat())),
+        emitted("ids that are numbers", |place| {
+            let text = format!(
+                r#"{{"event_id":{},"account_id":4711,"user_id":7,"feature":"f","occurred_at":{}}}"#,
+                9_000_000 + place.n,
+                place.at_ms
+            );
+            of(text)
+        }),
+        emitted("fields of the other form", |place| {
+            usage(place, r#","context":"web","timestamp":"soon","properties":[],"type":7"#)
+        }),
+        emitted("a list for no properties", |place| call(place, "track", r#","properties":[]"#)),
+        emitted("an empty user", |place| {
+            let made = call(place, "track", r#","anonymousId":"v""#);
+            of(String::from_utf8_lossy(&made.value.unwrap_or_default()).replace(r#""userId":"u""#, r#""userId":"""#))
+        }),
+        emitted("a count of 0 with errors", |place| usage(place, r#","count":0,"errors":3"#)),
+        emitted("what a terminal obeys", |place| other(place, r#""f""#, r#""\u001b[2J\nFAKE \u202e""#)),
+        emitted("a value within a value", |place| usage(place, r#","unknown":{"x":[null,{"y":"\u0000"}]}"#)),
+        emitted("many features", |place| other(place, r#""f""#, &format!("\"/orders/{}\"", place.n))),
+        ignored("a page", |place| call(place, "page", r#","name":"Home""#)),
+        ignored("a screen", |place| call(place, "screen", r#","name":"Home""#)),
+        ignored("an identity", |place| call(place, "identify", r#","traits":{"email":"eve@example.com"}"#)),
+        ignored("a group", |place| call(place, "group", r#","traits":{}"#)),
+        ignored("an alias", |place| call(place, "alias", r#","previousId":"v""#)),
+    ]
+}
+
+fn ticket_kinds() -> Vec<Kind> {
+    let of_ticket = |name, fate, make| kind(name, Source::Ticket, fate, make);
+    let of_survey = |name, fate, make| kind(name, Source::Survey, fate, make);
+    vec![
+        of_ticket("two steps in one second", Fate::Emitted, |place| {
+            let step = if place.round.is_multiple_of(2) { "resolved" } else { "opened" };
+            let place = Place { at_ms: place.at_ms / DAY_MS * DAY_MS, ..*place };
+            event(&place, "stranger-0", &format!(r#""ticket_id":"t{}","type":"{step}""#, place.round / 2))
+        }),
+        of_ticket("answered and never opened", Fate::Emitted, |place| {
+            event(place, "stranger-1", &format!(r#""ticket_id":"u{}","type":"responded""#, place.n))
+        }),
+        of_ticket("empty texts", Fate::Emitted, |place| {
+            event(
+                place,
+                "stranger-1",
+                &format!(r#""ticket_id":"v{}","type":"opened","priority":"","category":"""#, place.n),
+            )
+        }),
+        of_ticket("an unknown priority", Fate::Rejected(Code::UnknownValue), |place| {
+            event(place, "stranger-1", r#""ticket_id":"w","type":"opened","priority":"whenever""#)
+        }),
+        of_ticket("a rating of 99", Fate::Rejected(Code::OutOfRange), |place| {
+            event(place, "stranger-1", r#""ticket_id":"w","type":"rated","csat":99"#)
+        }),
+        of_survey("a second answer", Fate::Emitted, |place| {
+            event(place, "stranger-2", &format!(r#""survey":"nps","user_id":"u","score":{}"#, place.n % 11))
+        }),
+        of_survey("an answer of 11", Fate::Rejected(Code::OutOfRange), |place| {
+            event(place, "stranger-2", r#""survey":"nps","user_id":"u","score":11"#)
+        }),
+        of_survey("an unknown survey", Fate::Rejected(Code::UnknownValue), |place| {
+            event(place, "stranger-2", r#""survey":"mood","user_id":"u","score":1"#)
+        }),
+        kind("a role that is cleared", Source::Person, Fate::Emitted, |place| {
+            let role = if place.round.is_multiple_of(2) { "null" } else { r#""champion""# };
+            event(place, "stranger-3", &format!(r#""user_id":"u","type":"role_changed","role":{role}"#))
+        }),
+        kind("an unknown change of a person", Source::Person, Fate::Rejected(Code::UnknownValue), |place| {
+            event(place, "stranger-3", r#""user_id":"u","type":"promoted""#)
+        }),
+    ]
+}
+
+fn account_kinds() -> Vec<Kind> {
+    use Code::{BadTime, Future, NoAccount, OutOfRange};
+    let emitted = |name, make| kind(name, Source::Account, Fate::Emitted, make);
+    let rejected = |name, code, make| kind(name, Source::Account, Fate::Rejected(code), make);
+    vec![
+        emitted("facts beyond what a record holds", |place| facts(place, HUGE, 60, 1000)),
+        emitted("long alert ids", |place| {
+            let alert = format!("{}-{}", "a".repeat(490), place.n);
+            event(place, HUGE, &format!(r#""type":"outcome","outcome":{{"alert_id":"{alert}","event":"done"}}"#))
+        }),
+        emitted("no end", |place| {
+            event(place, "stranger-4", r#""type":"upsert","facts":{"plan":"pro"},"valid_until":"9999-12-31T23:59:59Z""#)
+        }),
+        emitted("a milestone that is cleared", |place| {
+            let done = if place.round.is_multiple_of(2) { "null".to_owned() } else { place.at_ms.to_string() };
+            event(place, "stranger-4", &format!(r#""type":"milestone","milestone":{{"id":"m","done_at":{done}}}"#))
+        }),
+        rejected("10,000 facts", OutOfRange, |place| facts(place, "stranger-4", 10_000, 1)),
+        rejected("a fact of 20 kB", OutOfRange, |place| facts(place, "stranger-4", 1, 20_000)),
+        rejected("valid until the year 33658", BadTime, |place| {
+            event(
+                place,
+                "stranger-4",
+                &format!(r#""type":"upsert","facts":{{"plan":"pro"}},"valid_until":{YEAR_33658_MS}"#),
+            )
+        }),
+        rejected("an id as tombstones have", OutOfRange, |place| {
+            other_event(place, "h-", "keepwell:tombstone:0:accounts-0:")
+        }),
+        rejected("a tombstone from 2100", Future, |place| {
+            tombstone(format!("stranger-{}", place.n % 5).into(), Some(YEAR_2100_MS))
+        }),
+        rejected("a tombstone from the end of time", BadTime, |place| {
+            tombstone(format!("stranger-{}", place.n % 5).into(), Some(i64::MAX))
+        }),
+        rejected("a tombstone with a key of 310,000 bytes", OutOfRange, |_| tombstone(vec![b'k'; 310_000], None)),
+        rejected("a tombstone without a key", NoAccount, |_| Made::default()),
+    ]
+}
+
+fn other_event(place: &Place, from: &str, to: &str) -> Made {
+    let made = event(place, "stranger-4", r#""type":"upsert","facts":{"plan":"pro"}"#);
+    of(String::from_utf8_lossy(&made.value.unwrap_or_default()).replace(from, to))
+}
+
+/// So many of each kind, spread evenly among good records. Each takes the time of its neighbour.
+///
+/// # Errors
+/// When no source is configured for a kind.
+pub fn among(good: Vec<(Message, i64)>, of_each: usize, partitions: i32, config: &Config) -> Result<Vec<Sent>> {
+    let kinds = kinds();
+    let total = kinds.len() * of_each;
+    let gap = (good.len() / total.max(1)).max(1);
+    let mut sent = Vec::new();
+    let mut n = 0;
+    for (i, (message, at_ms)) in good.into_iter().enumerate() {
+        sent.push(Sent { message, fate: None, is_bomb: false });
+        if i % gap == 0 && n < total {
+            let kind = kinds.get(n % kinds.len()).context("no kinds")?;
+            sent.push(kind.sent(&Place { n, round: n / kinds.len(), at_ms }, partitions, config)?);
+            n += 1;
+        }
+    }
+    ensure!(n == total, "{n} of {total} hostile records have a good one before them");
+    Ok(sent)
+}
+
+impl Kind {
+    fn sent(&self, place: &Place, partitions: i32, config: &Config) -> Result<Sent> {
+        let of_kind =
+            |kind| config.sources.iter().find(|source| source.kind == kind).map(|source| source.topic.as_str());
+        let topic = self.source.map_or(Some(config.topics.windows.as_str()), of_kind);
+        let topic = topic.with_context(|| format!("no source for {:?}", self.source))?;
+        let Made { key, value, headers, timestamp_ms } = (self.make)(place);
+        let message = Message {
+            topic: Arc::from(topic),
+            partition: place.round as i32 % partitions,
+            timestamp_ms,
+            key,
+            value,
+            headers,
+        };
+        let is_bomb = self.fate == Fate::Rejected(Code::Unreadable);
+        Ok(Sent { message, fate: Some((self.name, self.fate)), is_bomb })
+    }
+}
+
+/// What became of each record that was sent: it must have one fate, and the one that its kind must have. Offsets are the
+/// order of sending, since nobody else writes to the topics, and no transaction.
+///
+/// # Errors
+/// When a topic cannot be read.
+pub fn ledger(sent: &[Sent], config: &Config, records: impl Fn(&str) -> Result<Vec<Record>>) -> Result<Ledger> {
+    let mut fates: BTreeMap<(TopicPartition, i64), Vec<String>> = BTreeMap::new();
+    let mut num_refused = 0;
+    for record in records(&config.topics.events)? {
+        let Some(value) = &record.value else { continue };
+        let batch = codec::decode(value, &event_schema())?;
+        let rows = EventRows::new(&batch);
+        for row in 0..rows.len() {
+            let origin = rows.origin(row);
+            let place = (TopicPartition::new(origin.topic, origin.partition), origin.offset);
+            fates.entry(place).or_default().push("emitted".to_owned());
+        }
+    }
+    for record in records(&config.topics.rejects)? {
+        let header = |name: &str| anyhow::Ok(std::str::from_utf8(record.header(name).context("no header")?)?);
+        let [topic, partition, offset, _, stage, _] = CONTEXT_HEADERS;
+        if header(stage)? == "score" {
+            num_refused += 1;
+        } else if header(stage)? == "ingest" {
+            let place = (TopicPartition::new(header(topic)?, header(partition)?.parse()?), header(offset)?.parse()?);
+            fates.entry(place).or_default().push(header(REASON_HEADER)?.to_owned());
+        }
+    }
+    let mut ledger = Ledger { sent: sent.len(), ..Ledger::default() };
+    let mut next: BTreeMap<TopicPartition, i64> = BTreeMap::new();
+    let is_model = |sent: &&Sent| matches!(sent.fate, Some((_, Fate::Refused)));
+    let expected = sent.iter().filter(is_model).count();
+    if num_refused != expected {
+        *(if num_refused > expected { &mut ledger.doubled } else { &mut ledger.lost }) +=
+            expected.abs_diff(num_refused);
+        ledger.example.get_or_insert_with(|| format!("{num_refused} of {expected} models were refused"));
+    }
+    for Sent { message, fate, .. } in sent.iter().filter(|sent| !is_model(sent)) {
+        let tp = TopicPartition::new(Arc::clone(&message.topic), message.partition);
+        let offset = next.entry(tp.clone()).or_default();
+        let found = fates.remove(&(tp.clone(), *offset)).unwrap_or_default();
+        let name = fate.map_or("good", |(name, _)| name);
+        let is_right = match fate {
+            None => found.len() == 1,
+            Some((_, Fate::Emitted)) => found == ["emitted"],
+            Some((_, Fate::Ignored | Fate::Refused)) => found.is_empty(),
+            Some((_, Fate::Rejected(code))) => found == [code.as_str()],
+        };
+        if !is_right {
+            *(if found.len() > 1 { &mut ledger.doubled } else { &mut ledger.lost }) += 1;
+            ledger
+                .example
+                .get_or_insert_with(|| format!("{name}, {tp} offset {offset}: {found:?} instead of {fate:?}"));
+        }
+        *offset += 1;
+    }
+    if let Some(((tp, offset), found)) = fates.into_iter().next() {
+        ledger.doubled += 1;
+        ledger.example.get_or_insert_with(|| format!("{tp} has no offset {offset}, and yet {found:?}"));
+    }
+    Ok(ledger)
+}
+
+/// Of each kind how many were sent, and the fate that each must have.
+pub fn counts(sent: &[Sent]) -> BTreeMap<String, String> {
+    let mut counts: BTreeMap<&str, (usize, Fate)> = BTreeMap::new();
+    for (name, fate) in sent.iter().filter_map(|sent| sent.fate) {
+        counts.entry(name).or_insert((0, fate)).0 += 1;
+    }
+    let words = |fate| match fate {
+        Fate::Emitted => "emitted".to_owned(),
+        Fate::Ignored => "ignored".to_owned(),
+        Fate::Rejected(code) => format!("rejected {}", code.as_str()),
+        Fate::Refused => "rejected model_refused".to_owned(),
+    };
+    counts.into_iter().map(|(name, (count, fate))| (name.to_owned(), format!("{count} {}", words(fate)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn there_are_more_than_forty_kinds_each_with_a_name_of_its_own() {
+        let kinds = kinds();
+        let names: BTreeSet<&str> = kinds.iter().map(|kind| kind.name).collect();
+        assert!(names.len() == kinds.len() && kinds.len() > 50, "{}", kinds.len());
+    }
+}

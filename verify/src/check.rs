@@ -1,0 +1,252 @@
+//! The promises, checked on what a deployment has said: against the oracle, and of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
+use keepwell_core::schema::{feature_day, score as tables, window};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Record;
+use keepwell_score::plain::{self, Told};
+use keepwell_sink::health::{Health, Row};
+use keepwell_sink::publish::Alert;
+
+use crate::compare::{items_of, same_rows};
+use crate::oracle;
+use crate::streamed::{Streamed, check_claims, finals, last_lives, stacked, table};
+
+const WINDOW_KEYS: [&str; 3] = ["account_id", "as_of", "period"];
+const SCORE_KEYS: [&str; 2] = ["account_id", "as_of"];
+
+/// What was found equal.
+#[derive(Debug)]
+pub struct Checked {
+    /// Final window rows.
+    pub windows: usize,
+    /// Columns of a window row that were compared.
+    pub columns: usize,
+    /// Live window rows.
+    pub live_windows: usize,
+    /// Feature days.
+    pub feature_days: usize,
+    /// Scores, the last live ones included.
+    pub scores: usize,
+    /// Factors of scores.
+    pub factors: usize,
+    /// Triggers on final rows.
+    pub triggers: usize,
+    /// Accounts whose last record on `scores` is right.
+    pub published: usize,
+    /// Fates of events, as the oracle has them.
+    pub fates: BTreeMap<String, u64>,
+}
+
+/// Compares everything with the oracle.
+///
+/// # Errors
+/// Names the first cells that differ.
+pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Checked> {
+    let answer = oracle::answer(&streamed.events, config).await.context("oracle")?;
+    let window_finals = finals(&streamed.windows)?;
+    let windows = same_rows(&window_finals, &answer.finals, &WINDOW_KEYS).context("final window rows")?;
+    let lives = last_lives(&streamed.windows)?;
+    // An account at rest has no row, whatever is told of it.
+    let at_work = accounts_of(&answer.lives)?;
+    let touched = accounts_of(&answer.touched)?.into_iter().filter(|account| at_work.contains(account)).collect();
+    let live = accounts_of(std::slice::from_ref(&lives))?;
+    ensure!(live == touched, "live rows are missing or too many: {:?}", live.symmetric_difference(&touched).next());
+    let live_windows =
+        same_rows(&lives, &of_accounts(&answer.lives, &lives)?, &WINDOW_KEYS).context("live window rows")?;
+    let feature_days = same_rows(&streamed.feature_days, &answer.feature_days, &["account_id", "as_of", "feature"])
+        .context("feature days")?;
+
+    // A live row is compared with the finals before it. Where final rows followed it, those are not the ones that
+    // the oracle takes; only live rows behind all final ones of their accounts can be judged.
+    let health_finals = finals(&streamed.health)?;
+    let health_lives = behind_finals(&last_lives(&streamed.health)?, &health_finals)?;
+    let [judged] = &of_accounts(std::slice::from_ref(&lives), &health_lives)?[..] else { anyhow::bail!("no rows") };
+    let health = stacked(&health_finals, &health_lives)?;
+    let triggers = items_of(&health_finals, "triggers")?;
+    let told = Told { scores: health.clone(), triggers: triggers.clone() };
+    let pane_us = config.time.pane.as_micros();
+    streamed.versions.check(&streamed.health)?;
+    let judged = stacked(&window_finals, judged)?;
+    let expected = plain::expected(judged, told, &streamed.versions.files, pane_us).await.context("scores")?;
+    let scores = same_rows(&health, &expected.scores, &SCORE_KEYS).context("scores")?;
+    let item_keys = ["account_id", "as_of", "position"];
+    let factors = same_rows(&items_of(&health, "factors")?, &expected.factors, &item_keys).context("factors")?;
+    same_rows(&items_of(&health, "drivers")?, &expected.drivers, &item_keys).context("drivers")?;
+    let expected = of_finals(&expected.triggers, &health_finals)?;
+    let triggers = same_rows(&triggers, &expected, &["account_id", "as_of", "name"]).context("triggers")?;
+    Ok(Checked {
+        windows,
+        columns: answer.finals.first().map_or(0, RecordBatch::num_columns),
+        live_windows,
+        feature_days,
+        scores,
+        factors,
+        triggers,
+        published: published(streamed)?,
+        fates: answer.fates.into_iter().map(|(fate, count)| (fate, count as u64)).collect(),
+    })
+}
+
+fn accounts_of(batches: &[RecordBatch]) -> Result<BTreeSet<String>> {
+    let mut accounts = BTreeSet::new();
+    for batch in batches {
+        let column = cast(batch.column_by_name("account_id").context("no accounts")?, &DataType::Utf8)?;
+        accounts.extend(column.as_string::<i32>().iter().flatten().map(str::to_owned));
+    }
+    Ok(accounts)
+}
+
+/// The rows of accounts that `rows` has.
+fn of_accounts(expected: &[RecordBatch], rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
+    let known = accounts_of(std::slice::from_ref(rows))?;
+    let kept = expected.iter().map(|batch| {
+        let accounts = cast(batch.column_by_name("account_id").context("no accounts")?, &DataType::Utf8)?;
+        let is_known = |name: Option<&str>| Some(name.is_some_and(|name| known.contains(name)));
+        let keep: BooleanArray = accounts.as_string::<i32>().iter().map(is_known).collect();
+        Ok(filter_record_batch(batch, &keep)?)
+    });
+    kept.collect()
+}
+
+/// Of live health rows those that stand behind every final row of their accounts in the log.
+fn behind_finals(lives: &RecordBatch, finals: &RecordBatch) -> Result<RecordBatch> {
+    let places = |rows: &RecordBatch| -> Result<Vec<(String, i64)>> {
+        let accounts = rows.column_by_name("account_id").context("no accounts")?.as_string::<i32>();
+        let next = rows.column_by_name("next_offset").context("no offset")?.as_primitive::<Int64Type>();
+        Ok((0..rows.num_rows()).map(|row| (accounts.value(row).to_owned(), next.value(row))).collect())
+    };
+    let mut last: BTreeMap<String, i64> = BTreeMap::new();
+    for (account, next) in places(finals)? {
+        let known = last.entry(account).or_insert(next);
+        *known = next.max(*known);
+    }
+    let is_behind = |(account, next): &(String, i64)| Some(last.get(account).is_none_or(|last| next >= last));
+    Ok(filter_record_batch(lives, &places(lives)?.iter().map(is_behind).collect::<BooleanArray>())?)
+}
+
+/// Of the expected triggers those of final rows: live rows raise and clear nothing.
+fn of_finals(expected: &[RecordBatch], health_finals: &RecordBatch) -> Result<Vec<RecordBatch>> {
+    let keys = |batch: &RecordBatch| -> Result<Vec<(String, i64)>> {
+        let accounts = cast(batch.column_by_name("account_id").context("no accounts")?, &DataType::Utf8)?;
+        let times = batch.column_by_name("as_of").context("no as_of")?.as_primitive::<TimestampMicrosecondType>();
+        let accounts = accounts.as_string::<i32>();
+        Ok((0..batch.num_rows()).map(|row| (accounts.value(row).to_owned(), times.value(row))).collect())
+    };
+    let known: BTreeSet<_> = keys(health_finals)?.into_iter().collect();
+    let kept = expected.iter().map(|batch| {
+        let keep: BooleanArray = keys(batch)?.iter().map(|key| Some(known.contains(key))).collect();
+        Ok(filter_record_batch(batch, &keep)?)
+    });
+    kept.collect()
+}
+
+/// What a reader of `scores` sees change.
+fn news(health: &Health) -> impl PartialEq + std::fmt::Debug + use<> {
+    let holding = health.triggers.iter().filter(|trigger| matches!(trigger.state.as_str(), "raised" | "active"));
+    (
+        (health.score.map(f64::to_bits), health.band.clone(), health.retired),
+        (health.segment.clone(), health.stage.clone(), health.owner.clone(), health.model.clone()),
+        holding.map(|trigger| (trigger.name.clone(), trigger.outcome.clone())).collect::<Vec<_>>(),
+    )
+}
+
+/// `scores` holds, account by account, the newest that is known of it, and only news; `alerts` each
+/// trigger raised and cleared once, in turn. Returns the number of accounts.
+fn published(streamed: &Streamed) -> Result<usize> {
+    let mut rows = keepwell_sink::health::rows(&streamed.health)?;
+    rows.sort_by(|a, b| a.health.provenance.cmp(&b.health.provenance));
+    let mut newest: BTreeMap<&str, &Row> = BTreeMap::new();
+    for row in &rows {
+        let known = newest.entry(&row.health.account_id).or_insert(row);
+        if row.health.as_of >= known.health.as_of {
+            *known = row;
+        }
+    }
+    let said = values::<Health>(&streamed.scores)?;
+    for (account, row) in &newest {
+        let last = said
+            .get(*account)
+            .and_then(|values| values.last())
+            .with_context(|| format!("{account} is not on scores"))?;
+        let expected = (!row.is_deleted).then(|| news(&row.health));
+        ensure!(last.as_ref().map(news) == expected, "{account}: scores says {last:?}, health {row:?}");
+    }
+    for (account, values) in &said {
+        ensure!(newest.contains_key(account.as_str()), "{account} is on scores and not in health");
+        for pair in values.windows(2) {
+            if let [before, after] = pair {
+                ensure!(before.as_ref().map(news) != after.as_ref().map(news), "{account}: the same twice: {after:?}");
+            }
+        }
+    }
+    let mut episodes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let alerts = values::<Alert>(&streamed.alerts)?;
+    for alert in alerts.values().flatten() {
+        let alert = alert.as_ref().context("an alert without a value")?;
+        episodes.entry(alert.alert_id.clone()).or_default().push(&alert.event);
+    }
+    let is_whole = |events: &Vec<&str>| matches!(events[..], ["raised"] | ["raised", "cleared" | "closed"]);
+    if let Some((id, events)) = episodes.iter().find(|(_, events)| !is_whole(events)) {
+        anyhow::bail!("alert {id}: {events:?}");
+    }
+    let fired = rows.iter().filter(|row| row.health.is_final).flat_map(|row| &row.health.triggers);
+    let expected = fired.filter(|trigger| trigger.is_news).count();
+    ensure!(
+        episodes.values().map(Vec::len).sum::<usize>() == expected,
+        "{expected} triggers were raised, closed or cleared"
+    );
+    Ok(newest.len())
+}
+
+/// The values of each key, in order.
+fn values<T: serde::de::DeserializeOwned>(records: &[Record]) -> Result<BTreeMap<String, Vec<Option<T>>>> {
+    let mut by_key: BTreeMap<String, Vec<Option<T>>> = BTreeMap::new();
+    for record in records {
+        let key = String::from_utf8(record.key.clone().context("a record without a key")?)?;
+        let value = record.value.as_deref().map(serde_json::from_slice).transpose()?;
+        by_key.entry(key).or_default().push(value);
+    }
+    Ok(by_key)
+}
+
+/// The Parquet tables hold the final rows of the topics, each once. Returns the number of files' claims.
+///
+/// # Errors
+/// Names the first cells that differ.
+pub fn tables(streamed: &Streamed, folder: &Path) -> Result<usize> {
+    let same = |name: &str, schema, rows: RecordBatch, keys: &[&str]| {
+        same_rows(&table(folder, name, &schema)?, &[rows], keys).with_context(|| format!("table {name}"))
+    };
+    same("windows", window::schema(), finals(&streamed.windows)?, &WINDOW_KEYS)?;
+    same("feature_days", feature_day::schema(), streamed.feature_days.clone(), &["account_id", "as_of", "feature"])?;
+    let health = finals(&streamed.health)?;
+    let columns: Vec<usize> =
+        tables::columns().map(|column| health.schema().index_of(column.name)).collect::<Result<_, _>>()?;
+    let flat = health.project(&columns)?;
+    // Lists are compared below, item by item.
+    let plain: Vec<usize> =
+        (0..flat.num_columns()).filter(|i| !flat.schema().field(*i).data_type().is_nested()).collect();
+    let scores = table(folder, "scores", &tables::schema())?;
+    same_rows(&scores.project(&plain)?, &[flat.project(&plain)?], &SCORE_KEYS).context("table scores")?;
+    for list in ["drivers", "triggers"] {
+        same_rows(&items_of(&scores, list)?, &[items_of(&flat, list)?], &["account_id", "as_of", "position"])?;
+    }
+    let factors = table(folder, "score_factors", &tables::factor_schema())?;
+    let renamed = rename(&items_of(&health, "factors")?, "name", "factor")?;
+    same_rows(&factors, &[renamed], &["account_id", "as_of", "position"]).context("table score_factors")?;
+    check_claims(folder)
+}
+
+fn rename(rows: &RecordBatch, from: &str, to: &str) -> Result<RecordBatch> {
+    let schema = rows.schema();
+    let names = schema.fields().iter().map(|field| if field.name() == from { to } else { field.name().as_str() });
+    let columns = names.zip(rows.columns()).map(|(name, column)| (name, std::sync::Arc::clone(column), true));
+    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+}

@@ -1,0 +1,331 @@
+//! A generated fleet of accounts, dirty on purpose: repeats, disorder within the bound, late and too late
+//! events, corrupt records, tickets whose times go backwards or that move, accounts deleted and made again.
+//! Same seed, same records.
+
+use fastrand::Rng;
+use keepwell_core::event::Kind;
+use serde_json::{Value, json};
+
+/// One raw record, to be written in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    /// Raw topic, by kind.
+    pub kind: Kind,
+    /// Key.
+    pub key: Option<String>,
+    /// Value; none is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// When it happened, where known, UTC milliseconds.
+    pub at_ms: i64,
+}
+
+/// How large and how dirty.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Accounts.
+    pub accounts: usize,
+    /// Days of history.
+    pub days: i64,
+    /// Usage events an account and day, about.
+    pub usage: usize,
+}
+
+/// 2024-01-01 in milliseconds.
+const START_MS: i64 = 1_704_067_200_000;
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+const FEATURES: [&str; 6] = ["dashboard", "export", "import", "alerts", "api", "search"];
+const CATEGORIES: [&str; 4] = ["billing", "bug", "howto", "other-thing"];
+
+struct Fleet {
+    rng: Rng,
+    /// Arrival time and record.
+    records: Vec<(i64, Raw)>,
+    /// Accounts that stay away after this time.
+    gone: Vec<(String, i64)>,
+    serial: usize,
+    survey_serial: usize,
+    manner: Manner,
+}
+
+/// How the events of a fleet come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Dirty,
+    Punctual,
+    /// Punctual, and all within half an hour of midnight.
+    Nightly,
+}
+
+impl Raw {
+    /// Whether its value names an account.
+    fn names(&self, account: &str) -> bool {
+        let name = format!("\"{account}\"");
+        let value = self.value.as_deref().unwrap_or_default();
+        value.windows(name.len()).any(|part| part == name.as_bytes())
+    }
+}
+
+/// The raw records of a fleet, in the order of their arrival.
+pub fn dirty(seed: u64, shape: Shape) -> Vec<Raw> {
+    generate(seed, shape, Manner::Dirty)
+}
+
+/// The same fleet in the order of event time: no repeats, nothing corrupt, nothing late.
+pub fn punctual(seed: u64, shape: Shape) -> Vec<Raw> {
+    generate(seed, shape, Manner::Punctual)
+}
+
+/// The same fleet, busy around midnight only: that is where panes end, so disorder matters most.
+pub fn nightly(seed: u64, shape: Shape) -> Vec<Raw> {
+    generate(seed, shape, Manner::Nightly)
+}
+
+/// The records in an order in which none comes more than `bound_ms` later than one that happened after it.
+pub fn shuffled_within(raws: &[Raw], seed: u64, bound_ms: i64) -> Vec<Raw> {
+    let mut rng = Rng::with_seed(seed);
+    let mut delayed: Vec<_> = raws.iter().map(|raw| (raw.at_ms + rng.i64(0..bound_ms), raw)).collect();
+    delayed.sort_by_key(|(arrival_ms, _)| *arrival_ms);
+    delayed.into_iter().map(|(_, raw)| raw.clone()).collect()
+}
+
+fn generate(seed: u64, shape: Shape, manner: Manner) -> Vec<Raw> {
+    let mut fleet =
+        Fleet { rng: Rng::with_seed(seed), records: Vec::new(), gone: Vec::new(), serial: 0, survey_serial: 0, manner };
+    for n in 0..shape.accounts {
+        let account = format!("account-{n:03}");
+        fleet.facts(&account, n, shape.days);
+        fleet.people(&account, shape.days);
+        for day in 0..shape.days {
+            fleet.usage(&account, day, shape.usage, n);
+            fleet.tickets(&account, day, shape.accounts);
+            fleet.surveys(&account, day);
+        }
+        if n % 7 == 3 {
+            let at_ms = fleet.delete(&account, shape.days);
+            if n % 2 == 0 {
+                fleet.gone.push((account, at_ms));
+            }
+        }
+    }
+    for n in (0..shape.accounts).step_by(4) {
+        (0..shape.days).for_each(|day| fleet.outcomes(&format!("account-{n:03}"), day));
+    }
+    // A stable sort keeps the order of generation among equal arrivals.
+    // Some deleted accounts stay away.
+    fleet
+        .records
+        .retain(|(_, raw)| !fleet.gone.iter().any(|(account, at_ms)| raw.at_ms > *at_ms && raw.names(account)));
+    fleet.records.sort_by_key(|(arrival_ms, _)| *arrival_ms);
+    fleet.records.into_iter().map(|(_, raw)| raw).collect()
+}
+
+impl Fleet {
+    fn chance(&mut self, percent: u32) -> bool {
+        self.rng.u32(0..100) < percent
+    }
+
+    fn id(&mut self) -> String {
+        self.serial += 1;
+        format!("e{}", self.serial)
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.rng.usize(0..from.len())]
+    }
+
+    /// A moment of a day, at whole minutes, so that equal times occur.
+    fn moment(&mut self, day: i64) -> i64 {
+        let minute = self.rng.i64(0..24 * 60);
+        let minute = if self.manner == Manner::Nightly { minute / 24 - 30 } else { minute };
+        START_MS + day * DAY_MS + minute * 60_000
+    }
+
+    /// Adds an event in the ways in which events arrive.
+    fn arrive(&mut self, kind: Kind, at_ms: i64, event: &Value) {
+        if self.manner != Manner::Dirty {
+            let raw = Raw { kind, key: None, value: Some(event.to_string().into_bytes()), at_ms };
+            self.records.push((at_ms, raw));
+            return;
+        }
+        let delay_ms = match self.rng.u32(0..1000) {
+            0..=20 => self.rng.i64(DAY_MS / 2..2 * DAY_MS),
+            21..=28 => self.rng.i64(4 * DAY_MS..6 * DAY_MS),
+            _ => self.rng.i64(0..50 * 60_000),
+        };
+        let mut value = event.to_string().into_bytes();
+        if self.chance(1) {
+            let at = self.rng.usize(0..value.len());
+            value[at] = b'~';
+        }
+        let raw = Raw { kind, key: None, value: Some(value), at_ms };
+        self.records.push((at_ms + delay_ms, raw.clone()));
+        if self.chance(2) {
+            let again_ms = self.rng.i64(0..3 * DAY_MS);
+            self.records.push((at_ms + delay_ms + again_ms, raw));
+        }
+    }
+
+    fn usage(&mut self, account: &str, day: i64, usage: usize, n: usize) {
+        // Some accounts fall silent halfway, some use little at weekends.
+        if n % 5 == 1 && day > 20 || day % 7 > 4 && self.chance(70) {
+            return;
+        }
+        for _ in 0..self.rng.usize(0..=2 * usage) {
+            let at_ms = self.moment(day);
+            let user = format!("{account}-user-{}", self.rng.u32(0..5));
+            let feature = self.pick(&FEATURES);
+            let id = self.id();
+            let event = if self.chance(50) {
+                json!({"type": "track", "messageId": id, "event": feature, "userId": user, "context": {"groupId": account},
+                    "timestamp": rfc3339(at_ms), "properties": {"count": self.rng.i64(0..5)}})
+            } else {
+                json!({"event_id": id, "account_id": account, "user_id": self.chance(90).then_some(user), "feature": feature,
+                    "occurred_at": at_ms, "count": self.chance(20).then(|| self.rng.i64(0..3)), "duration_ms": self.chance(50).then(|| self.rng.i64(0..100_000)),
+                    "errors": self.chance(30).then(|| self.rng.i64(0..3))})
+            };
+            self.arrive(Kind::Usage, at_ms, &event);
+        }
+    }
+
+    fn tickets(&mut self, account: &str, day: i64, accounts: usize) {
+        if !self.chance(12) {
+            return;
+        }
+        let ticket = format!("ticket-{account}-{day}");
+        let mut at_ms = self.moment(day);
+        let mut steps = vec!["opened"];
+        for (step, percent) in [
+            ("responded", 80),
+            ("escalated", 20),
+            ("priority_changed", 20),
+            ("resolved", 80),
+            ("rated", 40),
+            ("reopened", 20),
+            ("responded", 20),
+            ("resolved", 60),
+            ("closed", 50),
+        ] {
+            if self.chance(percent) {
+                steps.push(step);
+            }
+        }
+        for step in steps {
+            let moved = self.chance(3).then(|| format!("account-{:03}", self.rng.usize(0..accounts)));
+            let priority = self.chance(60).then(|| self.pick(&["low", "normal", "high", "urgent"]));
+            let category = self.chance(50).then(|| self.pick(&CATEGORIES));
+            let event = json!({"event_id": self.id(), "account_id": moved.as_deref().unwrap_or(account), "ticket_id": ticket,
+                "occurred_at": at_ms, "type": step, "priority": priority, "category": category,
+                "csat": (step == "rated").then(|| self.rng.i64(1..6))});
+            self.arrive(Kind::Ticket, at_ms, &event);
+            at_ms += if self.chance(5) { -2 * HOUR_MS } else { self.rng.i64(0..40) * HOUR_MS / 2 };
+        }
+    }
+
+    fn surveys(&mut self, account: &str, day: i64) {
+        if !self.chance(10) {
+            return;
+        }
+        let at_ms = self.moment(day);
+        let (survey, best) = self.pick(&[("nps", 10), ("csat", 5), ("ces", 7)]);
+        // Who has answered may think again, in the same moment or later.
+        let user = self.chance(70).then(|| format!("{account}-user-{}", self.rng.u32(0..3)));
+        for _ in 0..self.rng.i64(1..4) {
+            let at_ms = at_ms + self.rng.i64(0..3) * HOUR_MS;
+            // Surveys come from a system of their own, which counts for itself.
+            self.survey_serial += 1;
+            let id = format!("e{}", self.survey_serial);
+            let event = json!({"event_id": id, "account_id": account, "user_id": user, "occurred_at": at_ms,
+                "survey": survey, "score": self.rng.i64(0..=best)});
+            self.arrive(Kind::Survey, at_ms, &event);
+        }
+    }
+
+    /// What became of alerts that may have been raised at the start of the day.
+    fn outcomes(&mut self, account: &str, day: i64) {
+        for trigger in ["inactivity", "champion_exit", "usage_drop"] {
+            for (outcome, percent) in [("accepted", 50), ("done", 15), ("dismissed", 10)] {
+                if self.chance(percent) {
+                    let alert = format!("{account}/{trigger}/{}", rfc3339(START_MS + day * DAY_MS));
+                    let at_ms = self.moment(day) + self.rng.i64(0..3) * DAY_MS;
+                    let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "outcome", "outcome": {"alert_id": alert, "event": outcome}});
+                    self.arrive(Kind::Account, at_ms, &event);
+                }
+            }
+        }
+    }
+
+    fn facts(&mut self, account: &str, n: usize, days: i64) {
+        for i in 0..self.rng.i64(1..5) {
+            let at_ms = self.moment(i * days / 5);
+            let mut facts =
+                json!({"plan": self.pick(&["free", "pro"]), "seats": self.rng.i64(0..12), "region": {"code": i}});
+            facts["stage"] = json!(["onboarding", "adoption", "renewal"][(n + i as usize) % 3]);
+            if self.chance(50) {
+                facts["features"] = json!([self.pick(&FEATURES), self.pick(&FEATURES), "unused"]);
+            }
+            if self.chance(50) {
+                facts["mrr"] = json!(self.rng.i64(0..100_000) as f64 / 8.0);
+                facts["renews_at"] = json!(rfc3339(at_ms + 90 * DAY_MS));
+                facts["sentiment"] = json!(self.rng.i64(0..=100));
+                facts["segment"] = if self.chance(20) { Value::Null } else { json!("smb") };
+            }
+            let until = self.chance(30).then(|| rfc3339(at_ms + 9 * DAY_MS));
+            let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "upsert", "facts": facts, "valid_until": until, "author": "csm"});
+            self.arrive(Kind::Account, at_ms, &event);
+        }
+        if n.is_multiple_of(2) {
+            let at_ms = self.moment(1);
+            let due = self.moment(10);
+            let milestone = |done: Option<i64>| json!({"id": "go-live", "due_at": due, "done_at": done});
+            let planned = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "milestone", "milestone": milestone(None)});
+            self.arrive(Kind::Account, at_ms, &planned);
+            let done_ms = self.moment(14);
+            let done = json!({"event_id": self.id(), "account_id": account, "occurred_at": done_ms, "type": "milestone", "milestone": {"id": "go-live", "done_at": done_ms}});
+            self.arrive(Kind::Account, done_ms, &done);
+            let outcome = json!({"event_id": self.id(), "account_id": account, "occurred_at": done_ms, "type": "outcome", "outcome": {"alert_id": "a1", "event": "done"}});
+            self.arrive(Kind::Account, done_ms, &outcome);
+        }
+    }
+
+    fn people(&mut self, account: &str, days: i64) {
+        for user in 0..3 {
+            let user_id = format!("{account}-user-{user}");
+            for (step, percent, day) in [
+                ("added", 90, 0),
+                ("role_changed", 50, days / 3),
+                ("removed", 40, days / 2),
+                ("added", 30, days * 2 / 3),
+            ] {
+                if self.chance(percent) {
+                    let at_ms = self.moment(day);
+                    let role = self.chance(60).then(|| self.pick(&["champion", "admin"]));
+                    let event = json!({"event_id": self.id(), "account_id": account, "user_id": user_id, "occurred_at": at_ms, "type": step, "role": role});
+                    self.arrive(Kind::Person, at_ms, &event);
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, account: &str, days: i64) -> i64 {
+        let at_ms = self.moment(days / 2);
+        let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "deleted"});
+        self.arrive(Kind::Account, at_ms, &event);
+        if self.manner == Manner::Dirty {
+            // What happened before, and arrives when the pane is closed.
+            for hours in [26, 30, 36, 40, 44] {
+                let before_ms = at_ms - 2 * HOUR_MS;
+                let event = json!({"event_id": self.id(), "account_id": account, "feature": "export", "occurred_at": before_ms});
+                let value = Some(event.to_string().into_bytes());
+                let raw = Raw { kind: Kind::Usage, key: None, value, at_ms: before_ms };
+                self.records.push((at_ms + hours * HOUR_MS, raw));
+            }
+        }
+        at_ms
+    }
+}
+
+fn rfc3339(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |time| time.to_string())
+}

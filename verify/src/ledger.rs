@@ -1,0 +1,110 @@
+//! What became of every raw record, and of every key: lost, doubled, inverted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use keepwell_core::codec;
+use keepwell_core::schema::event::{EventRows, schema as event_schema};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Record;
+use keepwell_pipeline::reject::CONTEXT_HEADERS;
+use keepwell_sink::health::Health;
+use keepwell_sink::publish::Alert;
+use serde::{Deserialize, Serialize};
+
+/// Counts of what must not be; all but `sent` are zero.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Records of raw topics.
+    pub sent: usize,
+    /// Those that are neither a row of `events` nor a reject.
+    pub lost: usize,
+    /// Those that are more than one; records of `scores` and `alerts` that say the same twice.
+    pub doubled: usize,
+    /// Records of `scores` and `alerts` behind a newer one of their key.
+    pub inverted: usize,
+    /// The first of them.
+    pub example: Option<String>,
+}
+
+impl Ledger {
+    fn count(&mut self, of: fn(&mut Self) -> &mut usize, what: impl FnOnce() -> String) {
+        *of(self) += 1;
+        self.example.get_or_insert_with(what);
+    }
+
+    /// Whether nothing was lost, doubled or inverted.
+    pub fn is_clean(&self) -> bool {
+        (self.lost, self.doubled, self.inverted) == (0, 0, 0)
+    }
+}
+
+/// Each record of each raw topic must be one row of `events` or one reject of ingest.
+///
+/// # Errors
+/// When a topic cannot be read or holds something else.
+pub fn of_raw(config: &Config, records: impl Fn(&str) -> Result<Vec<Record>>) -> Result<Ledger> {
+    let mut fates: BTreeMap<(String, i32, i64), u32> = BTreeMap::new();
+    for record in records(&config.topics.events)? {
+        let Some(value) = &record.value else { continue };
+        let batch = codec::decode(value, &event_schema())?;
+        let rows = EventRows::new(&batch);
+        for row in 0..rows.len() {
+            let origin = rows.origin(row);
+            *fates.entry((origin.topic.to_owned(), origin.partition, origin.offset)).or_default() += 1;
+        }
+    }
+    for record in records(&config.topics.rejects)? {
+        let header =
+            |n: usize| anyhow::Ok(std::str::from_utf8(record.header(CONTEXT_HEADERS[n]).context("no header")?)?);
+        if header(4)? == "ingest" {
+            *fates.entry((header(0)?.to_owned(), header(1)?.parse()?, header(2)?.parse()?)).or_default() += 1;
+        }
+    }
+    let mut ledger = Ledger::default();
+    let topics: BTreeSet<&str> = config.sources.iter().map(|source| source.topic.as_str()).collect();
+    for topic in topics {
+        for record in records(topic)? {
+            let (tp, offset) = (&record.topic_partition, record.offset.0);
+            ledger.sent += 1;
+            match fates.remove(&(tp.topic.to_string(), tp.partition, offset)).unwrap_or_default() {
+                0 => ledger.count(|ledger| &mut ledger.lost, || format!("{tp} offset {offset} has no fate")),
+                1 => {}
+                num => ledger.count(|ledger| &mut ledger.doubled, || format!("{tp} offset {offset}: {num} fates")),
+            }
+        }
+    }
+    for ((topic, partition, offset), _) in fates {
+        ledger.count(|ledger| &mut ledger.doubled, || format!("{topic}-{partition} has no offset {offset}"));
+    }
+    Ok(ledger)
+}
+
+/// Of each key of `scores` and `alerts` every record must be newer than the one before it.
+///
+/// # Errors
+/// When a record is of another form.
+pub fn of_keys(ledger: &mut Ledger, scores: &[Record], alerts: &[Record]) -> Result<()> {
+    let mut last: BTreeMap<String, keepwell_sink::health::Provenance> = BTreeMap::new();
+    for value in scores.iter().filter_map(|record| record.value.as_deref()) {
+        let health: Health = serde_json::from_slice(value)?;
+        let before = last.insert(health.account_id.clone(), health.provenance.clone());
+        match before.map(|before| before.cmp(&health.provenance)) {
+            Some(std::cmp::Ordering::Equal) => ledger.count(|l| &mut l.doubled, || format!("scores: {health:?}")),
+            Some(std::cmp::Ordering::Greater) => ledger.count(|l| &mut l.inverted, || format!("scores: {health:?}")),
+            _ => {}
+        }
+    }
+    let (mut said, mut newest) = (BTreeSet::new(), BTreeMap::<String, String>::new());
+    for value in alerts.iter().filter_map(|record| record.value.as_deref()) {
+        let alert: Alert = serde_json::from_slice(value)?;
+        if !said.insert((alert.alert_id.clone(), alert.event.clone())) {
+            ledger.count(|l| &mut l.doubled, || format!("alerts: {alert:?}"));
+        }
+        let before = newest.insert(alert.account_id.clone(), alert.as_of.clone());
+        if before.is_some_and(|before| before > alert.as_of) {
+            ledger.count(|l| &mut l.inverted, || format!("alerts: {alert:?}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! What the promises are checked with: the oracle, the simulator, the chaos runner, generated and public data, comparisons.
+
+pub mod bad_input;
+pub mod chaos;
+pub mod check;
+pub mod compare;
+pub mod datasets;
+pub mod deployment;
+pub mod fleet;
+pub mod invariant;
+pub mod kafka;
+pub mod ledger;
+pub mod oracle;
+pub mod programs;
+pub mod secured;
+pub mod sim;
+pub mod streamed;
+pub mod versions;

@@ -1,0 +1,212 @@
+//! The oracle: every measure as plain DataFusion SQL over all accepted events with their arrival.
+//!
+//! Slow and obviously right. It shares with the stages the schemas and the decoder of `events`, nothing
+//! else: watermark, fates, panes, windows and measures are stated anew, in `oracle/*.sql`.
+
+mod arrival;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use keepwell_core::schema::window::{AS_OF, WINDOWED};
+use keepwell_pipeline::config::{Answers, Config, Targets};
+use keepwell_pipeline::log::Record;
+
+pub use arrival::{Arrivals, read};
+
+/// What the stages must have said.
+#[derive(Debug)]
+pub struct Answer {
+    /// The final rows, in the order of account, time and period; maps as `key=value;` texts, times as microseconds.
+    pub finals: Vec<RecordBatch>,
+    /// The rows of the open pane, as live rows must say at the end; in the same form.
+    pub lives: Vec<RecordBatch>,
+    /// Accounts with an event that no final row has seen: each has a live row at the end.
+    pub touched: Vec<RecordBatch>,
+    /// The feature days, in the order of account, pane and feature.
+    pub feature_days: Vec<RecordBatch>,
+    /// Fates and counts, in the order of their names.
+    pub fates: Vec<(String, i64)>,
+}
+
+/// The statements, in the order in which they build on each other.
+const STATEMENTS: [&str; 6] = [
+    include_str!("oracle/fates.sql"),
+    include_str!("oracle/grid.sql"),
+    include_str!("oracle/facts.sql"),
+    include_str!("oracle/usage.sql"),
+    include_str!("oracle/tickets.sql"),
+    include_str!("oracle/rows.sql"),
+];
+
+/// Answers for the records of `events`, all partitions.
+///
+/// # Errors
+/// When a record is not understood or a statement fails.
+pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
+    let arrivals = read(records, config.time.panes())?;
+    let closed_us = arrivals.closed_us;
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    register(&session, "events", arrivals.events)?;
+    register(&session, "fact", vec![arrivals.facts])?;
+    register(&session, "entitlement", vec![arrivals.entitlements])?;
+    register(&session, "closes", vec![arrivals.closes])?;
+    register_settings(&session, config)?;
+    let mut statements = Vec::new();
+    for statement in STATEMENTS.iter().flat_map(|file| file.split("-- table ").skip(1)) {
+        let (name, sql) = statement.split_once('\n').context("a table without a statement")?;
+        statements.push((name, fill(&without_comments(sql), config, closed_us)));
+    }
+    for (done, (name, sql)) in (1..).zip(&statements) {
+        let table = async {
+            let frame = session.sql(sql).await?;
+            let empty = RecordBatch::new_empty(Arc::clone(frame.schema().inner()));
+            let mut batches = frame.collect().await?;
+            // Nullability differs between plan and batches; an empty batch stands for a table without rows.
+            if batches.is_empty() {
+                batches.push(empty);
+            }
+            anyhow::Ok(batches)
+        };
+        register(&session, name, table.await.with_context(|| format!("table {name}"))?)?;
+        forget_what_no_later_statement_reads(&session, statements.get(done..).unwrap_or_default())?;
+    }
+    let collect = async |sql: &str| anyhow::Ok(session.sql(sql).await?.collect().await?);
+    let fates = collect("select fate, count(*) as n from fated group by fate order by fate").await?;
+    let feature_days = format!(
+        "select account_id, (p + 1) * {0} as as_of, feature, events, uses, users, duration_ms, errors from feature_day where (p + 1) * {0} <= {closed_us} order by 1, 2, 3",
+        config.time.pane.as_micros()
+    );
+    Ok(Answer {
+        finals: collect(&format!("select * from finals where as_of <= {closed_us} order by account_id, as_of, period"))
+            .await?,
+        lives: collect(&format!("select * from finals where as_of > {closed_us} order by account_id, as_of, period"))
+            .await?,
+        touched: collect(&format!(
+            "select distinct account_id from accepted where (visible + 1) * {} > {closed_us}",
+            config.time.pane.as_micros()
+        ))
+        .await?,
+        feature_days: collect(&feature_days).await?,
+        fates: fates.iter().flat_map(pairs).collect(),
+    })
+}
+
+/// Tables of the answer itself, by name.
+const ANSWERED: [&str; 4] = ["finals", "accepted", "fated", "feature_day"];
+
+/// Large data would not fit into memory else.
+fn forget_what_no_later_statement_reads(session: &SessionContext, later: &[(&str, String)]) -> Result<()> {
+    let schema = session.catalog("datafusion").and_then(|catalog| catalog.schema("public")).context("no schema")?;
+    let is_read = |table: &str| {
+        let mut words = later.iter().flat_map(|(_, sql)| sql.split(|c: char| !c.is_alphanumeric() && c != '_'));
+        ANSWERED.contains(&table) || words.any(|word| word == table)
+    };
+    for table in schema.table_names().iter().filter(|table| !is_read(table)) {
+        session.deregister_table(table.as_str())?;
+    }
+    Ok(())
+}
+
+/// Text after the last statement's line that starts with `--` belongs to the next table.
+fn without_comments(sql: &str) -> String {
+    sql.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n")
+}
+
+fn pairs(batch: &RecordBatch) -> Vec<(String, i64)> {
+    use arrow::array::AsArray;
+    let names = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8);
+    let counts = batch.column(1).as_primitive::<arrow::datatypes::Int64Type>();
+    let Ok(names) = names else { return Vec::new() };
+    let names = names.as_string::<i32>();
+    (0..batch.num_rows()).map(|row| (names.value(row).to_owned(), counts.value(row))).collect()
+}
+
+fn register(session: &SessionContext, name: &str, batches: Vec<RecordBatch>) -> Result<()> {
+    let schema = batches.first().with_context(|| format!("table {name} has no schema"))?.schema();
+    session.register_table(name, Arc::new(MemTable::try_new(schema, vec![batches])?))?;
+    Ok(())
+}
+
+fn texts<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn register_settings(session: &SessionContext, config: &Config) -> Result<()> {
+    let table = |columns: Vec<(&str, ArrayRef)>| RecordBatch::try_from_iter(columns);
+    let (aggregate, pane_us) = (&config.aggregate, config.time.pane.as_micros());
+    let panes = aggregate.windows.iter().map(|window| window.as_micros() / pane_us);
+    let numbers = 0..2 * panes.clone().max().unwrap_or_default();
+    let numbers = table(vec![("n", Arc::new(Int64Array::from_iter_values(numbers)) as ArrayRef)])?;
+    register(session, "numbers", vec![numbers])?;
+    let periods = texts(aggregate.windows.iter().map(ToString::to_string));
+    let windows = table(vec![("period", periods), ("panes", Arc::new(Int64Array::from_iter_values(panes)))])?;
+    let target_ms = |t: &Targets| {
+        let spans = [t.low, t.normal, t.high, t.urgent];
+        Arc::new(Int64Array::from_iter_values(spans.map(|span| span.as_duration().as_millis() as i64))) as ArrayRef
+    };
+    let targets = table(vec![
+        ("priority", Arc::new(Int64Array::from_iter_values(1..=4))),
+        ("first_response_ms", target_ms(&aggregate.first_response_target)),
+        ("resolution_ms", target_ms(&aggregate.resolution_target)),
+    ])?;
+    register(session, "windows", vec![windows])?;
+    register(session, "target", vec![targets])?;
+    register(session, "category", vec![table(vec![("category", texts(&aggregate.ticket_categories))])?])?;
+    register(session, "catalogue", vec![table(vec![("feature", texts(&aggregate.catalogue))])?])?;
+    register(session, "champion_role", vec![table(vec![("role", texts(&aggregate.champion_roles))])?])?;
+    Ok(())
+}
+
+/// Puts the configuration's numbers and the repeated column lists into a statement.
+fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
+    let aggregate = &config.aggregate;
+    let columns = |side: &str, prefix: &str| {
+        let columns = WINDOWED.iter().map(|column| format!("{side}.{0} as {prefix}{0}", column.name));
+        columns.collect::<Vec<_>>().join(", ")
+    };
+    let within = |what: &str, limit: &str| {
+        let by_priority = (1..=4).flat_map(|n| {
+            let of = format!("sum(case when is_{what} and priority_now = {n}");
+            [
+                format!("{of} then 1 else 0 end) as {what}_n_{n}"),
+                format!("{of} and age_ms <= {limit} then 1 else 0 end) as {what}_in_{n}"),
+            ]
+        });
+        by_priority.collect::<Vec<_>>().join(", ")
+    };
+    let shortest = aggregate.windows.iter().min().map(ToString::to_string).unwrap_or_default();
+    // What an account has any number of stands on the row of the shortest window.
+    let as_of: Vec<String> = AS_OF
+        .iter()
+        .map(|column| match column.name {
+            "other_facts" => format!("case when n.period = '{shortest}' then a.other_facts end as other_facts"),
+            "outcomes" => format!("case when n.period = '{shortest}' then a.outcomes else '' end as outcomes"),
+            name => format!("a.{name}"),
+        })
+        .collect();
+    let mut catalogue = aggregate.catalogue.clone();
+    catalogue.sort();
+    catalogue.dedup();
+    [
+        ("{width}", config.time.pane.as_micros().to_string()),
+        ("{closed}", closed_us.to_string()),
+        ("{lateness}", config.time.lateness.as_micros().to_string()),
+        ("{retire}", aggregate.retire_after.as_micros().to_string()),
+        ("{first_value_feature}", aggregate.first_value_feature.clone().unwrap_or_default()),
+        ("{catalogue_size}", catalogue.len().to_string()),
+        ("{all_answers}", (aggregate.answers == Answers::All).to_string()),
+        ("{now_columns}", columns("n", "")),
+        ("{previous_columns}", columns("b", "previous_")),
+        ("{as_of_columns}", as_of.join(", ")),
+        (
+            "{within_target}",
+            [within("response", "first_response_ms"), within("resolution", "resolution_ms")].join(", "),
+        ),
+    ]
+    .iter()
+    .fold(sql.to_owned(), |sql, (name, value)| sql.replace(name, value))
+}

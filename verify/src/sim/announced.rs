@@ -1,0 +1,48 @@
+//! Other versions of the model file, announced while the deployment runs.
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use keepwell_pipeline::config::Config;
+use keepwell_score::model;
+use keepwell_score::models::Announcement;
+
+use super::DAY_US;
+
+/// What another version changes: weights' effect, memories, what is carried, bands, triggers.
+const CHANGES: [(&str, &str); 5] = [
+    ("{linear: {from: 14, to: 0}}", "{linear: {from: 9, to: 0}}"),
+    ("sql: uses, over: 10d, by: mean", "sql: uses + 1, over: 6d, by: max"),
+    ("carry: {for: 6d, otherwise: reweight}", "carry: {for: 9d, otherwise: zero}"),
+    ("{name: yellow, from: 50, leave_below: 45}", "{name: yellow, from: 55}"),
+    ("{name: usage_drop, sql: uses < 0.6", "{name: usage_fall, sql: uses < 0.7"),
+];
+
+/// Model files and when they are announced, in order: none, one or two, at times one that must be refused. In a tidy
+/// run each takes over after all that was said before it, so that time alone decides which final row is whose.
+pub fn files(
+    seed: u64,
+    config: &Config,
+    (start_us, last_us): (i64, i64),
+    is_tidy: bool,
+) -> Result<Vec<(i64, Announcement)>> {
+    // Of a source of its own: so what a seed brought before, it still brings.
+    let mut rng = Rng::with_seed(seed ^ 0x0de1);
+    let text = model::read(config.score.model.as_deref().context("the simulation has a model of its own")?)?;
+    let mut announced = Vec::new();
+    let mut at_us = start_us;
+    for number in 0..rng.usize(0..3) {
+        at_us = rng.i64(at_us..last_us.max(at_us + 1));
+        let soonest_us = if is_tidy { at_us + DAY_US } else { start_us };
+        let from = jiff::Timestamp::from_microsecond(soonest_us + rng.i64(0..3 * DAY_US))?;
+        // The second of them is at times no newer than the first: refused.
+        let version = 8 + (number * rng.usize(0..2)) as i64;
+        let mut changed = text.replace("version: 7", &format!("version: {version}"));
+        ensure!(changed != text, "the model is not of version 7");
+        for (before, after) in CHANGES.iter().filter(|_| rng.bool()) {
+            ensure!(text.contains(before), "the model has no {before}");
+            changed = changed.replace(before, after);
+        }
+        announced.push((at_us, Announcement { from, text: changed }));
+    }
+    Ok(announced)
+}

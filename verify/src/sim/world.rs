@@ -1,0 +1,461 @@
+//! A deployment whose processes take turns in an order that a seed decides.
+//!
+//! A turn is one round of a process's loop. Within a turn, at each call to the log or to the tables' place, other
+//! processes may take turns of their own, and the process may end. So every interleaving of calls can happen.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use keepwell_aggregate::Aggregate;
+use keepwell_core::codec;
+use keepwell_core::offset::TopicPartition;
+use keepwell_core::schema::window;
+use keepwell_ingest::Ingest;
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Message;
+use keepwell_pipeline::log::memory::MemoryBroker;
+use keepwell_pipeline::metrics::{Metrics, StageMetrics};
+use keepwell_pipeline::piece::{Known, Whole, whole};
+use keepwell_pipeline::process::{Plan, RunArgs};
+use keepwell_pipeline::runner::Runner;
+use keepwell_pipeline::snapshot::Snapshots;
+use keepwell_pipeline::stage::Stage;
+use keepwell_score::Score;
+use keepwell_sink::{Publish, Tables};
+use object_store::memory::InMemory;
+
+use super::chaos::{Chaos, Fault};
+use super::log::SimLog;
+use super::place::{Shared, SimPlace};
+use super::time::{SimClock, Time};
+use crate::invariant::Invariant;
+
+/// Most processes of a stage.
+pub const MOST: usize = 4;
+/// Accounts of a fleet, at most.
+const MOST_ACCOUNTS: usize = 8;
+/// How deep turns within turns go.
+const DEPTH: u32 = 3;
+
+/// A stage of the deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Raw topics to `events`.
+    Ingest,
+    /// `events` to windows.
+    Aggregate,
+    /// Windows to health.
+    Score,
+    /// Health to `scores` and `alerts`.
+    Publish,
+    /// Final rows to files.
+    Tables,
+}
+
+/// All kinds, in the order of the pipeline.
+pub const KINDS: [Kind; 5] = [Kind::Ingest, Kind::Aggregate, Kind::Score, Kind::Publish, Kind::Tables];
+
+impl Kind {
+    /// Name of its consumer group.
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Aggregate => "aggregate",
+            Self::Score => "score",
+            Self::Publish => "publish",
+            Self::Tables => "tables",
+        }
+    }
+}
+
+/// The stages of a deployment, shared by its processes.
+#[derive(Debug)]
+pub struct Stages {
+    /// Configuration.
+    pub config: Config,
+    /// Ingest.
+    pub ingest: Ingest,
+    /// Aggregate, with the simulation's slices.
+    pub aggregate: Aggregate,
+    /// Score.
+    pub score: Score,
+    /// Publish.
+    pub publish: Publish,
+    /// Rows of a slice of a close, about.
+    pub slice_rows: usize,
+}
+
+impl Stages {
+    /// The stages of a configuration; a close goes out in slices of about so many rows, and a record of events
+    /// holds at most so many bytes.
+    ///
+    /// # Errors
+    /// When a stage refuses its configuration.
+    pub fn new(config: Config, slice_rows: usize, event_record_bytes: usize) -> Result<Self> {
+        let mut of_ingest = config.clone();
+        of_ingest.kafka.max_record_bytes = event_record_bytes;
+        Ok(Self {
+            ingest: Ingest::new(&of_ingest)?,
+            aggregate: Aggregate::new(&config).with_slices_of(slice_rows),
+            score: Score::new(&config)?,
+            publish: Publish::new(&config),
+            slice_rows,
+            config,
+        })
+    }
+
+    /// What a stage reads and writes.
+    pub fn plan(&self, kind: Kind) -> Plan {
+        match kind {
+            Kind::Ingest => keepwell_ingest::plan(&self.config),
+            Kind::Aggregate => keepwell_aggregate::plan(&self.config),
+            Kind::Score => keepwell_score::plan(&self.config),
+            Kind::Publish => keepwell_sink::publish_plan(&self.config),
+            Kind::Tables => keepwell_sink::tables::plan(&self.config),
+        }
+    }
+}
+
+type On<'s, S> = Box<Runner<'s, S, SimLog<'s>, SimClock>>;
+
+enum Process<'s> {
+    Ingest(On<'s, Ingest>),
+    Aggregate(On<'s, Aggregate>),
+    Score(On<'s, Score>),
+    Publish(On<'s, Publish>),
+    Tables(Box<Tables<'s, SimLog<'s>, SimClock>>),
+}
+
+impl Process<'_> {
+    fn turn(&mut self) -> Result<(), String> {
+        let turned = match self {
+            Self::Ingest(runner) => runner.turn(),
+            Self::Aggregate(runner) => runner.turn(),
+            Self::Score(runner) => runner.turn(),
+            Self::Publish(runner) => runner.turn(),
+            Self::Tables(tables) => return tables.turn().map(|_| ()).map_err(|error| error.to_string()),
+        };
+        turned.map(|_| ()).map_err(|error| error.to_string())
+    }
+}
+
+/// Where a process runs, or may run.
+struct Slot<'s> {
+    kind: Kind,
+    instance: String,
+    clock: &'s SimClock,
+    process: RefCell<Option<Process<'s>>>,
+    is_dead: RefCell<Rc<Cell<bool>>>,
+    /// Ticks for which it does nothing.
+    frozen: Cell<u32>,
+}
+
+/// The deployment, its faults and what came of it.
+pub struct World<'s> {
+    /// The log.
+    pub broker: MemoryBroker,
+    /// Chance.
+    pub chaos: Chaos,
+    /// Time.
+    pub time: Rc<Time>,
+    /// What the tables stage has written.
+    pub objects: Shared,
+    /// The stages.
+    pub stages: &'s Stages,
+    snapshots: Arc<InMemory>,
+    slots: Vec<Slot<'s>>,
+    metrics: Metrics,
+    itself: Weak<World<'s>>,
+    depth: Cell<u32>,
+    unreachable: RefCell<BTreeMap<TopicPartition, u32>>,
+    failure: RefCell<Option<String>>,
+    num_turns: Cell<u64>,
+    num_read: Cell<u64>,
+    num_paused: Cell<u64>,
+    with_tables: bool,
+}
+
+impl<'s> World<'s> {
+    /// A world in which nothing runs yet. There is a clock for every slot: [`MOST`] of each kind.
+    ///
+    /// # Errors
+    /// When there are no metrics to be had.
+    pub fn new(
+        stages: &'s Stages,
+        clocks: &'s [SimClock],
+        time: &Rc<Time>,
+        chaos: Chaos,
+        with_tables: bool,
+    ) -> Result<Rc<Self>> {
+        let slot = |(n, clock): (usize, &'s SimClock)| Slot {
+            kind: KINDS[n / MOST],
+            instance: (n % MOST).to_string(),
+            clock,
+            process: RefCell::new(None),
+            is_dead: RefCell::default(),
+            frozen: Cell::new(0),
+        };
+        let slots = clocks.iter().take(KINDS.len() * MOST).enumerate().map(slot).collect();
+        let metrics = Metrics::new()?;
+        Ok(Rc::new_cyclic(|itself| Self {
+            broker: MemoryBroker::default(),
+            chaos,
+            time: Rc::clone(time),
+            objects: Shared::default(),
+            stages,
+            snapshots: Arc::new(InMemory::new()),
+            slots,
+            metrics,
+            itself: itself.clone(),
+            depth: Cell::new(0),
+            unreachable: RefCell::default(),
+            failure: RefCell::default(),
+            num_turns: Cell::new(0),
+            num_read: Cell::new(0),
+            num_paused: Cell::new(0),
+            with_tables,
+        }))
+    }
+
+    /// Kinds that take part.
+    pub fn kinds(&self) -> &'static [Kind] {
+        if self.with_tables { &KINDS } else { &KINDS[..4] }
+    }
+
+    /// A promise is broken: the first one is kept.
+    pub fn fail(&self, why: String) {
+        self.failure.borrow_mut().get_or_insert(why);
+    }
+
+    /// What went wrong, if anything did.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+
+    /// Turns taken so far.
+    pub fn num_turns(&self) -> u64 {
+        self.num_turns.get()
+    }
+
+    /// A transaction holds a few slices of a close, however much there is to close.
+    pub fn judge_size(&self, messages: &[Message]) {
+        let topic = &self.stages.config.topics.windows;
+        let mut rows_of: BTreeMap<i32, usize> = BTreeMap::new();
+        for message in messages.iter().filter(|message| message.topic.as_ref() == topic) {
+            let batch = message.value.as_ref().and_then(|value| codec::decode(value, &window::schema()).ok());
+            *rows_of.entry(message.partition).or_default() += batch.map_or(0, |batch| batch.num_rows());
+        }
+        // Eight slices, each with one account too many, or live rows of all accounts.
+        let num_windows = self.stages.config.aggregate.windows.len();
+        let most = (8 * (self.stages.slice_rows + num_windows)).max(MOST_ACCOUNTS * num_windows);
+        if let Some((partition, num_rows)) = rows_of.into_iter().find(|(_, num_rows)| *num_rows > most) {
+            self.fail(format!(
+                "{}: a transaction holds {num_rows} window rows of partition {partition}, at most {most} are promised",
+                Invariant::WorkIsBounded
+            ));
+        }
+    }
+
+    /// Records were read: replay shows in nothing else.
+    pub fn was_read(&self, num_records: usize) {
+        self.num_read.set(self.num_read.get() + num_records as u64);
+    }
+
+    /// So many sources are made to wait for others.
+    pub fn was_paused(&self, num_partitions: usize) {
+        self.num_paused.set(self.num_paused.get() + num_partitions as u64);
+    }
+
+    /// How often a source was made to wait for others.
+    pub fn num_paused(&self) -> u64 {
+        self.num_paused.get()
+    }
+
+    /// Rises with all that happens.
+    pub fn progress(&self) -> (u64, u64, usize) {
+        (self.broker.version(), self.num_read.get(), self.objects.borrow().len())
+    }
+
+    /// Partitions out of reach.
+    pub fn unreachable(&self) -> BTreeSet<TopicPartition> {
+        self.unreachable.borrow().keys().cloned().collect()
+    }
+
+    /// Takes a partition out of reach for so many ticks.
+    pub fn lose_sight_of(&self, tp: TopicPartition, ticks: u32) {
+        self.unreachable.borrow_mut().insert(tp, ticks);
+    }
+
+    /// Slots of a kind that run, or that do not.
+    pub fn slots_of(&self, kind: Kind, is_running: bool) -> Vec<usize> {
+        let runs = |slot: &Slot<'_>| slot.process.borrow().is_some();
+        let found = self.slots.iter().enumerate().filter(|(_, slot)| slot.kind == kind && runs(slot) == is_running);
+        found.map(|(n, _)| n).collect()
+    }
+
+    /// Starts the process of a slot that is empty.
+    ///
+    /// # Errors
+    /// When a stage or its place refuses.
+    pub fn start(&self, n: usize) -> Result<()> {
+        let slot = &self.slots[n];
+        let is_dead = Rc::new(Cell::new(false));
+        let plan = self.stages.plan(slot.kind);
+        let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
+        let log = self.broker.join(slot.kind.group(), &slot.instance, &sources)?;
+        let log = SimLog::new(log, self.itself.clone(), n, Rc::clone(&is_dead));
+        let process = match slot.kind {
+            Kind::Ingest => Process::Ingest(self.runner(&self.stages.ingest, slot, &plan, log)?),
+            Kind::Aggregate => Process::Aggregate(self.runner(&self.stages.aggregate, slot, &plan, log)?),
+            Kind::Score => Process::Score(self.runner(&self.stages.score, slot, &plan, log)?),
+            Kind::Publish => Process::Publish(self.runner(&self.stages.publish, slot, &plan, log)?),
+            Kind::Tables => {
+                let place = SimPlace::new(Rc::clone(&self.objects), self.itself.clone(), n, Rc::clone(&is_dead));
+                let config = &self.stages.config;
+                let tables = config.tables.as_ref().ok_or_else(|| anyhow::anyhow!("no tables are configured"))?;
+                let args = RunArgs { drain: false, instance: slot.instance.clone(), ..RunArgs::drained(false) };
+                let metrics = self.metrics.clone().stage("tables");
+                Process::Tables(Box::new(Tables::on(Box::new(place), log, slot.clock, config, tables, &args, metrics)))
+            }
+        };
+        slot.is_dead.replace(is_dead);
+        slot.frozen.set(0);
+        slot.process.replace(Some(process));
+        Ok(())
+    }
+
+    fn runner<S>(&self, stage: &'s S, slot: &Slot<'s>, plan: &Plan, log: SimLog<'s>) -> Result<On<'s, S>>
+    where
+        S: Stage,
+        S::State: Default,
+    {
+        let config = &self.stages.config;
+        let snapshots = match stage.is_stateful() {
+            true => Some(Snapshots::at_once(self.snapshots.clone(), config.snapshots.keep)?),
+            false => None,
+        };
+        let options = plan.options(config, &RunArgs { drain: false, ..RunArgs::drained(false) });
+        let metrics: StageMetrics = self.metrics.clone().stage(stage.name());
+        Ok(Box::new(Runner::new(stage, log, slot.clock, snapshots, options, S::State::default(), metrics)))
+    }
+
+    /// Goes once round the loop of a slot's process, if it runs and is not in the middle of a turn.
+    pub fn turn(&self, n: usize) {
+        let slot = &self.slots[n];
+        let Ok(mut process) = slot.process.try_borrow_mut() else { return };
+        let Some(running) = process.as_mut().filter(|_| slot.frozen.get() == 0) else { return };
+        self.num_turns.set(self.num_turns.get() + 1);
+        let turned = running.turn();
+        let is_dead = slot.is_dead.borrow().get();
+        if let (Err(error), false) = (&turned, is_dead) {
+            self.fail(format!("{} {} stopped: {error}", slot.kind.group(), slot.instance));
+        }
+        if is_dead || turned.is_err() {
+            *process = None;
+        }
+    }
+
+    /// Others take turns while a slot's process waits for an answer.
+    pub fn interleave(&self, n: usize, of_10_000: u32) {
+        if self.depth.get() >= DEPTH || !self.chaos.strikes(Fault::Interleaved, of_10_000) {
+            return;
+        }
+        self.depth.set(self.depth.get() + 1);
+        for _ in 0..self.chaos.pick(1..12) {
+            let other = self.chaos.pick(0..self.slots.len());
+            if other != n {
+                self.turn(other);
+            }
+        }
+        self.depth.set(self.depth.get() - 1);
+    }
+
+    /// Ends the process of a slot, wherever it stands; its membership stays until its session times out.
+    pub fn kill(&self, n: usize) {
+        let slot = &self.slots[n];
+        slot.is_dead.borrow().set(true);
+        if let Ok(mut process) = slot.process.try_borrow_mut() {
+            *process = None;
+        }
+    }
+
+    /// The session of a slot's process times out.
+    pub fn expel(&self, n: usize) {
+        let slot = &self.slots[n];
+        self.broker.expel(slot.kind.group(), &slot.instance);
+    }
+
+    /// A slot's process does nothing for so many ticks.
+    pub fn freeze(&self, n: usize, ticks: u32) {
+        self.slots[n].frozen.set(ticks);
+    }
+
+    /// Sets a slot's wall clock wrong by so much.
+    pub fn set_clock(&self, n: usize, skew_us: i64) {
+        self.slots[n].clock.set_wrong_by(skew_us);
+    }
+
+    /// A tick goes by for all that lasts for ticks.
+    pub fn tick(&self) {
+        for slot in &self.slots {
+            slot.frozen.set(slot.frozen.get().saturating_sub(1));
+        }
+        self.unreachable.borrow_mut().retain(|_, ticks| {
+            *ticks = ticks.saturating_sub(1);
+            *ticks > 0
+        });
+    }
+
+    /// Everything that lasts ends, and whoever is gone is no member any more.
+    pub fn heal(&self) {
+        self.chaos.calm();
+        self.unreachable.borrow_mut().clear();
+        for (n, slot) in self.slots.iter().enumerate() {
+            slot.frozen.set(0);
+            slot.clock.set_wrong_by(0);
+            if slot.process.borrow().is_none() {
+                self.expel(n);
+            }
+        }
+    }
+
+    /// The objects of the snapshots' place.
+    pub fn snapshots(&self) -> &Arc<InMemory> {
+        &self.snapshots
+    }
+
+    /// The state of each partition of a stage, as the bytes of a snapshot.
+    ///
+    /// # Errors
+    /// When a state cannot be written.
+    pub fn states(&self, kind: Kind) -> Result<BTreeMap<TopicPartition, Whole>> {
+        let mut states = BTreeMap::new();
+        for n in self.slots_of(kind, true) {
+            match &*self.slots[n].process.borrow() {
+                Some(Process::Aggregate(runner)) => {
+                    for tp in runner.state().keys() {
+                        states.insert(tp.clone(), bytes(&self.stages.aggregate, runner.state(), tp)?);
+                    }
+                }
+                Some(Process::Score(runner)) => {
+                    for tp in runner.state().keys() {
+                        states.insert(tp.clone(), bytes(&self.stages.score, runner.state(), tp)?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(states)
+    }
+}
+
+/// The state of a partition as bytes, all its pieces.
+///
+/// # Errors
+/// When a piece cannot be made.
+pub fn bytes<S: Stage>(stage: &S, state: &S::State, partition: &TopicPartition) -> Result<Whole> {
+    whole(stage.snapshot(state, partition, &Known::new())?).context("a piece is known to nobody and not made")
+}

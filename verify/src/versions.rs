@@ -1,0 +1,80 @@
+//! The versions of the model file in a deployment: as configured, and as announced since in its log.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::log::Record;
+use keepwell_score::model::{self, ModelFile};
+use keepwell_score::models::Announcement;
+
+/// A model file and from which `as_of` on, UTC microseconds, it scores what stands behind an offset.
+#[derive(Debug)]
+struct Version {
+    behind: i64,
+    from_us: i64,
+    number: i64,
+}
+
+/// The versions of all partitions.
+#[derive(Debug)]
+pub struct Versions {
+    /// The files, the newest last.
+    pub files: Vec<ModelFile>,
+    of_partition: BTreeMap<i32, Vec<Version>>,
+}
+
+impl Versions {
+    /// Of a configuration, and of the records of its `windows` topic, each partition in order. An announced file
+    /// that is not allowed, or whose version does not rise, is none.
+    ///
+    /// # Errors
+    /// When the configured model is refused.
+    pub fn of(config: &Config, windows: &[Record]) -> Result<Self> {
+        let periods: Vec<String> = config.aggregate.windows.iter().map(ToString::to_string).collect();
+        let first = match &config.score.model {
+            Some(path) => model::parse(&path.display().to_string(), &model::read(path)?, &periods)?,
+            None => model::parse("default", model::DEFAULT, &periods)?,
+        };
+        let mut of_partition: BTreeMap<i32, Vec<Version>> = BTreeMap::new();
+        let mut files = BTreeMap::new();
+        for record in windows {
+            let Ok(Some(announced)) = Announcement::of(record) else { continue };
+            let Ok(file) = model::parse("announced", &announced.text, &periods) else { continue };
+            if keepwell_score::check_model("announced", &announced.text, &periods).is_err() {
+                continue;
+            }
+            let known = of_partition.entry(record.topic_partition.partition).or_default();
+            if known.iter().all(|version| version.number < file.version) && file.version > first.version {
+                let from_us = announced.from.as_microsecond();
+                known.push(Version { behind: record.offset.0, from_us, number: file.version });
+                files.insert(file.version, file);
+            }
+        }
+        Ok(Self { files: std::iter::once(first).chain(files.into_values()).collect(), of_partition })
+    }
+
+    /// Each health row was scored by the model of its time: of those announced before it the last one that is for
+    /// its `as_of` or for earlier times.
+    ///
+    /// # Errors
+    /// Names the first row that was not.
+    pub fn check(&self, health: &RecordBatch) -> Result<()> {
+        let column = |name: &str| health.column_by_name(name).with_context(|| format!("no column {name}"));
+        let told = column("model_version")?.as_primitive::<Int64Type>();
+        let partitions = column("partition")?.as_primitive::<Int32Type>();
+        let next = column("next_offset")?.as_primitive::<Int64Type>();
+        let as_of = column("as_of")?.as_primitive::<TimestampMicrosecondType>();
+        let first = self.files.first().context("no model")?.version;
+        for row in 0..health.num_rows() {
+            let known = self.of_partition.get(&partitions.value(row)).map(Vec::as_slice).unwrap_or_default();
+            // The offset of the row's record is one less.
+            let fits = |version: &&Version| version.behind < next.value(row) - 1 && version.from_us <= as_of.value(row);
+            let expected = known.iter().rev().find(fits).map_or(first, |version| version.number);
+            ensure!(told.value(row) == expected, "row {row}: model version {}, expected {expected}", told.value(row));
+        }
+        Ok(())
+    }
+}

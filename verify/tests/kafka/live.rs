@@ -1,0 +1,144 @@
+//! All stages at once, live: rows follow events, panes close by the clock, and what is told over HTTP.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use keepwell_core::schema::window;
+use keepwell_pipeline::clock::{Clock, SystemClock};
+use keepwell_verify::compare;
+use keepwell_verify::fleet::Raw;
+use keepwell_verify::kafka::free_port;
+
+use crate::process::Running;
+use crate::time::LIMIT;
+use crate::{Deployment, kafka};
+
+/// What a process answers to a request, status line first.
+fn ask(port: u16, method: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Asks again and again until the answer shows what is awaited.
+pub fn ask_until(port: u16, path: &str, is_there: impl Fn(&str) -> bool) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = ask(port, "GET", path).unwrap_or_else(|error| error.to_string());
+        if is_there(&answer) {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within a minute, {path}: {answer}");
+    }
+}
+
+#[test]
+fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well() {
+    let deployment = Deployment::new("live");
+    let stages = ["ingest", "aggregate", "score", "sink"].map(|stage| deployment.start(stage, &[]));
+    let ports = [0, 1, 2, 3].map(|n: usize| stages[n].1);
+    for port in ports {
+        ask_until(port, "/readyz", |answer| answer.starts_with("HTTP/1.1 200"));
+        assert!(ask(port, "GET", "/livez").unwrap().ends_with("alive\n"));
+        assert!(ask(port, "POST", "/metrics").unwrap().starts_with("HTTP/1.1 405"));
+    }
+    let now_ms = SystemClock::start().wall_us() / 1000;
+    let day_ms = 86_400_000;
+    // One event of each kind, three days old: the topics are read to their ends, so the clock closes the days since.
+    let old = now_ms - 3 * day_ms;
+    let usage = |id: &str, at: i64| {
+        format!(r#"{{"event_id":"{id}","account_id":"acme","user_id":"u","feature":"export","occurred_at":{at}}}"#)
+    };
+    let raws = [
+        (keepwell_core::event::Kind::Usage, usage("1", old)),
+        (
+            keepwell_core::event::Kind::Ticket,
+            format!(r#"{{"event_id":"2","account_id":"acme","ticket_id":"t","occurred_at":{old},"type":"opened"}}"#),
+        ),
+        (
+            keepwell_core::event::Kind::Survey,
+            format!(r#"{{"event_id":"3","account_id":"acme","occurred_at":{old},"survey":"nps","score":9}}"#),
+        ),
+        (
+            keepwell_core::event::Kind::Account,
+            format!(
+                r#"{{"event_id":"4","account_id":"acme","occurred_at":{old},"type":"upsert","facts":{{"plan":"pro"}}}}"#
+            ),
+        ),
+        (
+            keepwell_core::event::Kind::Person,
+            format!(r#"{{"event_id":"5","account_id":"acme","user_id":"u","occurred_at":{old},"type":"added"}}"#),
+        ),
+    ];
+    let raws = raws.map(|(kind, text)| Raw { kind, key: None, value: Some(text.into_bytes()), at_ms: old });
+    deployment.load(&raws);
+    let windows = &deployment.config.topics.windows;
+    deployment.wait_for_row(windows, |rows| rows.column_by_name("final").unwrap().as_boolean().true_count() >= 6);
+    deployment.load(&[Raw {
+        kind: keepwell_core::event::Kind::Usage,
+        key: None,
+        value: Some(usage("6", now_ms).into_bytes()),
+        at_ms: now_ms,
+    }]);
+    // The live row of today, longest window: both uses.
+    deployment.wait_for_row(windows, |rows| {
+        let events = rows.column_by_name("events").unwrap().as_primitive::<Int64Type>();
+        let is_final = rows.column_by_name("final").unwrap().as_boolean();
+        (0..rows.num_rows()).any(|row| !is_final.value(row) && events.value(row) == 2)
+    });
+    let scores = &deployment.config.topics.scores;
+    kafka().wait_for(scores, 1).unwrap();
+    for (port, stage, fate) in [
+        (ports[0], "ingest", "emitted"),
+        (ports[1], "aggregate", "on_time"),
+        (ports[2], "score", "scored"),
+        (ports[3], "publish", "published"),
+        (ports[3], "tables", "written"),
+    ] {
+        let series = format!("keepwell_records_total{{fate=\"{fate}\",reason=\"\",stage=\"{stage}\"}} ");
+        let metrics = ask_until(port, "/metrics", |answer| answer.contains(&series));
+        for name in ["last_progress_timestamp_seconds", "commit_duration_seconds_count", "build_info"] {
+            assert!(metrics.contains(&format!("keepwell_{name}{{")), "{name} is not in {metrics}");
+        }
+    }
+    ask_until(ports[1], "/metrics", |metrics| {
+        metrics.contains("keepwell_watermark_timestamp_seconds{") && metrics.contains("keepwell_lag_records{")
+    });
+    // Everything is read: the markers of transactions are no lag.
+    ask_until(ports[1], "/metrics", |metrics| {
+        let lags = metrics.lines().filter(|line| line.starts_with("keepwell_lag_records{"));
+        lags.clone().count() == 3 && lags.clone().all(|line| line.ends_with("} 0"))
+    });
+    assert_eq!(stages.map(|(stage, _)| stage.stop()), [Some(0); 4]);
+}
+
+impl Deployment {
+    /// A stage that runs with the clock until it is told to stop, and the port where it answers.
+    pub fn start(&self, stage: &str, more: &[&str]) -> (Running, u16) {
+        let port = free_port().unwrap();
+        let http = format!("127.0.0.1:{port}");
+        let set = ["--set", "time.clock=true", "--set", "aggregate.live_interval=50ms"];
+        let args = [&[stage, "--http", &http], set.as_slice(), more].concat();
+        (Running::start(&mut self.command(&args), self.folder.path(), &format!("{stage}-{port}")), port)
+    }
+
+    /// Reads a topic of window rows whenever something was written to it, until it shows what is awaited.
+    pub fn wait_for_row(&self, topic: &str, is_there: impl Fn(&RecordBatch) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let news = kafka().news(&[topic]).unwrap();
+            let rows = compare::rows_of(&self.records(topic), &window::schema()).unwrap();
+            if is_there(&rows) {
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(news.wait(left).unwrap(), "not within {LIMIT:?}; rows so far: {}", rows.num_rows());
+        }
+    }
+}
