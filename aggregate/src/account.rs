@@ -8,11 +8,11 @@ pub mod adoption;
 pub mod answers;
 mod erasure;
 pub mod history;
+pub mod pane_totals;
 pub mod people;
-pub mod saved;
-pub mod saved3;
+pub mod snapshot;
+pub mod snapshot3;
 pub mod tickets;
-pub mod usage;
 
 use std::collections::BTreeMap;
 
@@ -23,11 +23,11 @@ use serde::{Deserialize, Serialize};
 use crate::settings::Settings;
 use adoption::Adoption;
 use answers::Answer;
-use history::{History, Told, Version};
+use history::{History, Ordered, Version};
 use keepwell_core::interned::{Name, Names};
+use pane_totals::{Cell, Cells};
 use people::{MilestoneEvent, PersonEvent};
 use tickets::{Ticket, TicketEvent};
-use usage::{Cell, Cells};
 
 /// One account.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,7 +61,7 @@ pub struct Fact {
     pub valid_until_us: Option<i64>,
 }
 
-impl Told for Fact {}
+impl Ordered for Fact {}
 
 /// A deletion of the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -282,7 +282,7 @@ impl<'a> View<'a> {
     }
 
     /// When a fact was told, UTC microseconds; of a fact that holds.
-    pub fn fact_told_us(&self, name: &str) -> Option<i64> {
+    pub fn fact_at_us(&self, name: &str) -> Option<i64> {
         self.fact(name)?;
         let told = self.account.facts.get(name)?.between(self.floor_us, self.end_us);
         told.last().map(|version| version.at_us)
@@ -315,7 +315,7 @@ pub fn is_erased(event: &Event<'_>, deleted_us: i64, settings: &Settings) -> boo
     }
 }
 
-fn erase_all<T: Told>(histories: &mut BTreeMap<Name, History<T>>, floor_us: i64) {
+fn erase_all<T: Ordered>(histories: &mut BTreeMap<Name, History<T>>, floor_us: i64) {
     histories.retain(|_, history| {
         history.erase(floor_us);
         !history.is_empty()

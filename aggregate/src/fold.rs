@@ -18,14 +18,14 @@ use keepwell_core::codec;
 use keepwell_core::event::{Body, Event, Kind, Origin};
 use keepwell_core::pane::Pane;
 use keepwell_core::schema::event::{EventRows, schema};
-use keepwell_pipeline::log::{Message, Record};
+use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
 use keepwell_pipeline::stage::{Fate, Fates, StageError};
 use keepwell_pipeline::watermark::{STATEMENT_HEADER, Statement};
 
 use crate::account::{Account, is_erased};
+use crate::dedup::event_key;
 use crate::growth::Growth;
-use crate::seen::event_key;
 use crate::settings::Settings;
 use crate::state::{AcceptedRows, Closing, PartitionChanges, PartitionState};
 
@@ -49,7 +49,7 @@ pub struct Fold<'f> {
     /// What has changed so far.
     pub changes: PartitionChanges,
     /// Ids seen in this step, for look-up.
-    seen: std::collections::HashMap<u128, Pane, foldhash::fast::RandomState>,
+    event_ids: std::collections::HashMap<u128, Pane, foldhash::fast::RandomState>,
     /// Last deletion in this step, by account.
     deleted_us: std::collections::HashMap<String, i64, foldhash::fast::RandomState>,
     /// The first pane of any event accepted in this step.
@@ -69,7 +69,7 @@ impl<'f> Fold<'f> {
     pub fn new(settings: &'f Settings, state: &'f PartitionState, max_record_bytes: usize) -> Self {
         let changes = PartitionChanges {
             closing: state.closing.clone(),
-            is_complete_told: state.is_complete_told,
+            is_completion_sent: state.is_completion_sent,
             ..PartitionChanges::default()
         };
         Self {
@@ -77,7 +77,7 @@ impl<'f> Fold<'f> {
             state,
             max_record_bytes,
             changes,
-            seen: std::collections::HashMap::default(),
+            event_ids: std::collections::HashMap::default(),
             deleted_us: std::collections::HashMap::default(),
             least_pane: None,
             fates: Fates::new(),
@@ -110,14 +110,14 @@ impl<'f> Fold<'f> {
             let batch = codec::decode_shared(value, &schema()).map_err(|error| wrong(error.to_string()))?;
             let rows = EventRows::new(&batch);
             let keys: Vec<u128> = (0..rows.len()).map(|row| key_of(&rows, row)).collect();
-            let sighted = self.state.seen.panes(&keys);
-            self.seen.reserve(rows.len());
+            let last_pane = self.state.event_ids.panes(&keys);
+            self.event_ids.reserve(rows.len());
             let mut accepted = Vec::with_capacity(rows.len());
             let mut counts = FATES.map(|fate| (fate, 0));
-            for (row, (key, sighted)) in keys.into_iter().zip(sighted).enumerate() {
+            for (row, (key, last_pane)) in keys.into_iter().zip(last_pane).enumerate() {
                 let shape = rows.shape(row).map_err(|error| wrong(error.to_string()))?;
                 let event = rows.event(row, shape);
-                let fate = self.event(&event, key, sighted);
+                let fate = self.event(&event, key, last_pane);
                 counts.iter_mut().filter(|(counted, _)| *counted == fate).for_each(|(_, count)| *count += 1);
                 match fate {
                     TOO_LATE => self.reject_too_late(&event, rows.origin(row)),
@@ -141,13 +141,13 @@ impl<'f> Fold<'f> {
             let statement: Statement = serde_json::from_slice(header).map_err(|error| {
                 wrong(format!("header {STATEMENT_HEADER}: {error}; was it written by a newer Keepwell?"))
             })?;
-            self.hear(&statement);
+            self.observe(&statement);
         }
         Ok(())
     }
 
-    /// The fate of an event whose id is `key` and was last sighted before this step in the pane `sighted`.
-    fn event(&mut self, event: &Event<'_>, key: u128, sighted: Option<Pane>) -> Fate {
+    /// The fate of an event whose id is `key` and was last seen before this step in the pane `last_pane`.
+    fn event(&mut self, event: &Event<'_>, key: u128, last_pane: Option<Pane>) -> Fate {
         let settings = self.settings;
         let pane = settings.panes.pane(event.occurred_us);
         let watermark_us = self.watermark_us();
@@ -157,8 +157,8 @@ impl<'f> Fold<'f> {
         if is_too_late && !event.body.is_fact() {
             return TOO_LATE;
         }
-        let sighted = self.seen.get(&key).copied().max(sighted);
-        let is_duplicate = sighted.is_some_and(|pane| !is_forgotten(pane));
+        let last_pane = self.event_ids.get(&key).copied().max(last_pane);
+        let is_duplicate = last_pane.is_some_and(|pane| !is_forgotten(pane));
         let id = event.account_id.as_ref();
         // Most events are of an open pane: their account need not be looked up.
         let is_deleted = !is_duplicate && is_closed && {
@@ -174,8 +174,8 @@ impl<'f> Fold<'f> {
             return Fate { name: OVER_LIMIT, reason: what };
         }
         if !is_too_late {
-            self.seen.insert(key, sighted.map_or(pane, |before| before.max(pane)));
-            self.changes.seen.push((key, pane, sighted));
+            self.event_ids.insert(key, last_pane.map_or(pane, |before| before.max(pane)));
+            self.changes.event_ids.push((key, pane, last_pane));
         }
         if is_duplicate {
             return DUPLICATE;
@@ -192,10 +192,10 @@ impl<'f> Fold<'f> {
     }
 
     /// Moves time and, where panes end by then, starts their close.
-    fn hear(&mut self, statement: &Statement) {
+    fn observe(&mut self, statement: &Statement) {
         let watermarks = self.changes.watermarks.get_or_insert_with(|| self.state.watermarks.clone());
-        watermarks.hear(statement);
-        self.changes.is_complete_told &= watermarks.is_complete();
+        watermarks.observe(statement);
+        self.changes.is_completion_sent &= watermarks.is_complete();
         let Some(to) = watermarks.watermark_us().map(|us| self.settings.panes.last_closed(us)) else { return };
         if self.closed().is_some_and(|closed| closed >= to) {
             return;

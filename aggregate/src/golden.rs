@@ -10,9 +10,9 @@ use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::event::EventBuilder;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
-use keepwell_pipeline::piece::{Known, Piece, Pieces, Whole, whole};
+use keepwell_pipeline::record::Record;
 use keepwell_pipeline::snapshot::ONE;
+use keepwell_pipeline::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes, all_bytes};
 use keepwell_pipeline::stage::{Batch, Stage, StageError};
 use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, Source, SourceState, Statement};
 
@@ -20,7 +20,7 @@ use crate::{Aggregate, State};
 
 /// An older form; nothing reads it any more.
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
-/// From here on an object as it lies in the store, with all pieces in it.
+/// From here on an object as it lies in the store, with all parts in it.
 const STATE_3: &[u8] = include_bytes!("../golden/state-3.snapshot");
 const STATE_4: &[u8] = include_bytes!("../golden/state-4.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
@@ -107,7 +107,7 @@ fn folded(stage: &Aggregate) -> State {
     state
 }
 
-fn restored(stage: &Aggregate, whole: &Whole) -> Result<State, StageError> {
+fn restored(stage: &Aggregate, whole: &SnapshotBytes) -> Result<State, StageError> {
     let (mut state, at) = (State::default(), Position::at(NextOffset(1)));
     stage.restore(&mut state, &partition(), at, Some(whole)).map(|()| state)
 }
@@ -116,8 +116,8 @@ fn memory(state: &State) -> impl PartialEq + std::fmt::Debug + '_ {
     state[&partition()].memory()
 }
 
-fn all(stage: &Aggregate, state: &State) -> Whole {
-    whole(stage.snapshot(state, &partition(), &Known::new()).unwrap()).unwrap()
+fn all(stage: &Aggregate, state: &State) -> SnapshotBytes {
+    all_bytes(stage.snapshot(state, &partition(), &SavedRevisions::new()).unwrap()).unwrap()
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn states_of_versions_3_and_4_stay_readable_and_are_what_the_same_records_give()
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_3).unwrap();
     let mut of_3 = restored(&stage, &saved).unwrap();
     // Ids belonged to no kind: those of other kinds than usage are other keys.
-    of_3.get_mut(&partition()).unwrap().seen = folded[&partition()].seen.clone();
+    of_3.get_mut(&partition()).unwrap().event_ids = folded[&partition()].event_ids.clone();
     assert_eq!(memory(&of_3), memory(&folded));
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
     let restored = restored(&stage, &saved).unwrap();
@@ -140,11 +140,11 @@ fn what_follows_a_state_of_version_3_is_whole_and_in_the_form_of_version_4() {
     let stage = stage();
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_3).unwrap();
     let mut state = restored(&stage, &saved).unwrap();
-    // The pieces of ids are as they were; of all others nothing may be taken over.
-    let known: Known = saved.keys().map(|name| (name.clone(), 0)).collect();
-    let is_kept = |piece: &Piece| matches!(piece, Piece::Resting { bytes: None, .. });
-    let pieces = stage.snapshot(&state, &partition(), &known).unwrap();
-    let kept: Vec<_> = pieces.iter().filter(|(_, piece)| is_kept(piece)).map(|(name, _)| name).collect();
+    // The parts of ids are as they were; of all others nothing may be taken over.
+    let known: SavedRevisions = saved.keys().map(|name| (name.clone(), 0)).collect();
+    let is_kept = |part: &Part| matches!(part, Part::Settled { bytes: None, .. });
+    let parts = stage.snapshot(&state, &partition(), &known).unwrap();
+    let kept: Vec<_> = parts.iter().filter(|(_, part)| is_kept(part)).map(|(name, _)| name).collect();
     assert!(kept.iter().all(|name| name.starts_with("ids-")), "{kept:?}");
     let again = restored(&stage, &all(&stage, &state)).unwrap();
     assert_eq!(memory(&again), memory(&state));
@@ -154,8 +154,8 @@ fn what_follows_a_state_of_version_3_is_whole_and_in_the_form_of_version_4() {
 #[test]
 fn another_version_and_damaged_bytes_are_refused_by_name() {
     let stage = stage();
-    let refuse = |whole: &Whole| restored(&stage, whole).unwrap_err().to_string();
-    let of_2 = Whole::from([(ONE.to_owned(), STATE_2.to_vec())]);
+    let refuse = |whole: &SnapshotBytes| restored(&stage, whole).unwrap_err().to_string();
+    let of_2 = SnapshotBytes::from([(ONE.to_owned(), STATE_2.to_vec())]);
     assert!(refuse(&of_2).contains("versions before 3"), "{}", refuse(&of_2));
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
     let mut newer = saved.clone();
@@ -187,17 +187,17 @@ fn a_step_changes_nothing_until_it_is_merged() {
     assert_eq!(all(&stage, &state), bytes);
 }
 
-/// What a snapshot that follows `before` comes to: its own pieces, and those of before that it names.
-fn following(stage: &Aggregate, state: &State, before: &Pieces) -> Whole {
-    let revision = |piece: &Piece| match piece {
-        Piece::Changing(_) => None,
-        Piece::Resting { revision, .. } => Some(*revision),
+/// What a snapshot that follows `before` comes to: its own parts, and those of before that it names.
+fn following(stage: &Aggregate, state: &State, before: &Parts) -> SnapshotBytes {
+    let revision = |part: &Part| match part {
+        Part::Changing(_) => None,
+        Part::Settled { revision, .. } => Some(*revision),
     };
-    let known = before.iter().filter_map(|(name, piece)| Some((name.clone(), revision(piece)?))).collect();
-    let before = whole(before.clone()).unwrap();
-    let bytes = |(name, piece): (String, Piece)| match piece {
-        Piece::Changing(bytes) | Piece::Resting { bytes: Some(bytes), .. } => (name, bytes),
-        Piece::Resting { bytes: None, .. } => (name.clone(), before[&name].clone()),
+    let known = before.iter().filter_map(|(name, part)| Some((name.clone(), revision(part)?))).collect();
+    let before = all_bytes(before.clone()).unwrap();
+    let bytes = |(name, part): (String, Part)| match part {
+        Part::Changing(bytes) | Part::Settled { bytes: Some(bytes), .. } => (name, bytes),
+        Part::Settled { bytes: None, .. } => (name.clone(), before[&name].clone()),
     };
     stage.snapshot(state, &partition(), &known).unwrap().into_iter().map(bytes).collect()
 }
@@ -206,11 +206,11 @@ fn following(stage: &Aggregate, state: &State, before: &Pieces) -> Whole {
 fn what_a_close_settles_is_in_the_next_snapshot() {
     let stage = stage();
     let mut state = folded(&stage);
-    let before = stage.snapshot(&state, &partition(), &Known::new()).unwrap();
+    let before = stage.snapshot(&state, &partition(), &SavedRevisions::new()).unwrap();
     fold(&stage, &mut state, &record_of(1, std::iter::empty(), 19_802 * DAY_US));
     let after = following(&stage, &state, &before);
     assert_eq!(after, all(&stage, &state), "what is known has not changed");
-    assert_ne!(after["pane-19800"], whole(before).unwrap()["pane-19800"]);
+    assert_ne!(after["pane-19800"], all_bytes(before).unwrap()["pane-19800"]);
     assert_eq!(memory(&restored(&stage, &after).unwrap()), memory(&state));
 }
 
@@ -218,7 +218,7 @@ fn what_a_close_settles_is_in_the_next_snapshot() {
 fn what_a_deletion_erases_is_in_no_piece_of_the_next_snapshot() {
     let stage = stage();
     let mut state = folded(&stage);
-    let before = stage.snapshot(&state, &partition(), &Known::new()).unwrap();
+    let before = stage.snapshot(&state, &partition(), &SavedRevisions::new()).unwrap();
     let text = Cow::Borrowed::<str>;
     let at = 19_800 * DAY_US;
     let deleted =
@@ -227,9 +227,10 @@ fn what_a_deletion_erases_is_in_no_piece_of_the_next_snapshot() {
     let after = following(&stage, &state, &before);
     assert_eq!(after, all(&stage, &state), "what is known has not changed");
     assert_eq!(memory(&restored(&stage, &after).unwrap()), memory(&state));
-    let before = whole(before).unwrap();
+    let before = all_bytes(before).unwrap();
     for erased in [b"\"pro\"".as_slice(), b"go-live"] {
-        let holds = |whole: &Whole| whole.values().any(|bytes| bytes.windows(erased.len()).any(|part| part == erased));
+        let holds =
+            |whole: &SnapshotBytes| whole.values().any(|bytes| bytes.windows(erased.len()).any(|part| part == erased));
         assert!(holds(&before) && !holds(&after), "{}", String::from_utf8_lossy(erased));
     }
     assert!(before.contains_key("pane-19800") && !after.contains_key("pane-19800"));

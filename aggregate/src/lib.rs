@@ -2,28 +2,28 @@
 //!
 //! Contract: every event read is on time, late, duplicate, too late or deleted, and counted so. When the
 //! watermark passes the end of a pane, one final row per known account and window is sent, exactly once;
-//! between finals live rows follow the events, see `awaiting`. All of it is a fold over the log: see `fold` and `close`.
+//! between finals live rows follow the events, see `live_due`. All of it is a fold over the log: see `fold` and `close`.
 
 pub mod account;
-mod awaiting;
 mod close;
+mod dedup;
+mod dedup_sizing;
+mod dirty;
 mod fold;
 #[cfg(test)]
 mod golden;
 mod growth;
+mod live_due;
 pub mod measure;
-mod need;
+mod name_index;
 mod pane_set;
-mod places;
-mod saved;
-mod seen;
 mod settings;
+mod snapshot;
 mod stage;
 mod state;
-mod touched;
 
+pub use dedup_sizing::MemoryEstimate;
 pub use keepwell_core::interned::Name;
-pub use need::Need;
 pub use settings::Settings;
 pub use stage::Aggregate;
 pub use state::{PartitionState, State};
@@ -43,7 +43,7 @@ const LIVE_INTERVAL_BEHIND: Duration = Duration::from_secs(10);
 /// # Errors
 /// When that is more than `duplicates.max_bytes` allows.
 pub fn build(config: &Config) -> Result<(Aggregate, Plan)> {
-    if let Some(need) = Need::of(config) {
+    if let Some(need) = MemoryEstimate::of(config) {
         info!(
             ids = need.num_ids,
             bytes = need.num_bytes,

@@ -10,9 +10,9 @@ use keepwell_core::schema::RowBuilder;
 
 use crate::account::View;
 use crate::account::answers::Answered;
+use crate::account::pane_totals::Usage;
 use crate::account::people::{Headcount, MilestoneCounts};
 use crate::account::tickets::Backlog;
-use crate::account::usage::Usage;
 use crate::pane_set::PaneSet;
 use crate::settings::Settings;
 
@@ -150,7 +150,7 @@ fn windowed(rows: &mut RowBuilder, view: &View<'_>, from: Pane, to: Pane, entitl
     let (mut usage, mut surveys, mut active_days) = (Usage::default(), Answered::default(), 0);
     for cell in view.account.cells.between(visible, to) {
         usage = usage.plus(cell.usage);
-        surveys.take_in(&cell.surveys);
+        surveys.merge(&cell.surveys);
         active_days += i64::from(cell.usage.events > 0);
     }
     let days = |set: &PaneSet| i64::from(set.count(visible, to));
@@ -318,7 +318,7 @@ fn facts(rows: &mut RowBuilder, view: &View<'_>, entitled: &Entitled, many: &Man
     rows.int("features_entitled", num_features);
     let number = |name| view.fact(name).and_then(|text| text.parse().ok());
     rows.float("sentiment", number("sentiment"));
-    rows.time("sentiment_at", view.fact_told_us("sentiment"));
+    rows.time("sentiment_at", view.fact_at_us("sentiment"));
     rows.float("trained", number("trained"));
     rows.float("invoices", number("invoices"));
     rows.text_map("other_facts", (!many.facts.is_empty()).then(|| many.facts.iter().copied()));

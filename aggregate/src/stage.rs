@@ -8,9 +8,9 @@ use keepwell_core::codec;
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use keepwell_core::schema::window;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Message;
-use keepwell_pipeline::metrics::Gauges;
-use keepwell_pipeline::piece::{Known, Pieces, Whole};
+use keepwell_pipeline::record::Message;
+use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
+use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
 use keepwell_pipeline::watermark::Progress;
 
@@ -18,8 +18,8 @@ use crate::account::Account;
 use crate::close::close;
 use crate::fold::Fold;
 use crate::measure::{Provenance, RowKind, append_rows};
-use crate::saved;
 use crate::settings::Settings;
+use crate::snapshot;
 use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, State};
 use keepwell_core::interned::{Name, Names};
 
@@ -45,7 +45,7 @@ enum Table {
     FeatureDays,
 }
 
-fn tell_left_out(account: &str, left_out: i64, step: &mut Step<Changes>) {
+fn notice_left_out(account: &str, left_out: i64, step: &mut Step<Changes>) {
     step.count(LEFT_OUT, left_out.unsigned_abs());
     if left_out > 0 {
         step.notice(|| {
@@ -80,11 +80,11 @@ impl Aggregate {
 
     /// Ids are exact and none may be dropped: beyond the bound nothing is taken any more.
     fn check_memory(&self, state: &State) -> Result<(), StageError> {
-        let num_bytes: u64 = state.values().map(|partition| partition.seen.num_bytes()).sum();
+        let num_bytes: u64 = state.values().map(|partition| partition.event_ids.num_bytes()).sum();
         if num_bytes <= self.settings.max_id_bytes {
             return Ok(());
         }
-        let num_ids: usize = state.values().map(|partition| partition.seen.len()).sum();
+        let num_ids: usize = state.values().map(|partition| partition.event_ids.len()).sum();
         Err(StageError::Memory(format!(
             "{num_ids} event ids of {} partitions take {num_bytes} bytes, above duplicates.max_bytes = {}: start more processes of \
              aggregate, raise it, or lower time.lateness in a new epoch",
@@ -126,7 +126,7 @@ impl Aggregate {
             self.live_rows(state, (tp, position), batch, &mut changes, step)?;
         }
         if !is_closing {
-            self.tell_completion(state, tp, &mut changes, step);
+            self.send_completion(state, tp, &mut changes, step);
         }
         if !records.is_empty() || !changes.sent.is_empty() {
             step.positions.insert(tp.clone(), position);
@@ -144,10 +144,10 @@ impl Aggregate {
         changes: &mut PartitionChanges,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
-        let mut awaiting: BTreeMap<Name, Account> = BTreeMap::new();
-        let touched = changes.accepted.iter().flat_map(AcceptedRows::accounts).map(|(id, _)| id);
-        for id in state.awaiting.due(changes.tick).map(Name::as_str).chain(touched) {
-            if state.awaiting.is_resting(id, changes.tick) || awaiting.contains_key(id) {
+        let mut live_due: BTreeMap<Name, Account> = BTreeMap::new();
+        let dirty = changes.accepted.iter().flat_map(AcceptedRows::accounts).map(|(id, _)| id);
+        for id in state.live_due.due(changes.tick).map(Name::as_str).chain(dirty) {
+            if state.live_due.is_resting(id, changes.tick) || live_due.contains_key(id) {
                 continue;
             }
             let known = state.accounts.get(id);
@@ -156,25 +156,25 @@ impl Aggregate {
             if interval > 1 && !changes.tick.is_multiple_of(interval) && !batch.is_last {
                 continue;
             }
-            if awaiting.len() == LIVE_ACCOUNTS {
+            if live_due.len() == LIVE_ACCOUNTS {
                 step.has_more = true;
                 break;
             }
-            awaiting.insert(Name::from(id), known.cloned().unwrap_or_default());
+            live_due.insert(Name::from(id), known.cloned().unwrap_or_default());
         }
-        if awaiting.is_empty() {
+        if live_due.is_empty() {
             return Ok(());
         }
         let mut names = Names::default();
         for (id, events) in changes.accepted.iter().flat_map(AcceptedRows::accounts) {
-            if let Some(account) = awaiting.get_mut(id) {
+            if let Some(account) = live_due.get_mut(id) {
                 events.for_each(|event| account.apply(&event, &self.settings, &mut names));
             }
         }
         let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();
         let open = watermark_us.map(|watermark_us| self.settings.panes.pane(watermark_us));
         let mut rows = window::builder();
-        for (name, account) in awaiting {
+        for (name, account) in live_due {
             if let Some(pane) = account.newest_pane(open, &self.settings) {
                 let view = account.view(pane, &self.settings);
                 let (retired, is_deleted) = (view.retired(&self.settings), !view.is_known());
@@ -188,17 +188,17 @@ impl Aggregate {
                 // As at the close of the pane: what is told of an account at rest brings no row.
                 if retired.is_some() || is_deleted {
                     let left_out = append_rows(&mut rows, name.as_str(), &view, kind, provenance, &self.settings);
-                    tell_left_out(name.as_str(), left_out, step);
+                    notice_left_out(name.as_str(), left_out, step);
                 }
             }
             changes.sent.push(name);
         }
-        let progress = Progress { watermark_us, complete: changes.is_complete_told };
+        let progress = Progress { watermark_us, complete: changes.is_completion_sent };
         self.push_rows(&rows.finish()?, Table::Windows, (tp.partition, &progress), batch, step)
     }
 
     /// Says downstream, once, that every source is complete; behind all rows.
-    fn tell_completion(
+    fn send_completion(
         &self,
         state: &PartitionState,
         tp: &TopicPartition,
@@ -206,8 +206,8 @@ impl Aggregate {
         step: &mut Step<Changes>,
     ) {
         let watermarks = changes.watermarks.as_ref().unwrap_or(&state.watermarks);
-        if watermarks.is_complete() && !changes.is_complete_told {
-            changes.is_complete_told = true;
+        if watermarks.is_complete() && !changes.is_completion_sent {
+            changes.is_completion_sent = true;
             let progress = Progress { watermark_us: watermarks.watermark_us(), complete: true };
             step.messages.push(self.progress_message(&self.settings.windows_topic, tp.partition, &progress));
             step.messages.push(self.progress_message(&self.settings.feature_days_topic, tp.partition, &progress));
@@ -226,13 +226,13 @@ impl Aggregate {
         let next = NextOffset(position.next.0 + 1);
         let slices = close(state, closing, tp.partition, next.0, batch.max_slices, &self.settings)?;
         for (name, left_out) in &slices.left_out {
-            tell_left_out(name.as_str(), *left_out, step);
+            notice_left_out(name.as_str(), *left_out, step);
         }
         let mut changes = PartitionChanges {
             closed: slices.closed,
             closing: slices.closing,
             accounts: slices.accounts,
-            is_complete_told: state.is_complete_told,
+            is_completion_sent: state.is_completion_sent,
             ..PartitionChanges::default()
         };
         let progress = Progress { watermark_us: state.watermarks.watermark_us(), complete: false };
@@ -242,7 +242,7 @@ impl Aggregate {
             Some(closing) => Position { slice: closing.slice, ..position },
             None => {
                 step.messages.push(self.progress_message(&self.settings.windows_topic, tp.partition, &progress));
-                self.tell_completion(state, tp, &mut changes, step);
+                self.send_completion(state, tp, &mut changes, step);
                 Position::at(next)
             }
         };
@@ -342,13 +342,13 @@ impl Stage for Aggregate {
         state: &mut State,
         partition: &TopicPartition,
         _position: Position,
-        snapshot: Option<&Whole>,
+        snapshot: Option<&SnapshotBytes>,
     ) -> Result<(), StageError> {
         let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
         let restored = match snapshot {
             None => PartitionState::default(),
             Some(whole) => {
-                let (mut restored, fingerprint) = saved::restored(whole).map_err(refused)?;
+                let (mut restored, fingerprint) = snapshot::restored(whole).map_err(refused)?;
                 restored.find_large(&self.settings);
                 if fingerprint != self.settings.fingerprint {
                     return Err(refused(format!(
@@ -371,23 +371,23 @@ impl Stage for Aggregate {
         let shown = |state: &PartitionState| Gauges {
             watermark_us: state.watermarks.watermark_us(),
             num_accounts: Some(state.accounts.len()),
-            num_ids: Some(state.seen.len()),
-            id_bytes: Some(state.seen.num_bytes()),
+            num_ids: Some(state.event_ids.len()),
+            id_bytes: Some(state.event_ids.num_bytes()),
             id_max_bytes: Some(self.settings.max_id_bytes),
             ..Gauges::default()
         };
         state.get(partition).map(shown).unwrap_or_default()
     }
 
-    fn snapshot(&self, state: &State, partition: &TopicPartition, known: &Known) -> Result<Pieces, StageError> {
+    fn snapshot(&self, state: &State, partition: &TopicPartition, known: &SavedRevisions) -> Result<Parts, StageError> {
         let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
         let state = state.get(partition).ok_or_else(|| refused("there is no state".into()))?;
-        saved::pieces(state, &self.settings.fingerprint, known).map_err(|error| refused(error.to_string()))
+        snapshot::parts(state, &self.settings.fingerprint, known).map_err(|error| refused(error.to_string()))
     }
 
-    fn saved(&self, state: &mut State, partition: &TopicPartition, known: &Known) {
+    fn saved(&self, state: &mut State, partition: &TopicPartition, known: &SavedRevisions) {
         if let Some(state) = state.get_mut(partition) {
-            state.seen.saved(known);
+            state.event_ids.saved(known);
         }
     }
 }

@@ -13,11 +13,11 @@ use keepwell_pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::awaiting::Awaiting;
+use crate::dedup::EventIds;
+use crate::dirty::Dirty;
 use crate::growth::is_large;
-use crate::seen::Seen;
+use crate::live_due::LiveDue;
 use crate::settings::Settings;
-use crate::touched::Touched;
 use keepwell_core::accounts::Accounts;
 use keepwell_core::interned::{Name, Names};
 
@@ -39,17 +39,17 @@ pub struct PartitionState {
     /// Accounts by id.
     pub accounts: Accounts<Account>,
     /// Event ids.
-    pub seen: Seen,
+    pub event_ids: EventIds,
     /// Accounts whose live row is due.
-    pub awaiting: Awaiting,
+    pub live_due: LiveDue,
     /// Whether it was said downstream that every source is complete.
-    pub is_complete_told: bool,
+    pub is_completion_sent: bool,
     /// Accounts of so many users or features that a step may bring them to a limit; known from the accounts.
     pub large: BTreeSet<Name>,
     /// Names that accounts share.
     pub names: Names,
     /// What has changed since it was last saved.
-    pub touched: Touched,
+    pub dirty: Dirty,
 }
 
 /// Where a close stands.
@@ -83,13 +83,13 @@ pub struct PartitionChanges {
     /// Accounts that a close changed; none means forgotten.
     pub accounts: BTreeMap<Name, Option<Account>>,
     /// Ids seen, in which pane, and in which they were last seen before.
-    pub seen: Vec<(u128, Pane, Option<Pane>)>,
+    pub event_ids: Vec<(u128, Pane, Option<Pane>)>,
     /// Accounts whose live row was sent.
     pub sent: Vec<Name>,
     /// The tick at which it was.
     pub tick: u64,
     /// Completeness was told downstream, or is no longer so.
-    pub is_complete_told: bool,
+    pub is_completion_sent: bool,
 }
 
 /// The accepted rows of one record.
@@ -132,8 +132,8 @@ impl AcceptedRows {
 impl PartitionState {
     /// What the partition remembers: without what is shared or kept only to save less.
     pub fn memory(&self) -> impl PartialEq + std::fmt::Debug + '_ {
-        let time = (&self.watermarks, self.closed, &self.closing, self.is_complete_told);
-        (time, &self.accounts, &self.seen, &self.awaiting, &self.large)
+        let time = (&self.watermarks, self.closed, &self.closing, self.is_completion_sent);
+        (time, &self.accounts, &self.event_ids, &self.live_due, &self.large)
     }
 
     /// Finds again what is known from the accounts.
@@ -157,7 +157,7 @@ impl PartitionState {
         self.closed = changes.closed.or(self.closed);
         let closing = std::mem::replace(&mut self.closing, changes.closing);
         for (name, account) in changes.accounts {
-            self.touched
+            self.dirty
                 .account(name.as_str(), [self.accounts.get(name.as_str()), account.as_ref()].into_iter().flatten());
             match account {
                 Some(account) => self.accounts.insert(name, account),
@@ -167,21 +167,21 @@ impl PartitionState {
         if let Some(closing) = closing {
             self.prune_behind(&closing, settings);
         }
-        for (key, pane, before) in changes.seen {
-            self.seen.sight(key, pane, before);
+        for (key, pane, before) in changes.event_ids {
+            self.event_ids.remember(key, pane, before);
         }
         if let Some(watermark_us) = self.watermarks.watermark_us() {
-            self.seen.forget(|pane| settings.is_forgotten(pane, watermark_us));
+            self.event_ids.forget(|pane| settings.is_forgotten(pane, watermark_us));
         }
-        self.awaiting.sent(changes.sent, changes.tick);
+        self.live_due.sent(changes.sent, changes.tick);
         if let Some(closed) = changes.closed {
             // The final row said it all: a live row is due only for what lies ahead of it.
             let accounts = &self.accounts;
-            self.awaiting.retain(|name| {
+            self.live_due.retain(|name| {
                 accounts.get(name.as_str()).is_some_and(|account| account.is_ahead_of(closed, settings))
             });
         }
-        self.is_complete_told = changes.is_complete_told;
+        self.is_completion_sent = changes.is_completion_sent;
     }
 
     /// Forgets of the accounts, whose rows of the last pane of a close are out, what no later row can show. Where a close
@@ -197,12 +197,12 @@ impl PartitionState {
             },
         };
         self.accounts.for_each_mut((from.cloned(), to.cloned()), |account| {
-            self.touched.before_prune(account, closed);
+            self.dirty.before_prune(account, closed);
             account.prune(closed, settings);
         });
         if self.closing.is_none() {
             self.names.forget_unused();
-            self.touched.closed(settings.horizon(closed));
+            self.dirty.closed(settings.horizon(closed));
             let accounts = &self.accounts;
             self.large.retain(|name| accounts.get(name).is_some_and(|account| is_large(account, &settings.limits)));
         }
@@ -212,21 +212,21 @@ impl PartitionState {
     fn apply<'e>(&mut self, id: &str, events: impl Iterator<Item = Event<'e>>, settings: &Settings) {
         if self.accounts.get(id).is_none() {
             self.accounts.insert(Name::from(id), Account::default());
-            self.touched.accounts.touch(id);
+            self.dirty.accounts.mark(id);
         }
         if let Some(account) = self.accounts.get_mut(id) {
             for event in events {
                 if let Some(closed) = self.closed.filter(|closed| !account.is_pruned(*closed)) {
-                    self.touched.account(id, [&*account]);
+                    self.dirty.account(id, [&*account]);
                     account.prune(closed, settings);
                 }
-                self.touched.event(&event, account, settings);
+                self.dirty.event(&event, account, settings);
                 account.apply(&event, settings, &mut self.names);
             }
             if is_large(account, &settings.limits) && !self.large.contains(id) {
                 self.large.insert(Name::from(id));
             }
         }
-        self.awaiting.touch(id);
+        self.live_due.mark(id);
     }
 }

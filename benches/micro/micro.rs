@@ -14,8 +14,8 @@ use keepwell_core::event::Kind;
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use keepwell_core::schema::{event, window};
 use keepwell_ingest::decode::{Limits, decode};
-use keepwell_pipeline::log::Record;
-use keepwell_pipeline::piece::{Known, whole};
+use keepwell_pipeline::record::Record;
+use keepwell_pipeline::snapshot::parts::{SavedRevisions, all_bytes};
 use keepwell_pipeline::stage::{Batch, Stage};
 use parquet::arrow::ArrowWriter;
 
@@ -114,12 +114,13 @@ fn micro(c: &mut Criterion) {
     let mut state = fresh(&stage, &tp);
     let mut before_close = None;
     for record in events {
-        let before = whole(stage.snapshot(&state, &tp, &Known::new()).expect("a snapshot")).expect("all pieces");
+        let before =
+            all_bytes(stage.snapshot(&state, &tp, &SavedRevisions::new()).expect("a snapshot")).expect("all parts");
         if fold(&stage, &mut state, std::slice::from_ref(record)) > 1 {
             before_close = Some((before, record));
         }
     }
-    let pieces = || stage.snapshot(&state, &tp, &Known::new()).expect("a snapshot");
+    let parts = || stage.snapshot(&state, &tp, &SavedRevisions::new()).expect("a snapshot");
     let (saved, closing) = before_close.expect("a pane that closes");
     let restored = || {
         let (mut state, at) = (keepwell_aggregate::State::default(), Position::at(NextOffset(closing.offset.0)));
@@ -128,7 +129,7 @@ fn micro(c: &mut Criterion) {
     };
     let accounts = stage.gauges(&state, &tp).num_accounts.unwrap_or_default() as u64;
     group.throughput(Throughput::Elements(accounts));
-    group.bench_function("snapshot", |b| b.iter(|| black_box(pieces())));
+    group.bench_function("snapshot", |b| b.iter(|| black_box(parts())));
     group.bench_function("restore", |b| b.iter(restored));
     group.bench_function("close", |b| {
         let closing = std::slice::from_ref(closing);

@@ -4,8 +4,8 @@ use anyhow::Result;
 use keepwell::in_process;
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
 use keepwell_pipeline::process::RunArgs;
+use keepwell_pipeline::record::Record;
 
 use crate::load::{Load, Shape};
 

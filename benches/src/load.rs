@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use fastrand::Rng;
-use keepwell_pipeline::log::Message;
+use keepwell_pipeline::record::Message;
 
 use keepwell_verify::kafka::Kafka;
 

@@ -77,7 +77,7 @@ const PADDING_BYTES: usize = 3 * 64;
 /// # Errors
 /// [`CodecError::Arrow`] when Arrow cannot encode the batch.
 pub fn encode(batch: &RecordBatch) -> Result<Vec<u8>, CodecError> {
-    let batch = told(batch)?;
+    let batch = without_null_columns(batch)?;
     // What is asked for in vain is cleared by the kernel in vain: so much as the rows take, not what their builders had room for.
     let mut bytes = SCHEMA_BYTES + PADDING_BYTES * batch.num_columns();
     for column in batch.columns() {
@@ -89,14 +89,15 @@ pub fn encode(batch: &RecordBatch) -> Result<Vec<u8>, CodecError> {
 }
 
 /// The columns of a batch that tell something.
-fn told(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+fn without_null_columns(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let fields = batch.schema_ref().fields();
     let tells = |(field, column): (&FieldRef, &ArrayRef)| !field.is_nullable() || column.null_count() < column.len();
-    let told: Vec<usize> = (0..fields.len()).filter(|index| tells((&fields[*index], batch.column(*index)))).collect();
-    if batch.num_rows() == 0 || told.len() == fields.len() {
+    let without_null_columns: Vec<usize> =
+        (0..fields.len()).filter(|index| tells((&fields[*index], batch.column(*index)))).collect();
+    if batch.num_rows() == 0 || without_null_columns.len() == fields.len() {
         return Ok(batch.clone());
     }
-    let left = batch.project(&told)?;
+    let left = batch.project(&without_null_columns)?;
     let mut metadata = left.schema_ref().metadata().clone();
     metadata.insert(COLUMNS_KEY.to_owned(), fields.len().to_string());
     let schema = Schema::new_with_metadata(left.schema_ref().fields().clone(), metadata);
@@ -318,14 +319,18 @@ mod tests {
             let fitted = encode_fitting(&rows, 3, max_bytes).unwrap();
             assert_eq!((&fitted.thinned, &fitted.left_out), (&thinned, &left_out));
             assert!(fitted.values.iter().all(|value| value.len() <= max_bytes));
-            let mut told = Vec::new();
+            let mut without_null_columns = Vec::new();
             for value in &fitted.values {
                 let part = decode(value, &schema("t/1")).unwrap();
                 let (numbers, texts) = (part.column(0).as_primitive::<Int64Type>(), part.column(1).as_string::<i32>());
-                told.extend(numbers.iter().zip(texts).map(|(n, text)| (n.unwrap(), text.map(str::to_owned))));
+                without_null_columns
+                    .extend(numbers.iter().zip(texts).map(|(n, text)| (n.unwrap(), text.map(str::to_owned))));
             }
             let whole = |n: i64| (n, (!thinned.contains(&((n / 3 * 3) as usize))).then(|| text(n)));
-            assert_eq!(told, if left_out.is_empty() { (0..30).map(whole).collect() } else { Vec::new() });
+            assert_eq!(
+                without_null_columns,
+                if left_out.is_empty() { (0..30).map(whole).collect() } else { Vec::new() }
+            );
         }
     }
 

@@ -9,7 +9,7 @@ use keepwell_core::event::{Body, Event, Kind, PersonAction, Priority, Survey, Ti
 use keepwell_core::schema::health::rfc3339;
 use serde::Deserialize;
 
-use crate::input::{Given, Name, Object, OneOf, Whole, Word, too_long};
+use crate::input::{Given, Integer, Name, Object, OneOf, Word, too_long};
 use crate::reason::{Code, Reason};
 use crate::time_of::When;
 
@@ -40,7 +40,7 @@ pub enum Decoded<'a> {
 }
 
 /// An event, and when it says itself that it was received, UTC microseconds.
-type Told<'a> = (Event<'a>, Option<i64>);
+type Received<'a> = (Event<'a>, Option<i64>);
 
 /// Counts, durations and scores stay below this, so that no sum overflows.
 const MAX_COUNT: i64 = 1_000_000_000;
@@ -130,7 +130,9 @@ fn object<'a, T: Deserialize<'a> + Default>(text: &'a str) -> Result<T, Reason> 
     })?;
     match given {
         Given::Is(Object(fields)) if text.trim_start().starts_with('{') => Ok(fields),
-        _ => Err(Reason::new(Code::NotAnObject, format!("expected an object, found {:?}", crate::input::cut(text)))),
+        _ => {
+            Err(Reason::new(Code::NotAnObject, format!("expected an object, found {:?}", crate::input::excerpt(text))))
+        }
     }
 }
 
@@ -200,7 +202,7 @@ struct Ticket<'a> {
     r#type: Given<OneOf<TicketAction>>,
     priority: Given<OneOf<Priority>>,
     category: Given<Name<'a>>,
-    csat: Given<Whole>,
+    csat: Given<Integer>,
     user_id: Given<Name<'a>>,
 }
 
@@ -235,8 +237,8 @@ struct Answer<'a> {
     user_id: Given<Name<'a>>,
     occurred_at: Given<When>,
     survey: Given<OneOf<Survey>>,
-    score: Given<Whole>,
-    scale_max: Given<Whole>,
+    score: Given<Integer>,
+    scale_max: Given<Integer>,
 }
 
 fn survey(text: &str) -> Result<Event<'_>, Reason> {

@@ -241,7 +241,7 @@ impl<W: Word> Accept<'_> for OneOf<W> {
             Some((_, value)) => Given::Is(Self(*value)),
             None => {
                 let words: Vec<&str> = W::WORDS.iter().map(|(word, _)| *word).collect();
-                let what = format!("{:?} is no {}: {}", cut(&text), W::WHAT, words.join(", "));
+                let what = format!("{:?} is no {}: {}", excerpt(&text), W::WHAT, words.join(", "));
                 Given::wrong(Code::UnknownValue, what)
             }
         }
@@ -249,7 +249,7 @@ impl<W: Word> Accept<'_> for OneOf<W> {
 }
 
 /// The beginning of a text, for messages.
-pub fn cut(text: &str) -> &str {
+pub fn excerpt(text: &str) -> &str {
     text.get(..text.floor_char_boundary(80)).unwrap_or_default()
 }
 
@@ -258,9 +258,9 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A whole number; `3.0` is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Whole(pub i64);
+pub struct Integer(pub i64);
 
-impl Accept<'_> for Whole {
+impl Accept<'_> for Integer {
     const EXPECTED: &'static str = "a whole number";
 
     fn whole(number: i128) -> Given<Self> {
@@ -314,7 +314,7 @@ impl<'de: 'a, 'a> Accept<'de> for GivenFacts<'a> {
                 _ => names.contains(&name),
             };
             if is_known && wrong.is_none() {
-                wrong = Some(Reason::new(Code::DuplicateKey, format!("fact {:?} stands twice", cut(&name))));
+                wrong = Some(Reason::new(Code::DuplicateKey, format!("fact {:?} stands twice", excerpt(&name))));
             }
             if facts.len() == FEW {
                 names.extend(facts.iter().map(|(name, _)| name.clone()));
@@ -359,7 +359,7 @@ impl<'de> Accept<'de> for When {
     fn text(text: Cow<'de, str>) -> Given<Self> {
         match Self::of_text(&text) {
             Ok(time) => Given::Is(time),
-            Err(why) => Given::wrong(Code::BadTime, format!("{:?}: {why}", cut(&text))),
+            Err(why) => Given::wrong(Code::BadTime, format!("{:?}: {why}", excerpt(&text))),
         }
     }
 

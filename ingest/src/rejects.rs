@@ -12,8 +12,8 @@ use keepwell_core::offset::TopicPartition;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::kafka::tail::Tail;
 use keepwell_pipeline::log::kafka::writer::Writer;
-use keepwell_pipeline::log::{Message, Record};
-use keepwell_pipeline::process::say;
+use keepwell_pipeline::process::print;
+use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::reject::{CONTEXT_HEADERS, CUT_HEADER, REASON_HEADER};
 use keepwell_pipeline::shown;
 
@@ -136,11 +136,11 @@ fn may_return(record: &Record, origin: &Origin, sources: &BTreeMap<String, i32>)
     if is_whole { Ok(()) } else { Err(Fate::NotWhole) }
 }
 
-fn tell_each(record: &Record, origin: &Origin) {
+fn print_each(record: &Record, origin: &Origin) {
     let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
     let Origin { reason, topic, partition, offset, message } = origin;
     let [reason, topic, offset, message] = [reason, topic, offset, message].map(|text| shown::line(text));
-    say(&format!("{reason}\t{topic}-{partition} {offset}\t{message}\t{}\n", value.escape_debug()));
+    print(&format!("{reason}\t{topic}-{partition} {offset}\t{message}\t{}\n", value.escape_debug()));
 }
 
 /// Does it, and says what came of it on standard output.
@@ -179,7 +179,7 @@ pub fn run(config: &Config, action: &Action) -> Result<()> {
         writer.flush()?;
     }
     for (fate, count) in counts {
-        say(&format!("{} {count}\n", shown::line(&fate.words(writer.is_some()))));
+        print(&format!("{} {count}\n", shown::line(&fate.words(writer.is_some()))));
     }
     Ok(())
 }
@@ -196,7 +196,7 @@ fn take(
         return Ok(None);
     }
     if which.each {
-        tell_each(&record, &origin);
+        print_each(&record, &origin);
     }
     if let Some(writer) = writer {
         if let Err(fate) = may_return(&record, &origin, sources) {

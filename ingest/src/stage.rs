@@ -11,10 +11,10 @@ use keepwell_core::pane::{DAY_US, PaneWidth};
 use keepwell_core::partitioner::partition_of;
 use keepwell_core::schema::event::EventBuilder;
 use keepwell_pipeline::config::{Config, Secret, Source, max_event_bytes};
-use keepwell_pipeline::log::{Message, Record};
-use keepwell_pipeline::metrics::Gauges;
-use keepwell_pipeline::piece::{Known, Pieces, Whole};
+use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
+use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
+use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Completeness, EndProof, Fate, Stage, StageError, Step};
 use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
 use siphasher::sip128::{Hasher128, SipHasher24};
@@ -366,7 +366,7 @@ impl Stage for Ingest {
         state: &mut State,
         partition: &TopicPartition,
         position: Position,
-        _snapshot: Option<&Whole>,
+        _snapshot: Option<&SnapshotBytes>,
     ) -> Result<(), StageError> {
         let Position { high_us, reached_us, .. } = position;
         state.insert(partition.clone(), SourcePartition { high_us, stated: None, reached_us });
@@ -392,8 +392,13 @@ impl Stage for Ingest {
         Gauges::default()
     }
 
-    fn snapshot(&self, _state: &State, _partition: &TopicPartition, _known: &Known) -> Result<Pieces, StageError> {
-        Ok(Pieces::new())
+    fn snapshot(
+        &self,
+        _state: &State,
+        _partition: &TopicPartition,
+        _known: &SavedRevisions,
+    ) -> Result<Parts, StageError> {
+        Ok(Parts::new())
     }
 }
 

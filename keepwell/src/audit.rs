@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use keepwell_core::schema::health::rfc3339;
-use keepwell_pipeline::admin;
 use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_pipeline::config::{Config, Listen, Span};
+use keepwell_pipeline::http;
 use keepwell_pipeline::metrics::{Metrics, StageMetrics};
-use keepwell_pipeline::process::{LogFormat, say, start_logging, stopped_by_signals};
-use keepwell_pipeline::waiting::Waiting;
+use keepwell_pipeline::process::{LogFormat, print, start_logging, stopped_by_signals};
+use keepwell_pipeline::readiness::Waiting;
 use keepwell_score::model::{self, ModelFile};
-use keepwell_score::plain::drift::{Audited, audit};
-use keepwell_score::stored::Stored;
+use keepwell_score::recompute::audit::{Audited, audit};
+use keepwell_score::tables_reader::Stored;
 use tracing::{error, info};
 
 /// Accounts judged at once: their history is held in memory.
@@ -64,7 +64,7 @@ pub fn run(args: &AuditArgs) -> Result<()> {
     let clock = SystemClock::start();
     let Some(every) = args.every else {
         let found = once(args, &config, &files, clock.wall_us())?;
-        say(&told(&found));
+        print(&describe(&found));
         ensure!(found.drift.is_empty(), "{} rows drift", found.drift.len());
         return Ok(());
     };
@@ -73,7 +73,7 @@ pub fn run(args: &AuditArgs) -> Result<()> {
     let metrics = Metrics::new()?;
     let shown = metrics.stage("audit");
     if let Listen::At(address) = args.http {
-        admin::serve(address, metrics, vec![shown.clone()], clock)?;
+        http::serve(address, metrics, vec![shown.clone()], clock)?;
     }
     let mut due = clock.monotonic();
     while !shutdown.load(Ordering::Relaxed) {
@@ -149,7 +149,7 @@ fn once(args: &AuditArgs, config: &Config, files: &[ModelFile], now_us: i64) -> 
     Ok(all)
 }
 
-fn told(found: &Audited) -> String {
+fn describe(found: &Audited) -> String {
     let mut lines = vec![format!("{} scores made again, {} rows drift", found.num_scores, found.drift.len())];
     for (version, count) in &found.unknown {
         lines.push(format!("{count} scores of model version {version} were not judged: name the file with --model"));

@@ -51,12 +51,12 @@ pub fn run(args: &BackfillArgs) -> Result<()> {
 }
 
 /// One line: a stage and what became of what it read.
-fn say_fates(stage: &str, fates: &Fates) {
+fn print_fates(stage: &str, fates: &Fates) {
     let words: Vec<String> = fates
         .iter()
         .map(|(fate, count)| {
             format!("{}{}{} {count}", fate.name, if fate.reason.is_empty() { "" } else { " " }, fate.reason)
         })
         .collect();
-    process::say(&format!("{stage}: {}\n", words.join(", ")));
+    process::print(&format!("{stage}: {}\n", words.join(", ")));
 }

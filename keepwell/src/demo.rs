@@ -16,9 +16,9 @@ use keepwell_core::event::Kind;
 use keepwell_core::partitioner::partition_of;
 use keepwell_pipeline::clock::SetClock;
 use keepwell_pipeline::config::{Config, Tables};
-use keepwell_pipeline::log::Message;
 use keepwell_pipeline::process::{self, RunArgs};
-use keepwell_sink::health::Health;
+use keepwell_pipeline::record::Message;
+use keepwell_sink::score_json::Health;
 
 use crate::in_process::{InProcess, Ledger, Stages, broker};
 use crate::last_scores::{LastScores, SCORES};
@@ -92,7 +92,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .with_style(ProgressStyle::with_template("{msg:<38} [{bar:40}] day {pos}/{len} {elapsed}")?);
     let outcome = play(args, &progress)?;
     progress.finish_and_clear();
-    process::say(&report::text(&outcome, args)?);
+    process::print(&report::text(&outcome, args)?);
     Ok(())
 }
 

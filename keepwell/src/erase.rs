@@ -54,14 +54,14 @@ pub fn run(args: &EraseArgs) -> Result<String> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_micros(SystemClock::start().wall_us().unsigned_abs());
     for (what, url) in [("tables", &tables.url), ("snapshots", &config.snapshots.url)] {
         let left = leftovers::remove(url, now).with_context(|| format!("leftovers of {what}"))?;
-        told += &left.told(what);
+        told += &left.describe(what);
     }
-    told += &still_held(&config);
+    told += &remaining_copies(&config);
     Ok(told)
 }
 
 /// Where the account's records are until their retention has passed.
-fn still_held(config: &Config) -> String {
+fn remaining_copies(config: &Config) -> String {
     let raw = config.sources.iter().map(|source| source.topic.as_str());
     let is_deleted = |topic: &&str| *topic != config.topics.scores;
     let own = config.topics.all().into_iter().filter(is_deleted);

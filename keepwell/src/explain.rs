@@ -17,8 +17,8 @@ use keepwell_pipeline::log::kafka::tail::Tail;
 use keepwell_pipeline::shown;
 use keepwell_score::Score;
 use keepwell_score::inputs::Inputs;
-use keepwell_score::stored::Stored;
-use keepwell_sink::health::Health;
+use keepwell_score::tables_reader::Stored;
+use keepwell_sink::score_json::Health;
 
 /// What is to be explained.
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ pub fn run(args: &ExplainArgs) -> Result<String> {
             }
             Ok(serde_json::to_string_pretty(&value)? + "\n")
         }
-        Output::Text => Ok(text(&on_lines(health)?)? + &told(inputs.unwrap_or_default())?),
+        Output::Text => Ok(text(&on_lines(health)?)? + &describe(inputs.unwrap_or_default())?),
     }
 }
 
@@ -99,7 +99,7 @@ fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Op
     let stored = Stored::of_config(config, args.tables.as_deref())?;
     let Some((row, windows)) = stored.at(&args.account, as_of.as_microsecond())? else { return Ok(None) };
     let health =
-        keepwell_sink::health::rows(&row)?.into_iter().next().filter(|row| !row.is_deleted).map(|row| row.health);
+        keepwell_sink::score_json::rows(&row)?.into_iter().next().filter(|row| !row.is_deleted).map(|row| row.health);
     let explained = health.map(|health| {
         let model = (health.model.name.as_str(), health.model.version);
         let inputs = Score::new(config)?.inputs(model, &windows)?;
@@ -108,7 +108,7 @@ fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Op
     explained.transpose()
 }
 
-fn told(inputs: BTreeMap<String, Inputs>) -> Result<String> {
+fn describe(inputs: BTreeMap<String, Inputs>) -> Result<String> {
     let mut out = String::new();
     for (factor, Inputs { period, columns }) in inputs {
         writeln!(out, "{factor} saw {} over {period}", shown::line(&columns.to_string()))?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use keepwell_core::partitioner::partition_of;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Message;
+use keepwell_pipeline::record::Message;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -174,7 +174,7 @@ impl Input {
     }
 
     /// What is wrong with the order of the lines read so far.
-    fn told(&self) -> Option<String> {
+    fn describe(&self) -> Option<String> {
         let Disorder { num_lines, first_line, most_ms } = self.disorder;
         let most = Duration::from_millis(most_ms.unsigned_abs());
         (num_lines > 0).then(|| {
@@ -243,7 +243,7 @@ impl Files {
 
     /// A line for each file whose lines are not in the order of event time, as far as it was read.
     pub fn disorder(&self) -> Vec<String> {
-        self.inputs.iter().filter_map(Input::told).collect()
+        self.inputs.iter().filter_map(Input::describe).collect()
     }
 
     /// Bytes read so far.

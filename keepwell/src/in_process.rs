@@ -12,8 +12,10 @@ use keepwell_pipeline::clock::Clock;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::memory::{MemoryBroker, MemoryLog};
 use keepwell_pipeline::metrics::StageMetrics;
+use keepwell_pipeline::partition_loop::{Report, Session, Worker};
 use keepwell_pipeline::process::{Plan, RunArgs};
-use keepwell_pipeline::runner::{Report, Runner};
+use keepwell_pipeline::runner::Runner;
+
 use keepwell_pipeline::snapshot::Snapshots;
 use keepwell_pipeline::stage::{Fates, Stage, add_fates};
 use keepwell_score::Score;
@@ -78,7 +80,7 @@ where
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let log = broker.join(stage.name(), INSTANCE, &sources)?;
     let metrics = StageMetrics::unread(stage.name())?;
-    Ok(Runner::new(stage, log, clock, snapshots, plan.options(config, args), S::State::default(), metrics))
+    Ok(Runner::new(stage, Session::new(log, clock, metrics), snapshots, plan.options(config, args)))
 }
 
 /// Removes every record of a topic, as retention does.
@@ -203,7 +205,7 @@ impl<'s, C: Clock> InProcess<'s, C> {
             let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
             let metrics = StageMetrics::unread("tables")?;
             let log = broker.join("tables", INSTANCE, &sources)?;
-            anyhow::Ok(Tables::new(log, clock, config, tables, args, metrics)?)
+            anyhow::Ok(Tables::new(Session::new(log, clock, metrics), config, tables, args)?)
         });
         Ok(Self {
             ingest: member(&stages.ingest, &keepwell_ingest::plan(config), broker, config, args, (clock, None))?,

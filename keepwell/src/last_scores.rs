@@ -6,8 +6,8 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use keepwell_pipeline::log::Record;
-use keepwell_sink::health::Health;
+use keepwell_pipeline::record::Record;
+use keepwell_sink::score_json::Health;
 
 /// The file with one score a line, which `keepwell explain --scores` reads.
 pub const SCORES: &str = "scores.ndjson";

@@ -46,6 +46,6 @@ pub fn run(args: &LoadArgs) -> Result<u64> {
     }
     writer.flush()?;
     progress.finish_and_clear();
-    files.disorder().iter().for_each(|told| process::say(&format!("{told}\n")));
+    files.disorder().iter().for_each(|told| process::print(&format!("{told}\n")));
     Ok(count)
 }

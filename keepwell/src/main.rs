@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keepwell::{audit, backfill, demo, erase, explain, load, model};
+use keepwell_pipeline::acls::rights;
 use keepwell_pipeline::config::{Config, ConfigError};
 use keepwell_pipeline::process::{self, Cli};
-use keepwell_pipeline::rights::rights;
 use keepwell_pipeline::topics::{Finding, Topics, wanted};
 
 #[derive(Debug, Parser)]
@@ -78,18 +78,18 @@ fn main() -> ExitCode {
     process::guard_files();
     match Keepwell::parse().command {
         Command::Demo(args) => ended(demo::run(&args)),
-        Command::Load(args) => ended(load::run(&args).map(|count| process::say(&format!("{count} records\n")))),
+        Command::Load(args) => ended(load::run(&args).map(|count| process::print(&format!("{count} records\n")))),
         Command::Backfill(args) => ended(backfill::run(&args)),
-        Command::Explain(args) => ended(explain::run(&args).map(|text| process::say(&text))),
+        Command::Explain(args) => ended(explain::run(&args).map(|text| process::print(&text))),
         Command::Audit(args) => ended(audit::run(&args)),
-        Command::Erase(args) => ended(erase::run(&args).map(|text| process::say(&text))),
-        Command::Model(args) => ended(model::run(&args).map(|text| process::say(&text))),
+        Command::Erase(args) => ended(erase::run(&args).map(|text| process::print(&text))),
+        Command::Model(args) => ended(model::run(&args).map(|text| process::print(&text))),
         Command::Ingest(cli) => keepwell_ingest::cli::main(&cli),
         Command::Aggregate(cli) => process::main("aggregate", &cli, keepwell_aggregate::build),
         Command::Score(cli) => keepwell_score::cli::main(&cli),
         Command::Sink(cli) => keepwell_sink::main(&cli),
         Command::Dictionary => {
-            process::say(&keepwell_core::schema::dictionary::markdown());
+            process::print(&keepwell_core::schema::dictionary::markdown());
             ExitCode::SUCCESS
         }
         Command::Topics(args) => match Config::read(&args.config, &args.set) {
@@ -115,7 +115,7 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
 fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
     if args.action == TopicsAction::Rights {
         for right in rights(config) {
-            process::say(&format!(
+            process::print(&format!(
                 "--add --allow-principal User:{}-{} {right}\n",
                 config.kafka.group_prefix, right.program
             ));
@@ -126,10 +126,10 @@ fn topics(config: &Config, args: &TopicsArgs) -> anyhow::Result<ExitCode> {
     let wanted = wanted(config);
     let findings = topics.check(&wanted)?;
     for finding in &findings {
-        process::say(&format!("{finding}\n"));
+        process::print(&format!("{finding}\n"));
     }
     if findings.is_empty() {
-        process::say("all topics are as they should be\n");
+        process::print("all topics are as they should be\n");
     }
     if args.action == TopicsAction::Apply {
         topics.apply(&wanted, &findings)?;

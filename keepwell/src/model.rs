@@ -10,7 +10,7 @@ use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::kafka::writer::Writer;
 use keepwell_score::Score;
-use keepwell_score::models::Announcement;
+use keepwell_score::model_schedule::Announcement;
 
 /// What is to be done with a model file.
 #[derive(Debug, clap::Args)]

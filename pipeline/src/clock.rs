@@ -12,6 +12,16 @@ pub trait Clock {
     fn monotonic(&self) -> Duration;
 }
 
+impl<C: Clock> Clock for &C {
+    fn wall_us(&self) -> i64 {
+        (**self).wall_us()
+    }
+
+    fn monotonic(&self) -> Duration {
+        (**self).monotonic()
+    }
+}
+
 /// The machine's clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {

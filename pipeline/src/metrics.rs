@@ -11,8 +11,8 @@ use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::stage::{Fate, Fates};
-use crate::waiting::Waiting;
+use crate::readiness::Waiting;
+use crate::stage::{Fate, Fates, Gauges};
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// Buckets from a millisecond to a minute.
@@ -222,23 +222,6 @@ struct Status {
     /// When the loop last went round, milliseconds of the process's monotonic clock.
     ticked_ms: AtomicU64,
     waiting: Mutex<Waiting>,
-}
-
-/// What a stage shows of one partition of its state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Gauges {
-    /// Watermark, UTC microseconds.
-    pub watermark_us: Option<i64>,
-    /// Accounts in the state.
-    pub num_accounts: Option<usize>,
-    /// Event ids kept to find duplicates.
-    pub num_ids: Option<usize>,
-    /// Their memory in bytes.
-    pub id_bytes: Option<u64>,
-    /// What all of the process may take, in bytes.
-    pub id_max_bytes: Option<u64>,
-    /// Version of the model file in use.
-    pub model_version: Option<i64>,
 }
 
 impl StageMetrics {

@@ -13,18 +13,20 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-use crate::admin;
 use crate::clock::SystemClock;
 use crate::config::{Config, Listen};
+use crate::http;
 use crate::log::Log;
 use crate::log::kafka::KafkaLog;
 use crate::log::kafka::settings::{PassBy, Settings};
 use crate::metrics::{Metrics, StageMetrics};
-use crate::runner::{Options, Report, RunError, Runner};
+use crate::partition_loop::{Report, Session, Worker};
+use crate::runner::{Options, RunError, Runner};
+
+use crate::pulse::Pulse;
 use crate::shown;
 use crate::snapshot::Snapshots;
 use crate::stage::{Completeness, Stage};
-use crate::waiting::Pulse;
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// Arguments of every stage.
@@ -238,7 +240,7 @@ pub fn main_of<B>(
         }
     };
     if is_check {
-        say(&format!("{config:#?}\n"));
+        print(&format!("{config:#?}\n"));
         return ExitCode::SUCCESS;
     }
     info!(
@@ -280,7 +282,7 @@ pub fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// Text on standard output, without what a terminal would obey. A reader that has seen enough and closed it is no error.
-pub fn say(text: &str) {
+pub fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(shown::lines(text).as_bytes()).and_then(|()| out.flush())
@@ -294,7 +296,7 @@ pub fn say(text: &str) {
 fn print_fates(report: &Report) {
     for (fate, count) in &report.fates {
         let reason = if fate.reason.is_empty() { String::new() } else { format!(" {}", fate.reason) };
-        say(&format!("{}{reason} {count}\n", fate.name));
+        print(&format!("{}{reason} {count}\n", fate.name));
     }
 }
 
@@ -317,16 +319,16 @@ where
     let metrics = Metrics::new()?;
     let told = metrics.stage(stage.name());
     if let Listen::At(address) = args.http.unwrap_or(config.http.of(stage.name())) {
-        admin::serve(address, metrics, vec![told.clone()], clock)?;
+        http::serve(address, metrics, vec![told.clone()], clock)?;
     }
-    run_told(stage, config, plan, args, shutdown, (clock, told))
+    run_with_metrics(stage, config, plan, args, shutdown, (clock, told))
 }
 
 /// The same for a program of several stages that answers for all of them.
 ///
 /// # Errors
 /// When the stage must stop by name.
-pub fn run_told<S>(
+pub fn run_with_metrics<S>(
     stage: &S,
     config: &Config,
     plan: &Plan,
@@ -344,7 +346,7 @@ where
         false => None,
     };
     let options = plan.options(config, args);
-    let mut runner = Runner::new(stage, log, &clock, snapshots, options, S::State::default(), told);
+    let mut runner = Runner::new(stage, Session::new(log, &clock, told), snapshots, options);
     Ok(runner.run(shutdown)?)
 }
 

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::log::{Headers, Message};
+use crate::record::{Headers, Message};
 
 /// Stable reason code; the one to filter by.
 pub const REASON_HEADER: &str = "keepwell.reason";
 
-/// Header of a reject that does not hold the whole record: what was left out, as JSON ([`Cut`]).
+/// Header of a reject that does not hold the whole record: what was left out, as JSON ([`Truncation`]).
 pub const CUT_HEADER: &str = "keepwell.cut";
 
 /// Headers added to a rejected record besides [`REASON_HEADER`], under Kafka Connect's names.
@@ -72,7 +72,7 @@ pub enum Kept {
 
 /// What was left out of a reject: sizes and SHA-256 of the whole, by which the record at the origin is known again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cut {
+pub struct Truncation {
     /// Bytes of the key; none where there was none.
     pub key_bytes: Option<usize>,
     /// SHA-256 of the key, hexadecimal digits.
@@ -116,7 +116,7 @@ pub fn reject(topic: &Arc<str>, partition: i32, cause: &Cause<'_>, original: Ori
         Kept::Within(_) => (KEPT_VALUE_BYTES, KEPT_KEY_BYTES),
         Kept::Nothing => (0, 0),
     };
-    let cut = Cut {
+    let cut = Truncation {
         key_bytes: key.as_ref().map(Vec::len),
         key_sha256: key.as_deref().map(sha256),
         value_bytes: value.as_ref().map(Bytes::len),
@@ -193,7 +193,7 @@ mod tests {
             assert!(message.num_bytes() + 100 <= MAX_BYTES, "{case}: {}", message.num_bytes());
             assert_eq!(header(&message, REASON_HEADER), Some(b"not_json".as_slice()), "{case}");
             assert_eq!(header(&message, "trace").is_some(), is_whole, "{case}");
-            let cut = header(&message, CUT_HEADER).map(|json| serde_json::from_slice::<Cut>(json).unwrap());
+            let cut = header(&message, CUT_HEADER).map(|json| serde_json::from_slice::<Truncation>(json).unwrap());
             assert_eq!(cut.is_none(), is_whole, "{case}");
             if let Some(cut) = cut {
                 assert_eq!((cut.key_bytes, cut.value_bytes, cut.headers), (Some(key), Some(value), 1), "{case}");
@@ -210,7 +210,7 @@ mod tests {
         let secret = Original { key: Some(b"eve".to_vec()), value: Some("abc".into()), headers: Headers::new() };
         let message = rejected(secret, "why", Kept::Nothing);
         assert_eq!((&message.key, &message.value), (&None, &None));
-        let cut: Cut = serde_json::from_slice(header(&message, CUT_HEADER).unwrap()).unwrap();
+        let cut: Truncation = serde_json::from_slice(header(&message, CUT_HEADER).unwrap()).unwrap();
         // FIPS 180-2, appendix B.1.
         let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!((cut.value_sha256.as_deref(), cut.value_bytes), (Some(of_abc), Some(3)));

@@ -91,43 +91,43 @@ impl<'de> Deserialize<'de> for Properties {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // What was found may be a secret: no message repeats it.
         let wrong = |_| D::Error::custom("expected names and values of settings, each a text, a number or a flag");
-        let pairs = std::collections::BTreeMap::<Plain, Plain>::deserialize(deserializer).map_err(wrong)?;
+        let pairs = std::collections::BTreeMap::<Scalar, Scalar>::deserialize(deserializer).map_err(wrong)?;
         Ok(Self(pairs.into_iter().map(|(name, value)| (name.0, value.0)).collect()))
     }
 }
 
 /// A text, a number or a flag, as its text.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Plain(pub String);
+pub(crate) struct Scalar(pub String);
 
-impl<'de> Deserialize<'de> for Plain {
+impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OfText;
         impl Visitor<'_> for OfText {
-            type Value = Plain;
+            type Value = Scalar;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text, a number or a flag")
             }
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Plain, E> {
-                Ok(Plain(text.to_owned()))
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar(text.to_owned()))
             }
 
-            fn visit_bool<E: serde::de::Error>(self, flag: bool) -> Result<Plain, E> {
-                Ok(Plain(flag.to_string()))
+            fn visit_bool<E: serde::de::Error>(self, flag: bool) -> Result<Scalar, E> {
+                Ok(Scalar(flag.to_string()))
             }
 
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Plain, E> {
-                Ok(Plain(number.to_string()))
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
             }
 
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Plain, E> {
-                Ok(Plain(number.to_string()))
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
             }
 
-            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Plain, E> {
-                Ok(Plain(number.to_string()))
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
             }
         }
         // As a text where that is possible: YAML's 007 is not 7.

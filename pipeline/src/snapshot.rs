@@ -1,12 +1,13 @@
 //! Snapshots: the state of one partition at one position, as a cache of the log.
 //!
 //! A snapshot is one object, `<stage>/<epoch>/<topic>-<partition>/<next offset, 20 digits>.snapshot`. It holds the
-//! pieces of the state that change all the time and names the others, each an object of its own in the folder `pieces`
+//! parts of the state that change all the time and names the others, each an object of its own in the folder `pieces`
 //! beside it, written once and named by every snapshot until it changes. A snapshot that is damaged, foreign or names
-//! such a piece is passed over by name and the one before is taken.
+//! such a part is passed over by name and the one before is taken.
 
 mod format;
 mod garbage;
+pub mod parts;
 mod transfer;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::piece::{Known, Piece, Pieces, Whole};
+use crate::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes};
 use crate::store::{ANSWERS_WITHIN, within};
 pub use format::{Header, ONE, SnapshotError, decode, encode};
 use garbage::{Named, collect};
@@ -29,7 +30,7 @@ use transfer::{read, write};
 /// How long a snapshot that is written at once may take.
 const AT_ONCE: Duration = Duration::from_secs(60);
 
-/// A resting piece that is written.
+/// A settled part that is written.
 #[derive(Debug, Clone)]
 struct Written {
     revision: u64,
@@ -38,8 +39,8 @@ struct Written {
     num_bytes: usize,
 }
 
-/// The resting pieces of a partition that are written, by name.
-type WrittenPieces = BTreeMap<String, Written>;
+/// The settled parts of a partition that are written, by name.
+type WrittenParts = BTreeMap<String, Written>;
 
 /// A snapshot on its way.
 struct Upload {
@@ -48,7 +49,7 @@ struct Upload {
     task: JoinHandle<Result<(), SnapshotError>>,
     /// What it names, once it is there; none when the partition was let go in the meantime: a state that is taken up
     /// again counts its revisions anew.
-    names: Option<WrittenPieces>,
+    names: Option<WrittenParts>,
 }
 
 /// Where snapshots are kept. Uploads run beside the loop.
@@ -60,7 +61,7 @@ pub struct Snapshots {
     is_beside: bool,
     uploads: Vec<Upload>,
     /// What the newest snapshot of each partition names, of those this process has read or written.
-    written: BTreeMap<TopicPartition, WrittenPieces>,
+    written: BTreeMap<TopicPartition, WrittenParts>,
     /// Partitions whose snapshot was written or not, since this was last asked.
     ended: Vec<(TopicPartition, bool)>,
     /// Folders of partitions with a snapshot that is newer than the last look for garbage.
@@ -78,7 +79,7 @@ impl Snapshots {
     /// Snapshots below `url` (see [`crate::store::parse`]), the newest `keep` of each partition.
     ///
     /// # Errors
-    /// [`SnapshotError::Place`] when the URL is not understood or its folder cannot be made.
+    /// [`SnapshotError::Url`] when the URL is not understood or its folder cannot be made.
     pub fn open(url: &str, keep: usize) -> Result<Self, SnapshotError> {
         let (store, prefix) = crate::store::parse(url, &BTreeMap::new())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -149,7 +150,7 @@ impl Snapshots {
         epoch: u32,
         partition: &TopicPartition,
         committed: Position,
-    ) -> Result<Option<(Position, Whole)>, SnapshotError> {
+    ) -> Result<Option<(Position, SnapshotBytes)>, SnapshotError> {
         let folder = self.folder(stage, epoch, partition);
         self.forget(partition);
         for (next, path) in self.list(&folder)?.into_iter().rev().filter(|(next, _)| *next <= committed.next) {
@@ -171,8 +172,8 @@ impl Snapshots {
         Ok(None)
     }
 
-    /// Revisions of the resting pieces that the partition's newest snapshot names.
-    pub fn known(&self, partition: &TopicPartition) -> Known {
+    /// Revisions of the settled parts that the partition's newest snapshot names.
+    pub fn known(&self, partition: &TopicPartition) -> SavedRevisions {
         let written = self.written.get(partition).into_iter().flatten();
         written.map(|(name, written)| (name.clone(), written.revision)).collect()
     }
@@ -189,35 +190,35 @@ impl Snapshots {
         std::mem::take(&mut self.ended)
     }
 
-    /// Starts to write a snapshot: first the pieces that are new, then what names them. The size of the whole state in
+    /// Starts to write a snapshot: first the parts that are new, then what names them. The size of the whole state in
     /// bytes.
     ///
     /// # Errors
-    /// [`SnapshotError::Piece`] when a piece without bytes is not written. A failed upload is named in the log and by
+    /// [`SnapshotError::Part`] when a part without bytes is not written. A failed upload is named in the log and by
     /// [`Snapshots::take_ended`]: the log still has everything.
-    pub fn put(&mut self, header: Header, pieces: Pieces) -> Result<usize, SnapshotError> {
+    pub fn put(&mut self, header: Header, parts: Parts) -> Result<usize, SnapshotError> {
         let partition = TopicPartition::new(header.topic.as_str(), header.partition);
         let before = self.written.get(&partition);
-        let (mut changing, mut new, mut names) = (Whole::new(), Vec::new(), WrittenPieces::new());
-        for (name, piece) in pieces {
-            match piece {
-                Piece::Changing(bytes) => drop(changing.insert(name, bytes)),
-                Piece::Resting { revision, bytes: Some(bytes) } => {
-                    let object = format!("{:020}-{name}-{:08x}.piece", header.next.0, crc32fast::hash(&bytes));
+        let (mut changing, mut new, mut names) = (SnapshotBytes::new(), Vec::new(), WrittenParts::new());
+        for (name, part) in parts {
+            match part {
+                Part::Changing(bytes) => drop(changing.insert(name, bytes)),
+                Part::Settled { revision, bytes: Some(bytes) } => {
+                    let object = format!("{:020}-{name}-{:08x}.part", header.next.0, crc32fast::hash(&bytes));
                     names.insert(name.clone(), Written { revision, object: object.clone(), num_bytes: bytes.len() });
                     new.push((name, object, bytes));
                 }
-                Piece::Resting { revision, bytes: None } => {
+                Part::Settled { revision, bytes: None } => {
                     let written = before.and_then(|before| before.get(&name)).filter(|old| old.revision == revision);
                     let missing =
-                        || SnapshotError::Piece { name: name.clone(), why: "neither given nor written".into() };
+                        || SnapshotError::Part { name: name.clone(), why: "neither given nor written".into() };
                     names.insert(name.clone(), written.cloned().ok_or_else(missing)?);
                 }
             }
         }
-        let num_bytes = changing.values().map(Vec::len).chain(names.values().map(|piece| piece.num_bytes)).sum();
+        let num_bytes = changing.values().map(Vec::len).chain(names.values().map(|part| part.num_bytes)).sum();
         let folder = self.folder(&header.stage, header.epoch, &partition);
-        let objects = names.iter().map(|(name, piece)| (name.clone(), piece.object.clone())).collect();
+        let objects = names.iter().map(|(name, part)| (name.clone(), part.object.clone())).collect();
         let header = Header { names: objects, ..header };
         let (store, named) = (Arc::clone(&self.store), Arc::clone(&self.named));
         let task = self.runtime.spawn(write(store, folder.clone(), header, changing, new, named));

@@ -5,9 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::log::{Message, Record};
-use crate::metrics::Gauges;
-use crate::piece::{Known, Pieces, Whole};
+use crate::record::{Message, Record};
+use crate::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
 /// What a stage may look at besides its state.
@@ -19,7 +18,7 @@ pub struct Batch<'r> {
     pub positions: BTreeMap<TopicPartition, Position>,
     /// Wall-clock time, UTC microseconds. It decides when things are sent and is data for ingest.
     pub now_us: i64,
-    /// Ticks of [`crate::runner::Options::tick`] so far, this one included: what was said since the last need not be said again.
+    /// Ticks of `runner::Options::tick` so far, this one included: what was said since the last need not be said again.
     pub tick: u64,
     /// Whether this step is the first at its tick: what waited for the clock may be sent now.
     pub is_tick: bool,
@@ -145,6 +144,23 @@ pub fn add_fates(fates: &mut Fates, more: &Fates) {
     }
 }
 
+/// What a stage shows of one partition of its state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Watermark, UTC microseconds.
+    pub watermark_us: Option<i64>,
+    /// Accounts in the state.
+    pub num_accounts: Option<usize>,
+    /// Event ids kept to find duplicates.
+    pub num_ids: Option<usize>,
+    /// Their memory in bytes.
+    pub id_bytes: Option<u64>,
+    /// What all of the process may take, in bytes.
+    pub id_max_bytes: Option<u64>,
+    /// Version of the model file in use.
+    pub model_version: Option<i64>,
+}
+
 /// Why a stage cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
@@ -203,7 +219,7 @@ pub trait Stage {
     /// Makes the changes of a committed step.
     fn merge(&self, state: &mut Self::State, changes: Self::Changes);
 
-    /// Takes up a partition at `position`, empty or from the pieces [`Stage::snapshot`] gave for it.
+    /// Takes up a partition at `position`, empty or from the parts [`Stage::snapshot`] gave for it.
     ///
     /// # Errors
     /// [`StageError::Snapshot`] when the bytes are of an unknown form.
@@ -212,7 +228,7 @@ pub trait Stage {
         state: &mut Self::State,
         partition: &TopicPartition,
         position: Position,
-        snapshot: Option<&Whole>,
+        snapshot: Option<&SnapshotBytes>,
     ) -> Result<(), StageError>;
 
     /// Forgets a partition that is no longer owned.
@@ -227,13 +243,18 @@ pub trait Stage {
     /// What the state of a partition shows to Prometheus.
     fn gauges(&self, state: &Self::State, partition: &TopicPartition) -> Gauges;
 
-    /// The state of one partition as bytes, in pieces; without the bytes of resting pieces that are `known`. Equal states
+    /// The state of one partition as bytes, in parts; without the bytes of settled parts that are `known`. Equal states
     /// give equal bytes.
     ///
     /// # Errors
     /// [`StageError::Snapshot`] when the state cannot be written.
-    fn snapshot(&self, state: &Self::State, partition: &TopicPartition, known: &Known) -> Result<Pieces, StageError>;
+    fn snapshot(
+        &self,
+        state: &Self::State,
+        partition: &TopicPartition,
+        known: &SavedRevisions,
+    ) -> Result<Parts, StageError>;
 
-    /// A snapshot with these resting pieces is written: what is kept for them alone can go.
-    fn saved(&self, _state: &mut Self::State, _partition: &TopicPartition, _known: &Known) {}
+    /// A snapshot with these settled parts is written: what is kept for them alone can go.
+    fn saved(&self, _state: &mut Self::State, _partition: &TopicPartition, _known: &SavedRevisions) {}
 }

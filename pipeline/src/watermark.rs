@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::Record;
+use crate::record::Record;
 use keepwell_core::offset::NextOffset;
 
 /// Header of an `events` record that carries a [`Statement`] as JSON.
@@ -92,7 +92,7 @@ impl Progress {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Heard {
+struct SourceProgress {
     next: NextOffset,
     value_us: Option<i64>,
     state: SourceState,
@@ -104,33 +104,33 @@ pub struct Watermarks {
     clock: bool,
     /// Topic -> (epoch, partitions).
     sources: BTreeMap<String, (u32, i32)>,
-    heard: BTreeMap<(String, i32), Heard>,
+    progress: BTreeMap<(String, i32), SourceProgress>,
     watermark_us: Option<i64>,
 }
 
 impl Watermarks {
     /// Takes a statement in and returns whether the watermark rose.
-    pub fn hear(&mut self, statement: &Statement) -> bool {
+    pub fn observe(&mut self, statement: &Statement) -> bool {
         self.clock = statement.clock;
         for source in &statement.sources {
             let known = self.sources.entry(source.topic.clone()).or_insert((source.epoch, 0));
-            // Statements of a topic made again speak of other records: what was heard before is void.
+            // Statements of a topic made again speak of other records: what was stated before is void.
             if source.epoch > known.0 {
-                self.heard.retain(|(topic, _), _| *topic != source.topic);
+                self.progress.retain(|(topic, _), _| *topic != source.topic);
                 *known = (source.epoch, source.partitions);
             }
             known.1 = known.1.max(source.partitions);
         }
         for mark in &statement.marks {
-            let heard = self.heard.entry((mark.topic.clone(), mark.partition)).or_insert(Heard {
+            let progress = self.progress.entry((mark.topic.clone(), mark.partition)).or_insert(SourceProgress {
                 next: mark.next,
                 value_us: mark.value_us,
                 state: mark.state,
             });
-            heard.value_us = heard.value_us.max(mark.value_us);
+            progress.value_us = progress.value_us.max(mark.value_us);
             // The log has them in the order in which they were true: whoever is no longer the owner is fenced. A
             // position that falls is that of a topic made again, or of one that is read once more.
-            (heard.next, heard.state) = (mark.next, mark.state);
+            (progress.next, progress.state) = (mark.next, mark.state);
         }
         let before = self.watermark_us;
         self.watermark_us = before.max(self.minimum());
@@ -145,24 +145,25 @@ impl Watermarks {
     /// Whether every listed source partition is declared complete.
     pub fn is_complete(&self) -> bool {
         let mut partitions = self.listed().peekable();
-        partitions.peek().is_some() && partitions.all(|heard| heard.is_some_and(|h| h.state == SourceState::Complete))
+        partitions.peek().is_some()
+            && partitions.all(|progress| progress.is_some_and(|h| h.state == SourceState::Complete))
     }
 
     /// What keeps the watermark where it is: the listed partition that says least, for people.
     pub fn holder(&self) -> Option<String> {
         let names = self.sources.iter().flat_map(|(topic, (_, count))| (0..*count).map(move |p| (topic.clone(), p)));
         names
-            .filter(|name| self.heard.get(name).is_none_or(|heard| self.holds_back(heard)))
-            .min_by_key(|name| self.heard.get(name).and_then(|heard| heard.value_us))
+            .filter(|name| self.progress.get(name).is_none_or(|progress| self.holds_back(progress)))
+            .min_by_key(|name| self.progress.get(name).and_then(|progress| progress.value_us))
             .map(|(topic, partition)| format!("{topic}-{partition}"))
     }
 
-    fn listed(&self) -> impl Iterator<Item = Option<&Heard>> {
-        self.sources.iter().flat_map(|(topic, (_, count))| (0..*count).map(|p| self.heard.get(&(topic.clone(), p))))
+    fn listed(&self) -> impl Iterator<Item = Option<&SourceProgress>> {
+        self.sources.iter().flat_map(|(topic, (_, count))| (0..*count).map(|p| self.progress.get(&(topic.clone(), p))))
     }
 
-    fn holds_back(&self, heard: &Heard) -> bool {
-        match heard.state {
+    fn holds_back(&self, progress: &SourceProgress) -> bool {
+        match progress.state {
             SourceState::Reading => true,
             SourceState::Proven => self.clock,
             SourceState::Complete => false,
@@ -175,12 +176,12 @@ impl Watermarks {
         let mut minimum: Option<i64> = None;
         let mut maximum: Option<i64> = None;
         let mut all_complete = true;
-        for heard in self.listed() {
-            let heard = heard?;
-            all_complete &= heard.state == SourceState::Complete;
-            maximum = maximum.max(heard.value_us);
-            if self.holds_back(heard) {
-                let value_us = heard.value_us?;
+        for progress in self.listed() {
+            let progress = progress?;
+            all_complete &= progress.state == SourceState::Complete;
+            maximum = maximum.max(progress.value_us);
+            if self.holds_back(progress) {
+                let value_us = progress.value_us?;
                 minimum = Some(minimum.map_or(value_us, |least| least.min(value_us)));
             }
         }
@@ -224,7 +225,7 @@ mod tests {
         ];
         for (clock, marks, expected) in cases {
             let mut watermarks = Watermarks::default();
-            watermarks.hear(&statement(clock, 2, marks));
+            watermarks.observe(&statement(clock, 2, marks));
             assert_eq!(watermarks.watermark_us(), expected, "{clock} {marks:?}");
         }
     }
@@ -232,24 +233,24 @@ mod tests {
     #[test]
     fn a_source_that_was_read_to_its_end_holds_back_again_when_more_arrives() {
         let mut watermarks = Watermarks::default();
-        watermarks.hear(&statement(false, 2, &[(0, 5, Some(50), Proven), (1, 1, Some(30), Reading)]));
-        watermarks.hear(&statement(false, 2, &[(0, 6, Some(52), Reading), (1, 9, Some(90), Reading)]));
+        watermarks.observe(&statement(false, 2, &[(0, 5, Some(50), Proven), (1, 1, Some(30), Reading)]));
+        watermarks.observe(&statement(false, 2, &[(0, 6, Some(52), Reading), (1, 9, Some(90), Reading)]));
         assert_eq!(watermarks.watermark_us(), Some(52));
     }
 
     #[test]
     fn a_partition_never_heard_from_holds_back_time_and_is_named() {
         let mut watermarks = Watermarks::default();
-        watermarks.hear(&statement(true, 3, &[(0, 1, Some(50), Reading), (2, 1, Some(30), Reading)]));
+        watermarks.observe(&statement(true, 3, &[(0, 1, Some(50), Reading), (2, 1, Some(30), Reading)]));
         assert_eq!((watermarks.watermark_us(), watermarks.holder()), (None, Some("usage-1".into())));
     }
 
     #[test]
     fn completion_ends_when_a_partition_is_read_further() {
         let mut watermarks = Watermarks::default();
-        watermarks.hear(&statement(false, 1, &[(0, 5, Some(50), Complete)]));
+        watermarks.observe(&statement(false, 1, &[(0, 5, Some(50), Complete)]));
         assert!(watermarks.is_complete());
-        watermarks.hear(&statement(false, 1, &[(0, 6, Some(60), Reading)]));
+        watermarks.observe(&statement(false, 1, &[(0, 6, Some(60), Reading)]));
         assert!(!watermarks.is_complete());
     }
 
@@ -262,15 +263,15 @@ mod tests {
             let mut watermarks = Watermarks::default();
             let mut before = None;
             for (partition, next, value_us, state) in &marks {
-                watermarks.hear(&statement(true, 3, &[(*partition, *next, *value_us, states[*state])]));
+                watermarks.observe(&statement(true, 3, &[(*partition, *next, *value_us, states[*state])]));
                 prop_assert!(watermarks.watermark_us() >= before);
                 before = watermarks.watermark_us();
             }
             let settled = watermarks.clone();
-            for ((topic, partition), heard) in &settled.heard {
-                let again = (*partition, heard.next.0, heard.value_us.map(|us| us - 1), heard.state);
+            for ((topic, partition), progress) in &settled.progress {
+                let again = (*partition, progress.next.0, progress.value_us.map(|us| us - 1), progress.state);
                 prop_assert_eq!(topic, "usage");
-                prop_assert!(!watermarks.hear(&statement(true, 3, &[again])));
+                prop_assert!(!watermarks.observe(&statement(true, 3, &[again])));
             }
             prop_assert_eq!(watermarks, settled);
         }

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::process::{self, EXAMPLES, RunArgs};
 
-use crate::{Score, plan, trial};
+use crate::{Score, plan, try_model};
 
 /// Arguments of score.
 #[derive(Debug, Parser)]
@@ -24,7 +24,7 @@ enum Command {
     /// Checks the configuration and the model, runs the model's tests, and prints the configuration, secrets by name only.
     Check,
     /// Scores stored window rows with a model, without Kafka.
-    Try(trial::TryArgs),
+    Try(try_model::TryArgs),
 }
 
 /// The whole of `main`.
@@ -35,7 +35,7 @@ pub fn main(cli: &Cli) -> ExitCode {
             Err(error) => return failed(2, &error),
         };
         let mut out = std::io::stdout().lock();
-        return match trial::run(&config, args, &mut out).and_then(|()| Ok(out.flush()?)) {
+        return match try_model::run(&config, args, &mut out).and_then(|()| Ok(out.flush()?)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(1, &format!("{error:#}")),
         };

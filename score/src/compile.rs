@@ -16,7 +16,7 @@ use serde_saphyr::Spanned;
 use siphasher::sip::SipHasher13;
 
 use crate::bounds::{self, MAX_PIECES, MAX_SQL_BYTES, PLANNING_STACK_BYTES};
-use crate::compute::{Compute, days_between};
+use crate::expression::{Expression, days_between};
 use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse, period_days};
 use crate::points::Points;
 use crate::rate::nominal;
@@ -44,9 +44,9 @@ pub struct CompiledModel {
     /// Weights of the factors in percent when all of them count.
     pub weights: Vec<Points>,
     /// One for each factor, giving a float.
-    pub factors: Vec<Compute>,
+    pub factors: Vec<Expression>,
     /// One for each value to remember, giving a float.
-    pub remember: Vec<Compute>,
+    pub remember: Vec<Expression>,
     /// One for each trigger.
     pub triggers: Vec<CompiledTrigger>,
 }
@@ -55,16 +55,16 @@ pub struct CompiledModel {
 #[derive(Debug)]
 pub struct CompiledTrigger {
     /// What raises it.
-    pub when: Compute,
+    pub when: Expression,
     /// What clears it, where that is declared.
-    pub clear: Option<Compute>,
+    pub clear: Option<Expression>,
 }
 
 /// A column that SQL sees besides those of the window row, and its type.
-type Seen = (&'static str, fn() -> DataType);
+type Input = (&'static str, fn() -> DataType);
 
 /// What SQL sees of an account's earlier final rows.
-const PAST: [Seen; 4] = [
+const PAST: [Input; 4] = [
     ("previous_as_of", time_type),
     ("previous_score", || DataType::Float64),
     ("previous_band", || DataType::Utf8),
@@ -72,7 +72,7 @@ const PAST: [Seen; 4] = [
 ];
 
 /// What the SQL of triggers sees of the score of the row itself.
-const PRESENT: [Seen; 4] = [
+const PRESENT: [Input; 4] = [
     ("score", || DataType::Float64),
     ("delta", || DataType::Float64),
     ("coverage", || DataType::Float64),
@@ -86,7 +86,7 @@ const DERIVED: [(&str, &str); 2] = [
     ("known_days", "greatest(1, least(period_days, days_between(coalesce(started_at, first_seen_at), as_of)))"),
 ];
 /// So much of an SQL text stands in a message.
-const TOLD_CHARS: usize = 200;
+const EXCERPT_CHARS: usize = 200;
 const PERIOD_DAYS: &str = "period_days";
 
 /// Every column of a window row; any may be null, because a window may be missing.
@@ -146,7 +146,7 @@ struct ModelCompiler<'c> {
 impl<'c> ModelCompiler<'c> {
     fn new(file: &'c str, session: &'c SessionContext, model: &'c Model) -> Result<Self, ModelError> {
         let float = |name: &str| Field::new(name, DataType::Float64, true);
-        let fields = |columns: &[Seen]| -> Vec<Field> {
+        let fields = |columns: &[Input]| -> Vec<Field> {
             columns.iter().map(|(name, kind)| Field::new(*name, kind(), true)).collect()
         };
         let derived = DERIVED.iter().map(|(name, _)| float(name)).chain([float(PERIOD_DAYS)]);
@@ -179,7 +179,7 @@ impl<'c> ModelCompiler<'c> {
             let build = |period: &str| {
                 let value = self.parsed(&factor.sql, past, period)?;
                 let value = match factor.against {
-                    Some(Against::PreviousWindow) => self.told(&factor.sql, against_previous(value))?,
+                    Some(Against::PreviousWindow) => self.located(&factor.sql, against_previous(value))?,
                     None => value,
                 };
                 match &factor.expires {
@@ -210,9 +210,9 @@ impl<'c> ModelCompiler<'c> {
     }
 
     /// A fault of planning, told at the place of the SQL.
-    fn told<T>(&self, sql: &Spanned<String>, result: PlanResult<T>) -> Result<T, ModelError> {
+    fn located<T>(&self, sql: &Spanned<String>, result: PlanResult<T>) -> Result<T, ModelError> {
         result.map_err(|error| {
-            let start: String = sql.value.trim().chars().take(TOLD_CHARS).collect();
+            let start: String = sql.value.trim().chars().take(EXCERPT_CHARS).collect();
             let why = format!("{start}: {}", error.strip_backtrace());
             ModelError::at(self.file, sql.referenced, why)
         })
@@ -243,20 +243,20 @@ impl<'c> ModelCompiler<'c> {
             })?;
             Ok(with_period.data)
         };
-        self.told(sql, parse())
+        self.located(sql, parse())
     }
 
     /// The value while what it is dated by is young enough.
     fn expiring(&self, value: Expr, expires: &Expires, row: &Schema, period: &str) -> Result<Expr, ModelError> {
         let dated = self.parsed(&expires.dated_by, row, period)?;
         let kind = DFSchema::try_from(row.clone()).and_then(|row| dated.get_type(&row));
-        if !matches!(self.told(&expires.dated_by, kind)?, DataType::Timestamp(_, _)) {
+        if !matches!(self.located(&expires.dated_by, kind)?, DataType::Timestamp(_, _)) {
             let why = format!("{}: it must give a time", expires.dated_by.value.trim());
             return Err(ModelError::at(self.file, expires.dated_by.referenced, why));
         }
         let age = days_between().call(vec![dated, col("as_of")]);
         let most = expires.after.as_micros() as f64 / DAY_US as f64;
-        self.told(&expires.dated_by, when(age.lt_eq(lit(most)), value).end())
+        self.located(&expires.dated_by, when(age.lt_eq(lit(most)), value).end())
     }
 
     fn computed(
@@ -266,13 +266,13 @@ impl<'c> ModelCompiler<'c> {
         row: &Schema,
         to: &DataType,
         build: impl Fn(&str) -> Result<Expr, ModelError>,
-    ) -> Result<Compute, ModelError> {
+    ) -> Result<Expression, ModelError> {
         let period = period.as_ref().map_or(self.period, |period| &period.value);
         let expr = build(period)?;
-        self.told(sql, self.compute(period, expr, row, to))
+        self.located(sql, self.compute(period, expr, row, to))
     }
 
-    fn compute(&self, period: &str, expr: Expr, row: &Schema, to: &DataType) -> PlanResult<Compute> {
+    fn compute(&self, period: &str, expr: Expr, row: &Schema, to: &DataType) -> PlanResult<Expression> {
         let used = expr.column_refs();
         let is_used = |field: &&Arc<Field>| used.iter().any(|column| column.name == *field.name());
         let columns: Vec<Field> = row.fields().iter().filter(is_used).map(|field| field.as_ref().clone()).collect();
@@ -287,7 +287,7 @@ impl<'c> ModelCompiler<'c> {
         let simplifier = ExprSimplifier::new(context);
         // Some functions, such as coalesce, exist only until they are simplified.
         let expr = simplifier.simplify(simplifier.coerce(cast(expr, to.clone()), &row)?)?;
-        Compute::new(period, columns, self.session.create_physical_expr(expr, &row)?)
+        Expression::new(period, columns, self.session.create_physical_expr(expr, &row)?)
     }
 }
 

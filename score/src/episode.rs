@@ -63,7 +63,7 @@ impl Phase {
 
 /// What a row says of a trigger, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct Transition {
     /// What.
     pub phase: Phase,
     /// Since the final row of this time, UTC microseconds.
@@ -92,14 +92,14 @@ impl Episode {
     }
 
     /// The episode after a row, and what the row says of it.
-    pub fn after(&self, trigger: &Trigger, signs: Signs<'_>) -> (Self, Option<Told>) {
+    pub fn after(&self, trigger: &Trigger, signs: Signs<'_>) -> (Self, Option<Transition>) {
         match &self.raised {
             Some(raised) => self.under_way(raised, trigger, signs),
             None => self.quiet(trigger, signs),
         }
     }
 
-    fn quiet(&self, trigger: &Trigger, signs: Signs<'_>) -> (Self, Option<Told>) {
+    fn quiet(&self, trigger: &Trigger, signs: Signs<'_>) -> (Self, Option<Transition>) {
         let now_us = signs.as_of_us;
         let ended_us = self.ended_us;
         if !signs.holds {
@@ -108,7 +108,7 @@ impl Episode {
         let is_cooling = ended_us.is_some_and(|ended_us| now_us - ended_us < trigger.cooldown.as_micros());
         let since_us = self.pending_since_us.unwrap_or(now_us);
         if is_cooling || now_us - since_us < trigger.lasting.as_micros() {
-            let told = Told { phase: Phase::Pending, since_us, is_news: false };
+            let told = Transition { phase: Phase::Pending, since_us, is_news: false };
             return (Self { pending_since_us: Some(since_us), raised: None, ended_us }, Some(told));
         }
         let raised = Raised {
@@ -118,11 +118,11 @@ impl Episode {
             playbook: trigger.playbook.clone(),
             owner_role: trigger.owner_role.clone(),
         };
-        let told = Told { phase: Phase::Raised, since_us: now_us, is_news: true };
+        let told = Transition { phase: Phase::Raised, since_us: now_us, is_news: true };
         (Self { raised: Some(raised), ..Self::default() }, Some(told))
     }
 
-    fn under_way(&self, raised: &Raised, trigger: &Trigger, signs: Signs<'_>) -> (Self, Option<Told>) {
+    fn under_way(&self, raised: &Raised, trigger: &Trigger, signs: Signs<'_>) -> (Self, Option<Transition>) {
         let (now_us, since_us) = (signs.as_of_us, raised.since_us);
         let goes_on = signs.clears.map_or(signs.holds, |clears| !clears);
         let cooled = |closed_us: i64| {
@@ -134,25 +134,25 @@ impl Episode {
             Some(closed_us) if !goes_on || cooled(closed_us) => {
                 Self { ended_us: Some(closed_us), ..Self::default() }.quiet(trigger, signs)
             }
-            Some(_) => (self.clone(), Some(Told { phase: Phase::Closed, since_us, is_news: false })),
+            Some(_) => (self.clone(), Some(Transition { phase: Phase::Closed, since_us, is_news: false })),
             None if matches!(signs.outcome, Some("done" | "dismissed")) => {
                 let closed = Raised { closed_us: Some(now_us), ..raised.clone() };
-                let told = Told { phase: Phase::Closed, since_us, is_news: true };
+                let told = Transition { phase: Phase::Closed, since_us, is_news: true };
                 (Self { raised: Some(closed), ..Self::default() }, Some(told))
             }
             None if goes_on || now_us - since_us < trigger.hold.as_micros() => {
-                (self.clone(), Some(Told { phase: Phase::Active, since_us, is_news: false }))
+                (self.clone(), Some(Transition { phase: Phase::Active, since_us, is_news: false }))
             }
             None => self.over(now_us),
         }
     }
 
     /// The episode ends with the row of this time, whatever its condition.
-    pub fn over(&self, as_of_us: i64) -> (Self, Option<Told>) {
+    pub fn over(&self, as_of_us: i64) -> (Self, Option<Transition>) {
         let ended = |ended_us| Self { ended_us, ..Self::default() };
         match &self.raised {
             Some(Raised { since_us, closed_us: None, .. }) => {
-                (ended(Some(as_of_us)), Some(Told { phase: Phase::Cleared, since_us: *since_us, is_news: true }))
+                (ended(Some(as_of_us)), Some(Transition { phase: Phase::Cleared, since_us: *since_us, is_news: true }))
             }
             Some(Raised { closed_us, .. }) => (ended(*closed_us), None),
             None => (ended(self.ended_us), None),
@@ -175,7 +175,7 @@ mod tests {
     const DAY_US: i64 = 86_400_000_000;
 
     /// What each day says: `.` nothing, else the first letter of the phase, in capitals where it is news.
-    fn told(trigger: &Trigger, holds: &str, clears: Option<&str>, outcomes: &str) -> String {
+    fn phases(trigger: &Trigger, holds: &str, clears: Option<&str>, outcomes: &str) -> String {
         let mut episode = Episode::default();
         let mut line = String::new();
         for (day, holds) in holds.bytes().enumerate() {
@@ -192,12 +192,12 @@ mod tests {
             episode = next;
             line.push(match told {
                 None => '.',
-                Some(Told { phase: Phase::Pending, .. }) => 'p',
-                Some(Told { phase: Phase::Raised, .. }) => 'R',
-                Some(Told { phase: Phase::Active, .. }) => 'a',
-                Some(Told { phase: Phase::Closed, is_news: false, .. }) => 'c',
-                Some(Told { phase: Phase::Closed, .. }) => 'D',
-                Some(Told { phase: Phase::Cleared, .. }) => 'C',
+                Some(Transition { phase: Phase::Pending, .. }) => 'p',
+                Some(Transition { phase: Phase::Raised, .. }) => 'R',
+                Some(Transition { phase: Phase::Active, .. }) => 'a',
+                Some(Transition { phase: Phase::Closed, is_news: false, .. }) => 'c',
+                Some(Transition { phase: Phase::Closed, .. }) => 'D',
+                Some(Transition { phase: Phase::Cleared, .. }) => 'C',
             });
         }
         line
@@ -205,30 +205,30 @@ mod tests {
 
     #[test]
     fn an_episode_is_raised_once_lasts_and_is_cleared_once() {
-        assert_eq!(told(&trigger(""), "0011100110", None, ""), "..RaaC.RaC");
+        assert_eq!(phases(&trigger(""), "0011100110", None, ""), "..RaaC.RaC");
     }
 
     #[test]
     fn it_begins_after_the_condition_has_held_for_as_long_as_declared() {
-        assert_eq!(told(&trigger("for: 2d"), "0110111100", None, ""), ".pp.ppRaC.");
+        assert_eq!(phases(&trigger("for: 2d"), "0110111100", None, ""), ".pp.ppRaC.");
     }
 
     #[test]
     fn it_lasts_as_long_as_declared_and_ends_where_its_own_condition_says_so() {
-        assert_eq!(told(&trigger("hold: 3d"), "01000000", None, ""), ".RaaC...");
-        assert_eq!(told(&trigger("clear: y"), "01000100", Some("00001000"), ""), ".RaaCRaa");
+        assert_eq!(phases(&trigger("hold: 3d"), "01000000", None, ""), ".RaaC...");
+        assert_eq!(phases(&trigger("clear: y"), "01000100", Some("00001000"), ""), ".RaaCRaa");
     }
 
     #[test]
     fn after_an_episode_none_begins_until_it_has_cooled_down() {
-        assert_eq!(told(&trigger("cooldown: 3d"), "1011111001", None, ""), "RCppRaaC.p");
+        assert_eq!(phases(&trigger("cooldown: 3d"), "1011111001", None, ""), "RCppRaaC.p");
     }
 
     #[test]
     fn an_outcome_closes_it_and_what_still_holds_is_not_raised_again_until_it_has_cooled_down() {
-        assert_eq!(told(&trigger(""), "11111011", None, "..ad"), "RaaDc.Ra");
-        assert_eq!(told(&trigger("cooldown: 3d"), "1111111110", None, ".x"), "RDccRaaaaC");
-        assert_eq!(told(&trigger("cooldown: 3d"), "110111", None, ".d"), "RD.pRa");
+        assert_eq!(phases(&trigger(""), "11111011", None, "..ad"), "RaaDc.Ra");
+        assert_eq!(phases(&trigger("cooldown: 3d"), "1111111110", None, ".x"), "RDccRaaaaC");
+        assert_eq!(phases(&trigger("cooldown: 3d"), "110111", None, ".d"), "RD.pRa");
     }
 
     #[test]

@@ -8,18 +8,18 @@ use arrow::error::ArrowError;
 use keepwell_core::schema::columns::TimeArray;
 
 use crate::compile::CompiledModel;
-use crate::compute::Compute;
 use crate::evidence::evidence;
+use crate::expression::Expression;
 use crate::model::Basis;
-use crate::models::Models;
+use crate::model_schedule::Models;
 use crate::points::Points;
-use crate::rate::{Known, Rating, rate};
+use crate::rate::{FactorValue, Rating, rate};
 use crate::state::{LastFinal, Memory};
 use crate::windows::{Case, Windows};
 
 /// An account at one time, and what its earlier final rows left behind.
 #[derive(Debug, Clone, Copy)]
-pub struct Scene<'c> {
+pub struct CaseWithPast<'c> {
     /// The account.
     pub case: &'c Case<'c>,
     /// Of final rows before this one; empty where there are none.
@@ -59,21 +59,21 @@ pub struct Sign {
 pub fn evaluate<'m>(
     models: &'m Models,
     windows: &Windows<'_>,
-    scenes: &[Scene<'_>],
+    cases: &[CaseWithPast<'_>],
     pane_us: i64,
 ) -> Result<Vec<Verdict<'m>>, ArrowError> {
     let mut by_model: BTreeMap<(usize, usize), (&'m CompiledModel, Vec<usize>)> = BTreeMap::new();
-    for (index, Scene { case, .. }) in scenes.iter().enumerate() {
+    for (index, CaseWithPast { case, .. }) in cases.iter().enumerate() {
         let missing = || ArrowError::ComputeError(format!("no model for {} at {}", case.account_id, case.as_of_us));
         let (version, compiled) = models.at(case.as_of_us).ok_or_else(missing)?;
         let number = compiled.model_of(case.segment, case.stage);
         let model = compiled.models.get(number).ok_or_else(missing)?;
         by_model.entry((version, number)).or_insert((model, Vec::new())).1.push(index);
     }
-    let mut verdicts: Vec<(usize, Verdict<'m>)> = Vec::with_capacity(scenes.len());
+    let mut verdicts: Vec<(usize, Verdict<'m>)> = Vec::with_capacity(cases.len());
     for (model, indices) in by_model.into_values() {
-        let scenes: Vec<Scene<'_>> = indices.iter().filter_map(|index| scenes.get(*index).copied()).collect();
-        let evaluation = Evaluation::new(model, windows, &scenes)?;
+        let cases: Vec<CaseWithPast<'_>> = indices.iter().filter_map(|index| cases.get(*index).copied()).collect();
+        let evaluation = Evaluation::new(model, windows, &cases)?;
         verdicts.extend(indices.iter().copied().zip(evaluation.verdicts(pane_us)?));
     }
     verdicts.sort_by_key(|(index, _)| *index);
@@ -83,7 +83,7 @@ pub fn evaluate<'m>(
 /// All accounts of one model.
 struct Evaluation<'e, 'm> {
     compiled: &'m CompiledModel,
-    scenes: &'e [Scene<'e>],
+    cases: &'e [CaseWithPast<'e>],
     /// The rows of each window that is looked at.
     rows: BTreeMap<&'m str, RecordBatch>,
     /// What is seen of earlier final rows, by column.
@@ -91,22 +91,27 @@ struct Evaluation<'e, 'm> {
 }
 
 impl<'e, 'm> Evaluation<'e, 'm> {
-    fn new(compiled: &'m CompiledModel, windows: &Windows<'_>, scenes: &'e [Scene<'e>]) -> Result<Self, ArrowError> {
+    fn new(
+        compiled: &'m CompiledModel,
+        windows: &Windows<'_>,
+        cases: &'e [CaseWithPast<'e>],
+    ) -> Result<Self, ArrowError> {
         let conditions = compiled.triggers.iter().flat_map(|trigger| [Some(&trigger.when), trigger.clear.as_ref()]);
         let all = compiled.factors.iter().chain(&compiled.remember).chain(conditions.flatten());
         let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for compute in all {
             used.entry(&compute.period).or_default().extend(compute.columns());
         }
-        let cases: Vec<&Case<'_>> = scenes.iter().map(|scene| scene.case).collect();
-        let rows = used.into_iter().map(|(period, columns)| Ok((period, windows.rows_of(period, &cases, &columns)?)));
+        let accounts: Vec<&Case<'_>> = cases.iter().map(|c| c.case).collect();
+        let rows =
+            used.into_iter().map(|(period, columns)| Ok((period, windows.rows_of(period, &accounts, &columns)?)));
         let rows = rows.collect::<Result<_, ArrowError>>()?;
-        Ok(Self { compiled, scenes, rows, past: past(compiled, scenes) })
+        Ok(Self { compiled, cases, rows, past: past(compiled, cases) })
     }
 
-    fn inputs(&self, compute: &Compute, present: &BTreeMap<&str, ArrayRef>) -> Result<RecordBatch, ArrowError> {
+    fn inputs(&self, compute: &Expression, present: &BTreeMap<&str, ArrayRef>) -> Result<RecordBatch, ArrowError> {
         let rows = self.rows.get(compute.period.as_str());
-        compute.inputs(self.scenes.len(), |name| {
+        compute.inputs(self.cases.len(), |name| {
             let of_window = rows.and_then(|rows| rows.column_by_name(name));
             of_window.or_else(|| self.past.get(name)).or_else(|| present.get(name)).cloned()
         })
@@ -114,13 +119,13 @@ impl<'e, 'm> Evaluation<'e, 'm> {
 
     fn verdicts(&self, pane_us: i64) -> Result<Vec<Verdict<'m>>, ArrowError> {
         let none = BTreeMap::new();
-        let numbers = |computes: &[Compute]| {
+        let numbers = |computes: &[Expression]| {
             computes.iter().map(|c| c.numbers(&self.inputs(c, &none)?)).collect::<Result<Vec<_>, ArrowError>>()
         };
         let (factors, remember) = (numbers(&self.compiled.factors)?, numbers(&self.compiled.remember)?);
         let rated: Vec<(Rating, &'m str)> =
-            (0..self.scenes.len()).map(|row| self.rated(row, &factors, pane_us)).collect();
-        let present = present(self.scenes, &rated);
+            (0..self.cases.len()).map(|row| self.rated(row, &factors, pane_us)).collect();
+        let present = present(self.cases, &rated);
         let mut signs: Vec<Vec<Sign>> =
             rated.iter().map(|_| Vec::with_capacity(self.compiled.triggers.len())).collect();
         for (trigger, declared) in self.compiled.triggers.iter().zip(&self.compiled.model.triggers) {
@@ -128,10 +133,10 @@ impl<'e, 'm> Evaluation<'e, 'm> {
             let holds = trigger.when.flags(&inputs)?;
             let clears = trigger.clear.as_ref().map(|clear| clear.flags(&self.inputs(clear, &present)?)).transpose()?;
             let is_true = |flags: &BooleanArray, row: usize| flags.is_valid(row) && flags.value(row);
-            let is_told = |(row, scene): &(usize, &Scene<'_>)| {
+            let is_told = |(row, scene): &(usize, &CaseWithPast<'_>)| {
                 is_true(&holds, *row) || scene.past.episodes.get(&declared.name.value).is_some()
             };
-            let told = self.scenes.iter().enumerate().filter(is_told).map(|(row, _)| row as u32).collect::<Vec<_>>();
+            let told = self.cases.iter().enumerate().filter(is_told).map(|(row, _)| row as u32).collect::<Vec<_>>();
             let mut evidence = told.iter().zip(evidence(&inputs, &told)?).peekable();
             for (row, signs) in signs.iter_mut().enumerate() {
                 let evidence = evidence.next_if(|(told, _)| **told as usize == row).map(|(_, evidence)| evidence);
@@ -150,14 +155,14 @@ impl<'e, 'm> Evaluation<'e, 'm> {
     }
 
     fn rated(&self, row: usize, factors: &[Float64Array], pane_us: i64) -> (Rating, &'m str) {
-        let (compiled, Scene { case, past }) = (self.compiled, self.scenes[row]);
+        let (compiled, CaseWithPast { case, past }) = (self.compiled, self.cases[row]);
         let model = &compiled.model;
         let known = model.factors.iter().zip(factors).map(|(factor, values)| {
             let carried = factor.missing.unwrap_or(model.missing).ttl_us().and_then(|ttl_us| {
                 let known = past.known.get(&factor.name.value).copied().filter(|_| past.is_of(model));
                 known.filter(|(_, us)| case.as_of_us - us <= ttl_us)
             });
-            Known { value: value(values, row), carried }
+            FactorValue { value: value(values, row), carried }
         });
         let rating = rate(model, &compiled.weights, known);
         let before = past.last.as_ref().map(|last| (last.band.as_str(), last.band_since_us));
@@ -176,8 +181,8 @@ fn float(points: Option<Points>) -> Option<f64> {
 }
 
 /// The columns of earlier final rows, as `compile` declares them.
-fn past<'m>(compiled: &'m CompiledModel, scenes: &[Scene<'_>]) -> BTreeMap<&'m str, ArrayRef> {
-    let last = || scenes.iter().map(|scene| scene.past.last.as_ref());
+fn past<'m>(compiled: &'m CompiledModel, cases: &[CaseWithPast<'_>]) -> BTreeMap<&'m str, ArrayRef> {
+    let last = || cases.iter().map(|scene| scene.past.last.as_ref());
     let floats = |values: Float64Array| Arc::new(values) as ArrayRef;
     let as_of: TimeArray = last().map(|last| last.map(|last| last.as_of_us)).collect();
     let band: StringArray = last().map(|last| last.map(|last| last.band.as_str())).collect();
@@ -188,24 +193,24 @@ fn past<'m>(compiled: &'m CompiledModel, scenes: &[Scene<'_>]) -> BTreeMap<&'m s
             "previous_score",
             floats(last().map(|last: Option<&LastFinal>| float(last.and_then(|last| last.score))).collect()),
         ),
-        ("baseline_score", floats(scenes.iter().map(|scene| float(scene.past.baseline)).collect())),
+        ("baseline_score", floats(cases.iter().map(|scene| float(scene.past.baseline)).collect())),
     ]);
     for remember in &compiled.model.remember {
-        let of = |Scene { case, past }: &Scene<'_>| {
+        let of = |CaseWithPast { case, past }: &CaseWithPast<'_>| {
             let values = past.remembered.get(&remember.name.value).filter(|_| past.is_of(&compiled.model));
             let values = values.map(Vec::as_slice).unwrap_or_default();
             let from = values.partition_point(|(us, _)| case.as_of_us - us >= remember.over.as_micros());
             let values = values.get(from..).unwrap_or_default();
             float(remember.by.of(values.iter().map(|(_, value)| *value)))
         };
-        columns.insert(&remember.name.value, floats(scenes.iter().map(of).collect()));
+        columns.insert(&remember.name.value, floats(cases.iter().map(of).collect()));
     }
     columns
 }
 
 /// The columns of the row's own score, as `compile` declares them.
-fn present(scenes: &[Scene<'_>], rated: &[(Rating, &str)]) -> BTreeMap<&'static str, ArrayRef> {
-    let delta = |(scene, (rating, _)): (&Scene<'_>, &(Rating, &str))| {
+fn present(cases: &[CaseWithPast<'_>], rated: &[(Rating, &str)]) -> BTreeMap<&'static str, ArrayRef> {
+    let delta = |(scene, (rating, _)): (&CaseWithPast<'_>, &(Rating, &str))| {
         let before = scene.past.last.as_ref().and_then(|last| last.score);
         float(rating.score.zip(before).map(|(score, before)| score - before))
     };
@@ -213,7 +218,7 @@ fn present(scenes: &[Scene<'_>], rated: &[(Rating, &str)]) -> BTreeMap<&'static 
     let band: StringArray = rated.iter().map(|(_, band)| Some(*band)).collect();
     BTreeMap::from([
         ("score", floats(rated.iter().map(|(rating, _)| float(rating.score)).collect())),
-        ("delta", floats(scenes.iter().zip(rated).map(delta).collect())),
+        ("delta", floats(cases.iter().zip(rated).map(delta).collect())),
         ("coverage", floats(rated.iter().map(|(rating, _)| float(Some(rating.coverage))).collect())),
         ("band", Arc::new(band)),
     ])

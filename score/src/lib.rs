@@ -5,35 +5,31 @@
 //! drivers and triggers compare final rows only. All of it is a fold over the log.
 
 mod bounds;
-mod by_name;
 pub mod cli;
 mod compile;
-mod compute;
 mod episode;
 mod evaluate;
 mod evidence;
+mod expression;
+mod health_row;
 pub mod inputs;
 pub mod model;
-pub mod models;
+pub mod model_schedule;
+mod model_tests;
 pub mod normalise;
-pub mod plain;
 pub mod points;
 mod rate;
-mod saved;
-#[cfg(test)]
-mod scenes;
+pub mod recompute;
 mod settings;
+mod small_map;
+mod snapshot;
 mod stage;
 mod state;
-pub mod stored;
-mod table_tests;
+pub mod tables_reader;
 #[cfg(test)]
 mod tests;
-mod trial;
-mod verdict_row;
+mod try_model;
 mod windows;
-#[cfg(test)]
-mod worked_examples;
 
 pub use stage::Score;
 pub use state::{PartitionState, State};

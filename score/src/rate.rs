@@ -16,7 +16,7 @@ pub const LIMIT: &str = "(limit)";
 
 /// The value of a factor.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Known {
+pub struct FactorValue {
     /// What its SQL gives now.
     pub value: Option<f64>,
     /// What it gave the last time, and when, where that may stand in for it.
@@ -54,7 +54,7 @@ pub struct Rating {
 }
 
 /// Rates the values of one account, in the order of the model's factors; `weights` are the [`nominal`] ones.
-pub fn rate(model: &Model, weights: &[Points], values: impl IntoIterator<Item = Known>) -> Rating {
+pub fn rate(model: &Model, weights: &[Points], values: impl IntoIterator<Item = FactorValue>) -> Rating {
     let is_additive = model.weights == Weights::Additive;
     let mut factors: Vec<Rated> = model
         .factors
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn rated(model: &Model, values: impl IntoIterator<Item = Option<f64>>) -> Rating {
-        rate(model, &nominal(model), values.into_iter().map(|value| Known { value, carried: None }))
+        rate(model, &nominal(model), values.into_iter().map(|value| FactorValue { value, carried: None }))
     }
 
     fn texts(rating: &Rating) -> Vec<String> {
@@ -255,8 +255,8 @@ mod tests {
     #[test]
     fn a_carried_value_counts_as_known_and_says_from_when_it_is() {
         let model = example();
-        let now = |value| Known { value: Some(value), carried: Some((0.0, 1)) };
-        let carried = Known { value: None, carried: Some((60.0, 7)) };
+        let now = |value| FactorValue { value: Some(value), carried: Some((0.0, 1)) };
+        let carried = FactorValue { value: None, carried: Some((60.0, 7)) };
         let rating = rate(&model, &nominal(&model), [now(8.0), carried, now(4.4), now(70.0)]);
         assert_eq!((rating.score.unwrap().to_string().as_str(), rating.coverage), ("74.75", Points::HUNDRED));
         let factors: Vec<_> = rating.factors.iter().map(|f| (f.missing, f.carried_from_us)).collect();

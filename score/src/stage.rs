@@ -9,23 +9,23 @@ use keepwell_core::codec;
 use keepwell_core::offset::{Position, TopicPartition};
 use keepwell_core::schema::{RowBuilder, health, window};
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::{Message, Record};
-use keepwell_pipeline::metrics::Gauges;
-use keepwell_pipeline::piece::{Known, Pieces, Whole};
+use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
+use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
+use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
 use keepwell_pipeline::watermark::Progress;
 use tracing::warn;
 
-use crate::evaluate::{Scene, evaluate};
+use crate::evaluate::{CaseWithPast, evaluate};
+use crate::health_row::{Provenance, Row};
 use crate::inputs::{Inputs, inputs};
 use crate::model::ModelError;
-use crate::models::{Announcement, Models, Taken};
-use crate::saved;
+use crate::model_schedule::{Announcement, Models, Taken};
+use crate::model_tests;
 use crate::settings::Settings;
+use crate::snapshot;
 use crate::state::{Account, Changes, Memory, PartitionChanges, PartitionState, State};
-use crate::table_tests;
-use crate::verdict_row::{Provenance, Row};
 use crate::windows::{Case, Windows};
 
 /// Reason of a reject: an announced model that is not allowed. Mend the file and announce it again.
@@ -58,8 +58,8 @@ impl Score {
     /// # Errors
     /// [`ModelError`] naming the first that fails.
     pub fn test_model(&self, config: &Config) -> Result<usize, ModelError> {
-        let tests = config.score.model.as_deref().map(table_tests::beside).filter(|path| path.exists());
-        tests.map_or(Ok(0), |path| table_tests::run(&path, &self.settings.model, &self.settings.periods))
+        let tests = config.score.model.as_deref().map(model_tests::beside).filter(|path| path.exists());
+        tests.map_or(Ok(0), |path| model_tests::run(&path, &self.settings.model, &self.settings.periods))
     }
 
     /// The inputs of each factor of the configured model file, where it has this version; see [`inputs`].
@@ -99,7 +99,7 @@ impl Score {
             };
             let progress = Progress::of(record).map_err(|error| refused(error.to_string()))?;
             fold.changes.progress = progress.or(fold.changes.progress);
-            self.hear(record, &mut fold, step);
+            self.observe(record, &mut fold, step);
             let Some(value) = &record.value else { continue };
             let batch = codec::decode_shared(value, &window::schema()).map_err(|error| refused(error.to_string()))?;
             let windows = Windows::of(&batch)?;
@@ -114,7 +114,7 @@ impl Score {
     }
 
     /// Takes an announced model, or rejects it: a bad one changes nothing.
-    fn hear(&self, record: &Record, fold: &mut Fold<'_>, step: &mut Step<Changes>) {
+    fn observe(&self, record: &Record, fold: &mut Fold<'_>, step: &mut Step<Changes>) {
         let announced = match Announcement::of(record) {
             Ok(None) => return,
             Ok(Some(announced)) => Ok(announced),
@@ -163,8 +163,9 @@ impl Score {
             let befores: Vec<Option<&Account>> = befores.collect();
             let pasts = turn.iter().zip(&befores).map(|(case, before)| past_of(case, *before).unwrap_or(&nothing));
             let pasts: Vec<&Memory> = pasts.collect();
-            let scenes: Vec<Scene<'_>> = turn.iter().zip(&pasts).map(|(case, past)| Scene { case, past }).collect();
-            let verdicts = evaluate(models, windows, &scenes, self.settings.pane_us)?;
+            let cases: Vec<CaseWithPast<'_>> =
+                turn.iter().zip(&pasts).map(|(case, past)| CaseWithPast { case, past }).collect();
+            let verdicts = evaluate(models, windows, &cases, self.settings.pane_us)?;
             let mut changed = Vec::with_capacity(turn.len());
             for ((case, verdict), (before, past)) in turn.iter().zip(&verdicts).zip(befores.iter().zip(&pasts)) {
                 let fate = match verdict.rating.score {
@@ -290,7 +291,7 @@ impl Stage for Score {
         state: &mut State,
         partition: &TopicPartition,
         _position: Position,
-        snapshot: Option<&Whole>,
+        snapshot: Option<&SnapshotBytes>,
     ) -> Result<(), StageError> {
         let restored = match snapshot {
             None => {
@@ -298,7 +299,7 @@ impl Stage for Score {
             }
             Some(whole) => {
                 let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
-                saved::restored(whole, |text| self.settings.compiled("the model in the snapshot", text))
+                snapshot::restored(whole, |text| self.settings.compiled("the model in the snapshot", text))
                     .map_err(refused)?
             }
         };
@@ -324,9 +325,9 @@ impl Stage for Score {
         state.get(partition).map(shown).unwrap_or_default()
     }
 
-    fn snapshot(&self, state: &State, partition: &TopicPartition, known: &Known) -> Result<Pieces, StageError> {
+    fn snapshot(&self, state: &State, partition: &TopicPartition, known: &SavedRevisions) -> Result<Parts, StageError> {
         let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
         let state = state.get(partition).ok_or_else(|| refused("there is no state".into()))?;
-        saved::pieces(state, known).map_err(|error| refused(error.to_string()))
+        snapshot::parts(state, known).map_err(|error| refused(error.to_string()))
     }
 }

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use keepwell_core::accounts::{Accounts, ById};
 use keepwell_core::interned::Name;
 use keepwell_core::offset::TopicPartition;
-use keepwell_pipeline::piece::Buckets;
+use keepwell_pipeline::snapshot::parts::ChangeBuckets;
 use keepwell_pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
-use crate::by_name::ByName;
 use crate::episode::Episode;
 use crate::model::Model;
-use crate::models::Models;
+use crate::model_schedule::Models;
 use crate::points::Points;
+use crate::small_map::SmallMap;
 
 /// All partitions this member owns.
 pub type State = BTreeMap<TopicPartition, PartitionState>;
@@ -33,7 +33,7 @@ pub struct PartitionState {
     pub models: Models,
     /// Which accounts have changed since they were last saved.
     #[serde(skip)]
-    pub touched: Buckets,
+    pub dirty: ChangeBuckets,
 }
 
 /// What is remembered of an account.
@@ -42,7 +42,7 @@ pub struct Account {
     /// What its final rows left behind.
     pub memory: Memory,
     /// What was last said of it, live or final.
-    pub said: Option<Said>,
+    pub published: Option<Published>,
 }
 
 /// What final rows leave behind. Live rows leave nothing, so that timing changes no final row.
@@ -54,11 +54,11 @@ pub struct Memory {
     pub baseline: Option<Points>,
     /// The last known value of each factor that may be carried, and its time, UTC microseconds. Of one model, as
     /// what is remembered: both begin anew when another model takes over.
-    pub known: ByName<(f64, i64)>,
+    pub known: SmallMap<(f64, i64)>,
     /// Values to remember by name: time, UTC microseconds, and value, oldest first.
-    pub remembered: ByName<Vec<(i64, Points)>>,
+    pub remembered: SmallMap<Vec<(i64, Points)>>,
     /// Triggers with something to remember, by name.
-    pub episodes: ByName<Episode>,
+    pub episodes: SmallMap<Episode>,
 }
 
 impl Memory {
@@ -89,7 +89,7 @@ pub struct LastFinal {
 
 /// What was last said of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Said {
+pub struct Published {
     /// End of its windows, UTC microseconds.
     pub as_of_us: i64,
     /// Digest of what a reader of `scores` sees change.
@@ -126,7 +126,7 @@ impl PartitionState {
     /// Makes the changes of a committed step.
     pub fn merge(&mut self, changes: PartitionChanges) {
         for (id, account) in changes.accounts {
-            self.touched.touch(&id);
+            self.dirty.mark(&id);
             match account {
                 Some(account) => self.accounts.insert(id, account),
                 None => self.accounts.remove(&id),

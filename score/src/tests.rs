@@ -1,5 +1,8 @@
 //! Model files and the stage as a whole.
 
+mod over_days;
+mod worked_examples;
+
 use arrow::array::RecordBatch;
 use keepwell_core::codec;
 use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
@@ -7,15 +10,15 @@ use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::columns::{Columns, millionths};
 use keepwell_core::schema::{ColumnType, RowBuilder, health, window};
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
-use keepwell_pipeline::piece::{Known, Whole, whole};
+use keepwell_pipeline::record::Record;
 use keepwell_pipeline::snapshot::ONE;
+use keepwell_pipeline::snapshot::parts::{SavedRevisions, SnapshotBytes, all_bytes};
 use keepwell_pipeline::stage::{Batch, Stage};
 use keepwell_pipeline::watermark::Progress;
 
 use crate::compile::Compiled;
 use crate::model::DEFAULT;
-use crate::models::Announcement;
+use crate::model_schedule::Announcement;
 use crate::{Score, State};
 
 pub(crate) const EXAMPLE: &str = include_str!("../models/worked_example.yaml");
@@ -350,8 +353,8 @@ fn cuts_into_batches_change_nothing() {
         (0..6).map(|n| record(n, 100 + n, n % 2 == 0, if n % 3 == 0 { BAD } else { GOOD })).collect();
     let (mut whole, mut cut) = (fresh(&stage), fresh(&stage));
     let expected = told(&stage, &mut whole, &records);
-    let pieces: Vec<String> = records.chunks(1).flat_map(|piece| told(&stage, &mut cut, piece)).collect();
-    assert_eq!(pieces, expected);
+    let parts: Vec<String> = records.chunks(1).flat_map(|part| told(&stage, &mut cut, part)).collect();
+    assert_eq!(parts, expected);
     assert_eq!(all(&stage, &cut), all(&stage, &whole));
 }
 
@@ -384,12 +387,12 @@ fn a_retired_account_is_forgotten_and_comes_back_as_new() {
 const STATE_1: &[u8] = include_bytes!("../golden/state-1.postcard");
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
 const STATE_3: &[u8] = include_bytes!("../golden/state-3.postcard");
-/// From here on an object as it lies in the store, with all pieces in it.
+/// From here on an object as it lies in the store, with all parts in it.
 const STATE_4: &[u8] = include_bytes!("../golden/state-4.snapshot");
 
-/// All pieces of a state.
-pub fn all(stage: &Score, state: &State) -> Whole {
-    whole(stage.snapshot(state, &partition(), &Known::new()).unwrap()).unwrap()
+/// All parts of a state.
+pub fn all(stage: &Score, state: &State) -> SnapshotBytes {
+    all_bytes(stage.snapshot(state, &partition(), &SavedRevisions::new()).unwrap()).unwrap()
 }
 
 #[test]
@@ -402,7 +405,7 @@ fn states_of_versions_2_to_4_stay_readable_and_are_what_the_same_records_give() 
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
     assert_eq!(all(&stage, &folded), saved, "equal states give equal bytes");
     let at = Position::at(NextOffset(4));
-    let one = |bytes: &[u8]| Whole::from([(ONE.to_owned(), bytes.to_vec())]);
+    let one = |bytes: &[u8]| SnapshotBytes::from([(ONE.to_owned(), bytes.to_vec())]);
     for (whole, version) in [(&one(STATE_2), 2), (&one(STATE_3), 3), (&saved, 4)] {
         let mut restored = State::default();
         stage.restore(&mut restored, &partition(), at, Some(whole)).unwrap();

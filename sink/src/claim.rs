@@ -8,7 +8,7 @@ use keepwell_core::offset::NextOffset;
 use keepwell_pipeline::store::{Objects, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::cut::{File, Range, Source};
+use crate::range_files::{File, Range, Source};
 
 /// What a claim says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use keepwell_pipeline::store::{Objects, StoreError};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::claim::{self, ClaimError};
-use crate::cut::{RANGE_KEY, Source, parquet, same};
+use crate::range_files::{RANGE_KEY, Source, parquet, same};
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

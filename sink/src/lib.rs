@@ -4,12 +4,12 @@
 //! where the account was deleted; each trigger raised or cleared one record of `alerts`. Contract of
 //! `tables`: each final row of `windows`, `feature_days` and `health` stands in the Parquet tables once.
 
+mod buffer;
 pub mod claim;
-pub mod cut;
 pub mod erase;
-pub mod health;
-mod held;
 pub mod publish;
+pub mod range_files;
+pub mod score_json;
 pub mod tables;
 
 use std::process::ExitCode;
@@ -18,14 +18,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use keepwell_pipeline::admin;
 use keepwell_pipeline::clock::SystemClock;
 use keepwell_pipeline::config::{Config, Listen};
+use keepwell_pipeline::http;
 use keepwell_pipeline::metrics::Metrics;
+use keepwell_pipeline::partition_loop::{Report, Session, Worker};
 use keepwell_pipeline::process::{self, Plan, RunArgs};
-use keepwell_pipeline::runner::Report;
+
+use keepwell_pipeline::pulse::Pulse;
 use keepwell_pipeline::stage::{Fate, Stage};
-use keepwell_pipeline::waiting::Pulse;
 
 pub use publish::Publish;
 pub use tables::Tables;
@@ -66,7 +67,7 @@ pub fn run(
     let metrics = Metrics::new()?;
     let (publishing, writing) = (metrics.stage("publish"), metrics.stage("tables"));
     if let Listen::At(address) = args.http.unwrap_or(config.http.sink) {
-        admin::serve(address, metrics, vec![publishing.clone(), writing.clone()], clock)?;
+        http::serve(address, metrics, vec![publishing.clone(), writing.clone()], clock)?;
     }
     let ending = |result: Result<Report>| {
         if result.is_err() {
@@ -77,13 +78,14 @@ pub fn run(
     std::thread::scope(|threads| {
         let publish = threads.spawn(move || {
             let stage = Publish::new(config);
-            let report = process::run_told(&stage, config, &publish_plan(config), args, shutdown, (clock, publishing));
+            let report =
+                process::run_with_metrics(&stage, config, &publish_plan(config), args, shutdown, (clock, publishing));
             ending(report.with_context(|| stage.name()))
         });
         let pulse = Pulse::of(writing.clone(), clock);
         let joined = process::join("tables", config, &tables::plan(config), args, shutdown, pulse);
         let written = joined.and_then(|log| {
-            let mut tables = Tables::new(log, &clock, config, tables, args, writing)?;
+            let mut tables = Tables::new(Session::new(log, &clock, writing), config, tables, args)?;
             Ok(tables.run(shutdown)?)
         });
         let written = ending(written.context("tables"));

@@ -13,13 +13,13 @@ use keepwell_core::offset::{Position, TopicPartition};
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::health as table;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::{Message, Record};
-use keepwell_pipeline::metrics::Gauges;
-use keepwell_pipeline::piece::{Known, Pieces, Whole};
+use keepwell_pipeline::record::{Message, Record};
+use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
+use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
 use serde::{Deserialize, Serialize};
 
-use crate::health::{Health, Previous, Row, Trigger, rows};
+use crate::score_json::{Health, Previous, Row, Trigger, rows};
 
 /// Name and version of the JSON form of an alert.
 pub const ALERT: &str = "alerts/2";
@@ -193,7 +193,7 @@ impl Stage for Publish {
         state: &mut Self::State,
         partition: &TopicPartition,
         _position: Position,
-        _snapshot: Option<&Whole>,
+        _snapshot: Option<&SnapshotBytes>,
     ) -> Result<(), StageError> {
         state.insert(partition.clone());
         Ok(())
@@ -211,14 +211,14 @@ impl Stage for Publish {
         &self,
         _state: &Self::State,
         _partition: &TopicPartition,
-        _known: &Known,
-    ) -> Result<Pieces, StageError> {
-        Ok(Pieces::new())
+        _known: &SavedRevisions,
+    ) -> Result<Parts, StageError> {
+        Ok(Parts::new())
     }
 }
 
 /// The rows of which something is to be said; most are not among them.
-fn news(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+fn changed_rows(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = Columns::Batch(batch);
     let (changed, finals, (triggers, _)) =
         (columns.flag("changed")?, columns.flag("final")?, columns.list("triggers")?);
@@ -235,7 +235,7 @@ impl Publish {
             why,
         };
         let batch = codec::decode_shared(value, &table::schema()).map_err(|error| refused(error.to_string()))?;
-        let news = news(&batch)?;
+        let news = changed_rows(&batch)?;
         let unchanged = (batch.num_rows() - news.num_rows()) as u64;
         add_fates(&mut step.fates, &[(Fate::of("read"), unchanged), (Fate::of("unchanged"), unchanged)].into());
         let mut json = Vec::new();

@@ -23,20 +23,20 @@ LIMIT_S = 900
 # promise, name, file, what is there, what is put there instead
 MUTATIONS = [
     ("log_is_truth", "a live row that was sent leaves a trace in the state", "aggregate/src/state.rs",
-     "self.awaiting.sent(changes.sent, changes.tick);",
-     "if !changes.sent.is_empty() {\n            self.seen = Seen::default();\n        }\n        self.awaiting.sent(changes.sent, changes.tick);"),
+     "self.live_due.sent(changes.sent, changes.tick);",
+     "if !changes.sent.is_empty() {\n            self.event_ids = EventIds::default();\n        }\n        self.live_due.sent(changes.sent, changes.tick);"),
     ("log_is_truth", "a score depends on what was read with it", "score/src/stage.rs",
      "let (mut ordinal, nothing) = (0, Memory::default());",
      "let (mut ordinal, nothing) = (fold.rows.num_rows() as i64, Memory::default());"),
-    ("state_is_a_fold", "of the models of a partition the newest alone is saved", "score/src/saved.rs",
+    ("state_is_a_fold", "of the models of a partition the newest alone is saved", "score/src/snapshot.rs",
      "models: state.models.texts(), progress", "models: state.models.texts().into_iter().rev().take(1).collect(), progress"),
-    ("state_is_a_fold", "a pane that an event changed is not saved again", "aggregate/src/touched.rs",
+    ("state_is_a_fold", "a pane that an event changed is not saved again", "aggregate/src/dirty.rs",
      "self.pane(settings.panes.pane(event.occurred_us));\n        match", "match"),
     ("state_is_a_fold", "an account that was scored is not saved again", "score/src/state.rs",
-     "self.touched.touch(&id);", ""),
-    ("scores_explain_themselves", "a model scores before its time", "score/src/models.rs",
+     "self.dirty.mark(&id);", ""),
+    ("scores_explain_themselves", "a model scores before its time", "score/src/model_schedule.rs",
      "*from_us <= as_of_us)", "*from_us <= as_of_us.max(i64::MAX - 1))"),
-    ("log_is_truth", "a live row is remembered", "score/src/verdict_row.rs",
+    ("log_is_truth", "a live row is remembered", "score/src/health_row.rs",
      "Some(account) if !case.is_final || account.is_ahead_of(case) => account.memory.clone(),",
      "Some(account) if account.is_ahead_of(case) => account.memory.clone(),\n            _ if !case.is_final => row.remembered(past),"),
     ("log_is_truth", "rows of one account in one record do not see each other", "score/src/stage.rs",
@@ -45,19 +45,19 @@ MUTATIONS = [
      "high_us.min(batch.now_us) - source.bound.as_micros())", "high_us.min(batch.now_us))"),
     ("timing_does_not_matter", "a statement stands before the rows it covers", "ingest/src/stage.rs",
      "headers: if i == last {", "headers: if i == 0 {"),
-    ("timing_does_not_matter", "the last use is the last to arrive", "aggregate/src/account/usage.rs",
+    ("timing_does_not_matter", "the last use is the last to arrive", "aggregate/src/account/pane_totals.rs",
      "self.last_use_us = self.last_use_us.max(Some(at_us));", "self.last_use_us = Some(at_us);"),
     ("timing_does_not_matter", "the first answer of a person counts, not the last", "aggregate/src/account/answers.rs",
      "natural(&self.event_id, &other.event_id)).is_lt()", "natural(&self.event_id, &other.event_id)).is_gt()"),
-    ("every_record_has_a_fate", "an id of another kind is a duplicate", "aggregate/src/seen.rs",
+    ("every_record_has_a_fate", "an id of another kind is a duplicate", "aggregate/src/dedup.rs",
      "if kind != Kind::Usage {", "if kind == Kind::Ticket {"),
     ("timing_does_not_matter", "the end is proven where a transaction is open", "pipeline/src/runner/sources.rs",
      "if ends.next == met {", "if ends.next >= met {"),
     ("one_transaction_a_step", "an aborted step is merged", "pipeline/src/runner.rs",
-     "self.metrics.not_committed(\"aborted\");", "self.metrics.not_committed(\"aborted\");\n                self.merge(step);"),
+     "self.session.metrics.not_committed(\"aborted\");", "self.session.metrics.not_committed(\"aborted\");\n                self.merge(step);"),
     ("one_transaction_a_step", "a step whose verdict is lost is repeated", "pipeline/src/runner.rs",
      "} else if step.positions == committed {\n            self.merge(step);",
-     "} else if step.positions == committed {\n            self.wait = RETRY_WAIT;"),
+     "} else if step.positions == committed {\n            self.session.wait = RETRY_WAIT;"),
     ("one_transaction_a_step", "a position is not committed with its rows", "aggregate/src/stage.rs",
      "if !records.is_empty() || !changes.sent.is_empty() {", "if !records.is_empty() {"),
     ("rows_name_their_origin", "rows are numbered from where the step began", "aggregate/src/stage.rs",
@@ -73,7 +73,7 @@ MUTATIONS = [
      "None => (Position::at(ends.first), None),",
      "None => (Position { slice: 0, ..target }, None),"),
     ("every_record_has_a_fate", "duplicates count", "aggregate/src/fold.rs",
-     "let is_duplicate = sighted.is_some_and(|pane| !is_forgotten(pane));", "let is_duplicate = sighted.is_some_and(|pane| !is_forgotten(pane) && pane.0 == i32::MIN);"),
+     "let is_duplicate = last_pane.is_some_and(|pane| !is_forgotten(pane));", "let is_duplicate = last_pane.is_some_and(|pane| !is_forgotten(pane) && pane.0 == i32::MIN);"),
     ("every_record_has_a_fate", "an id is forgotten a pane early", "aggregate/src/settings.rs",
      "self.panes.end_us(pane) + self.lateness_us <= watermark_us",
      "self.panes.end_us(pane) + self.lateness_us <= watermark_us + self.panes.width_us"),
@@ -99,7 +99,7 @@ MUTATIONS = [
      "running = Sum100::default();\n            let sum = before + running.with(normalised, factor.effective_weight);"),
     ("scores_explain_themselves", "a band is left as soon as its entry is not reached", "score/src/model/band.rs",
      "dwells || (Some(*index) > reached && band.is_kept(score))", "dwells || band.is_kept(score) && reached.is_none()"),
-    ("scores_explain_themselves", "the first known value is carried, not the last", "score/src/verdict_row.rs",
+    ("scores_explain_themselves", "the first known value is carried, not the last", "score/src/health_row.rs",
      "now.or(past.known.get(name).copied())", "past.known.get(name).copied().or(now)"),
     ("silence_is_a_signal", "an episode is raised again while it cools down", "score/src/episode.rs",
      "if is_cooling || now_us", "if is_cooling && false || now_us"),
@@ -129,13 +129,13 @@ STRUCK = [
         })?;
     }
     drain(log, deadline)?;
-    crash::here(Place::BeforeCommit);
+    crash_points::here(CrashPoint::BeforeCommit);
     patiently(log, deadline, "commit", |producer| producer.commit_transaction(SLICE))
 """,
      """    drain(log, deadline)?;
     std::hint::black_box(&membership);
     patiently(log, deadline, "commit", |producer| producer.commit_transaction(SLICE))?;
-    crash::here(Place::BeforeCommit);
+    crash_points::here(CrashPoint::BeforeCommit);
     if offsets.count() > 0 {
         log.consumer
             .commit(&offsets, rdkafka::consumer::CommitMode::Sync)

@@ -25,7 +25,7 @@ NEXT = [
      'rows.text("added", Some("by the next version"));\n        rows.time("watermark", provenance.watermark_us);'),
     ("core/src/schema/health.rs", 'maybe("watermark", Time, "watermark when the window rows were made"),',
      COLUMN + '\n    maybe("watermark", Time, "watermark when the window rows were made"),'),
-    ("score/src/verdict_row.rs", 'rows.time("watermark", case.watermark_us);',
+    ("score/src/health_row.rs", 'rows.time("watermark", case.watermark_us);',
      'rows.text("added", Some("by the next version"));\n        rows.time("watermark", case.watermark_us);'),
 ]
 

@@ -5,9 +5,9 @@ use keepwell::in_process;
 use keepwell_core::schema::event;
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Message;
 use keepwell_pipeline::process::RunArgs;
-use keepwell_pipeline::reject::{CUT_HEADER, Cut, REASON_HEADER};
+use keepwell_pipeline::record::Message;
+use keepwell_pipeline::reject::{CUT_HEADER, REASON_HEADER, Truncation};
 use keepwell_pipeline::stage::Fate;
 
 use crate::compare::rows_of;
@@ -65,7 +65,7 @@ pub fn judge(texts: &[Vec<u8>]) -> Result<Vec<Judged>> {
         let offset: usize = header("__connect.errors.offset")?.parse()?;
         ensure!(offset % 2 == 1, "the good neighbour at offset {offset} was rejected: {}", header(REASON_HEADER)?);
         let text = texts.get(offset / 2).context("a reject of no text")?;
-        let is_right = match record.header(CUT_HEADER).map(serde_json::from_slice::<Cut>).transpose()? {
+        let is_right = match record.header(CUT_HEADER).map(serde_json::from_slice::<Truncation>).transpose()? {
             // What does not fit says what it was.
             Some(cut) => {
                 cut.value_bytes == Some(text.len()) && text.starts_with(record.value.as_deref().unwrap_or(b"?"))

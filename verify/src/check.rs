@@ -9,10 +9,10 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use keepwell_core::schema::{feature_day, score as tables, window};
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
-use keepwell_score::plain::{self, Told};
-use keepwell_sink::health::{Health, Row};
+use keepwell_pipeline::record::Record;
+use keepwell_score::recompute::{self, PublishedRows};
 use keepwell_sink::publish::Alert;
+use keepwell_sink::score_json::{Health, Row};
 
 use crate::compare::{items_of, same_rows};
 use crate::oracle;
@@ -70,11 +70,11 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let [judged] = &of_accounts(std::slice::from_ref(&lives), &health_lives)?[..] else { anyhow::bail!("no rows") };
     let health = stacked(&health_finals, &health_lives)?;
     let triggers = items_of(&health_finals, "triggers")?;
-    let told = Told { scores: health.clone(), triggers: triggers.clone() };
+    let told = PublishedRows { scores: health.clone(), triggers: triggers.clone() };
     let pane_us = config.time.pane.as_micros();
     streamed.versions.check(&streamed.health)?;
     let judged = stacked(&window_finals, judged)?;
-    let expected = plain::expected(judged, told, &streamed.versions.files, pane_us).await.context("scores")?;
+    let expected = recompute::expected(judged, told, &streamed.versions.files, pane_us).await.context("scores")?;
     let scores = same_rows(&health, &expected.scores, &SCORE_KEYS).context("scores")?;
     let item_keys = ["account_id", "as_of", "position"];
     let factors = same_rows(&items_of(&health, "factors")?, &expected.factors, &item_keys).context("factors")?;
@@ -160,7 +160,7 @@ fn news(health: &Health) -> impl PartialEq + std::fmt::Debug + use<> {
 /// `scores` holds, account by account, the newest that is known of it, and only news; `alerts` each
 /// trigger raised and cleared once, in turn. Returns the number of accounts.
 fn published(streamed: &Streamed) -> Result<usize> {
-    let mut rows = keepwell_sink::health::rows(&streamed.health)?;
+    let mut rows = keepwell_sink::score_json::rows(&streamed.health)?;
     rows.sort_by(|a, b| a.health.provenance.cmp(&b.health.provenance));
     let mut newest: BTreeMap<&str, &Row> = BTreeMap::new();
     for row in &rows {

@@ -9,8 +9,8 @@ use arrow::compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take_
 use arrow::datatypes::{DataType, Decimal128Type, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use keepwell_core::codec;
-use keepwell_pipeline::log::Record;
-pub use keepwell_score::plain::items_of;
+use keepwell_pipeline::record::Record;
+pub use keepwell_score::recompute::items_of;
 
 /// The rows of all records of a table, in one batch.
 ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Message;
+use keepwell_pipeline::record::Message;
 
 use crate::fleet::Raw;
 

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use keepwell_core::offset::TopicPartition;
 use keepwell_pipeline::log::kafka::tail::Tail;
 use keepwell_pipeline::log::kafka::writer::Writer;
-use keepwell_pipeline::log::{Message, Record};
+use keepwell_pipeline::record::{Message, Record};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
     TopicResult,
@@ -57,9 +57,9 @@ impl OpenTransaction {
 }
 
 /// What is written to some topics from a moment on.
-pub struct News(BaseConsumer);
+pub struct TopicTail(BaseConsumer);
 
-impl News {
+impl TopicTail {
     /// Waits until a record is there; false when none is within the limit.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl Kafka {
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub fn news(&self, topics: &[&str]) -> Result<News> {
+    pub fn tail(&self, topics: &[&str]) -> Result<TopicTail> {
         let consumer: BaseConsumer =
             self.config().set("group.id", "news").set("isolation.level", "read_uncommitted").create()?;
         let mut ends = TopicPartitionList::new();
@@ -85,7 +85,7 @@ impl Kafka {
             }
         }
         consumer.assign(&ends)?;
-        Ok(News(consumer))
+        Ok(TopicTail(consumer))
     }
 
     /// The broker named by [`BROKER_VARIABLE`], or a fresh one from `deploy/kafka`.

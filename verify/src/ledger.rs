@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use keepwell_core::codec;
 use keepwell_core::schema::event::{EventRows, schema as event_schema};
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
+use keepwell_pipeline::record::Record;
 use keepwell_pipeline::reject::CONTEXT_HEADERS;
-use keepwell_sink::health::Health;
 use keepwell_sink::publish::Alert;
+use keepwell_sink::score_json::Health;
 use serde::{Deserialize, Serialize};
 
 /// Counts of what must not be; all but `sent` are zero.
@@ -85,7 +85,7 @@ pub fn of_raw(config: &Config, records: impl Fn(&str) -> Result<Vec<Record>>) ->
 /// # Errors
 /// When a record is of another form.
 pub fn of_keys(ledger: &mut Ledger, scores: &[Record], alerts: &[Record]) -> Result<()> {
-    let mut last: BTreeMap<String, keepwell_sink::health::Provenance> = BTreeMap::new();
+    let mut last: BTreeMap<String, keepwell_sink::score_json::Provenance> = BTreeMap::new();
     for value in scores.iter().filter_map(|record| record.value.as_deref()) {
         let health: Health = serde_json::from_slice(value)?;
         let before = last.insert(health.account_id.clone(), health.provenance.clone());

@@ -13,7 +13,7 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use keepwell_core::schema::window::{AS_OF, WINDOWED};
 use keepwell_pipeline::config::{Answers, Config, Targets};
-use keepwell_pipeline::log::Record;
+use keepwell_pipeline::record::Record;
 
 pub use arrival::{Arrivals, read};
 

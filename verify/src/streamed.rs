@@ -13,7 +13,7 @@ use keepwell_core::codec;
 use keepwell_core::schema::event::schema as event_schema;
 use keepwell_core::schema::{feature_day, health, window};
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
+use keepwell_pipeline::record::Record;
 use keepwell_sink::claim::Claim;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 

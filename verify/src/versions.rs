@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
+use keepwell_pipeline::record::Record;
 use keepwell_score::model::{self, ModelFile};
-use keepwell_score::models::Announcement;
+use keepwell_score::model_schedule::Announcement;
 
 /// A model file and from which `as_of` on, UTC microseconds, it scores what stands behind an offset.
 #[derive(Debug)]

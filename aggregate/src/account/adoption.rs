@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use keepwell_core::pane::Pane;
 use serde::Serialize;
 
-use super::usage::Usage;
+use super::pane_totals::Usage;
+use crate::name_index::NameIndex;
 use crate::pane_set::PaneSet;
-use crate::places::Places;
 use keepwell_core::interned::{Name, Names};
 
 /// Users and features of an account.
 #[derive(Debug, Clone, Default)]
 pub struct Adoption {
     /// Panes in which each user was active. A user's place is the number that stands for the name elsewhere.
-    users: Places<PaneSet>,
-    features: Places<Feature>,
+    users: NameIndex<PaneSet>,
+    features: NameIndex<Feature>,
     /// Place of the user seen last: users come in sessions.
     recent: u32,
 }

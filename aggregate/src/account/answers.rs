@@ -69,10 +69,10 @@ impl Answers {
 
 /// What a pane holds of surveys. Few panes hold anything: one without takes no more than a pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Surveys(Option<Box<Held>>);
+pub struct Surveys(Option<Box<NonEmpty>>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Held {
+struct NonEmpty {
     /// Answers of which nobody is known, by kind.
     sums: [Answers; 3],
     /// The last answer of each person, by code of the survey.
@@ -93,7 +93,7 @@ fn place(survey: Survey) -> usize {
 impl Surveys {
     /// Sums alone, as older programs kept them.
     pub(super) fn of_sums(sums: [Answers; 3]) -> Self {
-        Self((sums != <[Answers; 3]>::default()).then(|| Box::new(Held { sums, last: BTreeMap::new() })))
+        Self((sums != <[Answers; 3]>::default()).then(|| Box::new(NonEmpty { sums, last: BTreeMap::new() })))
     }
 
     /// Takes an answer in: of a person the last one counts, in whatever order they come.
@@ -107,7 +107,7 @@ impl Surveys {
     }
 
     /// Takes in the times of the last answers of another.
-    pub(super) fn hear_times(&mut self, other: &Self) {
+    pub(super) fn merge_times(&mut self, other: &Self) {
         if other.0.is_none() {
             return;
         }
@@ -140,7 +140,7 @@ impl Surveys {
 
 impl<'a> Answered<'a> {
     /// Takes in what a later pane holds.
-    pub fn take_in(&mut self, surveys: &'a Surveys) {
+    pub fn merge(&mut self, surveys: &'a Surveys) {
         let Some(held) = surveys.0.as_deref() else { return };
         self.sums.iter_mut().zip(&held.sums).for_each(|(mine, more)| mine.plus(more));
         self.last.extend(held.last.iter().map(|((survey, person), answer)| ((*survey, person), answer)));

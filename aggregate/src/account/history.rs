@@ -8,14 +8,14 @@ use keepwell_core::natural::natural;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A value that is told of again and again.
-pub trait Told {
+pub trait Ordered {
     /// Where it stands among what is told of one time: what cannot happen before something else comes behind it.
     fn step(&self) -> u8 {
         0
     }
 }
 
-impl Told for Outcome {}
+impl Ordered for Outcome {}
 
 /// One telling of a value. Ordered by event time, then by its step of life, then by event id, whose digits are numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Version<T> {
     pub value: T,
 }
 
-impl<T: Told> Version<T> {
+impl<T: Ordered> Version<T> {
     /// Its order among the tellings of one value.
     pub fn order(&self, other: &Self) -> Ordering {
         let by_time = self.at_us.cmp(&other.at_us).then(self.value.step().cmp(&other.value.step()));
@@ -48,7 +48,7 @@ impl<T> Default for History<T> {
     }
 }
 
-impl<'de, T: Told + Deserialize<'de>> Deserialize<'de> for History<T> {
+impl<'de, T: Ordered + Deserialize<'de>> Deserialize<'de> for History<T> {
     /// Older programs kept tellings of one time in another order.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -59,14 +59,14 @@ impl<'de, T: Told + Deserialize<'de>> Deserialize<'de> for History<T> {
     }
 }
 
-impl<T: Told> From<Vec<Version<T>>> for History<T> {
+impl<T: Ordered> From<Vec<Version<T>>> for History<T> {
     fn from(mut versions: Vec<Version<T>>) -> Self {
         versions.sort_by(Version::order);
         Self { versions }
     }
 }
 
-impl<T: Told> History<T> {
+impl<T: Ordered> History<T> {
     /// Adds a telling in its order; the same event told again replaces itself.
     pub fn insert(&mut self, version: Version<T>) {
         match self.versions.binary_search_by(|known| known.order(&version)) {

@@ -5,7 +5,7 @@ use keepwell_core::pane::Pane;
 use serde::{Deserialize, Serialize};
 
 use super::View;
-use super::history::{History, Told, Version};
+use super::history::{History, Ordered, Version};
 use keepwell_core::interned::Name;
 
 /// Something that happened to a person.
@@ -17,7 +17,7 @@ pub struct PersonEvent {
     pub role: Change<Name>,
 }
 
-impl Told for PersonEvent {}
+impl Ordered for PersonEvent {}
 
 /// Something that was told of a milestone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct MilestoneEvent {
     pub done_us: Change<i64>,
 }
 
-impl Told for MilestoneEvent {}
+impl Ordered for MilestoneEvent {}
 
 /// People as of a view.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use keepwell_core::event::{Priority, TicketAction};
 use serde::{Deserialize, Serialize};
 
 use super::View;
-use super::history::{History, Told, Version};
+use super::history::{History, Ordered, Version};
 use crate::settings::{Settings, by_priority};
 use keepwell_core::interned::Name;
 
@@ -30,7 +30,7 @@ pub struct TicketEvent {
     pub csat: Option<u8>,
 }
 
-impl Told for TicketEvent {
+impl Ordered for TicketEvent {
     /// The steps of a life, as one follows from another.
     fn step(&self) -> u8 {
         match self.action {

@@ -23,15 +23,16 @@ use keepwell_core::schema::{event, window};
 use keepwell_ingest::decode::{Limits, decode};
 use keepwell_pipeline::clock::SystemClock;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
 use keepwell_pipeline::log::kafka::KafkaLog;
 use keepwell_pipeline::log::kafka::settings::Settings;
 use keepwell_pipeline::metrics::StageMetrics;
+use keepwell_pipeline::partition_loop::{Session, Worker};
 use keepwell_pipeline::process::RunArgs;
+use keepwell_pipeline::pulse::Pulse;
+use keepwell_pipeline::record::Record;
 use keepwell_pipeline::runner::Runner;
 use keepwell_pipeline::stage::{Batch, Stage};
-use keepwell_pipeline::waiting::Pulse;
-use keepwell_sink::cut::{Range, Source, files, properties};
+use keepwell_sink::range_files::{Range, Source, files, properties};
 use keepwell_verify::kafka::Kafka;
 use parquet::arrow::ArrowWriter;
 use rdkafka::config::ClientConfig;
@@ -246,12 +247,9 @@ fn run_ingest(config: &Config) -> Result<()> {
     let clock = SystemClock::start();
     Runner::new(
         &stage,
-        log,
-        &clock,
+        Session::new(log, &clock, StageMetrics::unread("ingest")?),
         None,
         plan.options(config, &args()),
-        keepwell_ingest::State::default(),
-        StageMetrics::unread("ingest")?,
     )
     .run(&stop)?;
     Ok(())

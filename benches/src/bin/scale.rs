@@ -18,16 +18,17 @@ use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use keepwell_ingest::Ingest;
 use keepwell_pipeline::clock::SetClock;
 use keepwell_pipeline::config::{Config, Topics};
-use keepwell_pipeline::log::Message;
 use keepwell_pipeline::log::memory::{MemoryBroker, MemoryLog};
 use keepwell_pipeline::metrics::StageMetrics;
-use keepwell_pipeline::piece::{Known, whole};
+use keepwell_pipeline::partition_loop::{Session, Worker};
 use keepwell_pipeline::process::RunArgs;
+use keepwell_pipeline::record::Message;
 use keepwell_pipeline::runner::Runner;
+use keepwell_pipeline::snapshot::parts::{SavedRevisions, all_bytes};
 use keepwell_pipeline::stage::{Fate, Stage};
-use keepwell_score::models::Announcement;
-use keepwell_score::plain::drift::audit;
-use keepwell_score::stored::Stored;
+use keepwell_score::model_schedule::Announcement;
+use keepwell_score::recompute::audit::audit;
+use keepwell_score::tables_reader::Stored;
 use keepwell_score::{Score, model};
 use keepwell_sink::Tables;
 use serde_json::{Map, Value, json};
@@ -109,11 +110,11 @@ fn beside(num_accounts: usize, features: usize) -> Result<Value> {
         println!("{num_accounts} accounts, and one of {giant} features");
         let all = num_accounts + usize::from(giant > 0);
         let mut told = Map::new();
-        fleet.hear(num_accounts, 1, 0)?;
+        fleet.observe(num_accounts, 1, 0)?;
         fleet.use_features(giant, 0)?;
         told.insert("first rows".into(), fleet.day("first rows, live", all)?);
         clock.set(START_US + 9 * HOUR_US + MINUTE_US);
-        fleet.hear(num_accounts, 1, 1)?;
+        fleet.observe(num_accounts, 1, 1)?;
         fleet.use_features(giant.min(10), 1)?;
         told.insert("100 % changed".into(), fleet.day("100 % changed", all)?);
         clock.set(START_US + DAY_US + 2 * HOUR_US);
@@ -133,7 +134,7 @@ fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
     let mut fleet = Fleet::new(&config, &broker, &clock, &stages)?;
     println!("{num_accounts} accounts");
     let mut measured = Map::new();
-    fleet.hear(num_accounts, 1, 0)?;
+    fleet.observe(num_accounts, 1, 0)?;
     measured.insert("first rows".into(), fleet.day("first rows, live", num_accounts)?);
     for day in 1..=2 {
         clock.set(START_US + day * DAY_US + 2 * HOUR_US);
@@ -143,7 +144,7 @@ fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
         // What is due is asked for by the clock.
         clock.set(START_US + 2 * DAY_US + 2 * HOUR_US + minute * MINUTE_US);
         let few = num_accounts * percent / 100;
-        fleet.hear(few, 100 / percent, 1 + minute)?;
+        fleet.observe(few, 100 / percent, 1 + minute)?;
         let what = format!("{percent} % changed");
         measured.insert(what.clone(), fleet.day(&what, few)?);
     }
@@ -177,7 +178,7 @@ fn state<S: Stage<State: Default>>(stage: &S, state: &S::State, topic: &str, par
     for partition in 0..partitions {
         let (tp, at) = (TopicPartition::new(topic, partition), Position::at(NextOffset(0)));
         let started = Instant::now();
-        let saved = whole(stage.snapshot(state, &tp, &Known::new())?).context("a piece is missing")?;
+        let saved = all_bytes(stage.snapshot(state, &tp, &SavedRevisions::new())?).context("a part is missing")?;
         save_s += started.elapsed().as_secs_f64();
         bytes += saved.values().map(Vec::len).sum::<usize>();
         let mut again = S::State::default();
@@ -260,12 +261,12 @@ impl<'s> Fleet<'s> {
                 (clock, None),
             )?,
             score: in_process::member(score, &keepwell_score::plan(config), broker, config, &args, (clock, None))?,
-            tables: Tables::new(log, clock, config, tables, &args, StageMetrics::unread("tables")?)?,
+            tables: Tables::new(Session::new(log, clock, StageMetrics::unread("tables")?), config, tables, &args)?,
         })
     }
 
     /// One event of so many accounts, each the `apart`th, on the day that has come.
-    fn hear(&self, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
+    fn observe(&self, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
         let day = (keepwell_pipeline::clock::Clock::wall_us(self.clock) - START_US) / DAY_US;
         (0..num_accounts).try_for_each(|n| Ok(self.broker.produce(&event(n * apart, (day, round), self.config))?))
     }

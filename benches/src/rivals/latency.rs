@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use keepwell_pipeline::config;
-use keepwell_pipeline::log::Message;
 use keepwell_pipeline::log::kafka::writer::Writer;
+use keepwell_pipeline::record::Message;
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};

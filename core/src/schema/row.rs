@@ -16,13 +16,13 @@ use super::{Column, ColumnType, fields_of, time_type};
 /// The cells of a column. Nulls are only counted until a cell is known: many columns of a batch are null from end to end.
 #[derive(Debug)]
 struct Cells<B> {
-    told: B,
+    known: B,
     nulls: usize,
 }
 
 impl<B> Cells<B> {
-    fn of(told: B) -> Self {
-        Self { told, nulls: 0 }
+    fn of(known: B) -> Self {
+        Self { known, nulls: 0 }
     }
 
     fn append<T>(&mut self, value: Option<T>, known: impl FnOnce(&mut B, T), nulls: impl FnOnce(&mut B, usize)) {
@@ -34,9 +34,9 @@ impl<B> Cells<B> {
 
     fn all(&mut self, nulls: impl FnOnce(&mut B, usize)) -> &mut B {
         if self.nulls > 0 {
-            nulls(&mut self.told, std::mem::take(&mut self.nulls));
+            nulls(&mut self.known, std::mem::take(&mut self.nulls));
         }
-        &mut self.told
+        &mut self.known
     }
 }
 
@@ -117,7 +117,7 @@ impl RowBuilder {
         Self { schema, builders, names, cursor: 0, num_rows: 0, out_of_turn: None }
     }
 
-    fn turn(&mut self, name: &'static str) -> Option<&mut ColumnBuilder> {
+    fn next_column(&mut self, name: &'static str) -> Option<&mut ColumnBuilder> {
         if self.num_rows < NAMED_ROWS {
             // A measure is written once for the window and once for the one before it.
             let turn = self.names.get(self.cursor).copied().unwrap_or_default();
@@ -131,7 +131,7 @@ impl RowBuilder {
 
     /// A text cell.
     pub fn text(&mut self, name: &'static str, value: Option<&str>) {
-        match self.turn(name) {
+        match self.next_column(name) {
             Some(ColumnBuilder::Text(b)) => {
                 b.append(value, |b, value| b.append_value(value), StringBuilder::append_nulls);
             }
@@ -141,7 +141,7 @@ impl RowBuilder {
 
     /// A true-or-false cell.
     pub fn flag(&mut self, name: &'static str, value: bool) {
-        match self.turn(name) {
+        match self.next_column(name) {
             Some(ColumnBuilder::Flag(b)) => b.append_value(value),
             _ => self.out_of_turn = Some(name),
         }
@@ -149,7 +149,7 @@ impl RowBuilder {
 
     /// A 32-bit integer cell.
     pub fn int32(&mut self, name: &'static str, value: i32) {
-        match self.turn(name) {
+        match self.next_column(name) {
             Some(ColumnBuilder::Int32(b)) => b.append_value(value),
             _ => self.out_of_turn = Some(name),
         }
@@ -157,7 +157,7 @@ impl RowBuilder {
 
     /// A 64-bit integer cell.
     pub fn int(&mut self, name: &'static str, value: impl Into<Option<i64>>) {
-        match self.turn(name) {
+        match self.next_column(name) {
             Some(ColumnBuilder::Int64(b)) => {
                 b.append(value.into(), Int64Builder::append_value, Int64Builder::append_nulls);
             }
@@ -167,7 +167,7 @@ impl RowBuilder {
 
     /// A float cell.
     pub fn float(&mut self, name: &'static str, value: Option<f64>) {
-        match self.turn(name) {
+        match self.next_column(name) {
             Some(ColumnBuilder::Float(b)) => {
                 b.append(value, Float64Builder::append_value, Float64Builder::append_nulls)
             }
@@ -177,7 +177,7 @@ impl RowBuilder {
 
     /// A money cell, in hundredths.
     pub fn money(&mut self, name: &'static str, value: Option<i128>) {
-        match self.turn(name) {
+        match self.next_column(name) {
             Some(ColumnBuilder::Decimal(b)) => {
                 b.append(value, Decimal128Builder::append_value, Decimal128Builder::append_nulls);
             }
@@ -192,7 +192,7 @@ impl RowBuilder {
 
     /// A list of rows; `write` ends each of them.
     pub fn list(&mut self, name: &'static str, write: impl FnOnce(&mut Self)) {
-        let Some(ColumnBuilder::List { items, lengths }) = self.turn(name) else {
+        let Some(ColumnBuilder::List { items, lengths }) = self.next_column(name) else {
             self.out_of_turn = Some(name);
             return;
         };
@@ -203,7 +203,7 @@ impl RowBuilder {
 
     /// A time cell, UTC microseconds.
     pub fn time(&mut self, name: &'static str, value: Option<i64>) {
-        match self.turn(name) {
+        match self.next_column(name) {
             Some(ColumnBuilder::Time(b)) => {
                 b.append(value, TimestampMicrosecondBuilder::append_value, TimestampMicrosecondBuilder::append_nulls);
             }
@@ -213,7 +213,7 @@ impl RowBuilder {
 
     /// A map of texts, or null.
     pub fn text_map<'t>(&mut self, name: &'static str, entries: Option<impl Iterator<Item = (&'t str, &'t str)>>) {
-        let Some(ColumnBuilder::TextMap(b)) = self.turn(name) else {
+        let Some(ColumnBuilder::TextMap(b)) = self.next_column(name) else {
             self.out_of_turn = Some(name);
             return;
         };
@@ -229,7 +229,7 @@ impl RowBuilder {
 
     /// A map of counts.
     pub fn count_map<'t>(&mut self, name: &'static str, entries: impl Iterator<Item = (&'t str, i64)>) {
-        let Some(ColumnBuilder::CountMap(b)) = self.turn(name) else {
+        let Some(ColumnBuilder::CountMap(b)) = self.next_column(name) else {
             self.out_of_turn = Some(name);
             return;
         };

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::{Limits, account_of, missing, object, text_of};
 use crate::input::{
-    Accept, AlertId, Given, GivenFacts, MAX_NAME_BYTES, Name, Object, OneOf, Whole, Word, cut, too_long,
+    Accept, AlertId, Given, GivenFacts, Integer, MAX_NAME_BYTES, Name, Object, OneOf, Word, excerpt, too_long,
 };
 use crate::reason::{Code, Reason};
 use crate::time_of::When;
@@ -146,7 +146,7 @@ fn typed<'a, T: Accept<'a>>(name: &str, text: &'a str) -> Result<Option<T>, Reas
 /// The canonical JSON text of a fact; texts of unknown facts stay as given.
 fn canonical<'a>(name: &str, text: &'a str) -> Result<Cow<'a, str>, Reason> {
     const CLEARED: Cow<'_, str> = Cow::Borrowed("null");
-    let wrong = |why: &str| Reason::new(Code::WrongType, format!("fact {name} is {:?}, {why}", cut(text)));
+    let wrong = |why: &str| Reason::new(Code::WrongType, format!("fact {name} is {:?}, {why}", excerpt(text)));
     Ok(match name {
         "plan" | "segment" | "stage" | "owner" => match typed::<Name<'_>>(name, text)? {
             None => CLEARED,
@@ -154,7 +154,7 @@ fn canonical<'a>(name: &str, text: &'a str) -> Result<Cow<'a, str>, Reason> {
             Some(value) if !text.starts_with('"') => Cow::Owned(format!("\"{}\"", value.0)),
             Some(_) => Cow::Borrowed(text),
         },
-        "seats" => match typed::<Whole>(name, text)? {
+        "seats" => match typed::<Integer>(name, text)? {
             None => CLEARED,
             Some(seats) => Cow::Owned(super::within("fact seats", seats.0, 0, super::MAX_COUNT)?.to_string()),
         },
@@ -167,7 +167,7 @@ fn canonical<'a>(name: &str, text: &'a str) -> Result<Cow<'a, str>, Reason> {
         "sentiment" | "trained" | "invoices" => {
             let percent: f64 = serde_json::from_str(text).map_err(|_| wrong("expected a number"))?;
             if !(0.0..=100.0).contains(&percent) {
-                let detail = format!("fact {name} is {}, allowed is 0 to 100", cut(text));
+                let detail = format!("fact {name} is {}, allowed is 0 to 100", excerpt(text));
                 return Err(Reason::new(Code::OutOfRange, detail));
             }
             Cow::Borrowed(text)

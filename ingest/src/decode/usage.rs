@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use keepwell_core::event::{Body, Event};
 use serde::Deserialize;
 
-use super::{MAX_COUNT, MAX_DURATION_MS, Told, missing, object, text_of, within};
-use crate::input::{Given, Milliseconds, Name, Object, Whole, cut};
+use super::{MAX_COUNT, MAX_DURATION_MS, Received, missing, object, text_of, within};
+use crate::input::{Given, Integer, Milliseconds, Name, Object, excerpt};
 use crate::reason::{Code, Reason};
 use crate::time_of::{When, segment_time};
 
@@ -20,9 +20,9 @@ struct Usage<'a> {
     user_id: Given<Name<'a>>,
     feature: Given<Name<'a>>,
     occurred_at: Given<When>,
-    count: Given<Whole>,
+    count: Given<Integer>,
     duration_ms: Given<Milliseconds>,
-    errors: Given<Whole>,
+    errors: Given<Integer>,
 
     r#type: Given<Name<'a>>,
     #[serde(rename = "messageId")]
@@ -55,15 +55,15 @@ struct Context<'a> {
 #[derive(Deserialize, Debug, Default)]
 #[serde(default)]
 struct Numbers {
-    count: Given<Whole>,
+    count: Given<Integer>,
     duration_ms: Given<Milliseconds>,
-    errors: Given<Whole>,
+    errors: Given<Integer>,
 }
 
 /// What stands on a usage topic.
 pub(super) enum Call<'a> {
     /// A use of a feature.
-    Use(Told<'a>),
+    Use(Received<'a>),
     /// Another call of Segment's, by its name: it says nothing of usage.
     Other(&'static str),
 }
@@ -99,7 +99,7 @@ fn segment(u: Usage<'_>) -> Result<Call<'_>, Reason> {
         return Ok(Call::Other(other));
     }
     if call != "track" {
-        return Err(Reason::new(Code::UnknownValue, format!("type {:?} is no call of Segment's", cut(&call))));
+        return Err(Reason::new(Code::UnknownValue, format!("type {:?} is no call of Segment's", excerpt(&call))));
     }
     let message_id = u.message_id.optional("messageId")?;
     let message_id = message_id.ok_or_else(|| missing("messageId (or event_id, for the flat form)"))?;

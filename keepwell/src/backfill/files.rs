@@ -10,7 +10,7 @@ use keepwell_pipeline::config::{Config, Span, Tables};
 use keepwell_pipeline::log::memory::MemoryBroker;
 use keepwell_pipeline::process::{self, RunArgs};
 
-use super::{BackfillArgs, say_fates};
+use super::{BackfillArgs, print_fates};
 use crate::files::Files;
 use crate::in_process::{InProcess, Ledger, Stages, broker, expire};
 use crate::last_scores::{LastScores, SCORES};
@@ -31,11 +31,11 @@ pub fn run(args: &BackfillArgs, config: Config) -> Result<()> {
         .with_style(ProgressStyle::with_template("{bytes}/{total_bytes} [{bar:40}] {msg}, {elapsed}, {eta} to go")?);
     let Filled { ledger, num_scores, disorder } = fill(args, config, &progress)?;
     progress.finish_and_clear();
-    disorder.iter().for_each(|told| process::say(&format!("{told}\n")));
+    disorder.iter().for_each(|told| process::print(&format!("{told}\n")));
     for (stage, fates) in ledger.stages() {
-        say_fates(stage, fates);
+        print_fates(stage, fates);
     }
-    process::say(&format!("tables and the last scores of {num_scores} accounts are in {}\n", args.out.display()));
+    process::print(&format!("tables and the last scores of {num_scores} accounts are in {}\n", args.out.display()));
     Ok(())
 }
 

@@ -15,11 +15,11 @@ use keepwell_pipeline::clock::SystemClock;
 use keepwell_pipeline::config::{Config, Listen};
 use keepwell_pipeline::log::kafka::group::Group;
 use keepwell_pipeline::metrics::{Metrics, StageMetrics};
+use keepwell_pipeline::partition_loop::Report;
 use keepwell_pipeline::process::{self, Plan, RunArgs};
-use keepwell_pipeline::runner::Report;
 use keepwell_pipeline::stage::Stage;
 
-use super::{BackfillArgs, say_fates};
+use super::{BackfillArgs, print_fates};
 
 /// Name of this process in each group: after a stop the same command takes its place again.
 const INSTANCE: &str = "backfill";
@@ -74,7 +74,7 @@ pub fn run(args: &BackfillArgs, config: &Config) -> Result<()> {
     of.drain(&score, &keepwell_score::plan(config))?;
     let report = keepwell_sink::run(config, &tables, &run_args, &shutdown).context("sink")?;
     of.done("sink", &report)?;
-    process::say(&format!("epoch {} is filled; its processes go on where this ended\n", config.epoch));
+    process::print(&format!("epoch {} is filled; its processes go on where this ended\n", config.epoch));
     Ok(())
 }
 
@@ -151,7 +151,8 @@ impl Epoch<'_> {
         let is_done = AtomicBool::new(false);
         let report = std::thread::scope(|threads| {
             threads.spawn(|| show(name, &told, &is_done));
-            let report = process::run_told(stage, self.config, plan, self.args, self.shutdown, (clock, told.clone()));
+            let report =
+                process::run_with_metrics(stage, self.config, plan, self.args, self.shutdown, (clock, told.clone()));
             is_done.store(true, Ordering::Relaxed);
             report
         });
@@ -160,7 +161,7 @@ impl Epoch<'_> {
 
     /// Says what a stage did, or that it was told to stop.
     fn done(&self, stage: &str, report: &Report) -> Result<()> {
-        say_fates(stage, &report.fates);
+        print_fates(stage, &report.fates);
         if self.shutdown.load(Ordering::Relaxed) {
             bail!("stopped in {stage}; the same command goes on from there, without --from");
         }

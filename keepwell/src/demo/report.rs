@@ -9,7 +9,7 @@ use keepwell_core::schema::columns::{Columns, millionths};
 use keepwell_core::schema::health as table;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::memory::MemoryBroker;
-use keepwell_sink::health::Health;
+use keepwell_sink::score_json::Health;
 
 use super::{DemoArgs, Outcome};
 
@@ -54,7 +54,7 @@ fn bars(days: &[i64]) -> String {
 /// The factors that cost most points, with what they cost.
 fn costs(health: &Health) -> String {
     let cost =
-        |factor: &keepwell_sink::health::Factor| factor.effective_weight - factor.contribution.unwrap_or_default();
+        |factor: &keepwell_sink::score_json::Factor| factor.effective_weight - factor.contribution.unwrap_or_default();
     let mut factors: Vec<_> = health.factors.iter().filter(|factor| factor.contribution.is_some()).collect();
     factors.sort_by(|a, b| cost(b).total_cmp(&cost(a)));
     let named = factors.iter().filter(|factor| cost(factor) >= 0.5).take(3);

@@ -27,7 +27,7 @@ pub struct Leftovers {
 
 impl Leftovers {
     /// Lines for people; none where there is nothing to say.
-    pub fn told(&self, what: &str) -> String {
+    pub fn describe(&self, what: &str) -> String {
         let mut told = String::new();
         let named = |paths: &[PathBuf]| {
             let names: Vec<String> = paths.iter().take(MOST_NAMED).map(|path| path.display().to_string()).collect();
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!((left.num_removed, left.young.len(), left.foreign.len()), (0, 2, 1));
         let later = remove(&url, now + WRITTEN_WITHIN + Duration::from_secs(60)).unwrap();
         assert_eq!((later.num_removed, later.young.len()), (2, 0));
-        assert!(later.told("tables").contains("2 half-written") && later.told("tables").contains("copy.csv"));
+        assert!(later.describe("tables").contains("2 half-written") && later.describe("tables").contains("copy.csv"));
         let names: Vec<_> = fs::read_dir(&month).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
     }

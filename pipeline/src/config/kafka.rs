@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Span;
-use crate::shown::{Plain, Properties};
+use crate::shown::{Properties, Scalar};
 
 /// How to reach Kafka.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
@@ -97,11 +97,11 @@ pub enum Secret {
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wrong = || D::Error::custom("a secret stands outside of this file: write {env: NAME} or {file: PATH}");
-        let names = BTreeMap::<Plain, Plain>::deserialize(deserializer).map_err(|_| wrong())?;
+        let names = BTreeMap::<Scalar, Scalar>::deserialize(deserializer).map_err(|_| wrong())?;
         let mut names = names.into_iter();
         match (names.next(), names.next()) {
-            (Some((Plain(kind), Plain(name))), None) if kind == "env" => Ok(Self::Env(name)),
-            (Some((Plain(kind), Plain(path))), None) if kind == "file" => Ok(Self::File(path)),
+            (Some((Scalar(kind), Scalar(name))), None) if kind == "env" => Ok(Self::Env(name)),
+            (Some((Scalar(kind), Scalar(path))), None) if kind == "file" => Ok(Self::File(path)),
             _ => Err(wrong()),
         }
     }

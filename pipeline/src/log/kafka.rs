@@ -32,18 +32,19 @@ use rdkafka::producer::BaseProducer;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
-use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict};
-use crate::waiting::Pulse;
+use super::{Ends, Log, LogError, Polled, Verdict};
+use crate::pulse::Pulse;
+use crate::record::{MODEL_HEADER, Message, Record, StableEnd};
 use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 use membership::Membership;
 use orphans::Orphans;
 use ownership::{Change, Ownership};
-use queue::{Bell, Queue, record};
+use queue::{Queue, Wakeup, record};
 use refusal::{failed, is_final, is_refusal, refused};
 use settings::{Settings, not_made};
 use tail::Tail;
 use transaction::Deliveries;
-use unreadable::{Unreadable, is_unreadable, told_to_pass};
+use unreadable::{Unreadable, is_unreadable, passed_by};
 
 /// Longest time a call waits before the membership is polled again.
 const SLICE: Duration = Duration::from_millis(900);
@@ -69,7 +70,7 @@ pub struct KafkaLog {
     handle: BaseConsumer,
     queues: BTreeMap<TopicPartition, Queue>,
     paused: BTreeSet<TopicPartition>,
-    bell: Arc<Bell>,
+    wakeup: Arc<Wakeup>,
     stop: Arc<AtomicBool>,
     pulse: Pulse,
     turn: usize,
@@ -103,7 +104,7 @@ impl KafkaLog {
         pulse: Pulse,
     ) -> Result<Self, LogError> {
         let configuration = |error: KafkaError| not_made(&error);
-        let bell = Arc::new(Bell::default());
+        let wakeup = Arc::new(Wakeup::default());
         let membership = Membership::new(group, instance, topics);
         let handle: BaseConsumer = settings.handle()?.create().map_err(configuration)?;
         let settings = settings.for_transactions(group, instance);
@@ -121,7 +122,7 @@ impl KafkaLog {
             handle,
             queues: BTreeMap::new(),
             paused: BTreeSet::new(),
-            bell,
+            wakeup,
             stop,
             pulse,
             turn: 0,
@@ -154,13 +155,13 @@ impl KafkaLog {
         // A poll that gives nothing may have served one event within the client.
         for _ in 0..EVENTS_AT_ONCE {
             if let Some(event) = self.consumer.poll(std::mem::take(&mut wait)) {
-                self.told(event)?;
+                self.handle(event)?;
             }
         }
         self.consumer.context().refusal.check("connecting")
     }
 
-    fn told(&self, event: Result<BorrowedMessage<'_>, KafkaError>) -> Result<(), LogError> {
+    fn handle(&self, event: Result<BorrowedMessage<'_>, KafkaError>) -> Result<(), LogError> {
         match event {
             Err(KafkaError::PartitionEOF(_)) => Ok(()),
             // What is under way ends first; the next poll decides.
@@ -249,7 +250,7 @@ impl KafkaLog {
                         bytes += message.payload_len() + message.key_len();
                         taken += 1;
                         let is_passed = self.settings.is_passed(tp, NextOffset(message.offset()));
-                        let take = if is_passed { told_to_pass } else { record };
+                        let take = if is_passed { passed_by } else { record };
                         records.push(take(tp, &message));
                     }
                     Some(Err(KafkaError::PartitionEOF(_))) => queue.is_at_eof = true,
@@ -346,7 +347,7 @@ impl Log for KafkaLog {
             if !records.is_empty() || left.is_zero() {
                 return Ok(Polled::Records(records));
             }
-            self.bell.wait(left.min(Duration::from_millis(10)));
+            self.wakeup.wait(left.min(Duration::from_millis(10)));
         }
     }
 
@@ -416,8 +417,8 @@ impl Log for KafkaLog {
             let Some(mut records) = self.consumer.split_partition_queue(&tp.topic, tp.partition) else {
                 return Err(LogError::NoTopic(tp.topic.to_string()));
             };
-            let bell = Arc::clone(&self.bell);
-            records.set_nonempty_callback(move || bell.ring());
+            let wakeup = Arc::clone(&self.wakeup);
+            records.set_nonempty_callback(move || wakeup.ring());
             self.queues.insert(tp.clone(), Queue { records, is_at_eof: false, met_end: None, next: *next });
         }
         if assigned.count() == from.len() {
@@ -452,7 +453,7 @@ impl Log for KafkaLog {
         self.queues.get(partition)?.met_end
     }
 
-    fn end_seen(&self, partition: &TopicPartition) -> Option<StableEnd> {
+    fn known_end(&self, partition: &TopicPartition) -> Option<StableEnd> {
         self.consumer.context().stable_end(partition)
     }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Ends, Log, LogError, MODEL_HEADER, Message, Polled, Record, StableEnd, Verdict, smaller};
+use super::{Ends, Log, LogError, Polled, Verdict, smaller};
+use crate::record::{MODEL_HEADER, Message, Record, StableEnd};
 use group::{Group, Standing};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use partition::{Partition, Serial};
@@ -231,8 +232,8 @@ impl MemoryBroker {
             topics,
             id,
             is_greeted: false,
-            held: BTreeSet::new(),
-            unseen: BTreeSet::new(),
+            owned: BTreeSet::new(),
+            hidden: BTreeSet::new(),
             paused: BTreeSet::new(),
             reading: BTreeMap::new(),
             max_record_bytes: None,
@@ -251,8 +252,8 @@ pub struct MemoryLog {
     id: u64,
     /// Whether it was told what it owns, be it nothing.
     is_greeted: bool,
-    held: BTreeSet<TopicPartition>,
-    unseen: BTreeSet<TopicPartition>,
+    owned: BTreeSet<TopicPartition>,
+    hidden: BTreeSet<TopicPartition>,
     paused: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, NextOffset>,
     /// Half of what was refused last.
@@ -269,13 +270,13 @@ impl MemoryLog {
         let standing = {
             let mut broker = self.broker.lock();
             let group = broker.groups.entry(self.group.clone()).or_default();
-            group.standing(&self.instance, self.id, &self.held)
+            group.standing(&self.instance, self.id, &self.owned)
         };
         Ok(match standing {
             Standing::Revoked(partitions) => Some(Polled::Revoked(partitions)),
             Standing::Assigned(partitions) => {
                 self.is_greeted = true;
-                self.held.extend(partitions.iter().cloned());
+                self.owned.extend(partitions.iter().cloned());
                 Some(Polled::Assigned(partitions))
             }
             Standing::Settled if !self.is_greeted => {
@@ -283,11 +284,11 @@ impl MemoryLog {
                 Some(Polled::Assigned(Vec::new()))
             }
             Standing::Settled => None,
-            Standing::Expelled if self.held.is_empty() => {
+            Standing::Expelled if self.owned.is_empty() => {
                 self.id = self.broker.lock().join(&self.group, &self.instance, &self.topics);
                 None
             }
-            Standing::Expelled => Some(Polled::Revoked(self.held.iter().cloned().collect())),
+            Standing::Expelled => Some(Polled::Revoked(self.owned.iter().cloned().collect())),
             Standing::Replaced => {
                 return Err(LogError::Fatal {
                     doing: format!("polling as instance {}", self.instance),
@@ -298,8 +299,8 @@ impl MemoryLog {
     }
 
     /// Partitions that bring nothing for now, as if their leader were out of reach.
-    pub fn lose_sight_of(&mut self, partitions: BTreeSet<TopicPartition>) {
-        self.unseen = partitions;
+    pub fn hide(&mut self, partitions: BTreeSet<TopicPartition>) {
+        self.hidden = partitions;
     }
 
     /// Writes messages in this member's transaction and leaves it open: the first half of a commit.
@@ -343,7 +344,7 @@ impl Log for MemoryLog {
         let mut bytes = 0;
         // An equal share for each partition, so that none is read far ahead of the others.
         let share = (max_records / self.reading.len().max(1)).max(1);
-        let is_read = |tp: &TopicPartition| !self.unseen.contains(tp) && !self.paused.contains(tp);
+        let is_read = |tp: &TopicPartition| !self.hidden.contains(tp) && !self.paused.contains(tp);
         for (topic_partition, next) in self.reading.iter_mut().filter(|(tp, _)| is_read(tp)) {
             let partition = broker.partition(topic_partition)?;
             let mut room = share.min(max_records - records.len());
@@ -387,7 +388,7 @@ impl Log for MemoryLog {
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.reading.retain(|partition, _| !partitions.contains(partition));
-        self.held.retain(|partition| !partitions.contains(partition));
+        self.owned.retain(|partition| !partitions.contains(partition));
         let mut broker = self.broker.lock();
         broker.version += 1;
         broker.groups.entry(self.group.clone()).or_default().release(&self.instance, self.id, partitions);
@@ -404,7 +405,7 @@ impl Log for MemoryLog {
         (next >= end).then_some(end)
     }
 
-    fn end_seen(&self, partition: &TopicPartition) -> Option<StableEnd> {
+    fn known_end(&self, partition: &TopicPartition) -> Option<StableEnd> {
         let mut broker = self.broker();
         let partition = broker.partition(partition).ok()?;
         Some(StableEnd { stable: partition.stable_end(), high: partition.ends().next })

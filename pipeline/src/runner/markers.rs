@@ -17,10 +17,10 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
     /// Commits positions behind the transaction markers at the ends of partitions that are read and quiet. Else a log that
     /// retention empties would begin behind the positions, as if records had expired unread. True when none is left.
     pub(super) fn pass_markers(&mut self, is_last: bool) -> Result<bool, RunError> {
-        let now = self.clock.monotonic();
+        let now = self.session.clock.monotonic();
         let mut positions = BTreeMap::new();
         for (tp, member) in &mut self.members {
-            let end = self.log.met_end(tp).filter(|end| *end > member.position.next);
+            let end = self.session.log.met_end(tp).filter(|end| *end > member.position.next);
             let Some(next) = end.filter(|_| member.num_pending() == 0 && !member.is_replaying()) else {
                 member.quiet_since = None;
                 continue;
@@ -33,11 +33,11 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         if positions.is_empty() {
             return Ok(true);
         }
-        if let Verdict::Lost(why) = self.log.commit(&[], &positions)? {
+        if let Verdict::Lost(why) = self.session.log.commit(&[], &positions)? {
             warn!(why, "the verdict of a commit is lost; the committed positions decide");
-            self.log.recover()?;
+            self.session.log.recover()?;
         }
-        let committed = self.log.committed(&positions.keys().cloned().collect::<Vec<_>>())?;
+        let committed = self.session.log.committed(&positions.keys().cloned().collect::<Vec<_>>())?;
         let is_done = committed == positions;
         for (tp, position) in committed.into_iter().filter(|(tp, position)| positions.get(tp) == Some(position)) {
             if let Some(member) = self.members.get_mut(&tp) {

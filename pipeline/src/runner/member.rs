@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::log::Record;
+use crate::record::Record;
 use crate::stage::EndProof;
 use keepwell_core::offset::{NextOffset, Position};
 

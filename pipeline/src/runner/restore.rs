@@ -1,4 +1,4 @@
-//! Taking up partitions: where to start, what to replay in silence, when to stop by name.
+//! Starting partitions: where to start, what to replay in silence, when to stop by name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,59 +8,27 @@ use tracing::{info, warn};
 use super::{MAX_SLICES, Member, REPLAY_TURN, RunError, Runner};
 use crate::clock::Clock;
 use crate::log::{Ends, Log, LogError};
-use crate::snapshot::SnapshotError;
 use crate::stage::{Batch, Stage};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
-/// How long a store that did not answer is left alone.
-const STORE_RETRY_WAIT: Duration = Duration::from_secs(2);
-
 impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
-    /// Takes up what was assigned. While the object store does not answer it is tried again, in a turn to come.
-    pub(super) fn take_up_assigned(&mut self) -> Result<(), RunError> {
-        let now = self.clock.monotonic();
-        if self.store_retry_at.is_some_and(|at| now < at) {
-            return Ok(());
-        }
-        let Some(partitions) = self.assigned.take() else { return Ok(()) };
-        self.store_retry_at = None;
-        match self.take_up(&partitions) {
-            Err(RunError::Snapshot(SnapshotError::Store(error))) if !self.options.drain => {
-                warn!(%error, ?partitions, "waiting for the object store of the snapshots: snapshots.url and the store's credentials");
-                self.let_go_of_state(&partitions);
-                self.assigned = Some(partitions);
-                self.store_retry_at = Some(now + STORE_RETRY_WAIT);
-                Ok(())
-            }
-            Err(error) => {
-                self.let_go_of_state(&partitions);
-                Err(error)
-            }
-            taken => taken,
-        }
-    }
-
-    /// The membership was lost in the middle: all is taken up again when it is assigned again.
-    pub(super) fn let_go_of_all(&mut self, doing: &str) {
-        warn!(doing, "fenced in the middle: all is taken up again");
-        self.let_go_of_state(&self.members.keys().cloned().collect::<Vec<_>>());
-        self.assigned = None;
-    }
-
-    /// Restores the state of newly assigned partitions and starts to read them.
-    fn take_up(&mut self, partitions: &[TopicPartition]) -> Result<(), RunError> {
-        let committed = self.log.committed(partitions)?;
+    /// Restores the state of newly assigned partitions and says from where each is read.
+    pub(super) fn restore_all(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, NextOffset>, RunError> {
+        let committed = self.session.log.committed(partitions)?;
         self.count_partitions()?;
         let mut starts = BTreeMap::new();
         for tp in partitions {
-            let ends = self.log.ends(tp)?;
+            let ends = self.session.log.ends(tp)?;
             let target = match committed.get(tp) {
                 Some(position) => self.within(tp, *position, ends)?,
                 None => self.fresh_start(tp, ends)?,
             };
             let from = self.restore_state(tp, target, ends)?;
-            info!(partition = %tp, %from, committed = %target, end = %ends.next, "partition taken up");
-            let mut member = Member::new(from, target, ends.next, self.clock.monotonic());
+            info!(partition = %tp, %from, committed = %target, end = %ends.next, "partition started");
+            let mut member = Member::new(from, target, ends.next, self.session.clock.monotonic());
             if self.options.from_beginning {
                 // What is done without is settled by a snapshot: the next start needs no word of an operator.
                 member.saved = None;
@@ -68,9 +36,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             self.members.insert(tp.clone(), member);
             starts.insert(tp.clone(), from.next);
         }
-        self.log.start(&starts)?;
-        self.is_assigned = true;
-        Ok(())
+        Ok(starts)
     }
 
     /// Without a committed position: the first record, provided nothing says that there was one.
@@ -94,12 +60,12 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             return Ok(Position::at(ends.first));
         }
         for topic in self.options.outputs.clone() {
-            let count = self.log.partitions(&topic)?.ok_or_else(|| LogError::NoTopic(topic.clone()))?;
+            let count = self.session.log.partitions(&topic)?.ok_or_else(|| LogError::NoTopic(topic.clone()))?;
             let written = if self.stage.is_stateful() { tp.partition..tp.partition + 1 } else { 0..count };
             for partition in written {
                 let output = TopicPartition::new(topic.as_str(), partition);
                 // Records of a transaction that was aborted are no output.
-                if self.log.ends(&output)?.next > NextOffset(0) && self.log.has_output(&output)? {
+                if self.session.log.ends(&output)?.next > NextOffset(0) && self.session.log.has_output(&output)? {
                     // Another member may have written its first step since the positions were asked for: output
                     // and positions come together.
                     if !self.stage.is_stateful() && self.has_any_position()? {
@@ -116,7 +82,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
 
     fn has_any_position(&mut self) -> Result<bool, RunError> {
         let all = self.all_partitions();
-        Ok(!self.log.committed(&all)?.is_empty())
+        Ok(!self.session.log.committed(&all)?.is_empty())
     }
 
     /// Restores the newest good snapshot at or below `target` and says where replay begins.
@@ -162,14 +128,14 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
 
     /// Folds in silence what was committed before: nothing is written and nothing is counted.
     pub(super) fn replay(&mut self) -> Result<(), RunError> {
-        let started = self.clock.monotonic();
+        let started = self.session.clock.monotonic();
         let replaying: Vec<_> =
             self.members.iter().filter(|(_, member)| member.is_replaying()).map(|(tp, _)| tp.clone()).collect();
         for tp in replaying {
             while let Some(member) = self.members.get_mut(&tp).filter(|member| member.is_replaying()) {
                 // The membership is kept alive by polls: a long replay goes on in the next turn.
-                if self.clock.monotonic().saturating_sub(started) > REPLAY_TURN {
-                    self.wait = Duration::ZERO;
+                if self.session.clock.monotonic().saturating_sub(started) > REPLAY_TURN {
+                    self.session.wait = Duration::ZERO;
                     return Ok(());
                 }
                 let until = member.replay_until;
@@ -179,7 +145,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 let records = member.pending().get(..end).unwrap_or_default();
                 if records.is_empty() {
                     // A log that ends in transaction markers has no record right below the position.
-                    if self.log.met_end(&tp).is_some_and(|end| end >= until.next) && until.slice == 0 {
+                    if self.session.log.met_end(&tp).is_some_and(|end| end >= until.next) && until.slice == 0 {
                         member.advance(until);
                     }
                     break;

@@ -15,7 +15,7 @@ const LAST_UPLOADS: Duration = Duration::from_secs(60);
 impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
     /// Saves every partition whose last snapshot is old enough, and again what was not written.
     pub(super) fn snapshot_where_due(&mut self) -> Result<(), RunError> {
-        let now = self.clock.monotonic();
+        let now = self.session.clock.monotonic();
         let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
         for (tp, is_written) in snapshots.take_ended() {
             if let Some(member) = self.members.get_mut(&tp) {
@@ -40,7 +40,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
 
     /// Saves every partition and waits until that is done.
     pub(super) fn snapshot_all(&mut self) -> Result<(), RunError> {
-        let now = self.clock.monotonic();
+        let now = self.session.clock.monotonic();
         for tp in self.members.keys().cloned().collect::<Vec<_>>() {
             if let Some(snapshots) = &mut self.snapshots {
                 snapshots.finish(LAST_UPLOADS);
@@ -66,8 +66,8 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         if snapshots.is_busy(tp) {
             return Ok(());
         }
-        let started = self.clock.monotonic();
-        let pieces = self.stage.snapshot(&self.state, tp, &snapshots.known(tp))?;
+        let started = self.session.clock.monotonic();
+        let parts = self.stage.snapshot(&self.state, tp, &snapshots.known(tp))?;
         let header = Header {
             stage: self.stage.name().to_owned(),
             epoch: self.options.epoch,
@@ -77,9 +77,9 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             holds: Vec::new(),
             names: Default::default(),
         };
-        let num_bytes = snapshots.put(header, pieces)?;
-        let pause = self.clock.monotonic().saturating_sub(started);
-        self.metrics.saved(tp, num_bytes, pause, self.clock.wall_us());
+        let num_bytes = snapshots.put(header, parts)?;
+        let pause = self.session.clock.monotonic().saturating_sub(started);
+        self.session.metrics.saved(tp, num_bytes, pause, self.session.clock.wall_us());
         member.saved = Some(next);
         Ok(())
     }

@@ -39,7 +39,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         if !self.options.prove_ends || self.members.is_empty() {
             return Ok(());
         }
-        if self.clock.monotonic().saturating_sub(self.sources.counted) >= COUNT_INTERVAL {
+        if self.session.clock.monotonic().saturating_sub(self.sources.counted) >= COUNT_INTERVAL {
             self.count_partitions()?;
         }
         self.hold_back()?;
@@ -48,9 +48,9 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
 
     /// Counts the partitions of every source. Those that are new hold time until they have been heard from.
     pub(super) fn count_partitions(&mut self) -> Result<(), RunError> {
-        self.sources.counted = self.clock.monotonic();
+        self.sources.counted = self.session.clock.monotonic();
         for topic in self.options.sources.clone() {
-            let count = self.log.partitions(&topic)?.ok_or_else(|| LogError::NoTopic(topic.clone()))?;
+            let count = self.session.log.partitions(&topic)?.ok_or_else(|| LogError::NoTopic(topic.clone()))?;
             if self.sources.partition_counts.insert(topic.clone(), count).is_some_and(|before| before != count) {
                 info!(topic, count, "the topic has another number of partitions now");
             }
@@ -69,17 +69,17 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
 
     /// Lets partitions wait that are too far ahead of the one furthest behind, whoever reads that one.
     fn hold_back(&mut self) -> Result<(), RunError> {
-        let now = self.clock.monotonic();
+        let now = self.session.clock.monotonic();
         if self.sources.asked.is_none_or(|asked| now.saturating_sub(asked) >= OTHERS_INTERVAL) {
-            self.sources.positions = self.log.committed(&self.all_partitions())?;
+            self.sources.positions = self.session.log.committed(&self.all_partitions())?;
             self.sources.asked = Some(now);
         }
         let ahead = self.stage.ahead(&self.state, &self.sources.positions);
         if ahead != self.sources.ahead {
             for (tps, is_waiting) in [(&self.sources.ahead, false), (&ahead, true)] {
-                tps.iter().for_each(|tp| self.metrics.source_waits(tp, is_waiting));
+                tps.iter().for_each(|tp| self.session.metrics.source_waits(tp, is_waiting));
             }
-            self.log.pause(&ahead);
+            self.session.log.pause(&ahead);
             self.sources.ahead = ahead;
         }
         Ok(())
@@ -87,11 +87,11 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
 
     /// Asks for the ends of partitions that seem read to their end, and drops proofs that have aged.
     fn prove_ends(&mut self) -> Result<(), RunError> {
-        let now = self.clock.monotonic();
+        let now = self.session.clock.monotonic();
         let lease_us = PROOF_LEASE.as_micros() as i64;
         for tp in self.members.keys().cloned().collect::<Vec<_>>() {
-            let met = self.log.met_end(&tp);
-            let at_us = self.clock.wall_us();
+            let met = self.session.log.met_end(&tp);
+            let at_us = self.session.clock.wall_us();
             let Some(member) = self.members.get_mut(&tp) else { continue };
             member.proof = member.proof.filter(|proof| at_us - proof.at_us < lease_us && Some(proof.next) == met);
             let is_recent = member.proof_asked.is_some_and(|asked| now.saturating_sub(asked) < PROOF_INTERVAL);
@@ -100,7 +100,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 continue;
             }
             member.proof_asked = Some(now);
-            let ends = self.log.ends(&tp)?;
+            let ends = self.session.log.ends(&tp)?;
             let is_topic_empty = ends.next == NextOffset(0) && self.is_topic_empty(&tp.topic)?;
             let Some(member) = self.members.get_mut(&tp) else { continue };
             if ends.next == met {
@@ -111,9 +111,9 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
     }
 
     fn is_topic_empty(&mut self, topic: &str) -> Result<bool, RunError> {
-        let count = self.log.partitions(topic)?.unwrap_or_default();
+        let count = self.session.log.partitions(topic)?.unwrap_or_default();
         for partition in 0..count {
-            if self.log.ends(&TopicPartition::new(topic, partition))?.next > NextOffset(0) {
+            if self.session.log.ends(&TopicPartition::new(topic, partition))?.next > NextOffset(0) {
                 return Ok(false);
             }
         }

@@ -6,16 +6,16 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use crate::piece::Whole;
+use crate::snapshot::parts::SnapshotBytes;
 use keepwell_core::offset::NextOffset;
 
 const MAGIC: &[u8; 8] = b"KEEPWELL";
 const FORMAT: u16 = 2;
-/// The whole state was one piece without a name of its own.
+/// The whole state was one part without a name of its own.
 const FORMAT_OF_ONE: u16 = 1;
 const ZSTD_LEVEL: i32 = 1;
 
-/// Name of the only piece in a snapshot of format 1.
+/// Name of the only part in a snapshot of format 1.
 pub const ONE: &str = "state";
 
 /// Of what an object is.
@@ -31,10 +31,10 @@ pub struct Header {
     pub partition: i32,
     /// The state is the fold of all records below this offset.
     pub next: NextOffset,
-    /// Pieces in the body, in its order, and their lengths in bytes.
+    /// Parts in the body, in its order, and their lengths in bytes.
     #[serde(default)]
     pub holds: Vec<(String, usize)>,
-    /// Pieces that lie elsewhere: the names of their objects in the folder of pieces.
+    /// Parts that lie elsewhere: the names of their objects in the folder of parts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<String, String>,
 }
@@ -48,9 +48,9 @@ pub enum SnapshotError {
     /// A newer or foreign format.
     #[error("format {0}, this program reads {FORMAT_OF_ONE} to {FORMAT}; run the version of Keepwell that wrote it")]
     ForeignFormat(u16),
-    /// A piece that a snapshot names is not as it was written.
-    #[error("piece {name}: {why}")]
-    Piece {
+    /// A part that a snapshot names is not as it was written.
+    #[error("part {name}: {why}")]
+    Part {
         /// Name of its object.
         name: String,
         /// What is wrong with it.
@@ -61,21 +61,21 @@ pub enum SnapshotError {
     Store(#[from] object_store::Error),
     /// The URL is not understood.
     #[error("snapshots.url: {0}")]
-    Place(#[from] crate::store::StoreError),
+    Url(#[from] crate::store::StoreError),
     /// The threads that write snapshots cannot be started.
     #[error("starting the threads that write snapshots: {0}")]
     Runtime(std::io::Error),
 }
 
-/// The bytes of an object that holds these pieces. `header.holds` is made of them.
+/// The bytes of an object that holds these parts. `header.holds` is made of them.
 ///
 /// # Errors
 /// [`SnapshotError::Damaged`] when they cannot be compressed.
-pub fn encode(header: &Header, pieces: &Whole) -> Result<Vec<u8>, SnapshotError> {
-    let holds = pieces.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect();
+pub fn encode(header: &Header, parts: &SnapshotBytes) -> Result<Vec<u8>, SnapshotError> {
+    let holds = parts.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect();
     let header = Header { holds, ..header.clone() };
     let header = serde_json::to_vec(&header).map_err(|_| SnapshotError::Damaged("header"))?;
-    let content: Vec<u8> = pieces.values().flatten().copied().collect();
+    let content: Vec<u8> = parts.values().flatten().copied().collect();
     let body = zstd::bulk::compress(&content, ZSTD_LEVEL).map_err(|_| SnapshotError::Damaged("compression"))?;
     let mut bytes = Vec::with_capacity(header.len() + body.len() + 32);
     bytes.extend_from_slice(MAGIC);
@@ -88,11 +88,11 @@ pub fn encode(header: &Header, pieces: &Whole) -> Result<Vec<u8>, SnapshotError>
     Ok(bytes)
 }
 
-/// Header and pieces of an object.
+/// Header and parts of an object.
 ///
 /// # Errors
 /// [`SnapshotError`] when the bytes are damaged or of another format.
-pub fn decode(bytes: &[u8]) -> Result<(Header, Whole), SnapshotError> {
+pub fn decode(bytes: &[u8]) -> Result<(Header, SnapshotBytes), SnapshotError> {
     let damaged = SnapshotError::Damaged;
     let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(damaged("too short"))?;
     let rest = content.strip_prefix(MAGIC).ok_or(damaged("not a snapshot"))?;
@@ -110,16 +110,16 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Whole), SnapshotError> {
     let (len, body) = rest.split_first_chunk::<8>().ok_or(damaged("too short"))?;
     let content = unpacked(body, u64::from_le_bytes(*len)).ok_or(damaged("body"))?;
     if format == FORMAT_OF_ONE {
-        return Ok((header, Whole::from([(ONE.to_owned(), content)])));
+        return Ok((header, SnapshotBytes::from([(ONE.to_owned(), content)])));
     }
     let mut rest = content.as_slice();
-    let mut pieces = Whole::new();
+    let mut parts = SnapshotBytes::new();
     for (name, len) in &header.holds {
         let (bytes, behind) = rest.split_at_checked(*len).ok_or(damaged("pieces"))?;
-        pieces.insert(name.clone(), bytes.to_vec());
+        parts.insert(name.clone(), bytes.to_vec());
         rest = behind;
     }
-    Ok((header, pieces))
+    Ok((header, parts))
 }
 
 /// The content, of exactly this length. It grows as it is read: a length that is damaged asks for no memory.
@@ -152,11 +152,11 @@ mod tests {
             partition: 3,
             next: NextOffset(7),
             holds: vec![("a".into(), 3), ("b".into(), 0)],
-            names: [("rests".to_owned(), "0-rests.piece".to_owned())].into(),
+            names: [("rests".to_owned(), "0-rests.part".to_owned())].into(),
         };
-        let pieces = Whole::from([("a".to_owned(), b"one".to_vec()), ("b".to_owned(), Vec::new())]);
-        let bytes = encode(&header, &pieces).unwrap();
-        assert_eq!(decode(&bytes).unwrap(), (header, pieces));
+        let parts = SnapshotBytes::from([("a".to_owned(), b"one".to_vec()), ("b".to_owned(), Vec::new())]);
+        let bytes = encode(&header, &parts).unwrap();
+        assert_eq!(decode(&bytes).unwrap(), (header, parts));
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;

@@ -1,7 +1,7 @@
 //! What no snapshot needs any more.
 //!
 //! A look is taken by the partition's owner, after a commit that followed its newest snapshot: who is no longer the owner
-//! cannot commit. A piece is removed when none of the snapshots that are kept names it and it is older than all of them:
+//! cannot commit. A part is removed when none of the snapshots that are kept names it and it is older than all of them:
 //! what another owner may be writing in the meantime is newer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,11 +19,11 @@ use keepwell_core::offset::NextOffset;
 /// The objects that snapshots name, by the path of the snapshot: of those this process wrote or looked into.
 pub(super) type Named = BTreeMap<Path, BTreeSet<String>>;
 
-/// Removes all but the newest `keep` snapshots of a folder, and the pieces that none of these names.
+/// Removes all but the newest `keep` snapshots of a folder, and the parts that none of these names.
 pub(super) async fn collect(store: Arc<dyn ObjectStore>, folder: Path, keep: usize, named: Arc<Mutex<Named>>) {
     match remove(&*store, &folder, keep, &named).await {
         Ok(0) => {}
-        Ok(num_removed) => debug!(%folder, num_removed, "snapshots and pieces that nothing needs are removed"),
+        Ok(num_removed) => debug!(%folder, num_removed, "snapshots and parts that nothing needs are removed"),
         Err(error) => warn!(%folder, %error, "what snapshots no longer need was not removed; it is looked for again"),
     }
 }
@@ -46,12 +46,12 @@ async fn remove(
     for (_, path) in kept {
         needed.extend(names_of(store, path, named).await?);
     }
-    let pieces = within(ANSWERS_WITHIN, store.list_with_delimiter(Some(&folder.clone().join(PIECES)))).await?.objects;
+    let parts = within(ANSWERS_WITHIN, store.list_with_delimiter(Some(&folder.clone().join(PIECES)))).await?.objects;
     let mut num_removed = old.len();
-    for piece in pieces {
-        let Some(object) = piece.location.filename() else { continue };
-        if piece_next(object).is_some_and(|next| next < *oldest) && !needed.contains(object) {
-            delete(store, &piece.location).await?;
+    for part in parts {
+        let Some(object) = part.location.filename() else { continue };
+        if part_next(object).is_some_and(|next| next < *oldest) && !needed.contains(object) {
+            delete(store, &part.location).await?;
             num_removed += 1;
         }
     }
@@ -73,8 +73,8 @@ async fn names_of(
     Ok(names)
 }
 
-/// The next offset of the snapshot for which a piece was written.
-fn piece_next(object: &str) -> Option<NextOffset> {
+/// The next offset of the snapshot for which a part was written.
+fn part_next(object: &str) -> Option<NextOffset> {
     object.split_once('-')?.0.parse().ok().map(NextOffset)
 }
 

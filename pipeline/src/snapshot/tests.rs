@@ -20,13 +20,13 @@ fn partition() -> TopicPartition {
     TopicPartition::new("events", 3)
 }
 
-fn put(snapshots: &mut Snapshots, next: i64, pieces: Pieces) {
-    snapshots.put(header(next), pieces).unwrap();
+fn put(snapshots: &mut Snapshots, next: i64, parts: Parts) {
+    snapshots.put(header(next), parts).unwrap();
     snapshots.finish(Duration::from_secs(10));
     assert_eq!(snapshots.take_ended(), [(partition(), true)]);
 }
 
-fn newest(snapshots: &mut Snapshots, committed: i64) -> Option<(i64, Whole)> {
+fn newest(snapshots: &mut Snapshots, committed: i64) -> Option<(i64, SnapshotBytes)> {
     let found = snapshots.newest("aggregate", 1, &partition(), Position::at(NextOffset(committed))).unwrap();
     found.map(|(position, state)| (position.next.0, state))
 }
@@ -38,21 +38,21 @@ fn files(folder: &std::path::Path) -> BTreeSet<String> {
     files.map(|entry| entry.file_name().into_string().unwrap()).collect()
 }
 
-/// What the state is at a position: a head, and three pieces that change at every 1st, 2nd and 4th position.
-fn state(next: i64) -> Whole {
-    let piece = |n: i64| (format!("piece-{n}"), format!("{n} at {}", next >> n << n).into_bytes());
-    (0..3).map(piece).chain([("head".to_owned(), next.to_string().into_bytes())]).collect()
+/// What the state is at a position: a head, and three parts that change at every 1st, 2nd and 4th position.
+fn state(next: i64) -> SnapshotBytes {
+    let part = |n: i64| (format!("part-{n}"), format!("{n} at {}", next >> n << n).into_bytes());
+    (0..3).map(part).chain([("head".to_owned(), next.to_string().into_bytes())]).collect()
 }
 
-fn pieces(next: i64, known: &Known) -> Pieces {
+fn parts(next: i64, known: &SavedRevisions) -> Parts {
     let cut = |(name, bytes): (String, Vec<u8>)| {
         if name == "head" {
-            return (name, Piece::Changing(bytes));
+            return (name, Part::Changing(bytes));
         }
-        let n: i64 = name.trim_start_matches("piece-").parse().unwrap();
+        let n: i64 = name.trim_start_matches("part-").parse().unwrap();
         let revision = (1 + (next >> n)) as u64;
         let bytes = (known.get(&name) != Some(&revision)).then_some(bytes);
-        (name, Piece::Resting { revision, bytes })
+        (name, Part::Settled { revision, bytes })
     };
     state(next).into_iter().map(cut).collect()
 }
@@ -64,7 +64,7 @@ fn the_newest_good_snapshot_at_or_below_the_position_is_taken_and_resting_pieces
     let mut snapshots = Snapshots::open(&url, 3).unwrap();
     for next in 8..16 {
         let known = snapshots.known(&partition());
-        put(&mut snapshots, next, pieces(next, &known));
+        put(&mut snapshots, next, parts(next, &known));
     }
     let folder = folder.path().join("aggregate/1/events-3");
     assert_eq!(files(&folder).len(), 8, "nothing is removed before a commit");
@@ -76,22 +76,22 @@ fn the_newest_good_snapshot_at_or_below_the_position_is_taken_and_resting_pieces
     assert_eq!(known.into_values().collect::<Vec<_>>(), [0; 3]);
     std::fs::write(folder.join(format!("{:020}.snapshot", 15)), b"half a fi").unwrap();
     assert_eq!(newest(&mut snapshots, 50), Some((14, state(14))));
-    // A piece that is damaged or gone is as bad.
-    let piece = |next: i64, n: i64| {
-        let prefix = format!("{next:020}-piece-{n}-");
+    // A part that is damaged or gone is as bad.
+    let part = |next: i64, n: i64| {
+        let prefix = format!("{next:020}-part-{n}-");
         let name = files(&folder.join("pieces")).into_iter().find(|name| name.starts_with(&prefix)).unwrap();
         folder.join("pieces").join(name)
     };
-    std::fs::remove_file(piece(14, 0)).unwrap();
+    std::fs::remove_file(part(14, 0)).unwrap();
     assert_eq!(newest(&mut snapshots, 50), Some((13, state(13))));
-    std::fs::write(piece(12, 2), b"half").unwrap();
-    assert_eq!(newest(&mut snapshots, 50), Some((11, state(11))), "13 and 12 name the same piece");
+    std::fs::write(part(12, 2), b"half").unwrap();
+    assert_eq!(newest(&mut snapshots, 50), Some((11, state(11))), "13 and 12 name the same part");
 }
 
 #[test]
 fn a_piece_that_is_neither_given_nor_written_is_refused() {
     let mut snapshots = Snapshots::open("memory:///", 3).unwrap();
-    let without = Pieces::from([("a".to_owned(), Piece::Resting { revision: 1, bytes: None })]);
+    let without = Parts::from([("a".to_owned(), Part::Settled { revision: 1, bytes: None })]);
     assert!(snapshots.put(header(1), without).unwrap_err().to_string().contains("neither given nor written"));
 }
 
@@ -104,14 +104,14 @@ proptest! {
         let mut snapshots = open();
         let (mut next, mut written) = (0, Vec::new());
         // Revisions count from 0 in each process.
-        let mut base = Known::new();
+        let mut base = SavedRevisions::new();
         let num_steps = steps.len();
         for (step, (by, is_committed, is_taken_over)) in steps.into_iter().enumerate() {
             next += by;
             let known = snapshots.known(&partition());
-            let mut now = pieces(next, &Known::new());
-            for (name, piece) in &mut now {
-                if let Piece::Resting { revision, bytes } = piece {
+            let mut now = parts(next, &SavedRevisions::new());
+            for (name, part) in &mut now {
+                if let Part::Settled { revision, bytes } = part {
                     *revision -= base.get(name).copied().unwrap_or_default();
                     *bytes = bytes.take().filter(|_| known.get(name) != Some(revision));
                 }
@@ -124,9 +124,9 @@ proptest! {
             if is_taken_over && step + 1 < num_steps {
                 snapshots = open();
                 prop_assert_eq!(newest(&mut snapshots, next), Some((next, state(next))));
-                base = pieces(next, &Known::new()).into_iter().filter_map(|(name, piece)| match piece {
-                    Piece::Changing(_) => None,
-                    Piece::Resting { revision, .. } => Some((name, revision)),
+                base = parts(next, &SavedRevisions::new()).into_iter().filter_map(|(name, part)| match part {
+                    Part::Changing(_) => None,
+                    Part::Settled { revision, .. } => Some((name, revision)),
                 }).collect();
             }
         }
@@ -134,7 +134,7 @@ proptest! {
         for next in written.into_iter().rev().take(3) {
             prop_assert_eq!(newest(&mut open(), next), Some((next, state(next))));
         }
-        let left = snapshots.runtime.block_on(store.list_with_delimiter(Some(&Path::from("aggregate/1/events-3/pieces")))).unwrap();
-        prop_assert!(left.objects.len() <= 3 * 3, "{} pieces", left.objects.len());
+        let left = snapshots.runtime.block_on(store.list_with_delimiter(Some(&Path::from("aggregate/1/events-3/parts")))).unwrap();
+        prop_assert!(left.objects.len() <= 3 * 3, "{} parts", left.objects.len());
     }
 }

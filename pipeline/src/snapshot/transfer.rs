@@ -7,12 +7,12 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use tracing::info;
 
 use super::garbage::Named;
-use super::{Header, SnapshotError, Written, WrittenPieces, decode, encode};
-use crate::crash::{self, Place};
-use crate::piece::Whole;
+use super::{Header, SnapshotError, Written, WrittenParts, decode, encode};
+use crate::crash_points::{self, CrashPoint};
+use crate::snapshot::parts::SnapshotBytes;
 use crate::store::{WRITES_WITHIN, within};
 
-/// The folder of the pieces beside the snapshots that name them.
+/// The folder of the parts beside the snapshots that name them.
 pub(super) const PIECES: &str = "pieces";
 
 /// Reads a snapshot and all it names.
@@ -24,24 +24,24 @@ pub(super) async fn read(
     folder: &Path,
     path: &Path,
     is_of_it: impl Fn(&Header) -> bool,
-) -> Result<(Header, Whole, WrittenPieces), SnapshotError> {
+) -> Result<(Header, SnapshotBytes, WrittenParts), SnapshotError> {
     let (header, mut state) = decode(&get(store, path).await?)?;
     if !is_of_it(&header) {
         return Err(SnapshotError::Damaged("of another partition, stage or epoch"));
     }
-    let mut written = WrittenPieces::new();
+    let mut written = WrittenParts::new();
     for (name, object) in &header.names {
-        let wrong = |why: String| SnapshotError::Piece { name: object.clone(), why };
+        let wrong = |why: String| SnapshotError::Part { name: object.clone(), why };
         let bytes = match get(store, &folder.clone().join(PIECES).join(object.as_str())).await {
             Err(object_store::Error::NotFound { .. }) => return Err(wrong("it is not there".into())),
             got => got?,
         };
         let (of, mut held) = decode(&bytes).map_err(|error| wrong(error.to_string()))?;
-        let piece =
+        let part =
             held.remove(name).filter(|_| is_of_it(&of)).ok_or_else(|| wrong("it is of something else".into()))?;
         // The state begins with what was read: nothing has changed since.
-        written.insert(name.clone(), Written { revision: 0, object: object.clone(), num_bytes: piece.len() });
-        state.insert(name.clone(), piece);
+        written.insert(name.clone(), Written { revision: 0, object: object.clone(), num_bytes: part.len() });
+        state.insert(name.clone(), part);
     }
     Ok((header, state, written))
 }
@@ -50,7 +50,7 @@ async fn get(store: &dyn ObjectStore, path: &Path) -> Result<bytes::Bytes, objec
     within(WRITES_WITHIN, async { store.get(path).await?.bytes().await }).await
 }
 
-/// Writes new pieces (name, name of the object, bytes) and, when all are there, the snapshot that names them.
+/// Writes new parts (name, name of the object, bytes) and, when all are there, the snapshot that names them.
 ///
 /// # Errors
 /// [`SnapshotError`] when the store does not take one of them.
@@ -58,27 +58,27 @@ pub(super) async fn write(
     store: Arc<dyn ObjectStore>,
     folder: Path,
     header: Header,
-    changing: Whole,
+    changing: SnapshotBytes,
     new: Vec<(String, String, Vec<u8>)>,
     named: Arc<Mutex<Named>>,
 ) -> Result<(), SnapshotError> {
     let mut num_bytes = 0;
     let num_new = new.len();
-    for (name, object, piece) in new {
+    for (name, object, part) in new {
         let of = Header { names: Default::default(), ..header.clone() };
-        let bytes = encode(&of, &Whole::from([(name, piece)]))?;
+        let bytes = encode(&of, &SnapshotBytes::from([(name, part)]))?;
         num_bytes += bytes.len();
         within(WRITES_WITHIN, store.put(&folder.clone().join(PIECES).join(object), PutPayload::from(bytes))).await?;
-        crash::here(Place::InSnapshot);
+        crash_points::here(CrashPoint::InSnapshot);
     }
     let path = folder.join(format!("{:020}.snapshot", header.next.0));
     let bytes = encode(&header, &changing)?;
     num_bytes += bytes.len();
-    crash::here(Place::BeforeSnapshot);
+    crash_points::here(CrashPoint::BeforeSnapshot);
     within(WRITES_WITHIN, store.put(&path, PutPayload::from(bytes))).await?;
-    info!(%path, num_bytes, num_new, num_pieces = header.names.len(), "snapshot written");
+    info!(%path, num_bytes, num_new, num_parts = header.names.len(), "snapshot written");
     let objects = header.names.into_values().collect();
     named.lock().unwrap_or_else(PoisonError::into_inner).insert(path, objects);
-    crash::here(Place::AfterSnapshot);
+    crash_points::here(CrashPoint::AfterSnapshot);
     Ok(())
 }

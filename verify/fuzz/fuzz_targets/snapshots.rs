@@ -22,9 +22,9 @@ fuzz_target!(|value: &[u8]| {
     understood_again(&[value, crc32fast::hash(value).to_le_bytes().as_slice()].concat());
     if let Ok(statement) = serde_json::from_slice::<Statement>(value) {
         let mut watermarks = Watermarks::default();
-        watermarks.hear(&statement);
+        watermarks.observe(&statement);
         let before = watermarks.watermark_us();
-        watermarks.hear(&statement);
+        watermarks.observe(&statement);
         assert!(watermarks.watermark_us() >= before);
     }
     if let Ok(text) = std::str::from_utf8(value)

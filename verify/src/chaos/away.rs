@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use super::processes::ask;
 use super::results::Away;
 use super::run::Run;
-use super::store::Mood;
+use super::store::Behaviour;
 
 /// How often the processes are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ impl Run {
         let scores = [0, 1].map(|instance| self.processes.slot("score", instance));
         match neighbour {
             Neighbour::Broker => self.broker.stop()?,
-            Neighbour::Store => self.store.set(Mood::Fails),
+            Neighbour::Store => self.store.set(Behaviour::Fails),
             Neighbour::NextStage => scores.iter().try_for_each(|n| self.processes.kill(*n))?,
         }
         if neighbour == Neighbour::Store {
@@ -59,7 +59,7 @@ impl Run {
         }
         match neighbour {
             Neighbour::Broker => self.broker.again()?,
-            Neighbour::Store => self.store.set(Mood::Well),
+            Neighbour::Store => self.store.set(Behaviour::Well),
             Neighbour::NextStage => scores.iter().try_for_each(|n| self.processes.start(*n, None))?,
         }
         let caught_up = self.catch_up(Instant::now())?;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use fastrand::Rng;
-use keepwell_pipeline::crash::{PLACES, Place};
+use keepwell_pipeline::crash_points::{CrashPoint, PLACES};
 
 use super::processes::STAGES;
 
@@ -15,7 +15,7 @@ pub enum Fault {
     /// SIGKILL of a process that stays away until the others have done its work.
     KillAway(&'static str),
     /// A process ends at a place in the code.
-    Crash(&'static str, Place),
+    Crash(&'static str, CrashPoint),
     /// SIGSTOP until the others have done its work, then SIGCONT.
     Freeze(&'static str),
     /// A third process joins, and leaves again.
@@ -109,12 +109,12 @@ impl fmt::Display for Fault {
 }
 
 /// Places that a stage comes to.
-fn places(stage: &str) -> Vec<Place> {
+fn places(stage: &str) -> Vec<CrashPoint> {
     let is_stateful = stage == "aggregate" || stage == "score";
-    let comes_to = |place: &Place| match place {
-        Place::BeforeSnapshot | Place::AfterSnapshot => is_stateful,
-        Place::InClose => stage == "aggregate",
-        Place::AfterClaim | Place::InUpload => stage == "sink",
+    let comes_to = |place: &CrashPoint| match place {
+        CrashPoint::BeforeSnapshot | CrashPoint::AfterSnapshot => is_stateful,
+        CrashPoint::InClose => stage == "aggregate",
+        CrashPoint::AfterClaim | CrashPoint::InUpload => stage == "sink",
         _ => true,
     };
     PLACES.into_iter().map(|(place, _)| place).filter(comes_to).collect()

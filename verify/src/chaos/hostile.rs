@@ -10,7 +10,7 @@ use keepwell_core::offset::TopicPartition;
 use keepwell_core::schema::event::{EventRows, schema as event_schema};
 use keepwell_ingest::reason::Code;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::{Headers, MODEL_HEADER, Message, Record};
+use keepwell_pipeline::record::{Headers, MODEL_HEADER, Message, Record};
 use keepwell_pipeline::reject::{CONTEXT_HEADERS, REASON_HEADER};
 use serde_json::json;
 
@@ -37,11 +37,11 @@ pub struct Kind {
     pub source: Option<Source>,
     /// What must become of it.
     pub fate: Fate,
-    make: fn(&Place) -> Made,
+    make: fn(&Slot) -> Made,
 }
 
 /// When and as the how-manieth a record is sent.
-struct Place {
+struct Slot {
     n: usize,
     /// How many of its kind are before it.
     round: usize,
@@ -82,20 +82,20 @@ fn of(value: impl Into<Vec<u8>>) -> Made {
 }
 
 /// A use in the flat form with more fields, each with a comma before it.
-fn usage(place: &Place, more: &str) -> Made {
-    let Place { n, at_ms, .. } = place;
+fn usage(slot: &Slot, more: &str) -> Made {
+    let Slot { n, at_ms, .. } = slot;
     of(format!(r#"{{"event_id":"h-{n}","account_id":"stranger-{}","feature":"f","occurred_at":{at_ms}{more}}}"#, n % 5))
 }
 
 /// The same with a part of it replaced.
-fn other(place: &Place, from: &str, to: &str) -> Made {
-    let text = String::from_utf8_lossy(&usage(place, "").value.unwrap_or_default()).into_owned();
+fn other(slot: &Slot, from: &str, to: &str) -> Made {
+    let text = String::from_utf8_lossy(&usage(slot, "").value.unwrap_or_default()).into_owned();
     of(text.replace(from, to))
 }
 
 /// A Segment call.
-fn call(place: &Place, kind: &str, more: &str) -> Made {
-    let (n, at) = (place.n, rfc3339(place.at_ms));
+fn call(slot: &Slot, kind: &str, more: &str) -> Made {
+    let (n, at) = (slot.n, rfc3339(slot.at_ms));
     of(format!(
         r#"{{"type":"{kind}","messageId":"h-{n}","event":"f","userId":"u","context":{{"groupId":"stranger-{}"}},"timestamp":"{at}"{more}}}"#,
         n % 5
@@ -103,14 +103,14 @@ fn call(place: &Place, kind: &str, more: &str) -> Made {
 }
 
 /// An event of a topic other than usage.
-fn event(place: &Place, account: &str, more: &str) -> Made {
-    let Place { n, at_ms, .. } = place;
+fn event(slot: &Slot, account: &str, more: &str) -> Made {
+    let Slot { n, at_ms, .. } = slot;
     of(format!(r#"{{"event_id":"h-{n}","account_id":"{account}","occurred_at":{at_ms},{more}}}"#))
 }
 
-fn facts(place: &Place, account: &str, count: usize, bytes: usize) -> Made {
-    let facts: Vec<String> = (0..count).map(|i| format!(r#""f{}-{i}":"{}""#, place.n, "x".repeat(bytes))).collect();
-    event(place, account, &format!(r#""type":"upsert","facts":{{{}}}"#, facts.join(",")))
+fn facts(slot: &Slot, account: &str, count: usize, bytes: usize) -> Made {
+    let facts: Vec<String> = (0..count).map(|i| format!(r#""f{}-{i}":"{}""#, slot.n, "x".repeat(bytes))).collect();
+    event(slot, account, &format!(r#""type":"upsert","facts":{{{}}}"#, facts.join(",")))
 }
 
 fn tombstone(key: Vec<u8>, timestamp_ms: Option<i64>) -> Made {
@@ -121,7 +121,7 @@ fn rfc3339(at_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |time| time.to_string())
 }
 
-const fn kind(name: &'static str, source: Source, fate: Fate, make: fn(&Place) -> Made) -> Kind {
+const fn kind(name: &'static str, source: Source, fate: Fate, make: fn(&Slot) -> Made) -> Kind {
     Kind { name, source: Some(source), fate, make }
 }
 
@@ -167,43 +167,43 @@ fn usage_kinds() -> Vec<Kind> {
     };
     let usage_of = |name, code, make| kind(name, Source::Usage, Fate::Rejected(code), make);
     vec![
-        usage_of("no JSON", NotJson, |place| of(format!("not json {}", place.n))),
+        usage_of("no JSON", NotJson, |slot| of(format!("not json {}", slot.n))),
         usage_of("nothing", NotJson, |_| of("")),
         usage_of("a number too large for any type", NotJson, |_| of("1e400")),
         usage_of("nested 5,000 deep", NotJson, |_| of("{\"a\":".repeat(5000))),
-        usage_of("two objects", NotJson, |place| {
-            let one = usage(place, "").value.unwrap_or_default();
+        usage_of("two objects", NotJson, |slot| {
+            let one = usage(slot, "").value.unwrap_or_default();
             of([one.clone(), one].concat())
         }),
         usage_of("a list", NotAnObject, |_| of("[1,2,3]")),
         usage_of("100,000 lists", NotAnObject, |_| of("[".repeat(100_000) + &"]".repeat(100_000))),
         usage_of("UTF-16", NotUtf8, |_| of(vec![0xff, 0xfe, b'{', 0, b'}', 0])),
-        usage_of("half a character", NotUtf8, |place| other_bytes(place, b"\xed\xa0\x80")),
+        usage_of("half a character", NotUtf8, |slot| other_bytes(slot, b"\xed\xa0\x80")),
         usage_of("null", NullValue, |_| Made { key: Some(b"k".to_vec()), ..Made::default() }),
-        usage_of("a field twice", DuplicateKey, |place| usage(place, r#","event_id":"again""#)),
-        usage_of("no id", MissingField, |place| other(place, "event_id", "eventid")),
-        usage_of("no account", NoAccount, |place| other(place, "account_id", "account")),
-        usage_of("an empty account", NoAccount, |place| other(place, &format!("stranger-{}", place.n % 5), "")),
-        usage_of("a count in words", WrongType, |place| usage(place, r#","count":"many""#)),
-        usage_of("a count below 0", OutOfRange, |place| usage(place, r#","count":-1"#)),
-        usage_of("an id of 2,000 bytes", OutOfRange, |place| other(place, "h-", &"i".repeat(2000))),
-        usage_of("a feature of 10,000 bytes", OutOfRange, |place| {
-            other(place, r#""f""#, &format!("\"{}\"", "f".repeat(10_000)))
+        usage_of("a field twice", DuplicateKey, |slot| usage(slot, r#","event_id":"again""#)),
+        usage_of("no id", MissingField, |slot| other(slot, "event_id", "eventid")),
+        usage_of("no account", NoAccount, |slot| other(slot, "account_id", "account")),
+        usage_of("an empty account", NoAccount, |slot| other(slot, &format!("stranger-{}", slot.n % 5), "")),
+        usage_of("a count in words", WrongType, |slot| usage(slot, r#","count":"many""#)),
+        usage_of("a count below 0", OutOfRange, |slot| usage(slot, r#","count":-1"#)),
+        usage_of("an id of 2,000 bytes", OutOfRange, |slot| other(slot, "h-", &"i".repeat(2000))),
+        usage_of("a feature of 10,000 bytes", OutOfRange, |slot| {
+            other(slot, r#""f""#, &format!("\"{}\"", "f".repeat(10_000)))
         }),
-        usage_of("300 kB", Oversized, |place| usage(place, &format!(r#","x":"{}""#, "x".repeat(300_000)))),
+        usage_of("300 kB", Oversized, |slot| usage(slot, &format!(r#","x":"{}""#, "x".repeat(300_000)))),
         usage_of("as large as the broker takes", Oversized, |_| of("a".repeat(1_040_000))),
         usage_of("a header of 1 MB", NotJson, |_| Made {
             headers: vec![("h".to_owned(), Some(vec![b'h'; 1_000_000]))],
             ..of("x")
         }),
-        usage_of("a time of 130,000 marks", BadTime, |place| {
-            other(place, &place.at_ms.to_string(), &format!("\"{}\"", "\u{300}".repeat(120_000)))
+        usage_of("a time of 130,000 marks", BadTime, |slot| {
+            other(slot, &slot.at_ms.to_string(), &format!("\"{}\"", "\u{300}".repeat(120_000)))
         }),
-        usage_of("the year 33658", BadTime, |place| other(place, &place.at_ms.to_string(), &YEAR_33658_MS.to_string())),
-        usage_of("the year 2100", Future, |place| other(place, &place.at_ms.to_string(), &YEAR_2100_MS.to_string())),
-        usage_of("the year 1990", TooOld, |place| other(place, &place.at_ms.to_string(), "631152000000")),
-        usage_of("received before it happened", Future, |place| {
-            call(place, "track", &format!(r#","receivedAt":"{}""#, rfc3339(place.at_ms - 90 * 86_400_000)))
+        usage_of("the year 33658", BadTime, |slot| other(slot, &slot.at_ms.to_string(), &YEAR_33658_MS.to_string())),
+        usage_of("the year 2100", Future, |slot| other(slot, &slot.at_ms.to_string(), &YEAR_2100_MS.to_string())),
+        usage_of("the year 1990", TooOld, |slot| other(slot, &slot.at_ms.to_string(), "631152000000")),
+        usage_of("received before it happened", Future, |slot| {
+            call(slot, "track", &format!(r#","receivedAt":"{}""#, rfc3339(slot.at_ms - 90 * 86_400_000)))
         }),
         kind("a batch that becomes 150 MB", Source::Usage, Fate::Rejected(Code::Unreadable), |_| {
             of(vec![b'a'; BOMB_BYTES])
@@ -211,8 +211,8 @@ fn usage_kinds() -> Vec<Kind> {
     ]
 }
 
-fn other_bytes(place: &Place, bytes: &[u8]) -> Made {
-    let mut made = usage(place, r#","x":""#);
+fn other_bytes(slot: &Slot, bytes: &[u8]) -> Made {
+    let mut made = usage(slot, r#","x":""#);
     if let Some(value) = &mut made.value {
         value.truncate(value.len() - 1);
         value.extend_from_slice(bytes);
@@ -226,32 +226,32 @@ fn form_kinds() -> Vec<Kind> {
     let emitted = |name, make| kind(name, Source::Usage, Fate::Emitted, make);
     let ignored = |name, make| kind(name, Source::Usage, Fate::Ignored, make);
     vec![
-        emitted("a BOM", |place| of(["\u{feff}".as_bytes(), &usage(place, "").value.unwrap_or_default()].concat())),
-        emitted("ids that are numbers", |place| {
+        emitted("a BOM", |slot| of(["\u{feff}".as_bytes(), &usage(slot, "").value.unwrap_or_default()].concat())),
+        emitted("ids that are numbers", |slot| {
             let text = format!(
                 r#"{{"event_id":{},"account_id":4711,"user_id":7,"feature":"f","occurred_at":{}}}"#,
-                9_000_000 + place.n,
-                place.at_ms
+                9_000_000 + slot.n,
+                slot.at_ms
             );
             of(text)
         }),
-        emitted("fields of the other form", |place| {
-            usage(place, r#","context":"web","timestamp":"soon","properties":[],"type":7"#)
+        emitted("fields of the other form", |slot| {
+            usage(slot, r#","context":"web","timestamp":"soon","properties":[],"type":7"#)
         }),
-        emitted("a list for no properties", |place| call(place, "track", r#","properties":[]"#)),
-        emitted("an empty user", |place| {
-            let made = call(place, "track", r#","anonymousId":"v""#);
+        emitted("a list for no properties", |slot| call(slot, "track", r#","properties":[]"#)),
+        emitted("an empty user", |slot| {
+            let made = call(slot, "track", r#","anonymousId":"v""#);
             of(String::from_utf8_lossy(&made.value.unwrap_or_default()).replace(r#""userId":"u""#, r#""userId":"""#))
         }),
-        emitted("a count of 0 with errors", |place| usage(place, r#","count":0,"errors":3"#)),
-        emitted("what a terminal obeys", |place| other(place, r#""f""#, r#""\u001b[2J\nFAKE \u202e""#)),
-        emitted("a value within a value", |place| usage(place, r#","unknown":{"x":[null,{"y":"\u0000"}]}"#)),
-        emitted("many features", |place| other(place, r#""f""#, &format!("\"/orders/{}\"", place.n))),
-        ignored("a page", |place| call(place, "page", r#","name":"Home""#)),
-        ignored("a screen", |place| call(place, "screen", r#","name":"Home""#)),
-        ignored("an identity", |place| call(place, "identify", r#","traits":{"email":"eve@example.com"}"#)),
-        ignored("a group", |place| call(place, "group", r#","traits":{}"#)),
-        ignored("an alias", |place| call(place, "alias", r#","previousId":"v""#)),
+        emitted("a count of 0 with errors", |slot| usage(slot, r#","count":0,"errors":3"#)),
+        emitted("what a terminal obeys", |slot| other(slot, r#""f""#, r#""\u001b[2J\nFAKE \u202e""#)),
+        emitted("a value within a value", |slot| usage(slot, r#","unknown":{"x":[null,{"y":"\u0000"}]}"#)),
+        emitted("many features", |slot| other(slot, r#""f""#, &format!("\"/orders/{}\"", slot.n))),
+        ignored("a page", |slot| call(slot, "page", r#","name":"Home""#)),
+        ignored("a screen", |slot| call(slot, "screen", r#","name":"Home""#)),
+        ignored("an identity", |slot| call(slot, "identify", r#","traits":{"email":"eve@example.com"}"#)),
+        ignored("a group", |slot| call(slot, "group", r#","traits":{}"#)),
+        ignored("an alias", |slot| call(slot, "alias", r#","previousId":"v""#)),
     ]
 }
 
@@ -259,42 +259,42 @@ fn ticket_kinds() -> Vec<Kind> {
     let of_ticket = |name, fate, make| kind(name, Source::Ticket, fate, make);
     let of_survey = |name, fate, make| kind(name, Source::Survey, fate, make);
     vec![
-        of_ticket("two steps in one second", Fate::Emitted, |place| {
-            let step = if place.round.is_multiple_of(2) { "resolved" } else { "opened" };
-            let place = Place { at_ms: place.at_ms / DAY_MS * DAY_MS, ..*place };
-            event(&place, "stranger-0", &format!(r#""ticket_id":"t{}","type":"{step}""#, place.round / 2))
+        of_ticket("two steps in one second", Fate::Emitted, |slot| {
+            let step = if slot.round.is_multiple_of(2) { "resolved" } else { "opened" };
+            let slot = Slot { at_ms: slot.at_ms / DAY_MS * DAY_MS, ..*slot };
+            event(&slot, "stranger-0", &format!(r#""ticket_id":"t{}","type":"{step}""#, slot.round / 2))
         }),
-        of_ticket("answered and never opened", Fate::Emitted, |place| {
-            event(place, "stranger-1", &format!(r#""ticket_id":"u{}","type":"responded""#, place.n))
+        of_ticket("answered and never opened", Fate::Emitted, |slot| {
+            event(slot, "stranger-1", &format!(r#""ticket_id":"u{}","type":"responded""#, slot.n))
         }),
-        of_ticket("empty texts", Fate::Emitted, |place| {
+        of_ticket("empty texts", Fate::Emitted, |slot| {
             event(
-                place,
+                slot,
                 "stranger-1",
-                &format!(r#""ticket_id":"v{}","type":"opened","priority":"","category":"""#, place.n),
+                &format!(r#""ticket_id":"v{}","type":"opened","priority":"","category":"""#, slot.n),
             )
         }),
-        of_ticket("an unknown priority", Fate::Rejected(Code::UnknownValue), |place| {
-            event(place, "stranger-1", r#""ticket_id":"w","type":"opened","priority":"whenever""#)
+        of_ticket("an unknown priority", Fate::Rejected(Code::UnknownValue), |slot| {
+            event(slot, "stranger-1", r#""ticket_id":"w","type":"opened","priority":"whenever""#)
         }),
-        of_ticket("a rating of 99", Fate::Rejected(Code::OutOfRange), |place| {
-            event(place, "stranger-1", r#""ticket_id":"w","type":"rated","csat":99"#)
+        of_ticket("a rating of 99", Fate::Rejected(Code::OutOfRange), |slot| {
+            event(slot, "stranger-1", r#""ticket_id":"w","type":"rated","csat":99"#)
         }),
-        of_survey("a second answer", Fate::Emitted, |place| {
-            event(place, "stranger-2", &format!(r#""survey":"nps","user_id":"u","score":{}"#, place.n % 11))
+        of_survey("a second answer", Fate::Emitted, |slot| {
+            event(slot, "stranger-2", &format!(r#""survey":"nps","user_id":"u","score":{}"#, slot.n % 11))
         }),
-        of_survey("an answer of 11", Fate::Rejected(Code::OutOfRange), |place| {
-            event(place, "stranger-2", r#""survey":"nps","user_id":"u","score":11"#)
+        of_survey("an answer of 11", Fate::Rejected(Code::OutOfRange), |slot| {
+            event(slot, "stranger-2", r#""survey":"nps","user_id":"u","score":11"#)
         }),
-        of_survey("an unknown survey", Fate::Rejected(Code::UnknownValue), |place| {
-            event(place, "stranger-2", r#""survey":"mood","user_id":"u","score":1"#)
+        of_survey("an unknown survey", Fate::Rejected(Code::UnknownValue), |slot| {
+            event(slot, "stranger-2", r#""survey":"behaviour","user_id":"u","score":1"#)
         }),
-        kind("a role that is cleared", Source::Person, Fate::Emitted, |place| {
-            let role = if place.round.is_multiple_of(2) { "null" } else { r#""champion""# };
-            event(place, "stranger-3", &format!(r#""user_id":"u","type":"role_changed","role":{role}"#))
+        kind("a role that is cleared", Source::Person, Fate::Emitted, |slot| {
+            let role = if slot.round.is_multiple_of(2) { "null" } else { r#""champion""# };
+            event(slot, "stranger-3", &format!(r#""user_id":"u","type":"role_changed","role":{role}"#))
         }),
-        kind("an unknown change of a person", Source::Person, Fate::Rejected(Code::UnknownValue), |place| {
-            event(place, "stranger-3", r#""user_id":"u","type":"promoted""#)
+        kind("an unknown change of a person", Source::Person, Fate::Rejected(Code::UnknownValue), |slot| {
+            event(slot, "stranger-3", r#""user_id":"u","type":"promoted""#)
         }),
     ]
 }
@@ -304,43 +304,43 @@ fn account_kinds() -> Vec<Kind> {
     let emitted = |name, make| kind(name, Source::Account, Fate::Emitted, make);
     let rejected = |name, code, make| kind(name, Source::Account, Fate::Rejected(code), make);
     vec![
-        emitted("facts beyond what a record holds", |place| facts(place, HUGE, 60, 1000)),
-        emitted("long alert ids", |place| {
-            let alert = format!("{}-{}", "a".repeat(490), place.n);
-            event(place, HUGE, &format!(r#""type":"outcome","outcome":{{"alert_id":"{alert}","event":"done"}}"#))
+        emitted("facts beyond what a record holds", |slot| facts(slot, HUGE, 60, 1000)),
+        emitted("long alert ids", |slot| {
+            let alert = format!("{}-{}", "a".repeat(490), slot.n);
+            event(slot, HUGE, &format!(r#""type":"outcome","outcome":{{"alert_id":"{alert}","event":"done"}}"#))
         }),
-        emitted("no end", |place| {
-            event(place, "stranger-4", r#""type":"upsert","facts":{"plan":"pro"},"valid_until":"9999-12-31T23:59:59Z""#)
+        emitted("no end", |slot| {
+            event(slot, "stranger-4", r#""type":"upsert","facts":{"plan":"pro"},"valid_until":"9999-12-31T23:59:59Z""#)
         }),
-        emitted("a milestone that is cleared", |place| {
-            let done = if place.round.is_multiple_of(2) { "null".to_owned() } else { place.at_ms.to_string() };
-            event(place, "stranger-4", &format!(r#""type":"milestone","milestone":{{"id":"m","done_at":{done}}}"#))
+        emitted("a milestone that is cleared", |slot| {
+            let done = if slot.round.is_multiple_of(2) { "null".to_owned() } else { slot.at_ms.to_string() };
+            event(slot, "stranger-4", &format!(r#""type":"milestone","milestone":{{"id":"m","done_at":{done}}}"#))
         }),
-        rejected("10,000 facts", OutOfRange, |place| facts(place, "stranger-4", 10_000, 1)),
-        rejected("a fact of 20 kB", OutOfRange, |place| facts(place, "stranger-4", 1, 20_000)),
-        rejected("valid until the year 33658", BadTime, |place| {
+        rejected("10,000 facts", OutOfRange, |slot| facts(slot, "stranger-4", 10_000, 1)),
+        rejected("a fact of 20 kB", OutOfRange, |slot| facts(slot, "stranger-4", 1, 20_000)),
+        rejected("valid until the year 33658", BadTime, |slot| {
             event(
-                place,
+                slot,
                 "stranger-4",
                 &format!(r#""type":"upsert","facts":{{"plan":"pro"}},"valid_until":{YEAR_33658_MS}"#),
             )
         }),
-        rejected("an id as tombstones have", OutOfRange, |place| {
-            other_event(place, "h-", "keepwell:tombstone:0:accounts-0:")
+        rejected("an id as tombstones have", OutOfRange, |slot| {
+            other_event(slot, "h-", "keepwell:tombstone:0:accounts-0:")
         }),
-        rejected("a tombstone from 2100", Future, |place| {
-            tombstone(format!("stranger-{}", place.n % 5).into(), Some(YEAR_2100_MS))
+        rejected("a tombstone from 2100", Future, |slot| {
+            tombstone(format!("stranger-{}", slot.n % 5).into(), Some(YEAR_2100_MS))
         }),
-        rejected("a tombstone from the end of time", BadTime, |place| {
-            tombstone(format!("stranger-{}", place.n % 5).into(), Some(i64::MAX))
+        rejected("a tombstone from the end of time", BadTime, |slot| {
+            tombstone(format!("stranger-{}", slot.n % 5).into(), Some(i64::MAX))
         }),
         rejected("a tombstone with a key of 310,000 bytes", OutOfRange, |_| tombstone(vec![b'k'; 310_000], None)),
         rejected("a tombstone without a key", NoAccount, |_| Made::default()),
     ]
 }
 
-fn other_event(place: &Place, from: &str, to: &str) -> Made {
-    let made = event(place, "stranger-4", r#""type":"upsert","facts":{"plan":"pro"}"#);
+fn other_event(slot: &Slot, from: &str, to: &str) -> Made {
+    let made = event(slot, "stranger-4", r#""type":"upsert","facts":{"plan":"pro"}"#);
     of(String::from_utf8_lossy(&made.value.unwrap_or_default()).replace(from, to))
 }
 
@@ -358,7 +358,7 @@ pub fn among(good: Vec<(Message, i64)>, of_each: usize, partitions: i32, config:
         sent.push(Sent { message, fate: None, is_bomb: false });
         if i % gap == 0 && n < total {
             let kind = kinds.get(n % kinds.len()).context("no kinds")?;
-            sent.push(kind.sent(&Place { n, round: n / kinds.len(), at_ms }, partitions, config)?);
+            sent.push(kind.sent(&Slot { n, round: n / kinds.len(), at_ms }, partitions, config)?);
             n += 1;
         }
     }
@@ -367,15 +367,15 @@ pub fn among(good: Vec<(Message, i64)>, of_each: usize, partitions: i32, config:
 }
 
 impl Kind {
-    fn sent(&self, place: &Place, partitions: i32, config: &Config) -> Result<Sent> {
+    fn sent(&self, slot: &Slot, partitions: i32, config: &Config) -> Result<Sent> {
         let of_kind =
             |kind| config.sources.iter().find(|source| source.kind == kind).map(|source| source.topic.as_str());
         let topic = self.source.map_or(Some(config.topics.windows.as_str()), of_kind);
         let topic = topic.with_context(|| format!("no source for {:?}", self.source))?;
-        let Made { key, value, headers, timestamp_ms } = (self.make)(place);
+        let Made { key, value, headers, timestamp_ms } = (self.make)(slot);
         let message = Message {
             topic: Arc::from(topic),
-            partition: place.round as i32 % partitions,
+            partition: slot.round as i32 % partitions,
             timestamp_ms,
             key,
             value,
@@ -400,8 +400,8 @@ pub fn ledger(sent: &[Sent], config: &Config, records: impl Fn(&str) -> Result<V
         let rows = EventRows::new(&batch);
         for row in 0..rows.len() {
             let origin = rows.origin(row);
-            let place = (TopicPartition::new(origin.topic, origin.partition), origin.offset);
-            fates.entry(place).or_default().push("emitted".to_owned());
+            let slot = (TopicPartition::new(origin.topic, origin.partition), origin.offset);
+            fates.entry(slot).or_default().push("emitted".to_owned());
         }
     }
     for record in records(&config.topics.rejects)? {
@@ -410,8 +410,8 @@ pub fn ledger(sent: &[Sent], config: &Config, records: impl Fn(&str) -> Result<V
         if header(stage)? == "score" {
             num_refused += 1;
         } else if header(stage)? == "ingest" {
-            let place = (TopicPartition::new(header(topic)?, header(partition)?.parse()?), header(offset)?.parse()?);
-            fates.entry(place).or_default().push(header(REASON_HEADER)?.to_owned());
+            let slot = (TopicPartition::new(header(topic)?, header(partition)?.parse()?), header(offset)?.parse()?);
+            fates.entry(slot).or_default().push(header(REASON_HEADER)?.to_owned());
         }
     }
     let mut ledger = Ledger { sent: sent.len(), ..Ledger::default() };

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use keepwell_pipeline::crash::{PLACES, Place, VARIABLE};
+use keepwell_pipeline::crash_points::{CrashPoint, PLACES, VARIABLE};
 
 use crate::kafka::free_port;
 
@@ -124,7 +124,7 @@ impl Processes {
     ///
     /// # Errors
     /// When the program is not built.
-    pub fn start(&mut self, n: usize, crash: Option<(Place, u64)>) -> Result<()> {
+    pub fn start(&mut self, n: usize, crash: Option<(CrashPoint, u64)>) -> Result<()> {
         let mut command = self.command(n)?;
         let named = crash.and_then(|(place, times)| {
             let (_, name) = PLACES.into_iter().find(|(known, _)| *known == place)?;

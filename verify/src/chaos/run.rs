@@ -15,7 +15,7 @@ use super::hostile::{self, Sent};
 use super::processes::{Processes, Programs, STAGES};
 use super::proxy::Proxy;
 use super::results::{Cycle, Verified};
-use super::store::{BUCKET, Mood, ObjectStore};
+use super::store::{BUCKET, Behaviour, ObjectStore};
 use super::watch::Watch;
 use crate::fleet::{self, Shape};
 use crate::kafka::{Kafka, free_port};
@@ -311,14 +311,14 @@ impl Run {
 
     fn strike_surroundings(&mut self, fault: Fault) -> Result<(bool, Instant, Duration)> {
         let started = Instant::now();
-        let mood = match fault {
-            Fault::StoreFails => Mood::Fails,
-            Fault::StoreLies => Mood::Lies,
-            Fault::StoreSlow => Mood::Slow,
-            Fault::StoreFull => Mood::Full,
-            _ => Mood::Well,
+        let behaviour = match fault {
+            Fault::StoreFails => Behaviour::Fails,
+            Fault::StoreLies => Behaviour::Lies,
+            Fault::StoreSlow => Behaviour::Slow,
+            Fault::StoreFull => Behaviour::Full,
+            _ => Behaviour::Well,
         };
-        self.store.set(mood);
+        self.store.set(behaviour);
         match fault {
             Fault::Cut => self.proxy.cut(),
             Fault::HalfClosed => self.proxy.half_close(),
@@ -331,7 +331,7 @@ impl Run {
             }
         }
         std::thread::sleep(SPELL);
-        self.store.set(Mood::Well);
+        self.store.set(Behaviour::Well);
         self.proxy.delay(Duration::ZERO);
         Ok((true, Instant::now(), started.elapsed()))
     }

@@ -17,7 +17,7 @@ pub const BUCKET: &str = "chaos";
 
 /// How the store behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub enum Behaviour {
     /// As it should.
     Well,
     /// It answers an error and does nothing.
@@ -33,7 +33,7 @@ pub enum Mood {
 #[derive(Debug)]
 struct Inside {
     objects: BTreeMap<String, Bytes>,
-    mood: Mood,
+    behaviour: Behaviour,
 }
 
 /// The store.
@@ -53,7 +53,7 @@ impl ObjectStore {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        let inside = Arc::new(Mutex::new(Inside { objects: BTreeMap::new(), mood: Mood::Well }));
+        let inside = Arc::new(Mutex::new(Inside { objects: BTreeMap::new(), behaviour: Behaviour::Well }));
         let store = Self { port, inside };
         let app = Router::new().fallback(answer).with_state(store.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -72,8 +72,8 @@ impl ObjectStore {
     }
 
     /// From now on it behaves so.
-    pub fn set(&self, mood: Mood) {
-        self.lock().mood = mood;
+    pub fn set(&self, behaviour: Behaviour) {
+        self.lock().behaviour = behaviour;
     }
 
     /// Damages the newest object below a prefix; false when there is none.
@@ -117,18 +117,18 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let mood = store.lock().mood;
+    let behaviour = store.lock().behaviour;
     let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
     let is_write = method == Method::PUT || method == Method::DELETE || method == Method::POST;
     let error = || (StatusCode::INTERNAL_SERVER_ERROR, "<Error><Code>InternalError</Code></Error>").into_response();
-    match mood {
-        Mood::Slow => tokio::time::sleep(Duration::from_secs(1)).await,
-        Mood::Fails => return error(),
-        Mood::Full if is_write => return error(),
+    match behaviour {
+        Behaviour::Slow => tokio::time::sleep(Duration::from_secs(1)).await,
+        Behaviour::Fails => return error(),
+        Behaviour::Full if is_write => return error(),
         _ => {}
     }
     let answer = store.done(&query, &method, uri.path(), &headers, body);
-    if mood == Mood::Lies && is_write { error() } else { answer }
+    if behaviour == Behaviour::Lies && is_write { error() } else { answer }
 }
 
 impl ObjectStore {

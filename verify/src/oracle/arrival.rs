@@ -10,7 +10,7 @@ use arrow::datatypes::DataType;
 use keepwell_core::codec;
 use keepwell_core::pane::PaneWidth;
 use keepwell_core::schema::event::{COLUMNS, schema};
-use keepwell_pipeline::log::Record;
+use keepwell_pipeline::record::Record;
 use keepwell_pipeline::watermark::{STATEMENT_HEADER, SourceState, Statement};
 
 /// The oracle's input.
@@ -85,7 +85,7 @@ struct Time {
 }
 
 impl Time {
-    fn hear(&mut self, statement: &Statement) {
+    fn observe(&mut self, statement: &Statement) {
         for source in &statement.sources {
             let (epoch, count) = self.partitions.entry(source.topic.clone()).or_default();
             if source.epoch > *epoch {
@@ -141,7 +141,7 @@ pub fn read(records: &[Record], panes: PaneWidth) -> Result<Arrivals> {
         let statement = record.header(STATEMENT_HEADER).map(serde_json::from_slice::<Statement>).transpose()?;
         let before = time.watermark_us;
         if let Some(statement) = statement {
-            time.hear(&statement);
+            time.observe(&statement);
         }
         if time.watermark_us > before {
             let last = time.watermark_us.map(|us| i64::from(panes.last_closed(us).0)).unwrap_or_default();

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use keepwell_pipeline::config::Config;
 use keepwell_score::model;
-use keepwell_score::models::Announcement;
+use keepwell_score::model_schedule::Announcement;
 
 use super::DAY_US;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use keepwell_pipeline::log::memory::MemoryLog;
-use keepwell_pipeline::log::{Ends, Log, LogError, Message, Polled, StableEnd, Verdict};
+use keepwell_pipeline::log::{Ends, Log, LogError, Polled, Verdict};
+use keepwell_pipeline::record::{Message, StableEnd};
 
 use super::chaos::Fault;
 use super::world::World;
@@ -63,7 +64,7 @@ impl Log for SimLog<'_> {
         let world = self.unless(Fault::CrashBetween, 5)?;
         let is_short = max_records > 0 && world.chaos.strikes(Fault::ShortPoll, 2000);
         let max_records = if is_short { world.chaos.pick(0..max_records) } else { max_records };
-        self.log.lose_sight_of(world.unreachable());
+        self.log.hide(world.unreachable());
         let polled = self.log.poll(wait, max_records, max_bytes)?;
         if let Polled::Records(records) = &polled {
             world.was_read(records.len());
@@ -112,8 +113,8 @@ impl Log for SimLog<'_> {
         self.log.met_end(partition)
     }
 
-    fn end_seen(&self, partition: &TopicPartition) -> Option<StableEnd> {
-        self.log.end_seen(partition)
+    fn known_end(&self, partition: &TopicPartition) -> Option<StableEnd> {
+        self.log.known_end(partition)
     }
 
     fn commit(

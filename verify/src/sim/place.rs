@@ -13,16 +13,16 @@ use super::world::World;
 pub type Shared = Rc<RefCell<BTreeMap<String, Vec<u8>>>>;
 
 /// The place as one process sees it.
-pub struct SimPlace<'s> {
+pub struct SimStore<'s> {
     objects: Shared,
     world: Weak<World<'s>>,
     slot: usize,
     is_dead: Rc<Cell<bool>>,
 }
 
-impl std::fmt::Debug for SimPlace<'_> {
+impl std::fmt::Debug for SimStore<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SimPlace").field("slot", &self.slot).finish_non_exhaustive()
+        f.debug_struct("SimStore").field("slot", &self.slot).finish_non_exhaustive()
     }
 }
 
@@ -30,7 +30,7 @@ fn silent() -> StoreError {
     StoreError::Url { url: "simulated".into(), why: "it does not answer".into() }
 }
 
-impl<'s> SimPlace<'s> {
+impl<'s> SimStore<'s> {
     /// The place as the process in a slot of the world sees it.
     pub fn new(objects: Shared, world: Weak<World<'s>>, slot: usize, is_dead: Rc<Cell<bool>>) -> Self {
         Self { objects, world, slot, is_dead }
@@ -62,7 +62,7 @@ impl<'s> SimPlace<'s> {
     }
 }
 
-impl Objects for SimPlace<'_> {
+impl Objects for SimStore<'_> {
     fn exists(&self, name: &str) -> Result<bool, StoreError> {
         self.call(false, |objects| objects.contains_key(name))
     }

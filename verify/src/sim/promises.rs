@@ -15,11 +15,12 @@ use keepwell_core::offset::TopicPartition;
 use keepwell_core::schema::{feature_day, health, window};
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::{BatchOptions, Config};
-use keepwell_pipeline::log::Record;
 use keepwell_pipeline::log::memory::MemoryBroker;
-use keepwell_pipeline::piece::Whole;
+use keepwell_pipeline::partition_loop::Worker;
 use keepwell_pipeline::process::RunArgs;
+use keepwell_pipeline::record::Record;
 use keepwell_pipeline::reject::CONTEXT_HEADERS;
+use keepwell_pipeline::snapshot::parts::SnapshotBytes;
 use keepwell_pipeline::stage::Stage;
 
 use super::world::{Kind, Stages, World, bytes};
@@ -150,7 +151,7 @@ fn undisturbed<S>(
     kind: Kind,
     stage: &S,
     input: MemoryBroker,
-) -> Result<(MemoryBroker, BTreeMap<TopicPartition, Whole>)>
+) -> Result<(MemoryBroker, BTreeMap<TopicPartition, SnapshotBytes>)>
 where
     S: Stage,
     S::State: Default,
@@ -175,7 +176,7 @@ fn aggregate_again(
     broker: &MemoryBroker,
     stages: &Stages,
     streamed: &Streamed,
-    states: &BTreeMap<TopicPartition, Whole>,
+    states: &BTreeMap<TopicPartition, SnapshotBytes>,
 ) -> Result<usize> {
     let topics = &stages.config.topics;
     let input = with_input(broker, &stages.config, &topics.events)?;
@@ -206,7 +207,7 @@ fn score_again(
     broker: &MemoryBroker,
     stages: &Stages,
     streamed: &Streamed,
-    states: &BTreeMap<TopicPartition, Whole>,
+    states: &BTreeMap<TopicPartition, SnapshotBytes>,
 ) -> Result<usize> {
     let topics = &stages.config.topics;
     let input = with_input(broker, &stages.config, &topics.windows)?;
@@ -258,15 +259,18 @@ fn in_order(rows: &RecordBatch) -> Result<Vec<(i32, i64, i64)>> {
     Ok((0..rows.num_rows()).map(|row| (partitions.value(row), next.value(row), ordinal.value(row))).collect())
 }
 
-fn same_states(states: &BTreeMap<TopicPartition, Whole>, expected: &BTreeMap<TopicPartition, Whole>) -> Result<()> {
+fn same_states(
+    states: &BTreeMap<TopicPartition, SnapshotBytes>,
+    expected: &BTreeMap<TopicPartition, SnapshotBytes>,
+) -> Result<()> {
     for (tp, expected) in expected {
         let state = states.get(tp).with_context(|| format!("nobody owns {tp}"))?;
-        ensure!(state.keys().eq(expected.keys()), "{tp}: pieces {:?}, not {:?}", state.keys(), expected.keys());
+        ensure!(state.keys().eq(expected.keys()), "{tp}: parts {:?}, not {:?}", state.keys(), expected.keys());
         for ((name, bytes), expected) in state.iter().zip(expected.values()) {
             let at = bytes.iter().zip(expected).take_while(|(a, b)| a == b).count();
             ensure!(
                 bytes == expected,
-                "{tp}: piece {name} of the state differs from byte {at} on, {} and {} bytes",
+                "{tp}: part {name} of the state differs from byte {at} on, {} and {} bytes",
                 bytes.len(),
                 expected.len()
             );

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use fastrand::Rng;
 use keepwell_core::offset::TopicPartition;
-use keepwell_pipeline::log::Message;
-use keepwell_score::models::Announcement;
+use keepwell_pipeline::record::Message;
+use keepwell_score::model_schedule::Announcement;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
@@ -162,7 +162,7 @@ fn strike(world: &World<'_>, scenario: &Scenario, producer: &mut Producer<'_, '_
             topics.insert(topic.to_owned(), world.stages.config.partitions);
         }
         let partitions: Vec<_> = super::log::partitions_of(&topics).into_iter().collect();
-        world.lose_sight_of(partitions[chaos.pick(0..partitions.len())].clone(), chaos.pick(1..40) as u32);
+        world.hide(partitions[chaos.pick(0..partitions.len())].clone(), chaos.pick(1..40) as u32);
     }
     if chaos.strikes(Fault::SnapshotLost, 200) {
         spoil(world, false)?;

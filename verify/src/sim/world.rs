@@ -15,13 +15,14 @@ use keepwell_core::offset::TopicPartition;
 use keepwell_core::schema::window;
 use keepwell_ingest::Ingest;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Message;
 use keepwell_pipeline::log::memory::MemoryBroker;
 use keepwell_pipeline::metrics::{Metrics, StageMetrics};
-use keepwell_pipeline::piece::{Known, Whole, whole};
+use keepwell_pipeline::partition_loop::{Session, Worker};
 use keepwell_pipeline::process::{Plan, RunArgs};
+use keepwell_pipeline::record::Message;
 use keepwell_pipeline::runner::Runner;
 use keepwell_pipeline::snapshot::Snapshots;
+use keepwell_pipeline::snapshot::parts::{SavedRevisions, SnapshotBytes, all_bytes};
 use keepwell_pipeline::stage::Stage;
 use keepwell_score::Score;
 use keepwell_sink::{Publish, Tables};
@@ -29,7 +30,7 @@ use object_store::memory::InMemory;
 
 use super::chaos::{Chaos, Fault};
 use super::log::SimLog;
-use super::place::{Shared, SimPlace};
+use super::place::{Shared, SimStore};
 use super::time::{SimClock, Time};
 use crate::invariant::Invariant;
 
@@ -285,7 +286,7 @@ impl<'s> World<'s> {
     }
 
     /// Takes a partition out of reach for so many ticks.
-    pub fn lose_sight_of(&self, tp: TopicPartition, ticks: u32) {
+    pub fn hide(&self, tp: TopicPartition, ticks: u32) {
         self.unreachable.borrow_mut().insert(tp, ticks);
     }
 
@@ -313,12 +314,18 @@ impl<'s> World<'s> {
             Kind::Score => Process::Score(self.runner(&self.stages.score, slot, &plan, log)?),
             Kind::Publish => Process::Publish(self.runner(&self.stages.publish, slot, &plan, log)?),
             Kind::Tables => {
-                let place = SimPlace::new(Rc::clone(&self.objects), self.itself.clone(), n, Rc::clone(&is_dead));
+                let place = SimStore::new(Rc::clone(&self.objects), self.itself.clone(), n, Rc::clone(&is_dead));
                 let config = &self.stages.config;
                 let tables = config.tables.as_ref().ok_or_else(|| anyhow::anyhow!("no tables are configured"))?;
                 let args = RunArgs { drain: false, instance: slot.instance.clone(), ..RunArgs::drained(false) };
                 let metrics = self.metrics.clone().stage("tables");
-                Process::Tables(Box::new(Tables::on(Box::new(place), log, slot.clock, config, tables, &args, metrics)))
+                Process::Tables(Box::new(Tables::on(
+                    Box::new(place),
+                    Session::new(log, slot.clock, metrics),
+                    config,
+                    tables,
+                    &args,
+                )))
             }
         };
         slot.is_dead.replace(is_dead);
@@ -339,7 +346,7 @@ impl<'s> World<'s> {
         };
         let options = plan.options(config, &RunArgs { drain: false, ..RunArgs::drained(false) });
         let metrics: StageMetrics = self.metrics.clone().stage(stage.name());
-        Ok(Box::new(Runner::new(stage, log, slot.clock, snapshots, options, S::State::default(), metrics)))
+        Ok(Box::new(Runner::new(stage, Session::new(log, slot.clock, metrics), snapshots, options)))
     }
 
     /// Goes once round the loop of a slot's process, if it runs and is not in the middle of a turn.
@@ -431,7 +438,7 @@ impl<'s> World<'s> {
     ///
     /// # Errors
     /// When a state cannot be written.
-    pub fn states(&self, kind: Kind) -> Result<BTreeMap<TopicPartition, Whole>> {
+    pub fn states(&self, kind: Kind) -> Result<BTreeMap<TopicPartition, SnapshotBytes>> {
         let mut states = BTreeMap::new();
         for n in self.slots_of(kind, true) {
             match &*self.slots[n].process.borrow() {
@@ -452,10 +459,11 @@ impl<'s> World<'s> {
     }
 }
 
-/// The state of a partition as bytes, all its pieces.
+/// The state of a partition as bytes, all its parts.
 ///
 /// # Errors
-/// When a piece cannot be made.
-pub fn bytes<S: Stage>(stage: &S, state: &S::State, partition: &TopicPartition) -> Result<Whole> {
-    whole(stage.snapshot(state, partition, &Known::new())?).context("a piece is known to nobody and not made")
+/// When a part cannot be made.
+pub fn bytes<S: Stage>(stage: &S, state: &S::State, partition: &TopicPartition) -> Result<SnapshotBytes> {
+    all_bytes(stage.snapshot(state, partition, &SavedRevisions::new())?)
+        .context("a part is known to nobody and not made")
 }

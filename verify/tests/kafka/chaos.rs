@@ -1,6 +1,6 @@
 //! A few of the faults of `verify/src/bin/chaos.rs`, each once, and the judgement on all that was said.
 
-use keepwell_pipeline::crash::Place;
+use keepwell_pipeline::crash_points::CrashPoint;
 use keepwell_verify::chaos::fault::Fault;
 use keepwell_verify::chaos::processes::Programs;
 use keepwell_verify::chaos::run::{Load, Run};
@@ -8,10 +8,10 @@ use keepwell_verify::chaos::run::{Load, Run};
 #[test]
 fn struck_at_named_places_by_broker_network_and_store_nothing_is_lost_doubled_or_inverted() {
     let faults = [
-        Fault::Crash("ingest", Place::BeforeCommit),
-        Fault::Crash("aggregate", Place::AfterCommit),
+        Fault::Crash("ingest", CrashPoint::BeforeCommit),
+        Fault::Crash("aggregate", CrashPoint::AfterCommit),
         Fault::KillAway("score"),
-        Fault::Crash("sink", Place::AfterClaim),
+        Fault::Crash("sink", CrashPoint::AfterClaim),
         Fault::BrokerKilled,
         Fault::Damage("aggregate"),
         Fault::Cut,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
 use keepwell_core::offset::TopicPartition;
-use keepwell_pipeline::log::Message;
 use keepwell_pipeline::log::kafka::group::Group;
+use keepwell_pipeline::record::Message;
 use keepwell_pipeline::reject::CUT_HEADER;
 use keepwell_verify::chaos::fault::Fault;
 use keepwell_verify::chaos::hostile::kinds;

@@ -132,7 +132,7 @@ impl Deployment {
     pub fn wait_for_row(&self, topic: &str, is_there: impl Fn(&RecordBatch) -> bool) {
         let deadline = Instant::now() + LIMIT;
         loop {
-            let news = kafka().news(&[topic]).unwrap();
+            let news = kafka().tail(&[topic]).unwrap();
             let rows = compare::rows_of(&self.records(topic), &window::schema()).unwrap();
             if is_there(&rows) {
                 return;

@@ -22,7 +22,7 @@ use indicatif::ProgressBar;
 use keepwell::demo::DemoArgs;
 use keepwell_core::schema::event;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
+use keepwell_pipeline::record::Record;
 use keepwell_pipeline::reject::REASON_HEADER;
 use keepwell_pipeline::stage::Fates;
 use keepwell_verify::fleet::{self, Raw, Shape};
@@ -373,7 +373,7 @@ fn files_are_loaded_in_the_order_of_time_and_a_score_is_explained_down_to_its_fa
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let json = deployment.keepwell(&["explain", "acme", "--output", "json"]);
-    let health: keepwell_sink::health::Health = serde_json::from_slice(&json.stdout).unwrap();
+    let health: keepwell_sink::score_json::Health = serde_json::from_slice(&json.stdout).unwrap();
     let sum: f64 = health.factors.iter().filter_map(|factor| factor.contribution).sum();
     assert!((sum - health.score.unwrap()).abs() < 1e-9, "{health:?}");
     let unknown = deployment.keepwell(&["explain", "nobody"]);

@@ -10,7 +10,7 @@ use keepwell_pipeline::config;
 use keepwell_pipeline::log::kafka::KafkaLog;
 use keepwell_pipeline::log::kafka::settings::Settings;
 use keepwell_pipeline::log::{Log, Polled};
-use keepwell_pipeline::waiting::Pulse;
+use keepwell_pipeline::pulse::Pulse;
 use keepwell_verify::chaos::broker::Broker;
 use keepwell_verify::kafka::{Kafka, free_port};
 

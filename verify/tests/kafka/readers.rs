@@ -5,7 +5,7 @@ use std::process::Command;
 
 use indicatif::ProgressBar;
 use keepwell::demo::{self, DemoArgs};
-use keepwell_sink::health::Health;
+use keepwell_sink::score_json::Health;
 use keepwell_verify::fleet::{self, Shape};
 use serde_json::Value;
 

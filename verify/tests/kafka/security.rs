@@ -106,10 +106,10 @@ fn with_the_listed_rights_and_no_more_all_stages_work_and_what_is_missing_is_nam
 }
 
 /// One more record of windows for each partition: something to be read.
-fn copies(kafka: &Secured, config: &Config) -> Vec<keepwell_pipeline::log::Message> {
+fn copies(kafka: &Secured, config: &Config) -> Vec<keepwell_pipeline::record::Message> {
     let records = kafka.open.records(&config.topics.windows).unwrap();
     let by_partition: BTreeMap<i32, _> = records.into_iter().map(|r| (r.topic_partition.partition, r)).collect();
-    let message = |record: keepwell_pipeline::log::Record| keepwell_pipeline::log::Message {
+    let message = |record: keepwell_pipeline::record::Record| keepwell_pipeline::record::Message {
         topic: record.topic_partition.topic.clone(),
         partition: record.topic_partition.partition,
         timestamp_ms: None,

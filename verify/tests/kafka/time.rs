@@ -61,7 +61,7 @@ pub const ALL_BUT_USAGE: [&str; 4] = ["ticket", "survey", "account", "person"];
 fn until<T>(deployment: &Deployment, what: &str, look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let news = kafka().news(&deployment.config.topics.all()).unwrap();
+        let news = kafka().tail(&deployment.config.topics.all()).unwrap();
         if let Some(found) = look() {
             return found;
         }
@@ -110,7 +110,7 @@ impl Deployment {
 
     fn reasons(&self) -> Vec<String> {
         let reason =
-            |record: &keepwell_pipeline::log::Record| String::from_utf8(record.header(REASON_HEADER)?.to_vec()).ok();
+            |record: &keepwell_pipeline::record::Record| String::from_utf8(record.header(REASON_HEADER)?.to_vec()).ok();
         let mut reasons: Vec<String> = self.records(&self.config.topics.rejects).iter().filter_map(reason).collect();
         reasons.sort();
         reasons

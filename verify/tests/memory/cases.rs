@@ -5,7 +5,7 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use keepwell_core::event::Kind::{self, Account, Person, Survey, Ticket, Usage};
-use keepwell_pipeline::log::Message;
+use keepwell_pipeline::record::Message;
 use keepwell_pipeline::stage::Fate;
 
 use crate::{Deployment, Raw, config, count};

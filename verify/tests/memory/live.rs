@@ -7,6 +7,7 @@ use keepwell_core::schema::window;
 use keepwell_pipeline::clock::{FixedClock, SetClock};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::memory::MemoryBroker;
+use keepwell_pipeline::partition_loop::Worker;
 use keepwell_pipeline::process::RunArgs;
 use keepwell_verify::deployment;
 use keepwell_verify::fleet::Raw;

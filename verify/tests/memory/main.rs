@@ -19,10 +19,11 @@ use keepwell_core::event::Kind;
 use keepwell_core::schema::window;
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::{Config, Span, Tables};
-use keepwell_pipeline::log::Record;
 use keepwell_pipeline::log::memory::MemoryBroker;
 use keepwell_pipeline::metrics::StageMetrics;
+use keepwell_pipeline::partition_loop::{Session, Worker};
 use keepwell_pipeline::process::RunArgs;
+use keepwell_pipeline::record::Record;
 use keepwell_pipeline::runner::Runner;
 use keepwell_pipeline::stage::Fates;
 use keepwell_verify::fleet::{self, Raw, Shape};
@@ -182,7 +183,7 @@ fn every_final_row_is_the_oracles_and_the_fates_add_up() {
     assert_eq!(rejects.len() as u64, count(ingest, "rejected") + count(aggregate, "too_late"));
     assert!(rejects.iter().all(|record| record.value.is_some()), "every reject keeps its bytes");
     let health = compare::where_flag(&deployment.streamed().health, "final", true).unwrap();
-    let rows = keepwell_sink::health::rows(&health).unwrap();
+    let rows = keepwell_sink::score_json::rows(&health).unwrap();
     let said = rows.iter().flat_map(|row| {
         let triggers =
             row.health.triggers.iter().flat_map(|trigger| [Some(trigger.state.clone()), trigger.outcome.clone()]);
@@ -305,8 +306,8 @@ fn without_snapshots_and_with_output_a_missing_position_is_a_named_stop() {
     let log = deployment.broker.join("another-group", "one", &sources).unwrap();
     let clock = keepwell_pipeline::clock::FixedClock { wall_us: WALL_US };
     let options = plan.options(&deployment.config, &args());
-    let told = StageMetrics::unread("aggregate").unwrap();
-    let mut runner = Runner::new(&stage, log, &clock, None, options, keepwell_aggregate::State::default(), told);
+    let metrics = StageMetrics::unread("aggregate").unwrap();
+    let mut runner = Runner::new(&stage, Session::new(log, &clock, metrics), None, options);
     let error = runner.run(&AtomicBool::new(false)).unwrap_err().to_string();
     assert!(error.contains("no committed position") && error.contains("--from beginning"), "{error}");
 }

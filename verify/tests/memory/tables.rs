@@ -11,8 +11,9 @@ use keepwell_core::partitioner::partition_of;
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::{Config, Span, Tables as TablesConfig};
 use keepwell_pipeline::log::memory::{MemoryBroker, MemoryLog};
-use keepwell_pipeline::log::{Message, Record};
 use keepwell_pipeline::metrics::StageMetrics;
+use keepwell_pipeline::partition_loop::{Session, Worker};
+use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::store::Store;
 use keepwell_sink::Tables;
 use keepwell_verify::fleet::{self, Shape};
@@ -69,7 +70,7 @@ impl Source {
         let group = format!("tables-{}", self.num_writers.replace(self.num_writers.get() + 1));
         let log = self.broker.join(&group, "0", &[&topics.windows, &topics.feature_days, &topics.health]).unwrap();
         let metrics = StageMetrics::unread("tables").unwrap();
-        Tables::new(log, &CLOCK, &self.config, &tables, &args(), metrics).unwrap()
+        Tables::new(Session::new(log, &CLOCK, metrics), &self.config, &tables, &args()).unwrap()
     }
 
     fn check(&self, folder: &Path) -> usize {

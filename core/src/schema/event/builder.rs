@@ -72,7 +72,7 @@ impl EventBuilder {
     /// # Errors
     /// [`ArrowError`] when a batch names more than 256 raw topics or a map entry cannot be built.
     pub fn push(&mut self, event: &Event<'_>, origin: Origin<'_>) -> Result<(), ArrowError> {
-        let topic = self.place_of(origin.topic)?;
+        let topic = self.index_of(origin.topic)?;
         self.account_id.append_value(&event.account_id);
         self.event_id.append_value(&event.event_id);
         self.occurred_at.append_value(event.occurred_us);
@@ -165,7 +165,7 @@ impl EventBuilder {
     }
 
     /// Where `topic` stands among those that rows came from: nearly always it is the last one.
-    fn place_of(&mut self, topic: &str) -> Result<u8, ArrowError> {
+    fn index_of(&mut self, topic: &str) -> Result<u8, ArrowError> {
         let known = self.source_topics.iter().rposition(|known| known == topic);
         let place = u8::try_from(known.unwrap_or(self.source_topics.len()));
         let place = place.map_err(|_| ArrowError::DictionaryKeyOverflowError)?;

@@ -4,7 +4,7 @@
 //! behind them, its thread spins. So a burst has for each partition either few records or one request's worth of them. What
 //! remains is the time in which the first of many are under way before the others were handed over.
 
-use crate::log::Message;
+use crate::record::Message;
 
 /// As many records may be under way to a partition without any being held back (librdkafka's `RD_KAFKA_IDEMP_MAX_INFLIGHT`).
 const FEW: usize = 5;

@@ -12,7 +12,7 @@ use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use tracing::{debug, warn};
 
 use super::refusal::Refusal;
-use crate::log::StableEnd;
+use crate::record::StableEnd;
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// A change of ownership that the runner has yet to act on.

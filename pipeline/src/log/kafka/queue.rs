@@ -1,4 +1,4 @@
-//! The queue of an owned partition, and the bell that is rung when something comes into an empty one.
+//! The queue of an owned partition, and the wakeup that is rung when something comes into an empty one.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use super::ownership::Ownership;
-use crate::log::Record;
+use crate::record::Record;
 use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
 /// One owned partition.
@@ -25,12 +25,12 @@ pub(super) struct Queue {
 
 /// Rung by librdkafka's threads when an empty queue gets something.
 #[derive(Default)]
-pub(super) struct Bell {
+pub(super) struct Wakeup {
     rung: Mutex<bool>,
     ring: Condvar,
 }
 
-impl Bell {
+impl Wakeup {
     pub fn ring(&self) {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.ring.notify_one();

@@ -13,7 +13,8 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use super::settings::{Settings, not_made};
 use super::{SLICE, record};
 use crate::config::Kafka;
-use crate::log::{LogError, Record};
+use crate::log::LogError;
+use crate::record::Record;
 use keepwell_core::offset::TopicPartition;
 
 /// A reader of committed records.

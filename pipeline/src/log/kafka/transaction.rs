@@ -21,8 +21,9 @@ use super::burst::Burst;
 use super::refusal::{Refusal, is_refusal, refused};
 use super::settings::{Settings, not_made};
 use super::{KafkaLog, SLICE};
-use crate::crash::{self, Place};
-use crate::log::{LogError, Message, Verdict};
+use crate::crash_points::{self, CrashPoint};
+use crate::log::{LogError, Verdict};
+use crate::record::Message;
 use keepwell_core::offset::{Position, TopicPartition};
 
 /// How long an abort waits for messages that it has given up: these are heard of between its calls.
@@ -182,7 +183,7 @@ fn attempt(
     // The membership as of this batch: a stale owner is fenced by it.
     let membership =
         log.consumer.group_metadata().ok_or_else(|| Trouble::Doubt("the consumer has no group membership".into()))?;
-    crash::here(Place::BeforeBegin);
+    crash_points::here(CrashPoint::BeforeBegin);
     log.producer.begin_transaction().map_err(|error| Trouble::of("begin", &error))?;
     let mut burst = Burst::default();
     for message in messages {
@@ -191,7 +192,7 @@ fn attempt(
             burst = Burst::of(message);
         }
         send(log, message, deadline)?;
-        crash::here(Place::WhileProducing);
+        crash_points::here(CrashPoint::WhileProducing);
     }
     let mut offsets = TopicPartitionList::new();
     for (tp, position) in positions {
@@ -202,14 +203,14 @@ fn attempt(
             element.set_metadata(position.metadata());
         }
     }
-    crash::here(Place::AfterProduce);
+    crash_points::here(CrashPoint::AfterProduce);
     if offsets.count() > 0 {
         patiently(log, deadline, "sending positions", |producer| {
             producer.send_offsets_to_transaction(&offsets, &membership, SLICE)
         })?;
     }
     drain(log, deadline)?;
-    crash::here(Place::BeforeCommit);
+    crash_points::here(CrashPoint::BeforeCommit);
     patiently(log, deadline, "commit", |producer| producer.commit_transaction(SLICE))
 }
 

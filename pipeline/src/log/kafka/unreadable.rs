@@ -16,7 +16,8 @@ use tracing::warn;
 
 use super::KafkaLog;
 use super::settings::{Settings, not_made};
-use crate::log::{Log, LogError, Record};
+use crate::log::{Log, LogError};
+use crate::record::Record;
 use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
 /// So often a position is tried before it counts as unreadable: a connection may have done the damage.
@@ -66,7 +67,7 @@ impl KafkaLog {
 }
 
 /// What stands for a record that can be read and that an operator has told to pass by.
-pub(super) fn told_to_pass(tp: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn passed_by(tp: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
     warn!(partition = %tp, offset = message.offset(), "passed by, as told");
     let why = Some(format!("offset {} is passed by, as an operator has told", message.offset()));
     Record { unreadable: why, ..Record::at(tp.clone(), Offset(message.offset())) }

@@ -10,7 +10,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use super::settings::{Settings, not_made};
 use super::transaction::{self, Deliveries};
 use crate::config::Kafka;
-use crate::log::{LogError, Message};
+use crate::log::LogError;
+use crate::record::Message;
 
 /// How long everything written may take to be delivered.
 const PATIENCE: Duration = Duration::from_secs(120);

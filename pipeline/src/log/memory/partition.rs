@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::log::{Ends, Message, Record};
+use crate::log::Ends;
+use crate::record::{Message, Record};
 use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
 /// The number of a transaction.

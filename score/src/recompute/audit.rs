@@ -11,9 +11,9 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use keepwell_core::schema::columns::Columns;
 
-use super::{Told, expected, in_millionths, items_of};
+use super::{PublishedRows, expected, in_millionths, items_of};
 use crate::model::ModelFile;
-use crate::stored::Rows;
+use crate::tables_reader::Rows;
 
 /// What an audit has found.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ pub async fn audit(rows: Rows, files: &[ModelFile], pane_us: i64) -> Result<Audi
         }
     }
     let (drivers, triggers) = (items_of(&rows.scores, "drivers")?, items_of(&rows.scores, "triggers")?);
-    let told = Told { scores: rows.scores.clone(), triggers: triggers.clone() };
+    let told = PublishedRows { scores: rows.scores.clone(), triggers: triggers.clone() };
     let expected = expected(rows.windows, told, files, pane_us).await?;
     let of_factor: [&str; 4] = ["account_id", "as_of", "position", "name"];
     let sides = [

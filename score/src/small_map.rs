@@ -7,15 +7,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Values by name, for a dozen names at most: one after another in the order of the names, so that an account takes little memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ByName<T>(Vec<(Name, T)>);
+pub struct SmallMap<T>(Vec<(Name, T)>);
 
-impl<T> Default for ByName<T> {
+impl<T> Default for SmallMap<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T> ByName<T> {
+impl<T> SmallMap<T> {
     /// The value of a name.
     pub fn get(&self, name: &Name) -> Option<&T> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
@@ -35,14 +35,14 @@ impl<T> ByName<T> {
     }
 }
 
-impl<T: Serialize> Serialize for ByName<T> {
+impl<T: Serialize> Serialize for SmallMap<T> {
     /// As a map.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for ByName<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for SmallMap<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(BTreeMap::deserialize(deserializer)?.into_iter().collect()))
     }
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn values_are_found_by_name_replaced_and_written_as_an_ordered_map() {
-        let mut values = ByName::default();
+        let mut values = SmallMap::default();
         for (name, value) in [("b", 1), ("c", 2), ("a", 3), ("b", 4)] {
             values.insert(Name::from(name), value);
         }
@@ -64,6 +64,6 @@ mod tests {
         );
         let bytes = postcard::to_stdvec(&values).unwrap();
         assert_eq!(bytes, postcard::to_stdvec(&BTreeMap::from([("b", 4), ("c", 2), ("a", 3)])).unwrap());
-        assert_eq!(postcard::from_bytes::<ByName<i32>>(&bytes).unwrap(), values);
+        assert_eq!(postcard::from_bytes::<SmallMap<i32>>(&bytes).unwrap(), values);
     }
 }

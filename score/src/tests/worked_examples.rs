@@ -3,14 +3,14 @@
 use crate::model::{self, Basis, Missing, Model};
 use crate::normalise::Normalise;
 use crate::points::Points;
-use crate::rate::{Known, Rating, nominal, rate};
+use crate::rate::{FactorValue, Rating, nominal, rate};
 
 fn parse(text: &str) -> Model {
     model::parse("example", text, &["28d".to_owned()]).unwrap().models.remove(0)
 }
 
 fn rated(model: &Model, values: &[Option<f64>]) -> Rating {
-    rate(model, &nominal(model), values.iter().map(|value| Known { value: *value, carried: None }))
+    rate(model, &nominal(model), values.iter().map(|value| FactorValue { value: *value, carried: None }))
 }
 
 fn score(model: &Model, values: &[f64]) -> String {
@@ -45,7 +45,7 @@ const ONE_BAND: &str = "    bands: [{name: all, from: 0}]";
 /// 74.75, shown as 75, "healthy but monitor".
 #[test]
 fn eighty_sixty_eighty_five_and_seventy_give_74_75_shown_as_75() {
-    let model = parse(include_str!("../models/worked_example.yaml"));
+    let model = parse(include_str!("../../models/worked_example.yaml"));
     let rating = rated(&model, &[Some(8.0), Some(60.0), Some(4.4), Some(70.0)]);
     let texts = |of: fn(&crate::rate::Rated) -> Option<Points>| -> Vec<String> {
         rating.factors.iter().map(|f| of(f).unwrap().to_string()).collect()
@@ -62,7 +62,7 @@ fn eighty_sixty_eighty_five_and_seventy_give_74_75_shown_as_75() {
 /// The same without training, by hand: 59.75 / 0.75 = 79.67; 59.75; 59.75 + 12.5 = 72.25.
 #[test]
 fn without_training_it_is_79_67_reweighted_59_75_with_zero_and_72_25_with_neutral() {
-    let model = parse(include_str!("../models/worked_example.yaml"));
+    let model = parse(include_str!("../../models/worked_example.yaml"));
     for (missing, expected) in [(Missing::Reweight, "79.666667"), (Missing::Zero, "59.75"), (Missing::Neutral, "72.25")]
     {
         let rating = rated(&Model { missing, ..model.clone() }, &[Some(8.0), None, Some(4.4), Some(70.0)]);

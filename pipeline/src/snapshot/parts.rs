@@ -1,28 +1,28 @@
-//! The pieces of a state's bytes: what changes all the time, and what rests and is written once.
+//! The parts of a state's bytes: what changes all the time, and what rests and is written once.
 //!
-//! A stage cuts its state into pieces by names of its own and counts how often each has changed. A snapshot writes
-//! the pieces that have changed since the one before and names the others where they lie.
+//! A stage cuts its state into parts by names of its own and counts how often each has changed. A snapshot writes
+//! the parts that have changed since the one before and names the others where they lie.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The pieces of one state, by name.
-pub type Pieces = BTreeMap<String, Piece>;
+/// The parts of one state, by name.
+pub type Parts = BTreeMap<String, Part>;
 
-/// Revisions of the resting pieces that a snapshot holds, by name. What was restored has revision 0.
-pub type Known = BTreeMap<String, u64>;
+/// Revisions of the settled parts that a snapshot holds, by name. What was restored has revision 0.
+pub type SavedRevisions = BTreeMap<String, u64>;
 
-/// The bytes of all pieces of one state, by name.
-pub type Whole = BTreeMap<String, Vec<u8>>;
+/// The bytes of all parts of one state, by name.
+pub type SnapshotBytes = BTreeMap<String, Vec<u8>>;
 
-/// One piece.
+/// One part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum Part {
     /// Written with every snapshot.
     Changing(Vec<u8>),
     /// Written when its revision is another than the one before.
-    Resting {
+    Settled {
         /// Within a process and under one name, equal revisions are equal bytes.
         revision: u64,
         /// None where the revision is known.
@@ -30,58 +30,58 @@ pub enum Piece {
     },
 }
 
-/// The bytes of all pieces; none where one of them was left out as known.
-pub fn whole(pieces: Pieces) -> Option<Whole> {
-    let bytes_of = |piece| match piece {
-        Piece::Changing(bytes) => Some(bytes),
-        Piece::Resting { bytes, .. } => bytes,
+/// The bytes of all parts; none where one of them was left out as known.
+pub fn all_bytes(parts: Parts) -> Option<SnapshotBytes> {
+    let bytes_of = |part| match part {
+        Part::Changing(bytes) => Some(bytes),
+        Part::Settled { bytes, .. } => bytes,
     };
-    pieces.into_iter().map(|(name, piece)| Some((name, bytes_of(piece)?))).collect()
+    parts.into_iter().map(|(name, part)| Some((name, bytes_of(part)?))).collect()
 }
 
 /// Parts of the space of hashes at most.
 const MOST_BUCKETS: u32 = 1 << MOST_BITS;
 const MOST_BITS: u32 = 8;
-/// Accounts of a piece, about.
+/// Accounts of a part, about.
 const BUCKET_ACCOUNTS: usize = 4096;
 const PREFIX: &str = "accounts-";
 
 /// How often accounts have changed, in parts by their hash.
 #[derive(Debug, Clone)]
-pub struct Buckets {
+pub struct ChangeBuckets {
     revisions: Vec<u64>,
     count: u64,
 }
 
-impl Default for Buckets {
+impl Default for ChangeBuckets {
     fn default() -> Self {
         Self { revisions: vec![0; MOST_BUCKETS as usize], count: 0 }
     }
 }
 
-impl Buckets {
+impl ChangeBuckets {
     /// An account has changed.
-    pub fn touch(&mut self, account_id: &str) {
+    pub fn mark(&mut self, account_id: &str) {
         self.count += 1;
         self.revisions[bucket(account_id, MOST_BITS)] = self.count;
     }
 
     /// Every account may have changed.
-    pub fn touch_all(&mut self) {
+    pub fn mark_all(&mut self) {
         self.count += 1;
         self.revisions.fill(self.count);
     }
 
-    /// Adds the pieces of so many accounts: each one's id and what is saved of it, in the order of the ids.
+    /// Adds the parts of so many accounts: each one's id and what is saved of it, in the order of the ids.
     ///
     /// # Errors
     /// None in practice: all of it has a form.
-    pub fn pieces<'a, S: Serialize>(
+    pub fn parts<'a, S: Serialize>(
         &self,
         num_accounts: usize,
         accounts: impl Iterator<Item = (&'a str, S)>,
-        known: &Known,
-        pieces: &mut Pieces,
+        known: &SavedRevisions,
+        parts: &mut Parts,
     ) -> Result<(), postcard::Error> {
         let bits = (num_accounts / BUCKET_ACCOUNTS).checked_ilog2().map_or(0, |log| (log + 1).min(MOST_BITS));
         let fine = (MOST_BUCKETS >> bits) as usize;
@@ -100,17 +100,17 @@ impl Buckets {
                 }
             }
         }
-        pieces.extend(made.into_iter().map(|(name, revision, bytes)| (name, Piece::Resting { revision, bytes })));
+        parts.extend(made.into_iter().map(|(name, revision, bytes)| (name, Part::Settled { revision, bytes })));
         Ok(())
     }
 }
 
-/// The bytes of the accounts in a state: one after another, as [`Buckets::pieces`] wrote them.
-pub fn accounts(whole: &Whole) -> impl Iterator<Item = &[u8]> {
+/// The bytes of the accounts in a state: one after another, as [`ChangeBuckets::parts`] wrote them.
+pub fn accounts(whole: &SnapshotBytes) -> impl Iterator<Item = &[u8]> {
     whole.iter().filter(|(name, _)| name.starts_with(PREFIX)).map(|(_, bytes)| bytes.as_slice())
 }
 
-/// A CRC stays what it is in every version of the program: pieces outlive it.
+/// A CRC stays what it is in every version of the program: parts outlive it.
 fn bucket(account_id: &str, bits: u32) -> usize {
     (u64::from(crc32fast::hash(account_id.as_bytes())) >> (32 - bits)) as usize
 }
@@ -119,41 +119,41 @@ fn bucket(account_id: &str, bits: u32) -> usize {
 mod tests {
     use super::*;
 
-    fn made(buckets: &Buckets, ids: &[String], known: &Known) -> Pieces {
-        let mut pieces = Pieces::new();
-        buckets.pieces(ids.len(), ids.iter().map(|id| (id.as_str(), ())), known, &mut pieces).unwrap();
-        pieces
+    fn made(buckets: &ChangeBuckets, ids: &[String], known: &SavedRevisions) -> Parts {
+        let mut parts = Parts::new();
+        buckets.parts(ids.len(), ids.iter().map(|id| (id.as_str(), ())), known, &mut parts).unwrap();
+        parts
     }
 
-    fn known(pieces: &Pieces) -> Known {
-        let revision_of = |piece: &Piece| match piece {
-            Piece::Changing(_) => None,
-            Piece::Resting { revision, .. } => Some(*revision),
+    fn known(parts: &Parts) -> SavedRevisions {
+        let revision_of = |part: &Part| match part {
+            Part::Changing(_) => None,
+            Part::Settled { revision, .. } => Some(*revision),
         };
-        pieces.iter().filter_map(|(name, piece)| Some((name.clone(), revision_of(piece)?))).collect()
+        parts.iter().filter_map(|(name, part)| Some((name.clone(), revision_of(part)?))).collect()
     }
 
     #[test]
     fn only_the_part_of_an_account_that_changed_is_made_again() {
         let ids: Vec<String> = (0..20_000).map(|n| format!("account-{n:05}")).collect();
-        let mut buckets = Buckets::default();
-        let all = made(&buckets, &ids, &Known::new());
+        let mut buckets = ChangeBuckets::default();
+        let all = made(&buckets, &ids, &SavedRevisions::new());
         assert_eq!(all.len(), 8);
-        assert_eq!(accounts(&whole(all.clone()).unwrap()).map(<[u8]>::len).sum::<usize>(), 20_000 * 14);
-        buckets.touch("account-00007");
+        assert_eq!(accounts(&all_bytes(all.clone()).unwrap()).map(<[u8]>::len).sum::<usize>(), 20_000 * 14);
+        buckets.mark("account-00007");
         let again = made(&buckets, &ids, &known(&all));
         let made_again: Vec<_> =
-            again.iter().filter(|(_, piece)| matches!(piece, Piece::Resting { bytes: Some(_), .. })).collect();
+            again.iter().filter(|(_, part)| matches!(part, Part::Settled { bytes: Some(_), .. })).collect();
         assert_eq!(made_again.len(), 1);
-        assert!(whole(again.clone()).is_none());
+        assert!(all_bytes(again.clone()).is_none());
         assert_eq!(
             made(&buckets, &ids, &known(&again))
                 .values()
-                .filter(|piece| matches!(piece, Piece::Resting { bytes: Some(_), .. }))
+                .filter(|part| matches!(part, Part::Settled { bytes: Some(_), .. }))
                 .count(),
             0
         );
-        buckets.touch_all();
-        assert_eq!(whole(made(&buckets, &ids, &known(&again))).unwrap().len(), 8);
+        buckets.mark_all();
+        assert_eq!(all_bytes(made(&buckets, &ids, &known(&again))).unwrap().len(), 8);
     }
 }

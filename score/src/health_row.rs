@@ -6,12 +6,12 @@ use keepwell_core::interned::Name;
 use keepwell_core::schema::{RowBuilder, health};
 use siphasher::sip::SipHasher13;
 
-use crate::by_name::ByName;
-use crate::episode::{Episode, Phase, Raised, Signs, Told};
+use crate::episode::{Episode, Phase, Raised, Signs, Transition};
 use crate::evaluate::Verdict;
 use crate::points::Points;
 use crate::rate::{LIMIT, START};
-use crate::state::{Account, LastFinal, Memory, Said};
+use crate::small_map::SmallMap;
+use crate::state::{Account, LastFinal, Memory, Published};
 use crate::windows::Case;
 
 /// Most factors named as drivers.
@@ -34,7 +34,7 @@ pub struct Provenance {
 #[derive(Debug)]
 struct Fired<'a> {
     name: &'a str,
-    told: Told,
+    told: Transition,
     severity: &'a str,
     playbook: &'a str,
     owner_role: &'a str,
@@ -75,10 +75,10 @@ impl<'a> Row<'a> {
         let drivers = drivers(verdict, previous.filter(|last| last.model == verdict.model.digest));
         let mut row = Row { case, verdict, band_since_us, baseline, previous, drivers, fired, is_changed: false };
         let digest = row.digest();
-        let said = before.and_then(|account| account.said);
+        let said = before.and_then(|account| account.published);
         let is_outdated = said.is_some_and(|said| said.as_of_us > case.as_of_us);
         row.is_changed = !is_outdated && said.is_none_or(|said| said.digest != digest);
-        let said = if is_outdated { said } else { Some(Said { as_of_us: case.as_of_us, digest }) };
+        let said = if is_outdated { said } else { Some(Published { as_of_us: case.as_of_us, digest }) };
         let is_last = case.is_final && (case.is_deleted || case.is_retired);
         let memory = match before {
             _ if is_last => Memory::default(),
@@ -88,7 +88,7 @@ impl<'a> Row<'a> {
         };
         // Behind its last row nothing is remembered, but for what was said of a newer time.
         let is_over = is_last && !is_outdated;
-        (row, (!is_over).then_some(Account { memory, said }))
+        (row, (!is_over).then_some(Account { memory, published: said }))
     }
 
     /// Digest of what a reader of `scores` sees change: score, band, triggers, who and by which model.
@@ -254,10 +254,10 @@ fn drivers<'m>(verdict: &Verdict<'m>, previous: Option<&LastFinal>) -> Vec<(&'m 
 
 /// What the row says of triggers, and the episodes after it. The last row of an account ends them all, and a row of
 /// another model those that it does not know. On live rows they are shown as they would be.
-fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> (Vec<Fired<'a>>, ByName<Episode>) {
+fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> (Vec<Fired<'a>>, SmallMap<Episode>) {
     let is_last = case.is_deleted || case.is_retired;
     let nothing = Episode::default();
-    let (mut fired, mut episodes) = (Vec::new(), ByName::default());
+    let (mut fired, mut episodes) = (Vec::new(), SmallMap::default());
     let model = &verdict.model.model;
     for (trigger, sign) in model.triggers.iter().zip(&verdict.signs) {
         let name = &trigger.name.value;
@@ -300,12 +300,12 @@ fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> 
 }
 
 /// As it is told: a live row raises and ends nothing.
-fn shown(told: Told, is_final: bool) -> Option<Told> {
+fn shown(told: Transition, is_final: bool) -> Option<Transition> {
     match told.phase {
         _ if is_final => Some(told),
         Phase::Cleared => None,
-        Phase::Raised => Some(Told { phase: Phase::Active, is_news: false, ..told }),
-        _ => Some(Told { is_news: false, ..told }),
+        Phase::Raised => Some(Transition { phase: Phase::Active, is_news: false, ..told }),
+        _ => Some(Transition { is_news: false, ..told }),
     }
 }
 

@@ -12,7 +12,7 @@ pub const VARIABLE: &str = "KEEPWELL_CRASH_AT";
 
 /// A place, in the order in which the loop comes to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum CrashPoint {
     /// A step is computed, its transaction not begun.
     BeforeBegin,
     /// Some of a step's records are on their way to the broker.
@@ -25,9 +25,9 @@ pub enum Place {
     AfterCommit,
     /// A step in the middle of a close is committed.
     InClose,
-    /// One of a snapshot's pieces is written.
+    /// One of a snapshot's parts is written.
     InSnapshot,
-    /// A snapshot is about to be written, its pieces are.
+    /// A snapshot is about to be written, its parts are.
     BeforeSnapshot,
     /// A snapshot is written, older ones are still there.
     AfterSnapshot,
@@ -38,21 +38,21 @@ pub enum Place {
 }
 
 /// All places and their names.
-pub const PLACES: [(Place, &str); 11] = [
-    (Place::BeforeBegin, "before_begin"),
-    (Place::WhileProducing, "while_producing"),
-    (Place::AfterProduce, "after_produce"),
-    (Place::BeforeCommit, "before_commit"),
-    (Place::AfterCommit, "after_commit"),
-    (Place::InClose, "in_close"),
-    (Place::InSnapshot, "in_snapshot"),
-    (Place::BeforeSnapshot, "before_snapshot"),
-    (Place::AfterSnapshot, "after_snapshot"),
-    (Place::AfterClaim, "after_claim"),
-    (Place::InUpload, "in_upload"),
+pub const PLACES: [(CrashPoint, &str); 11] = [
+    (CrashPoint::BeforeBegin, "before_begin"),
+    (CrashPoint::WhileProducing, "while_producing"),
+    (CrashPoint::AfterProduce, "after_produce"),
+    (CrashPoint::BeforeCommit, "before_commit"),
+    (CrashPoint::AfterCommit, "after_commit"),
+    (CrashPoint::InClose, "in_close"),
+    (CrashPoint::InSnapshot, "in_snapshot"),
+    (CrashPoint::BeforeSnapshot, "before_snapshot"),
+    (CrashPoint::AfterSnapshot, "after_snapshot"),
+    (CrashPoint::AfterClaim, "after_claim"),
+    (CrashPoint::InUpload, "in_upload"),
 ];
 
-static TOLD: LazyLock<Option<(Place, AtomicU64)>> = LazyLock::new(|| {
+static TOLD: LazyLock<Option<(CrashPoint, AtomicU64)>> = LazyLock::new(|| {
     let told = std::env::var(VARIABLE).ok()?;
     let (name, times) = told.split_once(':')?;
     let (place, _) = PLACES.into_iter().find(|(_, known)| *known == name)?;
@@ -60,7 +60,7 @@ static TOLD: LazyLock<Option<(Place, AtomicU64)>> = LazyLock::new(|| {
 });
 
 /// The process comes to a place, and ends there if it was told to.
-pub fn here(place: Place) {
+pub fn here(place: CrashPoint) {
     if let Some((told, times)) = &*TOLD
         && *told == place
         && times.fetch_sub(1, Ordering::Relaxed) == 1

@@ -1,9 +1,7 @@
-//! What a stage waits for before it does its work, and the pulse of a call that waits for the broker.
+//! What a stage waits for before it does its work.
 
 use std::fmt;
 
-use crate::clock::{Clock, SystemClock};
-use crate::metrics::StageMetrics;
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// What a stage waits for.
@@ -50,24 +48,6 @@ impl fmt::Display for Waiting {
             Self::Broker => f.write_str("the broker"),
             Self::ObjectStore => f.write_str("the object store"),
             Self::Partition(tp, next) => write!(f, "{tp}, which cannot be read at offset {next}"),
-        }
-    }
-}
-
-/// Tells that a call which waits for the broker lives although its loop does not go round.
-#[derive(Debug, Clone, Default)]
-pub struct Pulse(Option<(StageMetrics, SystemClock)>);
-
-impl Pulse {
-    /// The pulse of a stage, by the clock its loop goes by.
-    pub fn of(metrics: StageMetrics, clock: SystemClock) -> Self {
-        Self(Some((metrics, clock)))
-    }
-
-    /// The call lives and waits for the broker.
-    pub(crate) fn beat(&self) {
-        if let Some((metrics, clock)) = &self.0 {
-            metrics.tick(clock.monotonic(), &Waiting::Broker);
         }
     }
 }

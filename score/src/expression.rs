@@ -17,7 +17,7 @@ use keepwell_core::schema::time_type;
 
 /// One expression over the row of one window.
 #[derive(Debug, Clone)]
-pub struct Compute {
+pub struct Expression {
     /// The window.
     pub period: String,
     /// The columns it looks at.
@@ -25,7 +25,7 @@ pub struct Compute {
     expr: Arc<dyn PhysicalExpr>,
 }
 
-impl Compute {
+impl Expression {
     /// An expression over these columns, tried on a row of nulls: what fails on that would fail on the first account.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Compute {
         RecordBatch::try_new_with_options(Arc::clone(&self.columns), columns, &options)
     }
 
-    /// Its values for [`Compute::inputs`].
+    /// Its values for [`Expression::inputs`].
     fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, ArrowError> {
         let evaluate = |rows: &RecordBatch| self.tried(rows);
         if let Ok(values) = evaluate(rows) {
@@ -96,7 +96,7 @@ impl Compute {
     /// The values of a condition.
     ///
     /// # Errors
-    /// As [`Compute::numbers`].
+    /// As [`Expression::numbers`].
     pub fn flags(&self, rows: &RecordBatch) -> Result<BooleanArray, ArrowError> {
         Ok(self.evaluate(rows)?.as_boolean().clone())
     }

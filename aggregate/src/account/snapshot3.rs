@@ -10,11 +10,11 @@ use serde::Deserialize;
 
 use super::adoption::ByFeature;
 use super::answers::{Answers, Surveys};
-use super::history::{History, Told, Version};
+use super::history::{History, Ordered, Version};
+use super::pane_totals::{Cell, Usage};
 use super::people::{MilestoneEvent, PersonEvent};
-use super::saved::{OfPane, Rest};
+use super::snapshot::{OfPane, Rest};
 use super::tickets::Ticket;
-use super::usage::{Cell, Usage};
 use super::{Deletion, Fact};
 
 /// One pane of an account.
@@ -35,7 +35,7 @@ pub struct PersonEvent3 {
     role: Option<Name>,
 }
 
-impl Told for PersonEvent3 {}
+impl Ordered for PersonEvent3 {}
 
 /// What was told of a milestone.
 #[derive(Debug, Clone, Deserialize)]
@@ -44,7 +44,7 @@ pub struct MilestoneEvent3 {
     done_us: Option<i64>,
 }
 
-impl Told for MilestoneEvent3 {}
+impl Ordered for MilestoneEvent3 {}
 
 /// See [`OfPane`].
 pub type OfPane3 = (Cell3, (Vec<Name>, Vec<Name>, Option<ByFeature>));
@@ -73,7 +73,10 @@ fn change<T>(told: Option<T>) -> Change<T> {
     told.map_or(Change::Kept, Change::Set)
 }
 
-fn each<A: Told, B: Told>(histories: BTreeMap<Name, History<A>>, of: impl Fn(A) -> B) -> BTreeMap<Name, History<B>> {
+fn each<A: Ordered, B: Ordered>(
+    histories: BTreeMap<Name, History<A>>,
+    of: impl Fn(A) -> B,
+) -> BTreeMap<Name, History<B>> {
     let version =
         |version: Version<A>| Version { at_us: version.at_us, event_id: version.event_id, value: of(version.value) };
     let history = |history: History<A>| history.versions().into_iter().map(version).collect::<Vec<_>>().into();

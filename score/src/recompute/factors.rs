@@ -35,7 +35,7 @@ pub(super) fn statements(models: &[Numbered<'_>]) -> Result<Vec<(String, String)
     let mut tables = Vec::new();
     for (number, Numbered { model, .. }) in models.iter().enumerate() {
         for period in periods(model) {
-            tables.push((format!("seen_{number}_{period}"), seen(number, period)?));
+            tables.push((format!("seen_{number}_{period}"), window_rows(number, period)?));
         }
     }
     let mut values = Vec::new();
@@ -80,7 +80,7 @@ pub(super) fn statements(models: &[Numbered<'_>]) -> Result<Vec<(String, String)
 }
 
 /// The rows of one window with all that a factor's SQL may look at, but for what is remembered.
-fn seen(number: usize, period: &str) -> Result<String> {
+fn window_rows(number: usize, period: &str) -> Result<String> {
     let days = period_days(period).map_err(DataFusionError::Plan)?;
     Ok(format!(
         "select w.*, c.previous_as_of, cast(c.previous_score as double) / cast(1000000 as double) as previous_score, c.previous_band, \

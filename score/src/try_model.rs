@@ -12,7 +12,7 @@ use keepwell_core::codec;
 use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 use keepwell_core::schema::{health, window};
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::Record;
+use keepwell_pipeline::record::Record;
 use keepwell_pipeline::stage::{Batch, Stage};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -55,7 +55,7 @@ pub fn run(config: &Config, args: &TryArgs, out: &mut impl Write) -> Result<()> 
     let tp = TopicPartition::new(config.topics.windows.as_str(), 0);
     let (mut state, start) = (State::default(), Position::at(NextOffset(0)));
     stage.restore(&mut state, &tp, start, None)?;
-    for (offset, rows) in (0..).zip(pieces(&sorted(args)?)) {
+    for (offset, rows) in (0..).zip(chunks(&sorted(args)?)) {
         let value = Some(codec::encode(&rows)?.into());
         let record = Record { value, ..Record::at(tp.clone(), Offset(offset)) };
         let records = std::slice::from_ref(&record);
@@ -64,7 +64,7 @@ pub fn run(config: &Config, args: &TryArgs, out: &mut impl Write) -> Result<()> 
             Batch { records: [(tp.clone(), records)].into(), positions: [(tp.clone(), at)].into(), ..Batch::default() };
         let step = stage.apply(&state, &batch)?;
         for value in step.messages.iter().filter_map(|message| message.value.as_ref()) {
-            say(&codec::decode(value, &health::schema())?, args.output, out)?;
+            print(&codec::decode(value, &health::schema())?, args.output, out)?;
         }
         stage.merge(&mut state, step.changes);
     }
@@ -101,23 +101,23 @@ fn sorted(args: &TryArgs) -> Result<RecordBatch> {
 }
 
 /// Pieces that end between two accounts.
-fn pieces(rows: &RecordBatch) -> Vec<RecordBatch> {
+fn chunks(rows: &RecordBatch) -> Vec<RecordBatch> {
     let Some(accounts) = rows.column_by_name("account_id").and_then(|column| column.as_string_opt::<i32>()) else {
         return Vec::new();
     };
-    let (mut pieces, mut from) = (Vec::new(), 0);
+    let (mut chunks, mut from) = (Vec::new(), 0);
     while from < rows.num_rows() {
         let mut to = rows.num_rows().min(from + ROWS);
         while to < rows.num_rows() && accounts.value(to) == accounts.value(to - 1) {
             to += 1;
         }
-        pieces.push(rows.slice(from, to - from));
+        chunks.push(rows.slice(from, to - from));
         from = to;
     }
-    pieces
+    chunks
 }
 
-fn say(rows: &RecordBatch, output: Output, out: &mut impl Write) -> Result<()> {
+fn print(rows: &RecordBatch, output: Output, out: &mut impl Write) -> Result<()> {
     if output == Output::Json {
         let mut writer = LineDelimitedWriter::new(&mut *out);
         writer.write(rows)?;

@@ -6,7 +6,7 @@
 //! of that one; so that, row by row, all of them are. Which version of the model file a row is judged by stands on
 //! the row that was told.
 
-pub mod drift;
+pub mod audit;
 mod factors;
 mod items;
 mod triggers;
@@ -23,14 +23,14 @@ use keepwell_core::schema::columns::{Columns, TimeArray};
 
 pub use items::items_of;
 
-use crate::compute::days_between;
+use crate::expression::days_between;
 use crate::model::{Band, BandBasis, Model, ModelFile};
 use crate::points::Points;
 use crate::windows::with_facts;
 
 /// What was told: what is judged, and by which each row is compared with the one before it.
 #[derive(Debug)]
-pub struct Told {
+pub struct PublishedRows {
     /// Rows of the `health` or `scores` table.
     pub scores: RecordBatch,
     /// Their triggers, one row each: account_id, as_of, name, state, since, news, severity, playbook, owner_role.
@@ -64,7 +64,12 @@ struct Numbered<'m> {
 ///
 /// # Errors
 /// When a statement fails.
-pub async fn expected(windows: RecordBatch, told: Told, files: &[ModelFile], pane_us: i64) -> Result<Expected> {
+pub async fn expected(
+    windows: RecordBatch,
+    told: PublishedRows,
+    files: &[ModelFile],
+    pane_us: i64,
+) -> Result<Expected> {
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     session.register_udf(days_between());
     let register = |name: &str, rows: RecordBatch| {
@@ -140,7 +145,7 @@ fn statements(files: &[ModelFile], pane_us: i64) -> Result<Vec<(String, String)>
     let numbered = files.iter().flat_map(|file| file.models.iter().map(|model| Numbered { version: of(file), model }));
     let models: Vec<Numbered<'_>> = numbered.collect();
     let newest = files.last().map_or(0, of);
-    let mut tables = vec![("spoken".to_owned(), spoken(&models, newest)), ("cases".to_owned(), CASES.to_owned())];
+    let mut tables = vec![("judged".to_owned(), judged(&models, newest)), ("cases".to_owned(), CASES.to_owned())];
     tables.extend(factors::statements(&models)?);
     tables.push(("rated".to_owned(), rated(&models)));
     tables.push(("banded".to_owned(), banded(&models, pane_us)));
@@ -150,7 +155,7 @@ fn statements(files: &[ModelFile], pane_us: i64) -> Result<Vec<(String, String)>
 }
 
 /// Each account at each time, by which model, and what was told of it. What was not told is the newest's.
-fn spoken(models: &[Numbered<'_>], newest: i64) -> String {
+fn judged(models: &[Numbered<'_>], newest: i64) -> String {
     let (mut number, mut name) = ("case".to_owned(), "case".to_owned());
     for (n, Numbered { version, model }) in models.iter().enumerate() {
         let mut condition = format!("version = {version}");
@@ -180,7 +185,7 @@ with before as (
   select *, lag(as_of) over w as last_as_of, lag(told_score) over w as last_score, lag(told_band) over w as last_band,
     lag(told_since) over w as last_since, lag(told_baseline) over w as last_baseline, lag(model) over w as last_model,
     coalesce(lag(retired or deleted) over w, true) as is_first
-  from spoken window w as (partition by account_id order by as_of)
+  from judged window w as (partition by account_id order by as_of)
 )
 select account_id, as_of, us, retired, deleted, segment, stage, owner, began_at, number, model, version,
   case when not is_first then last_as_of end as previous_as_of, case when not is_first then last_score end as previous_score,

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::adoption::ByFeature;
 use super::history::History;
+use super::pane_totals::{Cell, Cells};
 use super::people::{MilestoneEvent, PersonEvent};
 use super::tickets::Ticket;
-use super::usage::{Cell, Cells};
 use super::{Account, Deletion, Fact};
 use keepwell_core::interned::{Name, Names};
 

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use keepwell_core::interned::Name;
-use keepwell_pipeline::piece::{Known, Piece, Pieces, Whole, accounts};
 use keepwell_pipeline::snapshot::ONE;
+use keepwell_pipeline::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes, accounts};
 use keepwell_pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Compiled;
 use crate::model::ModelError;
-use crate::models::Models;
+use crate::model_schedule::Models;
 use crate::state::{Account, PartitionState};
 
-/// Version of the bytes that are written: a head and pieces of the accounts.
+/// Version of the bytes that are written: a head and parts of the accounts.
 const VERSION: u32 = 4;
 
-/// Name of the piece that says the rest: it changes with every record.
+/// Name of the part that says the rest: it changes with every record.
 const HEAD: &str = "head";
 
 /// All but the accounts: the models and the times, UTC microseconds, from which on they score.
@@ -43,16 +43,16 @@ struct Saved2 {
     state: PartitionState,
 }
 
-/// A state as bytes, without the pieces that are known. Equal states give equal bytes.
+/// A state as bytes, without the parts that are known. Equal states give equal bytes.
 ///
 /// # Errors
 /// None in practice: all of it has a form.
-pub fn pieces(state: &PartitionState, known: &Known) -> Result<Pieces, postcard::Error> {
+pub fn parts(state: &PartitionState, known: &SavedRevisions) -> Result<Parts, postcard::Error> {
     let head = Head { version: VERSION, models: state.models.texts(), progress: state.progress.clone() };
-    let mut pieces = Pieces::from([(HEAD.to_owned(), Piece::Changing(postcard::to_stdvec(&head)?))]);
+    let mut parts = Parts::from([(HEAD.to_owned(), Part::Changing(postcard::to_stdvec(&head)?))]);
     let accounts = state.accounts.iter().map(|(id, account)| (id.as_str(), account));
-    state.touched.pieces(state.accounts.len(), accounts, known, &mut pieces)?;
-    Ok(pieces)
+    state.dirty.parts(state.accounts.len(), accounts, known, &mut parts)?;
+    Ok(parts)
 }
 
 /// The state that bytes hold.
@@ -60,7 +60,7 @@ pub fn pieces(state: &PartitionState, known: &Known) -> Result<Pieces, postcard:
 /// # Errors
 /// What is wrong: a version of another program, damage, or a model that this program does not allow.
 pub fn restored(
-    whole: &Whole,
+    whole: &SnapshotBytes,
     compile: impl Fn(&str) -> Result<Arc<Compiled>, ModelError>,
 ) -> Result<PartitionState, String> {
     let damaged = |error: postcard::Error| error.to_string();

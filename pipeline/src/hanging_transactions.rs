@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use crate::log::StableEnd;
+use crate::record::StableEnd;
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// A transaction that hides records for longer is named in the log, again and again.

@@ -6,7 +6,7 @@ use keepwell_core::schema::columns::{Columns, number, text};
 use keepwell_core::schema::health;
 use keepwell_pipeline::stage::{Batch, Stage};
 
-use crate::tests::{Values, fresh, partition, record, stage};
+use super::{Values, fresh, partition, record, stage};
 
 /// What a final row of each day says: the first factor's value and missing reason, and the wanted column.
 fn said(model: &str, days: &[(i64, Values<'_>)], column: &str) -> Vec<String> {

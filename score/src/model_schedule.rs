@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use keepwell_pipeline::log::{MODEL_HEADER, Message, Record};
+use keepwell_pipeline::record::{MODEL_HEADER, Message, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Compiled;
@@ -207,7 +207,7 @@ mod tests {
         let step = stage.apply(state, &batch).unwrap();
         stage.merge(state, step.changes);
         let fates: BTreeMap<Fate, u64> = step.fates;
-        let of = |message: &keepwell_pipeline::log::Message, name: &str| {
+        let of = |message: &keepwell_pipeline::record::Message, name: &str| {
             let value =
                 message.headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.clone());
             String::from_utf8(value.unwrap_or_default()).unwrap()

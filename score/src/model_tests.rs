@@ -12,9 +12,9 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use crate::compile::Compiled;
-use crate::evaluate::{Scene, evaluate};
+use crate::evaluate::{CaseWithPast, evaluate};
 use crate::model::{ModelError, read};
-use crate::models::Models;
+use crate::model_schedule::Models;
 use crate::points::Points;
 use crate::state::Memory;
 use crate::windows::Windows;
@@ -84,7 +84,7 @@ fn given(case: &Case, model: &Arc<Compiled>, periods: &[String]) -> Result<Found
     let models = Models::beginning_with(model);
     let windows = Windows::of(&rows).map_err(failed)?;
     let (cases, nothing) = (windows.cases(), Memory::default());
-    let scenes: Vec<Scene<'_>> = cases.iter().map(|case| Scene { case, past: &nothing }).collect();
+    let scenes: Vec<CaseWithPast<'_>> = cases.iter().map(|case| CaseWithPast { case, past: &nothing }).collect();
     let verdicts = evaluate(&models, &windows, &scenes, 1).map_err(failed)?;
     let verdict = verdicts.first().ok_or("there is no window")?;
     let triggers = verdict.model.model.triggers.iter().zip(&verdict.signs).filter(|(_, sign)| sign.holds);

@@ -167,13 +167,13 @@ pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowErr
     if finals.is_empty() {
         return Ok(files);
     }
-    for (month, places) in by_month(finals)? {
+    for (month, rows) in by_month(finals)? {
         for table in range.source.tables() {
             let name = format!(
                 "{}/month={month}/{}-{:05}-{:020}-{:020}.parquet",
                 table.name, range.epoch, range.partition, range.first.0, range.end.0
             );
-            let (content, num_rows) = parquet(finals, &places, table.rows, words(range))?;
+            let (content, num_rows) = parquet(finals, &rows, table.rows, words(range))?;
             // Scores without factors have no rows in the long table.
             if num_rows > 0 {
                 files.push(File { name, content });
@@ -191,13 +191,13 @@ const CHUNK_ROWS: usize = 1024;
 const RUN_ROWS: usize = 64;
 
 /// Where a row is: which batch, which of its rows.
-type Place = (usize, usize);
+type RowRef = (usize, usize);
 
 /// The order of rows in a file: by account, then time, then the order in which they were made.
 const ORDER: [&str; 4] = ["account_id", "as_of", "next_offset", "ordinal"];
 
 /// Rows by the UTC month of their `as_of`, e.g. `2024-03`, in the order of a file. They stay where they are: only what orders them is copied.
-fn by_month(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Place>>, ArrowError> {
+fn by_month(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<RowRef>>, ArrowError> {
     let of_all = |name: &str| -> Result<Option<ArrayRef>, ArrowError> {
         let parts: Option<Vec<_>> = batches.iter().map(|batch| batch.column_by_name(name).map(AsRef::as_ref)).collect();
         parts.map(|parts| concat(&parts)).transpose()
@@ -208,11 +208,11 @@ fn by_month(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Place>>, Arr
     let as_of = of_all("as_of")?.ok_or_else(|| missing("as_of"))?;
     let as_of = as_of.as_primitive::<TimestampMicrosecondType>();
     let rows_of = |(batch, rows): (usize, &RecordBatch)| (0..rows.num_rows()).map(move |row| (batch, row));
-    let places: Vec<Place> = batches.iter().enumerate().flat_map(rows_of).collect();
+    let rows: Vec<RowRef> = batches.iter().enumerate().flat_map(rows_of).collect();
     // Few days are asked for their month, however many rows there are.
     let mut days: BTreeMap<i64, String> = BTreeMap::new();
-    let mut months: BTreeMap<String, Vec<Place>> = BTreeMap::new();
-    let mut order: Vec<usize> = (0..places.len()).collect();
+    let mut months: BTreeMap<String, Vec<RowRef>> = BTreeMap::new();
+    let mut order: Vec<usize> = (0..rows.len()).collect();
     // A stable sort takes what is in order as it is.
     order.sort_by(|a, b| keys.row(*a).cmp(&keys.row(*b)));
     for index in order {
@@ -222,8 +222,8 @@ fn by_month(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Place>>, Arr
             Entry::Vacant(place) => place.insert(month_of(day)?),
         };
         match months.get_mut(month) {
-            Some(places_of) => places_of.push(places[index]),
-            None => drop(months.insert(month.clone(), vec![places[index]])),
+            Some(known) => known.push(rows[index]),
+            None => drop(months.insert(month.clone(), vec![rows[index]])),
         }
     }
     Ok(months)
@@ -260,7 +260,7 @@ pub fn properties(of: String) -> Result<WriterProperties, ArrowError> {
 /// are is worked out a piece at a time: all of them, ten factors of each score, are never in memory.
 pub(crate) fn parquet(
     finals: &[RecordBatch],
-    places: &[Place],
+    order: &[RowRef],
     rows: Rows,
     of: String,
 ) -> Result<(Vec<u8>, usize), ArrowError> {
@@ -274,8 +274,8 @@ pub(crate) fn parquet(
         num_rows += rows.num_rows();
         writer.write(&rows).map_err(ArrowError::from)
     };
-    let mut scattered: Vec<Place> = Vec::new();
-    for run in places.chunk_by(|(batch, row), next| (*batch, row + 1) == *next) {
+    let mut scattered: Vec<RowRef> = Vec::new();
+    for run in order.chunk_by(|(batch, row), next| (*batch, row + 1) == *next) {
         let is_short = run.len() < RUN_ROWS;
         scattered.extend(run.iter().filter(|_| is_short));
         if !scattered.is_empty() && (!is_short || scattered.len() >= CHUNK_ROWS) {

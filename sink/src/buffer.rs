@@ -1,4 +1,4 @@
-//! What is held of one partition: records read and not yet in files.
+//! What is buffered of one partition: records read and not yet in files.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use keepwell_core::codec::{self, CodecError};
 use keepwell_core::offset::{NextOffset, Offset};
-use keepwell_pipeline::log::Record;
+use keepwell_pipeline::record::Record;
 
 use crate::claim::Claim;
-use crate::cut::{File, Source};
+use crate::range_files::{File, Source};
 
 /// Rows of live records only are claimed this late: the place to go on from follows the log.
 const EMPTY_AGE: Duration = Duration::from_secs(3600);
@@ -20,7 +20,7 @@ const EMPTY_AGE: Duration = Duration::from_secs(3600);
 pub enum Wanted {
     /// No.
     No,
-    /// If it holds rows: too much is held.
+    /// If it holds rows: too much is buffered.
     Rows,
     /// Also if it holds none: nothing is read after it.
     All,
@@ -28,7 +28,7 @@ pub enum Wanted {
 
 /// One owned partition.
 #[derive(Debug)]
-pub struct Held {
+pub struct PartitionBuffer {
     /// Its table or tables.
     pub source: Source,
     /// Where the range begins.
@@ -70,7 +70,7 @@ pub struct Counts {
     pub live: u64,
 }
 
-impl Held {
+impl PartitionBuffer {
     /// A partition taken up at `first`.
     pub fn new(source: Source, first: NextOffset, adopted: Option<Claim>, drain_to: NextOffset) -> Self {
         Self {
@@ -113,7 +113,7 @@ impl Held {
     ///
     /// # Errors
     /// [`CodecError`] when it is not of the source's table.
-    pub fn take_in(&mut self, now: Duration) -> Result<Option<Counts>, CodecError> {
+    pub fn decode_waiting(&mut self, now: Duration) -> Result<Option<Counts>, CodecError> {
         let is_beyond = |record: &Record| self.adopted.as_ref().is_some_and(|claim| record.offset.0 >= claim.end.0);
         if self.waiting.front().is_none_or(is_beyond) {
             return Ok(None);
@@ -143,9 +143,9 @@ impl Held {
         }
     }
 
-    /// Where to cut now, if it is time: an adopted claim is complete, what is held is old enough, or it is wanted.
+    /// Where to cut now, if it is time: an adopted claim is complete, what is buffered is old enough, or it is wanted.
     /// Rows of live records alone wait until they are old, or until the last cut: what was read may expire afterwards.
-    pub fn cut_due(&self, now: Duration, roll_age: Duration, wanted: Wanted) -> Option<NextOffset> {
+    pub fn range_due(&self, now: Duration, roll_age: Duration, wanted: Wanted) -> Option<NextOffset> {
         if let Some(writing) = &self.writing {
             return Some(writing.end);
         }
@@ -163,7 +163,7 @@ impl Held {
         (self.next > self.first && (is_old || is_wanted)).then_some(self.next)
     }
 
-    /// Size of the records whose final rows are held.
+    /// Size of the records whose final rows are buffered.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -183,7 +183,7 @@ impl Held {
         written
     }
 
-    /// Whether nothing is held and the partition was read to where it ended when it was taken up.
+    /// Whether nothing is buffered and the partition was read to where it ended when it was taken up.
     pub fn is_drained(&self, met_end: Option<NextOffset>) -> bool {
         let is_read = self.next >= self.drain_to || met_end.is_some_and(|end| end >= self.drain_to);
         self.waiting.is_empty() && self.adopted.is_none() && is_read

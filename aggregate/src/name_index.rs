@@ -16,7 +16,7 @@ const LISTED: usize = 8;
 
 /// Values by name. Places count from nought, in the order in which the names came; they move when a name goes.
 #[derive(Debug, Clone)]
-pub struct Places<V> {
+pub struct NameIndex<V> {
     rows: Vec<Row<V>>,
     /// Places by hash, where there are more than a few.
     index: Option<Box<HashTable<u32>>>,
@@ -29,7 +29,7 @@ struct Row<V> {
     value: V,
 }
 
-impl<V> Default for Places<V> {
+impl<V> Default for NameIndex<V> {
     fn default() -> Self {
         Self { rows: Vec::new(), index: None }
     }
@@ -47,7 +47,7 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
-impl<V> Places<V> {
+impl<V> NameIndex<V> {
     /// The place of a name.
     pub fn of(&self, name: &str) -> Option<usize> {
         let hash = hash_of(name);
@@ -122,7 +122,7 @@ impl<V> Places<V> {
         self.rows.iter().map(|row| &row.value)
     }
 
-    /// As [`Places::values`].
+    /// As [`NameIndex::values`].
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.rows.iter_mut().map(|row| &mut row.value)
     }
@@ -158,7 +158,7 @@ mod tests {
         fn a_name_is_found_where_a_list_of_all_has_it(
             steps in prop::collection::vec((0..40_u8, 0..12_u8), 1..120),
         ) {
-            let (mut places, mut list) = (Places::default(), Vec::<(String, u8)>::new());
+            let (mut places, mut list) = (NameIndex::default(), Vec::<(String, u8)>::new());
             for (number, then) in steps {
                 let name = format!("n{number}");
                 match then {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use foldhash::fast::RandomState;
 use keepwell_core::event::Kind;
 use keepwell_core::pane::Pane;
-use keepwell_pipeline::piece::{Known, Piece, Pieces, Whole};
+use keepwell_pipeline::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 /// The key of an event within a partition: of two source systems each may count from 1, so ids belong to their kind.
@@ -31,37 +31,37 @@ pub fn event_key(account_id: &str, kind: Kind, event_id: &str) -> u128 {
 
 /// The ids of one partition, pane by pane: what is forgotten gives its memory back at once.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct EventIds {
     panes: BTreeMap<Pane, Ids>,
-    /// Ids of a full piece.
-    piece_ids: usize,
+    /// Ids of a full part.
+    part_ids: usize,
     /// How often any of it has changed since it was restored: a pane that empties and fills again gets no revision twice.
     count: u64,
 }
 
-impl Default for Seen {
+impl Default for EventIds {
     fn default() -> Self {
-        Self { panes: BTreeMap::new(), piece_ids: PIECE_IDS, count: 0 }
+        Self { panes: BTreeMap::new(), part_ids: PART_IDS, count: 0 }
     }
 }
 
-/// The ids under one pane, and in which pieces they are saved.
+/// The ids under one pane, and in which parts they are saved.
 #[derive(Debug, Clone, Default)]
 struct Ids {
     table: HashSet<u128, RandomState>,
-    /// Revisions of the full pieces.
+    /// Revisions of the full parts.
     full: Vec<u64>,
-    /// Full pieces that no snapshot holds yet, by number.
+    /// Full parts that no snapshot holds yet, by number.
     held: BTreeMap<usize, Vec<u128>>,
-    /// Ids in no full piece, in the order in which they came.
+    /// Ids in no full part, in the order in which they came.
     open: Vec<u128>,
-    /// Ids that have moved to a later pane: pieces are not written again for them.
+    /// Ids that have moved to a later pane: parts are not written again for them.
     gone: Vec<u128>,
-    /// Revision of the pieces that are not full.
+    /// Revision of the parts that are not full.
     revision: u64,
 }
 
-impl PartialEq for Seen {
+impl PartialEq for EventIds {
     /// How the ids are saved is no part of the state.
     fn eq(&self, other: &Self) -> bool {
         self.panes
@@ -74,22 +74,22 @@ impl PartialEq for Seen {
 /// Memory of a place in a table: the id and a byte of the table's own. At most 7 of 8 places are taken, and
 /// a table that is full doubles: an id needs between 8/7 and 16/7 of it.
 const PLACE_BYTES: u64 = 17;
-/// Ids of a full piece: 16 MiB.
-const PIECE_IDS: usize = 1 << 20;
+/// Ids of a full part: 16 MiB.
+const PART_IDS: usize = 1 << 20;
 
 impl Ids {
-    fn insert(&mut self, key: u128, piece_ids: usize, revision: u64) {
+    fn insert(&mut self, key: u128, part_ids: usize, revision: u64) {
         self.table.insert(key);
         self.open.push(key);
         self.revision = revision;
-        if self.open.len() >= piece_ids {
+        if self.open.len() >= part_ids {
             self.held.insert(self.full.len(), std::mem::take(&mut self.open));
             self.full.push(revision);
         }
     }
 }
 
-impl Seen {
+impl EventIds {
     /// The pane under which an id is kept.
     pub fn pane(&self, key: u128) -> Option<Pane> {
         self.panes.iter().rev().find(|(_, ids)| ids.table.contains(&key)).map(|(pane, _)| *pane)
@@ -111,11 +111,11 @@ impl Seen {
 
     /// Keeps an id under `pane`, or moves it to a later one.
     pub fn insert(&mut self, key: u128, pane: Pane) {
-        self.sight(key, pane, self.pane(key));
+        self.remember(key, pane, self.pane(key));
     }
 
-    /// As [`Seen::insert`], of an id that is kept under `before`.
-    pub fn sight(&mut self, key: u128, pane: Pane, before: Option<Pane>) {
+    /// As [`EventIds::insert`], of an id that is kept under `before`.
+    pub fn remember(&mut self, key: u128, pane: Pane, before: Option<Pane>) {
         if before.is_some_and(|kept| kept >= pane) {
             return;
         }
@@ -131,7 +131,7 @@ impl Seen {
                 self.panes.remove(&kept);
             }
         }
-        self.panes.entry(pane).or_default().insert(key, self.piece_ids, self.count);
+        self.panes.entry(pane).or_default().insert(key, self.part_ids, self.count);
     }
 
     /// Forgets the ids of all panes for which `is_forgotten` holds, oldest first.
@@ -146,50 +146,50 @@ impl Seen {
         self.panes.values().map(|ids| ids.table.len()).sum()
     }
 
-    /// Memory of the tables, in bytes. Beside it each pane holds 16 bytes an id of a piece that is not full, and of full ones
+    /// Memory of the tables, in bytes. Beside it each pane holds 16 bytes an id of a part that is not full, and of full ones
     /// until the next snapshot.
     pub fn num_bytes(&self) -> u64 {
         self.panes.values().map(|ids| ids.table.capacity() as u64 * 8 / 7 * PLACE_BYTES).sum()
     }
 
-    /// Adds the pieces of the ids.
-    pub fn pieces(&self, known: &Known, pieces: &mut Pieces) {
+    /// Adds the parts of the ids.
+    pub fn parts(&self, known: &SavedRevisions, parts: &mut Parts) {
         for (pane, ids) in &self.panes {
             for (number, revision) in ids.full.iter().enumerate() {
                 let name = format!("{PREFIX}{}-{number}", pane.0);
                 let bytes =
                     ids.held.get(&number).filter(|_| known.get(&name) != Some(revision)).map(|keys| bytes(keys));
-                pieces.insert(name, Piece::Resting { revision: *revision, bytes });
+                parts.insert(name, Part::Settled { revision: *revision, bytes });
             }
             for (part, keys) in [(OPEN, &ids.open), (GONE, &ids.gone)] {
                 let (name, revision) = (format!("{PREFIX}{}-{part}", pane.0), ids.revision);
                 let bytes = (known.get(&name) != Some(&revision)).then(|| bytes(keys));
                 if !keys.is_empty() {
-                    pieces.insert(name, Piece::Resting { revision, bytes });
+                    parts.insert(name, Part::Settled { revision, bytes });
                 }
             }
         }
     }
 
-    /// Full pieces that are saved need not be held any more.
-    pub fn saved(&mut self, known: &Known) {
+    /// Full parts that are saved need not be held any more.
+    pub fn saved(&mut self, known: &SavedRevisions) {
         for (pane, ids) in &mut self.panes {
             let full = &ids.full;
             ids.held.retain(|number, _| known.get(&format!("{PREFIX}{}-{number}", pane.0)) != full.get(*number));
         }
     }
 
-    /// The ids that pieces hold.
+    /// The ids that parts hold.
     ///
     /// # Errors
-    /// The name of a piece that is none of ids.
-    pub fn restored(whole: &Whole) -> Result<Self, String> {
+    /// The name of a part that is none of ids.
+    pub fn restored(whole: &SnapshotBytes) -> Result<Self, String> {
         let mut seen = Self::default();
         for (name, bytes) in whole {
             let Some((pane, part)) = name.strip_prefix(PREFIX).and_then(|rest| rest.rsplit_once('-')) else { continue };
-            let wrong = |_| format!("piece {name} is none of ids");
+            let wrong = |_| format!("part {name} is none of ids");
             if bytes.len() % 16 != 0 {
-                return Err(format!("piece {name} ends within an id"));
+                return Err(format!("part {name} ends within an id"));
             }
             let ids = seen.panes.entry(Pane(pane.parse().map_err(wrong)?)).or_default();
             let keys = bytes.chunks_exact(16).map(|key| key.iter().rfold(0, |id, byte| id << 8 | u128::from(*byte)));
@@ -212,7 +212,7 @@ impl Seen {
     }
 }
 
-/// The pieces of ids are named so: the pane, and the number of a full piece or which of the others it is.
+/// The parts of ids are named so: the pane, and the number of a full part or which of the others it is.
 const PREFIX: &str = "ids-";
 const OPEN: &str = "open";
 const GONE: &str = "gone";
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn an_id_is_kept_under_its_latest_sighting_and_forgotten_with_it() {
-        let mut seen = Seen::default();
+        let mut seen = EventIds::default();
         let key = event_key("acme", Kind::Usage, "1");
         seen.insert(key, Pane(3));
         seen.insert(key, Pane(5));
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn ids_of_a_pane_need_what_is_said_of_them_and_give_it_back() {
-        let mut seen = Seen::default();
+        let mut seen = EventIds::default();
         for n in 0..100_000_u32 {
             seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(0));
         }
@@ -264,23 +264,23 @@ mod tests {
 
     #[test]
     fn a_full_piece_is_written_once_and_what_is_restored_is_what_was_saved() {
-        let mut seen = Seen { piece_ids: 10, ..Seen::default() };
-        let mut saved = Whole::new();
-        let mut known = Known::new();
+        let mut seen = EventIds { part_ids: 10, ..EventIds::default() };
+        let mut saved = SnapshotBytes::new();
+        let mut known = SavedRevisions::new();
         let mut num_written = 0;
         for n in 0..100_u32 {
             seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(-1));
-            // Every third is sighted again, some days later.
+            // Every third is seen again, some days later.
             if n % 3 == 0 {
                 seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(5));
             }
             if n % 7 == 0 {
-                let mut pieces = Pieces::new();
-                seen.pieces(&known, &mut pieces);
-                saved.retain(|name, _| pieces.contains_key(name));
+                let mut parts = Parts::new();
+                seen.parts(&known, &mut parts);
+                saved.retain(|name, _| parts.contains_key(name));
                 known.clear();
-                for (name, piece) in pieces {
-                    let Piece::Resting { revision, bytes } = piece else { panic!("{name} changes") };
+                for (name, part) in parts {
+                    let Part::Settled { revision, bytes } = part else { panic!("{name} changes") };
                     known.insert(name.clone(), revision);
                     if let Some(bytes) = bytes {
                         num_written += usize::from(!name.ends_with(OPEN) && !name.ends_with(GONE));
@@ -288,7 +288,7 @@ mod tests {
                     }
                 }
                 seen.saved(&known);
-                let restored = Seen { piece_ids: 10, ..Seen::restored(&saved).unwrap() };
+                let restored = EventIds { part_ids: 10, ..EventIds::restored(&saved).unwrap() };
                 assert_eq!(restored, seen);
                 // What goes on from there is the same.
                 seen = restored;
@@ -296,17 +296,17 @@ mod tests {
             }
         }
         assert_eq!((num_written, seen.len()), (9 + 3, 100));
-        assert!(Seen::restored(&Whole::from([("ids-x-1".to_owned(), Vec::new())])).is_err());
+        assert!(EventIds::restored(&SnapshotBytes::from([("ids-x-1".to_owned(), Vec::new())])).is_err());
     }
 
-    /// What a snapshot that follows the known pieces writes, put over what was saved before; and what is known then.
-    fn save(seen: &mut Seen, saved: &mut Whole, known: &mut Known) {
-        let mut pieces = Pieces::new();
-        seen.pieces(known, &mut pieces);
-        saved.retain(|name, _| pieces.contains_key(name));
+    /// What a snapshot that follows the known parts writes, put over what was saved before; and what is known then.
+    fn save(seen: &mut EventIds, saved: &mut SnapshotBytes, known: &mut SavedRevisions) {
+        let mut parts = Parts::new();
+        seen.parts(known, &mut parts);
+        saved.retain(|name, _| parts.contains_key(name));
         known.clear();
-        for (name, piece) in pieces {
-            let Piece::Resting { revision, bytes } = piece else { panic!("{name} changes") };
+        for (name, part) in parts {
+            let Part::Settled { revision, bytes } = part else { panic!("{name} changes") };
             known.insert(name.clone(), revision);
             saved.extend(bytes.map(|bytes| (name, bytes)));
         }
@@ -319,8 +319,8 @@ mod tests {
         fn whatever_was_saved_is_what_is_restored(
             steps in prop::collection::vec((0..12_u32, 0..3_i32, 0..6_u8), 1..60),
         ) {
-            let of = |seen: Seen| Seen { piece_ids: 3, ..seen };
-            let (mut seen, mut saved, mut known) = (of(Seen::default()), Whole::new(), Known::new());
+            let of = |seen: EventIds| EventIds { part_ids: 3, ..seen };
+            let (mut seen, mut saved, mut known) = (of(EventIds::default()), SnapshotBytes::new(), SavedRevisions::new());
             for (id, pane, then) in steps {
                 seen.insert(event_key("acme", Kind::Usage, &id.to_string()), Pane(pane));
                 match then {
@@ -328,14 +328,14 @@ mod tests {
                     2 => seen.forget(|pane| pane <= Pane(0)),
                     3 => {
                         save(&mut seen, &mut saved, &mut known);
-                        seen = of(Seen::restored(&saved).unwrap());
+                        seen = of(EventIds::restored(&saved).unwrap());
                         known.values_mut().for_each(|revision| *revision = 0);
                     }
                     _ => {}
                 }
                 let (mut now, mut after, mut known) = (seen.clone(), saved.clone(), known.clone());
                 save(&mut now, &mut after, &mut known);
-                prop_assert_eq!(of(Seen::restored(&after).unwrap()), seen.clone());
+                prop_assert_eq!(of(EventIds::restored(&after).unwrap()), seen.clone());
             }
         }
     }

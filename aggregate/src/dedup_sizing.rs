@@ -2,13 +2,13 @@
 
 use keepwell_pipeline::config::Config;
 
-use crate::seen::most_bytes;
+use crate::dedup::most_bytes;
 
 const DAY_US: u128 = 86_400_000_000;
 
 /// What `duplicates.events_per_day` comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Need {
+pub struct MemoryEstimate {
     /// Ids kept at once, at most.
     pub num_ids: u64,
     /// Memory of all partitions together, in bytes.
@@ -19,7 +19,7 @@ pub struct Need {
     pub num_processes: u64,
 }
 
-impl Need {
+impl MemoryEstimate {
     /// The need of a configuration that says how many events a day are expected.
     ///
     /// An id is kept until the watermark passes its pane by the lateness; the watermark trails the events by
@@ -68,7 +68,7 @@ mod tests {
     use keepwell_pipeline::stage::{Batch, Stage};
 
     use super::*;
-    use crate::seen::event_key;
+    use crate::dedup::event_key;
     use crate::{Aggregate, State};
 
     fn config(duplicates: &str) -> Config {
@@ -81,16 +81,16 @@ mod tests {
 
     #[test]
     fn the_need_is_rate_times_what_is_kept_and_what_no_process_can_hold_is_refused() {
-        assert_eq!(Need::of(&config("")), None);
+        assert_eq!(MemoryEstimate::of(&config("")), None);
         // A pane, two days of lateness, a day of delay: four days.
         let config_of_two = config("events_per_day: 7000000, max_bytes: 600000000");
-        let need = Need::of(&config_of_two).unwrap();
+        let need = MemoryEstimate::of(&config_of_two).unwrap();
         assert_eq!(need.num_ids, 28_000_000);
         assert_eq!((need.num_bytes, need.partition_bytes), (64_000_000 * 17, 16_000_000 * 17));
         assert_eq!(need.num_processes, 2);
         need.check(&config_of_two).unwrap();
         let too_small = config("events_per_day: 7000000, max_bytes: 271999999");
-        let refused = Need::of(&too_small).unwrap().check(&too_small).unwrap_err().to_string();
+        let refused = MemoryEstimate::of(&too_small).unwrap().check(&too_small).unwrap_err().to_string();
         assert!(refused.contains("272000000 bytes for each of 4 partitions"), "{refused}");
     }
 
@@ -99,7 +99,7 @@ mod tests {
         let stage = Aggregate::new(&config("max_bytes: 1100000"));
         let mut state = State::new();
         for (partition, num_ids) in [(0, 28_000), (1, 14_000), (2, 14_000)] {
-            let seen = &mut state.entry(TopicPartition::new("keepwell.events", partition)).or_default().seen;
+            let seen = &mut state.entry(TopicPartition::new("keepwell.events", partition)).or_default().event_ids;
             (0..num_ids).for_each(|n: u32| seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(1)));
             let applied = stage.apply(&state, &Batch::default());
             // 32,768 places and two times 16,384 of 17 bytes.

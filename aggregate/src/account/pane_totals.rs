@@ -209,7 +209,7 @@ impl Cells {
             times.last_activity_us = times.last_activity_us.max(cell.last_activity_us);
             times.last_use_us = times.last_use_us.max(cell.last_use_us);
             times.first_value_us = [times.first_value_us, cell.first_value_us].into_iter().flatten().min();
-            times.surveys.hear_times(&cell.surveys);
+            times.surveys.merge_times(&cell.surveys);
         }
     }
 

@@ -9,7 +9,7 @@ use keepwell_core::interned::Name;
 ///
 /// Saved and compared are the names of the former alone: who rests is a matter of the clock.
 #[derive(Debug, Clone, Default)]
-pub struct Awaiting {
+pub struct LiveDue {
     /// Accounts that changed and do not rest.
     due: HashSet<Name, RandomState>,
     /// Accounts whose row was sent since the last tick, and whether they have changed since.
@@ -18,9 +18,9 @@ pub struct Awaiting {
     tick: u64,
 }
 
-impl Awaiting {
+impl LiveDue {
     /// An account has changed.
-    pub fn touch(&mut self, id: &str) {
+    pub fn mark(&mut self, id: &str) {
         if let Some(is_changed) = self.resting.get_mut(id) {
             *is_changed = true;
         } else if !self.due.contains(id) {
@@ -74,13 +74,13 @@ impl Awaiting {
     }
 }
 
-impl From<BTreeSet<Name>> for Awaiting {
+impl From<BTreeSet<Name>> for LiveDue {
     fn from(names: BTreeSet<Name>) -> Self {
         Self { due: names.into_iter().collect(), ..Self::default() }
     }
 }
 
-impl PartialEq for Awaiting {
+impl PartialEq for LiveDue {
     fn eq(&self, other: &Self) -> bool {
         self.names() == other.names()
     }
@@ -100,7 +100,7 @@ mod tests {
     use keepwell_pipeline::stage::{Batch, Stage};
     use proptest::prelude::*;
 
-    use super::Awaiting;
+    use super::LiveDue;
     use crate::State;
     use crate::golden::{partition, record_of, stage};
     use arrow::array::AsArray;
@@ -114,30 +114,30 @@ mod tests {
     proptest! {
         #[test]
         fn every_change_is_told_and_nobody_twice_between_two_ticks(steps in steps()) {
-            let (mut awaiting, mut tick) = (Awaiting::default(), 0_u64);
+            let (mut live_due, mut tick) = (LiveDue::default(), 0_u64);
             // By account: whether something is not told, and the tick at which it was last told.
             let mut untold: BTreeMap<u8, bool> = BTreeMap::new();
             let mut told: BTreeMap<u8, u64> = BTreeMap::new();
             for (changed, is_tick, most) in steps {
                 tick += u64::from(is_tick);
                 for account in changed {
-                    awaiting.touch(&account.to_string());
+                    live_due.mark(&account.to_string());
                     untold.insert(account, true);
                 }
                 let may = |account: &u8| untold[account] && told.get(account) != Some(&tick);
                 let expected: BTreeSet<u8> = untold.keys().copied().filter(may).collect();
-                let due: BTreeSet<u8> = awaiting.due(tick).map(|name| name.parse().unwrap()).collect();
+                let due: BTreeSet<u8> = live_due.due(tick).map(|name| name.parse().unwrap()).collect();
                 prop_assert_eq!(&due, &expected);
                 for account in 0..6 {
-                    prop_assert_eq!(awaiting.is_resting(&account.to_string(), tick), told.get(&account) == Some(&tick));
+                    prop_assert_eq!(live_due.is_resting(&account.to_string(), tick), told.get(&account) == Some(&tick));
                 }
                 let sent: Vec<u8> = due.into_iter().take(most).collect();
-                awaiting.sent(sent.iter().map(|account| Name::from(account.to_string().as_str())).collect(), tick);
+                live_due.sent(sent.iter().map(|account| Name::from(account.to_string().as_str())).collect(), tick);
                 for account in sent {
                     untold.insert(account, false);
                     told.insert(account, tick);
                 }
-                let names: BTreeSet<u8> = awaiting.names().iter().map(|name| name.parse().unwrap()).collect();
+                let names: BTreeSet<u8> = live_due.names().iter().map(|name| name.parse().unwrap()).collect();
                 prop_assert_eq!(names, untold.iter().filter_map(|(account, is)| is.then_some(*account)).collect());
             }
         }
@@ -145,12 +145,12 @@ mod tests {
 
     #[test]
     fn what_final_rows_have_told_is_not_due() {
-        let mut awaiting = Awaiting::default();
+        let mut live_due = LiveDue::default();
         let names = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect::<Vec<_>>();
-        awaiting.sent(names(&["rests"]), 1);
-        ["rests", "new", "ahead"].iter().for_each(|id| awaiting.touch(id));
-        awaiting.retain(|name| name.as_str() == "ahead");
-        assert_eq!(awaiting.due(2).cloned().collect::<Vec<_>>(), names(&["ahead"]));
+        live_due.sent(names(&["rests"]), 1);
+        ["rests", "new", "ahead"].iter().for_each(|id| live_due.mark(id));
+        live_due.retain(|name| name.as_str() == "ahead");
+        assert_eq!(live_due.due(2).cloned().collect::<Vec<_>>(), names(&["ahead"]));
     }
 
     #[test]

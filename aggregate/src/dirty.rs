@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keepwell_core::event::{Body, Event, PersonAction};
 use keepwell_core::pane::Pane;
-use keepwell_pipeline::piece::Buckets;
+use keepwell_pipeline::snapshot::parts::ChangeBuckets;
 
 use crate::account::Account;
 use crate::settings::Settings;
 
 /// What has changed, and how often.
 #[derive(Debug, Clone, Default)]
-pub struct Touched {
+pub struct Dirty {
     /// What is not kept by pane, by account.
-    pub accounts: Buckets,
+    pub accounts: ChangeBuckets,
     panes: Panes,
 }
 
@@ -27,21 +27,21 @@ struct Panes {
     count: u64,
 }
 
-impl Touched {
+impl Dirty {
     /// A state that was just restored: these panes are in it, and nothing has changed.
     pub fn restored(panes: impl IntoIterator<Item = Pane>) -> Self {
         let revisions = panes.into_iter().map(|pane| (pane, 0)).collect();
-        Self { panes: Panes { revisions, count: 0 }, accounts: Buckets::default() }
+        Self { panes: Panes { revisions, count: 0 }, accounts: ChangeBuckets::default() }
     }
 
     /// A state whose bytes are saved nowhere in this form: all of these accounts has changed.
     pub fn all<'a>(accounts: impl IntoIterator<Item = &'a Account>) -> Self {
-        let mut touched = Self::default();
-        touched.accounts.touch_all();
+        let mut dirty = Self::default();
+        dirty.accounts.mark_all();
         for account in accounts {
-            account.panes().for_each(|pane| touched.pane(pane));
+            account.panes().for_each(|pane| dirty.pane(pane));
         }
-        touched
+        dirty
     }
 
     /// Panes and their revisions.
@@ -56,7 +56,7 @@ impl Touched {
 
     /// All of an account changes, as it was and as it will be.
     pub fn account<'a>(&mut self, name: &str, states: impl IntoIterator<Item = &'a Account>) {
-        self.accounts.touch(name);
+        self.accounts.mark(name);
         for pane in states.into_iter().flat_map(Account::panes) {
             self.pane(pane);
         }
@@ -68,7 +68,7 @@ impl Touched {
         match &event.body {
             Body::Usage { .. } | Body::Survey { .. } => {}
             Body::Person { action: PersonAction::Erased, .. } => self.account(&event.account_id, [account]),
-            _ => self.accounts.touch(&event.account_id),
+            _ => self.accounts.mark(&event.account_id),
         }
     }
 
@@ -81,7 +81,7 @@ impl Touched {
 
     /// A close is done: every account is pruned, and no pane before `horizon` is left.
     pub fn closed(&mut self, horizon: Pane) {
-        self.accounts.touch_all();
+        self.accounts.mark_all();
         self.panes.revisions.retain(|pane, _| *pane >= horizon);
     }
 }
