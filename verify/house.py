@@ -65,7 +65,7 @@ def code_only(text):
 
 def functions(text):
     """Name, lines and number of parameters of each function."""
-    text = code_only(text)
+    text = code_only(text).replace("->", "  ").replace("=>", "  ")
     for match in re.finditer(r"^[ \t]*(?:pub(?:\([^)]*\))? )?(?:const |async )*fn (\w+)", text, flags=re.M):
         at, depth, commas, opened = match.end(), 0, "", False
         while at < len(text):  # generics and parameters, up to the body

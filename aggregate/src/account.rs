@@ -25,7 +25,8 @@ use adoption::Adoption;
 use answers::Answer;
 use history::{History, Ordered, Version};
 use keepwell_core::interned::{Name, Names};
-use pane_totals::{Cell, Cells};
+use keepwell_pipeline::config::Limits;
+use pane_totals::{Cell, Cells, Uses};
 use people::{MilestoneEvent, PersonEvent};
 use tickets::{Ticket, TicketEvent};
 
@@ -107,12 +108,12 @@ impl Account {
         let cell = self.cells.touch(pane, at_us, is_exact);
         match &event.body {
             Body::Usage { feature, count, duration_ms, errors, .. } => {
-                cell.use_feature(at_us, *count, *duration_ms, *errors);
+                let uses = Uses { count: *count, duration_ms: *duration_ms, errors: *errors };
+                cell.use_feature(at_us, uses);
                 if settings.first_value_feature.as_deref() == Some(feature) {
                     cell.first_value_us = Some(cell.first_value_us.map_or(at_us, |first| first.min(at_us)));
                 }
-                let usage = (*count, *duration_ms, *errors);
-                self.adoption.add(pane, feature, user.as_deref(), usage, names);
+                self.adoption.add(pane, feature, user.as_deref(), uses, names);
             }
             Body::Survey { survey, score, scale_max, .. } => {
                 let answer = Answer { at_us, event_id: name(&event.event_id), score: *score, scale_max: *scale_max };
@@ -237,6 +238,11 @@ impl Account {
         self.erase_people(deleted_us);
         erase_all(&mut self.milestones, deleted_us);
         erase_all(&mut self.outcomes, settings.panes.end_us(pane) - 1);
+    }
+
+    /// Whether so much is kept of it that a step may bring it to a limit.
+    pub fn is_large(&self, limits: &Limits) -> bool {
+        self.adoption.features().len() * 2 > limits.features || self.adoption.users().len() * 2 > limits.users
     }
 
     /// Users and features: what its rows are counted from.

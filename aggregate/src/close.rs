@@ -12,7 +12,7 @@ use keepwell_core::schema::{RowBuilder, feature_day, window};
 use keepwell_pipeline::stage::StageError;
 
 use crate::account::{Account, View};
-use crate::measure::{Provenance, RowKind, append_rows};
+use crate::measure::{Provenance, RowKind, RowOf, append_rows};
 use crate::settings::Settings;
 use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
@@ -37,15 +37,14 @@ pub struct Slices {
     pub closing: Option<Closing>,
 }
 
-/// Goes on with a close for at most `max_slices` slices.
+/// Goes on with a close for at most `max_slices` slices. The rows have this provenance, but for their ordinals.
 ///
 /// # Errors
 /// [`StageError`] when the rows do not form a batch.
 pub fn close(
     state: &PartitionState,
     mut closing: Closing,
-    partition: i32,
-    next_offset: i64,
+    mut provenance: Provenance,
     max_slices: u32,
     settings: &Settings,
 ) -> Result<Slices, StageError> {
@@ -56,13 +55,12 @@ pub fn close(
     let mut closed = state.closed;
     let mut slices_left = max_slices;
     let (mut slice_rows, mut slice_accounts) = (0, 0);
-    let watermark_us = state.watermarks.watermark_us();
     while closing.pane <= closing.to && slices_left > 0 {
         let from = closing.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = state.accounts.range((from, Bound::Unbounded));
         let mut next = rest.next();
         while let Some((name, account)) = next.filter(|_| slices_left > 0) {
-            let provenance = Provenance { partition, next_offset, ordinal: closing.ordinal, watermark_us };
+            provenance.ordinal = closing.ordinal;
             let before = windows.num_rows() + feature_days.num_rows();
             let account = accounts.get(name).map_or(Some(account), Option::as_ref);
             let within = closing.within.take();
@@ -157,11 +155,11 @@ fn close_account(
     if let Some(is_retired) = view.retired(settings).filter(|_| within.is_none()) {
         kind.is_retired = is_retired;
         let before = windows.num_rows();
-        left_out = append_rows(windows, name.as_str(), &view, kind, provenance, settings);
+        left_out = append_rows(windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
         provenance.ordinal += (windows.num_rows() - before) as i64;
     }
     let (within, ended) = match *pane >= view.first {
-        true => append_features(feature_days, account, &view, of, provenance.ordinal, settings),
+        true => append_features(feature_days, &view, of, provenance.ordinal, settings),
         false => (None, None),
     };
     if within.is_some() || account.deletions.is_empty() {
@@ -170,7 +168,7 @@ fn close_account(
     let is_news = account.deletions.iter().any(|deletion| deletion.at_us < view.end_us && !deletion.is_announced);
     if is_news && !view.is_known() {
         kind.is_deleted = true;
-        append_rows(windows, name.as_str(), &view, kind, provenance, settings);
+        append_rows(windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
     }
     let mut changed = account.clone();
     for deletion in changed.deletions.iter_mut().filter(|deletion| deletion.at_us < view.end_us) {
@@ -184,14 +182,13 @@ fn close_account(
 /// one where more are left than all of them have.
 fn append_features(
     feature_days: &mut RowBuilder,
-    account: &Account,
     view: &View<'_>,
     of: &Closed<'_>,
     first_ordinal: i64,
     settings: &Settings,
 ) -> (Option<Name>, Option<Ended>) {
     let most = settings.slice_rows.max(1) * of.max_slices;
-    let left = account.adoption.by_feature(of.pane, of.within.as_ref().map(Name::as_str), most);
+    let left = view.account.adoption.by_feature(of.pane, of.within.as_ref().map(Name::as_str), most);
     for ((feature, usage, num_users), ordinal) in left.iter().take(most).zip(first_ordinal..) {
         feature_days.text("account_id", Some(of.name.as_str()));
         feature_days.time("as_of", Some(view.end_us));

@@ -8,12 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use keepwell_core::event::{Body, Event};
 use keepwell_pipeline::config::Limits;
 
-use crate::account::Account;
 use crate::state::PartitionState;
 
 /// Names that a step has brought and the state does not know, by account and what they name.
 #[derive(Debug, Default)]
 pub struct Growth(BTreeMap<(String, &'static str), BTreeSet<String>>);
+
+/// How many names of a kind an account has, and whether one is among them.
+#[derive(Debug, Clone, Copy, Default)]
+struct KnownNames {
+    count: usize,
+    holds_it: bool,
+}
+
+impl KnownNames {
+    fn of(count: usize, holds_it: bool) -> Self {
+        Self { count, holds_it }
+    }
+}
 
 impl Growth {
     /// Over which limit an event is; else what it brings is counted.
@@ -27,14 +39,18 @@ impl Growth {
                     return None;
                 }
                 let adoption = account().map(|account| &account.adoption);
-                let known = adoption.map_or((0, false), |a| (a.features().len(), a.knows_feature(feature)));
-                let users = user_id
-                    .as_deref()
-                    .map(|user| (user, adoption.map_or((0, false), |a| (a.users().len(), a.knows_user(user)))));
+                let known = adoption
+                    .map_or(KnownNames::default(), |a| KnownNames::of(a.features().len(), a.knows_feature(feature)));
+                let users = user_id.as_deref().map(|user| {
+                    (
+                        user,
+                        adoption.map_or(KnownNames::default(), |a| KnownNames::of(a.users().len(), a.knows_user(user))),
+                    )
+                });
                 // Nothing of an event that is rejected is counted: first both are looked at, then both are brought.
                 if let Some((user, known)) = users
-                    && !known.1
-                    && self.is_over(id, "users", &[user], known.0, limits.users)
+                    && !known.holds_it
+                    && self.is_over(id, "users", &[user], known.count, limits.users)
                 {
                     return Some("users");
                 }
@@ -44,22 +60,27 @@ impl Growth {
                 })
             }
             Body::Ticket { ticket_id, .. } => {
-                let known =
-                    account().map_or((0, false), |a| (a.tickets.len(), a.tickets.contains_key(ticket_id.as_ref())));
+                let known = account().map_or(KnownNames::default(), |a| {
+                    KnownNames::of(a.tickets.len(), a.tickets.contains_key(ticket_id.as_ref()))
+                });
                 self.one(id, "tickets", ticket_id, known, limits.tickets)
             }
             Body::Milestone { id: milestone, .. } => {
-                let known = account()
-                    .map_or((0, false), |a| (a.milestones.len(), a.milestones.contains_key(milestone.as_ref())));
+                let known = account().map_or(KnownNames::default(), |a| {
+                    KnownNames::of(a.milestones.len(), a.milestones.contains_key(milestone.as_ref()))
+                });
                 self.one(id, "milestones", milestone, known, limits.milestones)
             }
             Body::Outcome { alert_id, .. } => {
-                let known =
-                    account().map_or((0, false), |a| (a.outcomes.len(), a.outcomes.contains_key(alert_id.as_ref())));
+                let known = account().map_or(KnownNames::default(), |a| {
+                    KnownNames::of(a.outcomes.len(), a.outcomes.contains_key(alert_id.as_ref()))
+                });
                 self.one(id, "outcomes", alert_id, known, limits.outcomes)
             }
             Body::Person { user_id, .. } => {
-                let known = account().map_or((0, false), |a| (a.people.len(), a.people.contains_key(user_id.as_ref())));
+                let known = account().map_or(KnownNames::default(), |a| {
+                    KnownNames::of(a.people.len(), a.people.contains_key(user_id.as_ref()))
+                });
                 self.one(id, "people", user_id, known, limits.people)
             }
             Body::Facts { facts, .. } => {
@@ -77,10 +98,10 @@ impl Growth {
         id: &str,
         what: &'static str,
         name: &str,
-        (num_known, is_known): (usize, bool),
+        known: KnownNames,
         limit: usize,
     ) -> Option<&'static str> {
-        if is_known { None } else { self.all(id, what, &[name], num_known, limit) }
+        if known.holds_it { None } else { self.all(id, what, &[name], known.count, limit) }
     }
 
     /// All of these names, or none.
@@ -116,9 +137,4 @@ const STEP_NAMES: usize = 500_000;
 /// Whether no step brings an account from half of its limits over them.
 fn is_far(limits: &Limits) -> bool {
     limits.features.min(limits.users) >= 2 * STEP_NAMES
-}
-
-/// Whether so much is kept of an account that a step may bring it to a limit.
-pub fn is_large(account: &Account, limits: &Limits) -> bool {
-    account.adoption.features().len() * 2 > limits.features || account.adoption.users().len() * 2 > limits.users
 }

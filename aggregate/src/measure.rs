@@ -3,6 +3,7 @@
 //! Sums are integers; each quotient is divided once, here.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use keepwell_core::event::{Outcome, Priority, Survey};
 use keepwell_core::pane::Pane;
@@ -40,16 +41,21 @@ pub struct Provenance {
     pub watermark_us: Option<i64>,
 }
 
+/// Of which account a row is, and what stands on it besides its measures.
+#[derive(Debug, Clone, Copy)]
+pub struct RowOf<'a> {
+    /// The account.
+    pub account_id: &'a str,
+    /// Final, retired, deleted.
+    pub kind: RowKind,
+    /// What it was made of.
+    pub provenance: Provenance,
+}
+
 /// Appends one row for each window, with ordinals counting up from the provenance's. What an account has any number of stands
 /// on the first of them. Gives how many of these did not fit.
-pub fn append_rows(
-    rows: &mut RowBuilder,
-    account_id: &str,
-    view: &View<'_>,
-    kind: RowKind,
-    provenance: Provenance,
-    settings: &Settings,
-) -> i64 {
+pub fn append_rows(rows: &mut RowBuilder, view: &View<'_>, of: RowOf<'_>, settings: &Settings) -> i64 {
+    let RowOf { account_id, kind, provenance } = of;
     let entitled = Entitled::of(view, settings);
     let as_of = AsOf::of(view, settings);
     let mut many = Many::of(view, settings);
@@ -62,8 +68,8 @@ pub fn append_rows(
         rows.flag("retired", kind.is_retired);
         rows.flag("deleted", kind.is_deleted);
         let end = view.last.next();
-        windowed(rows, view, end.back(window.panes), end, &entitled, settings);
-        windowed(rows, view, end.back(2 * window.panes), end.back(window.panes), &entitled, settings);
+        windowed(rows, view, end.back(window.panes)..end, &entitled, settings);
+        windowed(rows, view, end.back(2 * window.panes)..end.back(window.panes), &entitled, settings);
         as_of.append(rows, view, &entitled, &many);
         many = Many { left_out, ..Many::default() };
         rows.int32("epoch", settings.epoch as i32);
@@ -144,7 +150,8 @@ fn ratio(numerator: i64, denominator: i64) -> Option<f64> {
 }
 
 /// The measures of the panes `[from, to)`.
-fn windowed(rows: &mut RowBuilder, view: &View<'_>, from: Pane, to: Pane, entitled: &Entitled, settings: &Settings) {
+fn windowed(rows: &mut RowBuilder, view: &View<'_>, panes: Range<Pane>, entitled: &Entitled, settings: &Settings) {
+    let Range { start: from, end: to } = panes;
     let num_panes = i64::from(to.0 - from.0);
     let visible = from.max(view.first);
     let (mut usage, mut surveys, mut active_days) = (Usage::default(), Answered::default(), 0);

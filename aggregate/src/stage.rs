@@ -17,7 +17,7 @@ use keepwell_pipeline::watermark::Progress;
 use crate::account::Account;
 use crate::close::close;
 use crate::fold::Fold;
-use crate::measure::{Provenance, RowKind, append_rows};
+use crate::measure::{Provenance, RowKind, RowOf, append_rows};
 use crate::settings::Settings;
 use crate::snapshot;
 use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, State};
@@ -60,6 +60,21 @@ pub struct Aggregate {
     settings: Settings,
 }
 
+/// A partition in a step: its state, and where it stands.
+#[derive(Debug, Clone, Copy)]
+struct Partition<'p> {
+    state: &'p PartitionState,
+    tp: &'p TopicPartition,
+    position: Position,
+}
+
+/// Where rows go, and how far time has come with them.
+struct Output<'o> {
+    table: Table,
+    partition: i32,
+    progress: &'o Progress,
+}
+
 impl Aggregate {
     /// The stage as configured.
     pub fn new(config: &Config) -> Self {
@@ -94,24 +109,17 @@ impl Aggregate {
     }
 
     /// Folds records until they end or a close begins.
-    fn fold(
-        &self,
-        state: &PartitionState,
-        tp: &TopicPartition,
-        position: Position,
-        batch: &Batch<'_>,
-        step: &mut Step<Changes>,
-    ) -> Result<(), StageError> {
+    fn fold(&self, mut of: Partition<'_>, batch: &Batch<'_>, step: &mut Step<Changes>) -> Result<(), StageError> {
+        let Partition { state, tp, .. } = of;
         let records = batch.records.get(tp).copied().unwrap_or_default();
         let mut fold = Fold::new(&self.settings, state, batch.record_bytes(self.settings.max_record_bytes));
-        let mut position = position;
         for record in records {
             fold.record(record)?;
             if fold.changes.closing.is_some() {
-                position = Position { slice: 1, ..Position::at(NextOffset(record.offset.0)) };
+                of.position = Position { slice: 1, ..Position::at(NextOffset(record.offset.0)) };
                 break;
             }
-            position = Position::at(record.offset.next());
+            of.position = Position::at(record.offset.next());
         }
         step.messages.append(&mut fold.rejects);
         add_fates(&mut step.fates, &fold.fates);
@@ -123,13 +131,13 @@ impl Aggregate {
         let mut changes = fold.changes;
         if batch.is_early && !is_closing {
             changes.tick = batch.tick;
-            self.live_rows(state, (tp, position), batch, &mut changes, step)?;
+            self.live_rows(of, batch, &mut changes, step)?;
         }
         if !is_closing {
-            self.send_completion(state, tp, &mut changes, step);
+            self.send_completion(of, &mut changes, step);
         }
         if !records.is_empty() || !changes.sent.is_empty() {
-            step.positions.insert(tp.clone(), position);
+            step.positions.insert(tp.clone(), of.position);
             step.changes.insert(tp.clone(), changes);
         }
         Ok(())
@@ -138,12 +146,12 @@ impl Aggregate {
     /// Sends the rows of accounts that changed and do not rest, as they are now.
     fn live_rows(
         &self,
-        state: &PartitionState,
-        (tp, position): (&TopicPartition, Position),
+        of: Partition<'_>,
         batch: &Batch<'_>,
         changes: &mut PartitionChanges,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
+        let Partition { state, tp, position } = of;
         let mut live_due: BTreeMap<Name, Account> = BTreeMap::new();
         let dirty = changes.accepted.iter().flat_map(AcceptedRows::accounts).map(|(id, _)| id);
         for id in state.live_due.due(changes.tick).map(Name::as_str).chain(dirty) {
@@ -187,24 +195,29 @@ impl Aggregate {
                 };
                 // As at the close of the pane: what is told of an account at rest brings no row.
                 if retired.is_some() || is_deleted {
-                    let left_out = append_rows(&mut rows, name.as_str(), &view, kind, provenance, &self.settings);
+                    let left_out = append_rows(
+                        &mut rows,
+                        &view,
+                        RowOf { account_id: name.as_str(), kind, provenance },
+                        &self.settings,
+                    );
                     notice_left_out(name.as_str(), left_out, step);
                 }
             }
             changes.sent.push(name);
         }
         let progress = Progress { watermark_us, complete: changes.is_completion_sent };
-        self.push_rows(&rows.finish()?, Table::Windows, (tp.partition, &progress), batch, step)
+        self.push_rows(
+            &rows.finish()?,
+            Output { table: Table::Windows, partition: tp.partition, progress: &progress },
+            batch,
+            step,
+        )
     }
 
     /// Says downstream, once, that every source is complete; behind all rows.
-    fn send_completion(
-        &self,
-        state: &PartitionState,
-        tp: &TopicPartition,
-        changes: &mut PartitionChanges,
-        step: &mut Step<Changes>,
-    ) {
+    fn send_completion(&self, of: Partition<'_>, changes: &mut PartitionChanges, step: &mut Step<Changes>) {
+        let Partition { state, tp, .. } = of;
         let watermarks = changes.watermarks.as_ref().unwrap_or(&state.watermarks);
         if watermarks.is_complete() && !changes.is_completion_sent {
             changes.is_completion_sent = true;
@@ -215,16 +228,13 @@ impl Aggregate {
     }
 
     /// Goes on with a close.
-    fn close(
-        &self,
-        state: &PartitionState,
-        (tp, position): (&TopicPartition, Position),
-        batch: &Batch<'_>,
-        step: &mut Step<Changes>,
-    ) -> Result<(), StageError> {
+    fn close(&self, of: Partition<'_>, batch: &Batch<'_>, step: &mut Step<Changes>) -> Result<(), StageError> {
+        let Partition { state, tp, position } = of;
         let Some(closing) = state.closing.clone() else { return Ok(()) };
         let next = NextOffset(position.next.0 + 1);
-        let slices = close(state, closing, tp.partition, next.0, batch.max_slices, &self.settings)?;
+        let watermark_us = state.watermarks.watermark_us();
+        let provenance = Provenance { partition: tp.partition, next_offset: next.0, ordinal: 0, watermark_us };
+        let slices = close(state, closing, provenance, batch.max_slices, &self.settings)?;
         for (name, left_out) in &slices.left_out {
             notice_left_out(name.as_str(), *left_out, step);
         }
@@ -235,14 +245,24 @@ impl Aggregate {
             is_completion_sent: state.is_completion_sent,
             ..PartitionChanges::default()
         };
-        let progress = Progress { watermark_us: state.watermarks.watermark_us(), complete: false };
-        self.push_rows(&slices.feature_days, Table::FeatureDays, (tp.partition, &progress), batch, step)?;
-        self.push_rows(&slices.windows, Table::Windows, (tp.partition, &progress), batch, step)?;
+        let progress = Progress { watermark_us, complete: false };
+        self.push_rows(
+            &slices.feature_days,
+            Output { table: Table::FeatureDays, partition: tp.partition, progress: &progress },
+            batch,
+            step,
+        )?;
+        self.push_rows(
+            &slices.windows,
+            Output { table: Table::Windows, partition: tp.partition, progress: &progress },
+            batch,
+            step,
+        )?;
         let position = match &changes.closing {
             Some(closing) => Position { slice: closing.slice, ..position },
             None => {
                 step.messages.push(self.progress_message(&self.settings.windows_topic, tp.partition, &progress));
-                self.send_completion(state, tp, &mut changes, step);
+                self.send_completion(of, &mut changes, step);
                 Position::at(next)
             }
         };
@@ -257,14 +277,14 @@ impl Aggregate {
     fn push_rows(
         &self,
         rows: &RecordBatch,
-        table: Table,
-        (partition, progress): (i32, &Progress),
+        to: Output<'_>,
         batch: &Batch<'_>,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
+        let Output { table, partition, progress } = to;
         let (topic, unit_rows) = match table {
             Table::Windows => (&self.settings.windows_topic, self.settings.windows.len()),
             Table::FeatureDays => (&self.settings.feature_days_topic, 1),
@@ -321,11 +341,12 @@ impl Stage for Aggregate {
         self.check_memory(state)?;
         let mut step = Step::default();
         for (tp, position) in &batch.positions {
-            let Some(partition) = state.get(tp) else { continue };
-            if partition.closing.is_some() {
-                self.close(partition, (tp, *position), batch, &mut step)?;
+            let Some(state) = state.get(tp) else { continue };
+            let of = Partition { state, tp, position: *position };
+            if state.closing.is_some() {
+                self.close(of, batch, &mut step)?;
             } else {
-                self.fold(partition, tp, *position, batch, &mut step)?;
+                self.fold(of, batch, &mut step)?;
             }
         }
         Ok(step)

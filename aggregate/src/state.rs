@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use crate::account::Account;
 use crate::dedup::EventIds;
 use crate::dirty::Dirty;
-use crate::growth::is_large;
 use crate::live_due::LiveDue;
 use crate::settings::Settings;
 use keepwell_core::accounts::Accounts;
@@ -138,7 +137,7 @@ impl PartitionState {
 
     /// Finds again what is known from the accounts.
     pub fn find_large(&mut self, settings: &Settings) {
-        let large = self.accounts.range(..).filter(|(_, account)| is_large(account, &settings.limits));
+        let large = self.accounts.range(..).filter(|(_, account)| account.is_large(&settings.limits));
         self.large = large.map(|(name, _)| name.clone()).collect();
     }
 
@@ -204,7 +203,7 @@ impl PartitionState {
             self.names.forget_unused();
             self.dirty.closed(settings.horizon(closed));
             let accounts = &self.accounts;
-            self.large.retain(|name| accounts.get(name).is_some_and(|account| is_large(account, &settings.limits)));
+            self.large.retain(|name| accounts.get(name).is_some_and(|account| account.is_large(&settings.limits)));
         }
     }
 
@@ -223,7 +222,7 @@ impl PartitionState {
                 self.dirty.event(&event, account, settings);
                 account.apply(&event, settings, &mut self.names);
             }
-            if is_large(account, &settings.limits) && !self.large.contains(id) {
+            if account.is_large(&settings.limits) && !self.large.contains(id) {
                 self.large.insert(Name::from(id));
             }
         }

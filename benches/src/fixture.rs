@@ -1,7 +1,7 @@
 //! A load as it stands in each topic, in memory: what measurements of single stages begin with.
 
 use anyhow::Result;
-use keepwell::in_process;
+use keepwell::in_process::{self, InMemory};
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::process::RunArgs;
@@ -46,9 +46,9 @@ impl Fixture {
         }
         let (args, clock) = (RunArgs::drained(false), FixedClock { wall_us: (shape.start_ms + shape.span_ms) * 1000 });
         let (stage, plan) = (keepwell_ingest::Ingest::new(&config)?, keepwell_ingest::plan(&config));
-        in_process::drain(&stage, &plan, &broker, &config, &args, &clock)?;
+        InMemory { broker: &broker, config: &config, args: &args, clock: &clock }.drain(&stage, &plan)?;
         let (stage, plan) = (keepwell_aggregate::Aggregate::new(&config), keepwell_aggregate::plan(&config));
-        in_process::drain(&stage, &plan, &broker, &config, &args, &clock)?;
+        InMemory { broker: &broker, config: &config, args: &args, clock: &clock }.drain(&stage, &plan)?;
         let [events, windows] = [&config.topics.events, &config.topics.windows].map(|topic| broker.records(topic));
         Ok(Self { raw, events, windows, config })
     }

@@ -177,7 +177,15 @@ impl Iterator for Load {
             (format!("account-{:07}", session.account), format!("feature-{:02}", zipf(rng, FEATURES)));
         let id = format!("ajs-next-{:016x}-{count:010}", shape.seed);
         let user = format!("user-{:07}-{:02}", session.account, session.user);
-        let text = call(&id, &feature, &user, &account_id, at_ms, rng.u32(1..4), rng.u32(0..9000));
+        let text = track(Track {
+            id: &id,
+            feature: &feature,
+            user: &user,
+            account_id: &account_id,
+            at_ms,
+            count: rng.u32(1..4),
+            duration_ms: rng.u32(0..9000),
+        });
         let call = Call { at_ms, account_id, text };
         self.last = Some(call.clone());
         Some(call)
@@ -185,7 +193,27 @@ impl Iterator for Load {
 }
 
 /// A Segment `track` call.
-pub fn call(id: &str, feature: &str, user: &str, account_id: &str, at_ms: i64, count: u32, duration_ms: u32) -> String {
+#[derive(Debug, Clone, Copy)]
+pub struct Track<'c> {
+    /// Its id.
+    pub id: &'c str,
+    /// Feature.
+    pub feature: &'c str,
+    /// User.
+    pub user: &'c str,
+    /// Account.
+    pub account_id: &'c str,
+    /// When, UTC milliseconds.
+    pub at_ms: i64,
+    /// Uses.
+    pub count: u32,
+    /// How long, in milliseconds.
+    pub duration_ms: u32,
+}
+
+/// The call as JSON.
+pub fn track(call: Track<'_>) -> String {
+    let Track { id, feature, user, account_id, at_ms, count, duration_ms } = call;
     let time = jiff::Timestamp::from_millisecond(at_ms).unwrap_or_default();
     format!(
         r#"{{"type":"track","messageId":"{id}","event":"{feature}","userId":"{user}","context":{{"groupId":"{account_id}","library":{{"name":"analytics.js","version":"2.11.1"}},"ip":"203.0.113.7"}},"timestamp":"{time}","properties":{{"count":{count},"duration_ms":{duration_ms},"plan":"pro","path":"/app/home"}}}}"#

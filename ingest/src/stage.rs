@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keepwell_core::codec;
 use keepwell_core::event::{Body, Kind, Origin};
-use keepwell_core::offset::{NextOffset, Position, TopicPartition};
+use keepwell_core::offset::{Position, TopicPartition};
 use keepwell_core::pane::{DAY_US, PaneWidth};
 use keepwell_core::partitioner::partition_of;
 use keepwell_core::schema::event::EventBuilder;
@@ -64,6 +64,13 @@ pub struct SourcePartition {
 
 /// Rows for one partition of `events`.
 type Builders = BTreeMap<i32, EventBuilder>;
+
+/// What reading a source partition changes.
+struct Reading<'r> {
+    builders: &'r mut Builders,
+    known: &'r mut SourcePartition,
+    step: &'r mut Step<State>,
+}
 
 impl Ingest {
     /// The stage as configured.
@@ -139,9 +146,9 @@ impl Ingest {
         source: &Source,
         records: &[Record],
         batch: &Batch<'_>,
-        (builders, known): (&mut Builders, &mut SourcePartition),
-        step: &mut Step<State>,
+        into: Reading<'_>,
     ) -> Result<(), StageError> {
+        let Reading { builders, known, step } = into;
         let mut num_emitted = 0;
         for record in records {
             match self.decode(source, record, &self.limits(record, batch)) {
@@ -202,17 +209,15 @@ impl Ingest {
     }
 
     /// How far a source partition has come.
-    fn mark(
+    fn progress(
         &self,
         source: &Source,
-        tp: &TopicPartition,
         known: &SourcePartition,
-        next: NextOffset,
         proof: Option<EndProof>,
         batch: &Batch<'_>,
-    ) -> Mark {
+    ) -> (Option<i64>, SourceState) {
         let own_us = known.high_us.map(|high_us| high_us.min(batch.now_us) - source.bound.as_micros());
-        let (value_us, state) = match proof {
+        match proof {
             Some(_) if batch.complete == Completeness::ToLastEvent => {
                 (known.high_us.map(|high| high.min(batch.now_us)), SourceState::Complete)
             }
@@ -226,8 +231,7 @@ impl Ingest {
             }
             Some(_) => (own_us, SourceState::Proven),
             None => (own_us, SourceState::Reading),
-        };
-        Mark { topic: tp.topic.to_string(), partition: tp.partition, next, value_us, state }
+        }
     }
 
     /// How far a source partition has come in time, where it may hold others back: bounds and delays aside, so
@@ -322,10 +326,11 @@ impl Stage for Ingest {
             let Some(source) = self.sources.get(tp.topic.as_ref()) else { continue };
             let records = batch.records.get(tp).copied().unwrap_or_default();
             let mut known = state.get(tp).cloned().unwrap_or_default();
-            self.read(source, records, batch, (&mut builders, &mut known), &mut step)?;
+            self.read(source, records, batch, Reading { builders: &mut builders, known: &mut known, step: &mut step })?;
             let next = records.last().map_or(position.next, |record| record.offset.next());
             let proof = batch.ends.get(tp).copied().filter(|_| records.is_empty());
-            let mark = self.mark(source, tp, &known, next, proof, batch);
+            let (value_us, state) = self.progress(source, &known, proof, batch);
+            let mark = Mark { topic: tp.topic.to_string(), partition: tp.partition, next, value_us, state };
             known.reached_us = self.reached_us(&mark, &known, proof);
             let position = Position { next, slice: 0, high_us: known.high_us, reached_us: known.reached_us };
             let is_news = known.stated.as_ref() != Some(&mark);
@@ -408,6 +413,7 @@ fn arrow_external(error: serde_json::Error) -> StageError {
 
 #[cfg(test)]
 mod tests {
+    use keepwell_core::offset::NextOffset;
     use keepwell_pipeline::stage::Completeness;
 
     use super::*;

@@ -12,7 +12,7 @@ use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_pipeline::config::{Config, Listen, Span};
 use keepwell_pipeline::http;
 use keepwell_pipeline::metrics::{Metrics, StageMetrics};
-use keepwell_pipeline::process::{LogFormat, print, start_logging, stopped_by_signals};
+use keepwell_pipeline::process::{ConfigArgs, LogFormat, print, start_logging, stopped_by_signals};
 use keepwell_pipeline::readiness::Waiting;
 use keepwell_score::model::{self, ModelFile};
 use keepwell_score::recompute::audit::{Audited, audit};
@@ -46,12 +46,9 @@ pub struct AuditArgs {
     /// Where to answer /metrics with --every: HOST:PORT, or off.
     #[arg(long, default_value = "127.0.0.1:9105")]
     http: Listen,
-    /// The configuration file.
-    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
-    config: PathBuf,
-    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    /// The configuration.
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Audits, and says what was found.
@@ -59,7 +56,7 @@ pub struct AuditArgs {
 /// # Errors
 /// When a stored score is not what its window rows give, or the tables cannot be read.
 pub fn run(args: &AuditArgs) -> Result<()> {
-    let config = Config::read(&args.config, &args.set)?;
+    let config = args.config.read()?;
     let files = versions(&config, &args.models)?;
     let clock = SystemClock::start();
     let Some(every) = args.every else {

@@ -9,8 +9,8 @@ pub mod topics;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use keepwell_pipeline::config::Config;
 use keepwell_pipeline::process;
+use keepwell_pipeline::process::ConfigArgs;
 use keepwell_pipeline::stage::Fates;
 
 /// What is to be filled, and from where.
@@ -33,12 +33,9 @@ pub struct BackfillArgs {
     /// From topics: declare that no earlier event will follow, so that panes close where the clock is off.
     #[arg(long, conflicts_with = "files")]
     pub complete: bool,
-    /// The configuration file.
-    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
-    pub config: PathBuf,
-    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Fills, shows how far it is, and says what became of everything.
@@ -46,7 +43,7 @@ pub struct BackfillArgs {
 /// # Errors
 /// When the place is in use, a file or topic cannot be read, or a stage stops by name.
 pub fn run(args: &BackfillArgs) -> Result<()> {
-    let config = Config::read(&args.config, &args.set)?;
+    let config = args.config.read()?;
     if args.files.is_empty() { topics::run(args, &config) } else { files::run(args, config) }
 }
 

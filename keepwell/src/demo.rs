@@ -5,6 +5,7 @@
 mod fleet;
 mod report;
 
+use crate::in_process::InMemory;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,8 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
 
     let (broker, clock, stages) =
         (broker(&config, RAW_PARTITIONS), SetClock::at(START_MS * 1000), Stages::new(&config)?);
-    let mut deployment = InProcess::unsaved(&stages, &broker, &config, &run_args(), &clock)?;
+    let mut deployment =
+        InProcess::unsaved(&stages, &InMemory { broker: &broker, config: &config, args: &run_args(), clock: &clock })?;
     let mut rest = events.as_slice();
     for until_ms in stops(args.days) {
         let due = rest.partition_point(|event| event.at_ms < until_ms);

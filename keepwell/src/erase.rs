@@ -2,13 +2,13 @@
 
 pub mod leftovers;
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use keepwell_core::partitioner::partition_of;
 use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_pipeline::config::Config;
+use keepwell_pipeline::process::ConfigArgs;
 use keepwell_pipeline::shown;
 use keepwell_pipeline::store::Store;
 
@@ -18,12 +18,9 @@ pub struct EraseArgs {
     /// The account. Delete it first (an account event `deleted`), or its next rows come again.
     #[arg(long)]
     account: String,
-    /// The configuration file; of an older epoch, where that is meant.
-    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
-    config: PathBuf,
-    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    /// The configuration; of an older epoch, where that is meant.
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Does it, and says what was done.
@@ -31,7 +28,7 @@ pub struct EraseArgs {
 /// # Errors
 /// When no tables are configured, their store does not answer, or a claimed file is not written yet.
 pub fn run(args: &EraseArgs) -> Result<String> {
-    let config = Config::read(&args.config, &args.set)?;
+    let config = args.config.read()?;
     let tables = config.tables.as_ref().context("no `tables` are configured: there are no files to rewrite")?;
     let options = tables.all_options().map_err(anyhow::Error::msg)?;
     let store = Store::open(&tables.url, &options)?;

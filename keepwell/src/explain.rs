@@ -14,6 +14,7 @@ use keepwell_core::offset::TopicPartition;
 use keepwell_core::partitioner::partition_of;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::kafka::tail::Tail;
+use keepwell_pipeline::process::ConfigArgs;
 use keepwell_pipeline::shown;
 use keepwell_score::Score;
 use keepwell_score::inputs::Inputs;
@@ -37,12 +38,9 @@ pub struct ExplainArgs {
     /// Form of the answer.
     #[arg(long, value_enum, default_value = "text")]
     pub output: Output,
-    /// The configuration file.
-    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
-    pub config: PathBuf,
-    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Form of the answer.
@@ -64,8 +62,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn run(args: &ExplainArgs) -> Result<String> {
     let found = match (&args.scores, args.as_of) {
         (Some(path), _) => in_file(path, &args.account)?.map(Explained::of),
-        (None, None) => in_topic(&Config::read(&args.config, &args.set)?, &args.account)?.map(Explained::of),
-        (None, Some(as_of)) => in_tables(&Config::read(&args.config, &args.set)?, args, as_of)?,
+        (None, None) => in_topic(&args.config.read()?, &args.account)?.map(Explained::of),
+        (None, Some(as_of)) => in_tables(&args.config.read()?, args, as_of)?,
     };
     let Some(Explained { health, inputs }) = found else {
         bail!("account {} has no score: it is not known, was deleted, or has not been scored yet", args.account);
@@ -101,8 +99,7 @@ fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Op
     let health =
         keepwell_sink::score_json::rows(&row)?.into_iter().next().filter(|row| !row.is_deleted).map(|row| row.health);
     let explained = health.map(|health| {
-        let model = (health.model.name.as_str(), health.model.version);
-        let inputs = Score::new(config)?.inputs(model, &windows)?;
+        let inputs = Score::new(config)?.inputs(&health.model.name, health.model.version, &windows)?;
         Ok(Explained { health, inputs })
     });
     explained.transpose()

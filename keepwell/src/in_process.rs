@@ -38,49 +38,69 @@ pub fn broker(config: &Config, raw_partitions: i32) -> MemoryBroker {
     broker
 }
 
-/// A member of a stage's group on the broker, that has not read anything yet.
-///
-/// # Errors
-/// When the snapshots' place cannot be opened.
-pub fn runner<'s, S, C>(
-    stage: &'s S,
-    plan: &Plan,
-    broker: &MemoryBroker,
-    config: &Config,
-    args: &RunArgs,
-    clock: &'s C,
-) -> Result<Runner<'s, S, MemoryLog, C>>
-where
-    S: Stage,
-    S::State: Default,
-    C: Clock,
-{
-    let snapshots =
-        stage.is_stateful().then(|| Snapshots::open(&config.snapshots.url, config.snapshots.keep)).transpose()?;
-    member(stage, plan, broker, config, args, (clock, snapshots))
+/// A deployment on the in-memory log: where its stages run, and how.
+#[derive(Debug)]
+pub struct InMemory<'d, 's, C> {
+    /// The log.
+    pub broker: &'d MemoryBroker,
+    /// The configuration.
+    pub config: &'d Config,
+    /// How the stages are run.
+    pub args: &'d RunArgs,
+    /// Their clock.
+    pub clock: &'s C,
 }
 
-/// The same with these snapshots, or without any.
-///
-/// # Errors
-/// When a topic is missing.
-pub fn member<'s, S, C>(
-    stage: &'s S,
-    plan: &Plan,
-    broker: &MemoryBroker,
-    config: &Config,
-    args: &RunArgs,
-    (clock, snapshots): (&'s C, Option<Snapshots>),
-) -> Result<Runner<'s, S, MemoryLog, C>>
-where
-    S: Stage,
-    S::State: Default,
-    C: Clock,
-{
-    let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-    let log = broker.join(stage.name(), INSTANCE, &sources)?;
-    let metrics = StageMetrics::unread(stage.name())?;
-    Ok(Runner::new(stage, Session::new(log, clock, metrics), snapshots, plan.options(config, args)))
+impl<'s, C: Clock> InMemory<'_, 's, C> {
+    /// A member of a stage's group that has not read anything yet, with the configured snapshots.
+    ///
+    /// # Errors
+    /// When a topic is missing or the snapshots' place cannot be opened.
+    pub fn runner<S>(&self, stage: &'s S, plan: &Plan) -> Result<Runner<'s, S, MemoryLog, C>>
+    where
+        S: Stage,
+        S::State: Default,
+    {
+        let options = &self.config.snapshots;
+        let snapshots = stage.is_stateful().then(|| Snapshots::open(&options.url, options.keep)).transpose()?;
+        self.member(stage, plan, snapshots)
+    }
+
+    /// The same with these snapshots, or without any.
+    ///
+    /// # Errors
+    /// When a topic is missing.
+    pub fn member<S>(
+        &self,
+        stage: &'s S,
+        plan: &Plan,
+        snapshots: Option<Snapshots>,
+    ) -> Result<Runner<'s, S, MemoryLog, C>>
+    where
+        S: Stage,
+        S::State: Default,
+    {
+        let session = self.session(stage.name(), plan)?;
+        Ok(Runner::new(stage, session, snapshots, plan.options(self.config, self.args)))
+    }
+
+    /// Runs a stage until it is drained.
+    ///
+    /// # Errors
+    /// When the stage stops by name.
+    pub fn drain<S>(&self, stage: &'s S, plan: &Plan) -> Result<Report>
+    where
+        S: Stage,
+        S::State: Default,
+    {
+        Ok(self.runner(stage, plan)?.run(&AtomicBool::new(false))?)
+    }
+
+    fn session(&self, stage: &'static str, plan: &Plan) -> Result<Session<MemoryLog, &'s C>> {
+        let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
+        let log = self.broker.join(stage, INSTANCE, &sources)?;
+        Ok(Session::new(log, self.clock, StageMetrics::unread(stage)?))
+    }
 }
 
 /// Removes every record of a topic, as retention does.
@@ -91,26 +111,6 @@ pub fn expire(broker: &MemoryBroker, topic: &str) -> Result<()> {
     let ends: BTreeMap<TopicPartition, NextOffset> =
         broker.records(topic).into_iter().map(|record| (record.topic_partition, record.offset.next())).collect();
     ends.iter().try_for_each(|(tp, end)| Ok(broker.expire(tp, *end)?))
-}
-
-/// Runs a stage on the broker until it is drained.
-///
-/// # Errors
-/// When the stage stops by name.
-pub fn drain<S, C>(
-    stage: &S,
-    plan: &Plan,
-    broker: &MemoryBroker,
-    config: &Config,
-    args: &RunArgs,
-    clock: &C,
-) -> Result<Report>
-where
-    S: Stage,
-    S::State: Default,
-    C: Clock,
-{
-    Ok(runner(stage, plan, broker, config, args, clock)?.run(&AtomicBool::new(false))?)
 }
 
 /// The stages of a deployment.
@@ -168,64 +168,34 @@ impl<'s, C: Clock> InProcess<'s, C> {
     ///
     /// # Errors
     /// When a place for snapshots or tables cannot be opened.
-    pub fn new(
-        stages: &'s Stages,
-        broker: &MemoryBroker,
-        config: &Config,
-        args: &RunArgs,
-        clock: &'s C,
-    ) -> Result<Self> {
-        let snapshots = || Ok(Some(Snapshots::open(&config.snapshots.url, config.snapshots.keep)?));
-        Self::with(stages, broker, config, args, (clock, snapshots))
+    pub fn new(stages: &'s Stages, place: &InMemory<'_, 's, C>) -> Result<Self> {
+        let options = &place.config.snapshots;
+        Self::with(stages, place, || Ok(Some(Snapshots::open(&options.url, options.keep)?)))
     }
 
     /// The same without snapshots: the state ends with the process, and so does the log.
     ///
     /// # Errors
     /// When the place of the tables cannot be opened.
-    pub fn unsaved(
-        stages: &'s Stages,
-        broker: &MemoryBroker,
-        config: &Config,
-        args: &RunArgs,
-        clock: &'s C,
-    ) -> Result<Self> {
-        Self::with(stages, broker, config, args, (clock, || Ok(None)))
+    pub fn unsaved(stages: &'s Stages, place: &InMemory<'_, 's, C>) -> Result<Self> {
+        Self::with(stages, place, || Ok(None))
     }
 
     fn with(
         stages: &'s Stages,
-        broker: &MemoryBroker,
-        config: &Config,
-        args: &RunArgs,
-        (clock, snapshots): (&'s C, impl Fn() -> Result<Option<Snapshots>>),
+        place: &InMemory<'_, 's, C>,
+        snapshots: impl Fn() -> Result<Option<Snapshots>>,
     ) -> Result<Self> {
+        let config = place.config;
         let tables = config.tables.as_ref().map(|tables| {
-            let plan = keepwell_sink::tables::plan(config);
-            let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-            let metrics = StageMetrics::unread("tables")?;
-            let log = broker.join("tables", INSTANCE, &sources)?;
-            anyhow::Ok(Tables::new(Session::new(log, clock, metrics), config, tables, args)?)
+            let session = place.session("tables", &keepwell_sink::tables::plan(config))?;
+            anyhow::Ok(Tables::new(session, config, tables, place.args)?)
         });
         Ok(Self {
-            ingest: member(&stages.ingest, &keepwell_ingest::plan(config), broker, config, args, (clock, None))?,
-            aggregate: member(
-                &stages.aggregate,
-                &keepwell_aggregate::plan(config),
-                broker,
-                config,
-                args,
-                (clock, snapshots()?),
-            )?,
-            score: member(&stages.score, &keepwell_score::plan(config), broker, config, args, (clock, snapshots()?))?,
-            publish: member(
-                &stages.publish,
-                &keepwell_sink::publish_plan(config),
-                broker,
-                config,
-                args,
-                (clock, None),
-            )?,
+            ingest: place.member(&stages.ingest, &keepwell_ingest::plan(config), None)?,
+            aggregate: place.member(&stages.aggregate, &keepwell_aggregate::plan(config), snapshots()?)?,
+            score: place.member(&stages.score, &keepwell_score::plan(config), snapshots()?)?,
+            publish: place.member(&stages.publish, &keepwell_sink::publish_plan(config), None)?,
             tables: tables.transpose()?,
         })
     }

@@ -1,12 +1,10 @@
 //! `keepwell load`: NDJSON files into raw topics, merged by event time.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::kafka::writer::Writer;
 use keepwell_pipeline::process;
+use keepwell_pipeline::process::ConfigArgs;
 
 use crate::files::Files;
 
@@ -17,12 +15,9 @@ pub struct LoadArgs {
     /// TOPIC=FILE, one JSON event a line, in the order of event time. A line without a time goes with the one before it.
     #[arg(required = true, value_name = "TOPIC=FILE")]
     pub files: Vec<String>,
-    /// The configuration file.
-    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
-    pub config: PathBuf,
-    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// Loads the files and says how many records that were.
@@ -30,7 +25,7 @@ pub struct LoadArgs {
 /// # Errors
 /// When a file cannot be read, a topic is no source, or a record cannot be delivered; it names which.
 pub fn run(args: &LoadArgs) -> Result<u64> {
-    let config = Config::read(&args.config, &args.set)?;
+    let config = args.config.read()?;
     let mut writer = Writer::open(&config.kafka)?;
     let mut files = Files::open(&args.files, &config, |topic| Ok(writer.partitions(topic)?))?;
     let style = "{bytes}/{total_bytes} [{bar:40}] {msg} records, {elapsed}, {eta} to go";

@@ -1,13 +1,12 @@
 //! `keepwell`: one binary for trying and operating; each stage as a subcommand.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keepwell::{audit, backfill, demo, erase, explain, load, model};
 use keepwell_pipeline::acls::rights;
 use keepwell_pipeline::config::{Config, ConfigError};
-use keepwell_pipeline::process::{self, Cli};
+use keepwell_pipeline::process::{self, Cli, ConfigArgs};
 use keepwell_pipeline::topics::{Finding, Topics, wanted};
 
 #[derive(Debug, Parser)]
@@ -49,12 +48,9 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct TopicsArgs {
-    /// The configuration file.
-    #[arg(long, short, env = "KEEPWELL_CONFIG", global = true, default_value = "keepwell.yaml")]
-    config: PathBuf,
-    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
-    set: Vec<String>,
+    /// The configuration.
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Replication factor of topics that are made.
     #[arg(long, global = true, default_value_t = 3)]
     replication: i32,
@@ -92,7 +88,7 @@ fn main() -> ExitCode {
             process::print(&keepwell_core::schema::dictionary::markdown());
             ExitCode::SUCCESS
         }
-        Command::Topics(args) => match Config::read(&args.config, &args.set) {
+        Command::Topics(args) => match args.config.read() {
             Err(error) => fail(2, &error),
             Ok(config) => topics(&config, &args).unwrap_or_else(|error| fail(1, &error)),
         },

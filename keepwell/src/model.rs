@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use keepwell_pipeline::clock::{Clock, SystemClock};
-use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::kafka::writer::Writer;
+use keepwell_pipeline::process::ConfigArgs;
 use keepwell_score::Score;
 use keepwell_score::model_schedule::Announcement;
 
@@ -32,12 +32,9 @@ struct ApplyArgs {
     /// It scores windows that end at this time (RFC 3339) or later; the end of the pane of now, where none is named.
     #[arg(long)]
     at: Option<Timestamp>,
-    /// The configuration file.
-    #[arg(long, short, env = "KEEPWELL_CONFIG", default_value = "keepwell.yaml")]
-    config: PathBuf,
-    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    /// The configuration.
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Does it, and says what was done.
@@ -46,7 +43,7 @@ struct ApplyArgs {
 /// When the model is refused, with file, line and column, or the broker does not take the announcement.
 pub fn run(args: &ModelArgs) -> Result<String> {
     let Action::Apply(args) = &args.action;
-    let mut config = Config::read(&args.config, &args.set)?;
+    let mut config = args.config.read()?;
     config.score.model = args.model.clone().or(config.score.model);
     let score = Score::new(&config)?;
     let num_tests = score.test_model(&config)?;

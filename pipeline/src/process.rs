@@ -14,11 +14,11 @@ use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 use crate::clock::SystemClock;
-use crate::config::{Config, Listen};
+use crate::config::{Config, ConfigError, Listen};
 use crate::http;
 use crate::log::Log;
-use crate::log::kafka::KafkaLog;
 use crate::log::kafka::settings::{PassBy, Settings};
+use crate::log::kafka::{KafkaLog, Member};
 use crate::metrics::{Metrics, StageMetrics};
 use crate::partition_loop::{Report, Session, Worker};
 use crate::runner::{Options, RunError, Runner};
@@ -66,15 +66,40 @@ enum Command {
     Check,
 }
 
-/// How a stage is run.
+/// Which configuration, for every command that reads one.
 #[derive(Debug, Clone, Args)]
-pub struct RunArgs {
+pub struct ConfigArgs {
     /// The configuration file.
-    #[arg(long, short, env = "KEEPWELL_CONFIG", global = true, default_value = "keepwell.yaml")]
-    pub config: PathBuf,
+    #[arg(
+        id = "config",
+        long = "config",
+        short = 'c',
+        env = "KEEPWELL_CONFIG",
+        global = true,
+        default_value = "keepwell.yaml"
+    )]
+    pub path: PathBuf,
     /// Replaces a value of the configuration: path.to.key=value. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The configuration in the file, with the values that are set.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming file, line and column.
+    pub fn read(&self) -> Result<Config, ConfigError> {
+        Config::read(&self.path, &self.set)
+    }
+}
+
+/// How a stage is run.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
     /// Name of this process among those of its stage; the same again after a restart.
     #[arg(long, env = "KEEPWELL_INSTANCE", default_value = "0")]
     pub instance: String,
@@ -103,8 +128,7 @@ impl RunArgs {
     /// A run in this process that reads to the ends there are, with or without declaring them complete.
     pub fn drained(complete: bool) -> Self {
         Self {
-            config: PathBuf::new(),
-            set: Vec::new(),
+            config: ConfigArgs { path: PathBuf::new(), set: Vec::new() },
             instance: "0".into(),
             drain: true,
             complete,
@@ -211,7 +235,7 @@ where
     S::State: Default,
 {
     main_of(program, &cli.run, cli.is_check(), build, |config, (stage, plan), args, shutdown| {
-        run(&stage, config, &plan, args, shutdown)
+        run(&stage, Job { config, plan: &plan, args, shutdown })
     })
 }
 
@@ -225,7 +249,7 @@ pub fn main_of<B>(
 ) -> ExitCode {
     guard_files();
     start_logging(args.log_format);
-    let config = match Config::read(&args.config, &args.set) {
+    let config = match args.config.read() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
@@ -235,7 +259,7 @@ pub fn main_of<B>(
     let built = match build(&config) {
         Ok(built) => built,
         Err(error) => {
-            eprintln!("{}: {error:#}", args.config.display());
+            eprintln!("{}: {error:#}", args.config.path.display());
             return ExitCode::from(2);
         }
     };
@@ -246,7 +270,7 @@ pub fn main_of<B>(
     info!(
         program,
         version = env!("CARGO_PKG_VERSION"),
-        config = %args.config.display(),
+        config = %args.config.path.display(),
         epoch = config.epoch,
         brokers = config.kafka.bootstrap_servers,
         instance = args.instance,
@@ -300,53 +324,54 @@ fn print_fates(report: &Report) {
     }
 }
 
-/// Runs a stage on Kafka until `shutdown`, or until it is drained.
+/// What a stage on Kafka is run with.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'j> {
+    /// The configuration.
+    pub config: &'j Config,
+    /// What the stage reads and writes.
+    pub plan: &'j Plan,
+    /// How it is run.
+    pub args: &'j RunArgs,
+    /// Raised when it is to stop.
+    pub shutdown: &'j Arc<AtomicBool>,
+}
+
+/// Runs a stage on Kafka until it is to stop, or until it is drained.
 ///
 /// # Errors
 /// When the stage must stop by name.
-pub fn run<S>(
-    stage: &S,
-    config: &Config,
-    plan: &Plan,
-    args: &RunArgs,
-    shutdown: &Arc<AtomicBool>,
-) -> anyhow::Result<Report>
+pub fn run<S>(stage: &S, job: Job<'_>) -> anyhow::Result<Report>
 where
     S: Stage,
     S::State: Default,
 {
     let clock = SystemClock::start();
     let metrics = Metrics::new()?;
-    let told = metrics.stage(stage.name());
-    if let Listen::At(address) = args.http.unwrap_or(config.http.of(stage.name())) {
-        http::serve(address, metrics, vec![told.clone()], clock)?;
+    let of_stage = metrics.stage(stage.name());
+    if let Listen::At(address) = job.args.http.unwrap_or(job.config.http.of(stage.name())) {
+        http::serve(address, metrics, vec![of_stage.clone()], clock)?;
     }
-    run_with_metrics(stage, config, plan, args, shutdown, (clock, told))
+    run_with_metrics(stage, job, clock, of_stage)
 }
 
 /// The same for a program of several stages that answers for all of them.
 ///
 /// # Errors
 /// When the stage must stop by name.
-pub fn run_with_metrics<S>(
-    stage: &S,
-    config: &Config,
-    plan: &Plan,
-    args: &RunArgs,
-    shutdown: &Arc<AtomicBool>,
-    (clock, told): (SystemClock, StageMetrics),
-) -> anyhow::Result<Report>
+pub fn run_with_metrics<S>(stage: &S, job: Job<'_>, clock: SystemClock, metrics: StageMetrics) -> anyhow::Result<Report>
 where
     S: Stage,
     S::State: Default,
 {
-    let log = join(stage.name(), config, plan, args, shutdown, Pulse::of(told.clone(), clock))?;
+    let Job { config, plan, args, shutdown } = job;
+    let log = join(stage.name(), job, Pulse::of(metrics.clone(), clock))?;
     let snapshots = match stage.is_stateful() {
         true => Some(Snapshots::open(&config.snapshots.url, config.snapshots.keep)?),
         false => None,
     };
     let options = plan.options(config, args);
-    let mut runner = Runner::new(stage, Session::new(log, &clock, told), snapshots, options);
+    let mut runner = Runner::new(stage, Session::new(log, &clock, metrics), snapshots, options);
     Ok(runner.run(shutdown)?)
 }
 
@@ -354,20 +379,19 @@ where
 ///
 /// # Errors
 /// When the client refuses its configuration, or a topic is missing or has another partition count.
-pub fn join(
-    stage: &str,
-    config: &Config,
-    plan: &Plan,
-    args: &RunArgs,
-    shutdown: &Arc<AtomicBool>,
-    pulse: Pulse,
-) -> anyhow::Result<KafkaLog> {
+pub fn join(stage: &str, job: Job<'_>, pulse: Pulse) -> anyhow::Result<KafkaLog> {
+    let Job { config, plan, args, shutdown } = job;
     let group = format!("{}-{stage}", config.kafka.group_prefix);
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let positions = args.pass_by.iter().map(|PassedBy(tp, next)| (tp.clone(), *next)).collect();
     // Whoever reads raw topics sets aside what cannot be read; what Keepwell has written must not be missing without a word.
     let settings = Settings::new(&config.kafka)?.passing_by(PassBy { all: plan.prove_ends, positions });
-    let mut log = KafkaLog::join(settings, &group, &args.instance, &sources, Arc::clone(shutdown), pulse)?;
+    let mut log = KafkaLog::join(
+        settings,
+        Member { group: &group, instance: &args.instance, topics: &sources },
+        Arc::clone(shutdown),
+        pulse,
+    )?;
     check_partitions(&mut log, config, plan)?;
     Ok(log)
 }

@@ -25,7 +25,7 @@ use crate::store::{ANSWERS_WITHIN, within};
 pub use format::{Header, ONE, SnapshotError, decode, encode};
 use garbage::{Named, collect};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
-use transfer::{read, write};
+use transfer::{Content, read, write};
 
 /// How long a snapshot that is written at once may take.
 const AT_ONCE: Duration = Duration::from_secs(60);
@@ -221,7 +221,7 @@ impl Snapshots {
         let objects = names.iter().map(|(name, part)| (name.clone(), part.object.clone())).collect();
         let header = Header { names: objects, ..header };
         let (store, named) = (Arc::clone(&self.store), Arc::clone(&self.named));
-        let task = self.runtime.spawn(write(store, folder.clone(), header, changing, new, named));
+        let task = self.runtime.spawn(write(store, folder.clone(), Content { header, changing, new }, named));
         self.uploads.push(Upload { partition, folder, task, names: Some(names) });
         if !self.is_beside {
             self.finish(AT_ONCE);

@@ -4,8 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keepwell_pipeline::config::Config;
-use keepwell_pipeline::process::{self, EXAMPLES, RunArgs};
+use keepwell_pipeline::process::{self, EXAMPLES, Job, RunArgs};
 
 use crate::{Score, plan, try_model};
 
@@ -30,7 +29,7 @@ enum Command {
 /// The whole of `main`.
 pub fn main(cli: &Cli) -> ExitCode {
     if let Some(Command::Try(args)) = &cli.command {
-        let config = match Config::read(&cli.run.config, &cli.run.set) {
+        let config = match cli.run.config.read() {
             Ok(config) => config,
             Err(error) => return failed(2, &error),
         };
@@ -52,7 +51,7 @@ pub fn main(cli: &Cli) -> ExitCode {
             }
             Ok((stage, plan(config)))
         },
-        |config, (stage, plan), args, shutdown| process::run(&stage, config, &plan, args, shutdown),
+        |config, (stage, plan), args, shutdown| process::run(&stage, Job { config, plan: &plan, args, shutdown }),
     )
 }
 

@@ -68,7 +68,8 @@ impl Score {
     /// [`arrow::error::ArrowError`] when the rows are not of the `windows` table.
     pub fn inputs(
         &self,
-        (model, version): (&str, i64),
+        model: &str,
+        version: i64,
         windows: &RecordBatch,
     ) -> Result<Option<BTreeMap<String, Inputs>>, arrow::error::ArrowError> {
         let is_at_hand = version == self.settings.model.version;

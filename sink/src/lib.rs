@@ -23,7 +23,7 @@ use keepwell_pipeline::config::{Config, Listen};
 use keepwell_pipeline::http;
 use keepwell_pipeline::metrics::Metrics;
 use keepwell_pipeline::partition_loop::{Report, Session, Worker};
-use keepwell_pipeline::process::{self, Plan, RunArgs};
+use keepwell_pipeline::process::{self, Job, Plan, RunArgs};
 
 use keepwell_pipeline::pulse::Pulse;
 use keepwell_pipeline::stage::{Fate, Stage};
@@ -78,12 +78,16 @@ pub fn run(
     std::thread::scope(|threads| {
         let publish = threads.spawn(move || {
             let stage = Publish::new(config);
-            let report =
-                process::run_with_metrics(&stage, config, &publish_plan(config), args, shutdown, (clock, publishing));
+            let report = process::run_with_metrics(
+                &stage,
+                Job { config, plan: &publish_plan(config), args, shutdown },
+                clock,
+                publishing,
+            );
             ending(report.with_context(|| stage.name()))
         });
         let pulse = Pulse::of(writing.clone(), clock);
-        let joined = process::join("tables", config, &tables::plan(config), args, shutdown, pulse);
+        let joined = process::join("tables", Job { config, plan: &tables::plan(config), args, shutdown }, pulse);
         let written = joined.and_then(|log| {
             let mut tables = Tables::new(Session::new(log, &clock, writing), config, tables, args)?;
             Ok(tables.run(shutdown)?)

@@ -85,7 +85,8 @@ impl Publish {
     fn publish(
         &self,
         row: Row,
-        (partition, max_bytes): (i32, usize),
+        partition: i32,
+        max_bytes: usize,
         json: &mut Vec<u8>,
         step: &mut Step<()>,
     ) -> Result<(), serde_json::Error> {
@@ -240,7 +241,7 @@ impl Publish {
         add_fates(&mut step.fates, &[(Fate::of("read"), unchanged), (Fate::of("unchanged"), unchanged)].into());
         let mut json = Vec::new();
         for row in rows(&news)? {
-            let published = self.publish(row, (record.topic_partition.partition, max_bytes), &mut json, step);
+            let published = self.publish(row, record.topic_partition.partition, max_bytes, &mut json, step);
             published.map_err(|error| refused(error.to_string()))?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Texts through ingest, each between two good neighbours.
 
 use anyhow::{Context, Result, ensure};
-use keepwell::in_process;
+use keepwell::in_process::{self, InMemory};
 use keepwell_core::schema::event;
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::Config;
@@ -54,7 +54,8 @@ pub fn judge(texts: &[Vec<u8>]) -> Result<Vec<Judged>> {
     let args = RunArgs::drained(true);
     let clock = FixedClock { wall_us: WALL_US };
     let stage = keepwell_ingest::Ingest::new(&config)?;
-    let report = in_process::drain(&stage, &keepwell_ingest::plan(&config), &broker, &config, &args, &clock)?;
+    let report = InMemory { broker: &broker, config: &config, args: &args, clock: &clock }
+        .drain(&stage, &keepwell_ingest::plan(&config))?;
 
     let mut judged: Vec<Judged> = texts.iter().map(|_| Judged { reason: None }).collect();
     let rejects = broker.records(&config.topics.rejects);

@@ -116,7 +116,7 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
     let last_us = arrivals.last().context("no events")?.at_us;
     // Noon two days on: every pane with an event has closed, and no clock error moves another one.
     let end_us = (last_us / DAY_US + 2) * DAY_US + DAY_US / 2;
-    let announced = announced::files(asked.seed, &config, (start_us, last_us), is_tidy)?;
+    let announced = announced::files(asked.seed, &config, start_us..last_us, is_tidy)?;
     let scenario = Scenario {
         seed: asked.seed,
         announced,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keepwell_core::pane::Pane;
 use serde::Serialize;
 
-use super::pane_totals::Usage;
+use super::pane_totals::{Usage, Uses};
 use crate::name_index::NameIndex;
 use crate::pane_set::PaneSet;
 use keepwell_core::interned::{Name, Names};
@@ -62,17 +62,10 @@ impl PartialEq for Adoption {
 
 impl Adoption {
     /// A use of a feature in a pane, by a user where one is told.
-    pub fn add(
-        &mut self,
-        pane: Pane,
-        feature: &str,
-        user: Option<&str>,
-        (count, duration_ms, errors): (i64, Option<i64>, Option<i64>),
-        names: &mut Names,
-    ) {
+    pub fn add(&mut self, pane: Pane, feature: &str, user: Option<&str>, uses: Uses, names: &mut Names) {
         let user = user.map(|user| self.user_at(user, pane));
         let of = self.feature(feature, pane, names).in_pane(pane);
-        of.usage.add(count, duration_ms, errors);
+        of.usage.add(uses);
         if let Some(user) = user
             && let Err(at) = of.users.binary_search(&user)
         {
@@ -277,7 +270,7 @@ mod tests {
             let (mut adoption, mut names, mut left, mut open) = (Adoption::default(), Names::default(), Vec::new(), 0);
             for (ahead, feature, user, then) in steps {
                 let (pane, feature, user) = (Pane(open + ahead), format!("f{feature}"), format!("u{user}"));
-                adoption.add(pane, &feature, Some(&user), (1, None, None), &mut names);
+                adoption.add(pane, &feature, Some(&user), Uses { count: 1, duration_ms: None, errors: None }, &mut names);
                 left.push((pane, feature, user.clone()));
                 match then {
                     // The open pane closes; two panes before it are remembered.
@@ -295,7 +288,7 @@ mod tests {
                 }
                 let mut anew = Adoption::default();
                 for (pane, feature, user) in &left {
-                    anew.add(*pane, feature, Some(user), (1, None, None), &mut names);
+                    anew.add(*pane, feature, Some(user), Uses { count: 1, duration_ms: None, errors: None }, &mut names);
                 }
                 anew.close(Pane(open - 1));
                 prop_assert_eq!(&adoption, &anew);

@@ -43,9 +43,21 @@ pub struct Usage {
     pub num_errors: i64,
 }
 
+/// What one event of usage says.
+#[derive(Debug, Clone, Copy)]
+pub struct Uses {
+    /// Uses it stands for.
+    pub count: i64,
+    /// Duration, if known.
+    pub duration_ms: Option<i64>,
+    /// Failed uses, if known.
+    pub errors: Option<i64>,
+}
+
 impl Usage {
     /// One event.
-    pub fn add(&mut self, count: i64, duration_ms: Option<i64>, errors: Option<i64>) {
+    pub fn add(&mut self, uses: Uses) {
+        let Uses { count, duration_ms, errors } = uses;
         self.events += 1;
         self.uses += count;
         self.duration_ms += duration_ms.unwrap_or_default();
@@ -81,9 +93,9 @@ impl Usage {
 
 impl Cell {
     /// One usage event.
-    pub fn use_feature(&mut self, at_us: i64, count: i64, duration_ms: Option<i64>, errors: Option<i64>) {
+    pub fn use_feature(&mut self, at_us: i64, uses: Uses) {
         self.last_use_us = self.last_use_us.max(Some(at_us));
-        self.usage.add(count, duration_ms, errors);
+        self.usage.add(uses);
     }
 }
 

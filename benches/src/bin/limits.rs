@@ -23,8 +23,8 @@ use keepwell_core::schema::{event, window};
 use keepwell_ingest::decode::{Limits, decode};
 use keepwell_pipeline::clock::SystemClock;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::log::kafka::KafkaLog;
 use keepwell_pipeline::log::kafka::settings::Settings;
+use keepwell_pipeline::log::kafka::{KafkaLog, Member};
 use keepwell_pipeline::metrics::StageMetrics;
 use keepwell_pipeline::partition_loop::{Session, Worker};
 use keepwell_pipeline::process::RunArgs;
@@ -242,8 +242,12 @@ fn run_ingest(config: &Config) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let group = format!("{}-ingest", config.kafka.group_prefix);
-    let log =
-        KafkaLog::join(Settings::new(&config.kafka)?, &group, "0", &sources, Arc::clone(&stop), Pulse::default())?;
+    let log = KafkaLog::join(
+        Settings::new(&config.kafka)?,
+        Member { group: &group, instance: "0", topics: &sources },
+        Arc::clone(&stop),
+        Pulse::default(),
+    )?;
     let clock = SystemClock::start();
     Runner::new(
         &stage,

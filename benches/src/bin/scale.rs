@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use keepwell::in_process;
+use keepwell::in_process::{self, InMemory};
 use keepwell_aggregate::Aggregate;
 use keepwell_benches::rivals::result::Results;
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
@@ -168,7 +168,7 @@ fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
     measured.insert("close by another model".into(), fleet.day("a day's close by another model", num_accounts)?);
     drop(fleet);
     let audited = if num_accounts > 100_000 { 0 } else { audited };
-    looked_at((num_accounts, audited), &config, &model, &text)?;
+    looked_at(num_accounts, audited, &config, &model, &text)?;
     Ok(json!({"what": "scale", "accounts": num_accounts, "measured": measured}))
 }
 
@@ -189,7 +189,7 @@ fn state<S: Stage<State: Default>>(stage: &S, state: &S::State, topic: &str, par
 }
 
 /// Explains and audits what the tables hold.
-fn looked_at((num_accounts, audited): (usize, usize), config: &Config, model: &Path, text: &str) -> Result<()> {
+fn looked_at(num_accounts: usize, audited: usize, config: &Config, model: &Path, text: &str) -> Result<()> {
     let started = Instant::now();
     let stored = Stored::of_config(config, None)?;
     let (row, windows) = stored.at("account-0000100", START_US + 2 * DAY_US)?.context("no score")?;
@@ -220,7 +220,7 @@ fn looked_at((num_accounts, audited): (usize, usize), config: &Config, model: &P
 }
 
 /// The account's event of that day; `round` tells those of one day apart.
-fn event(n: usize, (day, round): (i64, i64), config: &Config) -> Message {
+fn event(n: usize, day: i64, round: i64, config: &Config) -> Message {
     let at_ms = (START_US + day * DAY_US) / 1000 + (n % 3_000_000) as i64;
     let value = format!(
         r#"{{"event_id":"e{n}-{day}-{round}","account_id":"account-{n:07}","user_id":"u{n}","feature":"f{}","occurred_at":{at_ms}}}"#,
@@ -244,6 +244,7 @@ impl<'s> Fleet<'s> {
         (ingest, aggregate, score): &'s (Ingest, Aggregate, Score),
     ) -> Result<Self> {
         let args = RunArgs::drained(false);
+        let place = InMemory { broker, config, args: &args, clock };
         let tables = config.tables.as_ref().context("no tables")?;
         let sources = [&config.topics.windows, &config.topics.feature_days, &config.topics.health];
         let log = broker.join("tables", "scale", &sources.map(String::as_str))?;
@@ -251,16 +252,9 @@ impl<'s> Fleet<'s> {
             config,
             broker,
             clock,
-            ingest: in_process::member(ingest, &keepwell_ingest::plan(config), broker, config, &args, (clock, None))?,
-            aggregate: in_process::member(
-                aggregate,
-                &keepwell_aggregate::plan(config),
-                broker,
-                config,
-                &args,
-                (clock, None),
-            )?,
-            score: in_process::member(score, &keepwell_score::plan(config), broker, config, &args, (clock, None))?,
+            ingest: place.member(ingest, &keepwell_ingest::plan(config), None)?,
+            aggregate: place.member(aggregate, &keepwell_aggregate::plan(config), None)?,
+            score: place.member(score, &keepwell_score::plan(config), None)?,
             tables: Tables::new(Session::new(log, clock, StageMetrics::unread("tables")?), config, tables, &args)?,
         })
     }
@@ -268,7 +262,7 @@ impl<'s> Fleet<'s> {
     /// One event of so many accounts, each the `apart`th, on the day that has come.
     fn observe(&self, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
         let day = (keepwell_pipeline::clock::Clock::wall_us(self.clock) - START_US) / DAY_US;
-        (0..num_accounts).try_for_each(|n| Ok(self.broker.produce(&event(n * apart, (day, round), self.config))?))
+        (0..num_accounts).try_for_each(|n| Ok(self.broker.produce(&event(n * apart, day, round, self.config))?))
     }
 
     /// One account uses so many features, each once.
@@ -278,7 +272,7 @@ impl<'s> Fleet<'s> {
             let value = format!(
                 r#"{{"event_id":"g{n}-{round}","account_id":"giant","user_id":"u","feature":"/orders/{n}","occurred_at":{at_ms}}}"#
             );
-            let mut message = event(0, (0, round), self.config);
+            let mut message = event(0, 0, round, self.config);
             (message.value, message.timestamp_ms) = (Some(value.into_bytes()), Some(at_ms));
             Ok(self.broker.produce(&message)?)
         })

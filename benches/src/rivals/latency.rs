@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::cost::Cost;
 use super::system::{Job, System};
-use crate::load::{Load, Shape, call};
+use crate::load::{Load, Shape, Track, track};
 use keepwell_verify::kafka::Kafka;
 
 /// Time between two probes.
@@ -142,7 +142,15 @@ fn send(job: &Job, probes: &Probes, rate: u32, lasting: Duration) -> Result<Inst
             let account = format!("probe-{}-{num_probes}", job.name);
             num_probes += 1;
             let (at_ms, id) = (now_ms(), format!("{account}-1"));
-            let text = call(&id, "feature-00", "user-0", &account, at_ms, 1, 1);
+            let text = track(Track {
+                id: &id,
+                feature: "feature-00",
+                user: "user-0",
+                account_id: &account,
+                at_ms,
+                count: 1,
+                duration_ms: 1,
+            });
             lock(probes).insert(account, (Instant::now(), None));
             writer.write(&Message {
                 topic: Arc::clone(&topic),

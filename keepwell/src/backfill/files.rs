@@ -1,5 +1,6 @@
 //! From files: all stages in this process, chunk by chunk, so that memory holds the state and no history.
 
+use crate::in_process::InMemory;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +62,10 @@ fn fill(args: &BackfillArgs, mut config: Config, progress: &ProgressBar) -> Resu
     let mut files = Files::open(&args.files, &config, |_| Ok(RAW_PARTITIONS))?;
     progress.set_length(files.total_bytes());
     let (stages, clock) = (Stages::new(&config)?, SystemClock::start());
-    let mut deployment = InProcess::unsaved(&stages, &broker, &config, &RunArgs::drained(false), &clock)?;
+    let mut deployment = InProcess::unsaved(
+        &stages,
+        &InMemory { broker: &broker, config: &config, args: &RunArgs::drained(false), clock: &clock },
+    )?;
     let mut scores = LastScores::default();
     let mut num_records = 0;
     let mut is_last = false;

@@ -16,7 +16,7 @@ use keepwell_pipeline::config::{Config, Listen};
 use keepwell_pipeline::log::kafka::group::Group;
 use keepwell_pipeline::metrics::{Metrics, StageMetrics};
 use keepwell_pipeline::partition_loop::Report;
-use keepwell_pipeline::process::{self, Plan, RunArgs};
+use keepwell_pipeline::process::{self, Job, Plan, RunArgs};
 use keepwell_pipeline::stage::Stage;
 
 use super::{BackfillArgs, print_fates};
@@ -151,8 +151,12 @@ impl Epoch<'_> {
         let is_done = AtomicBool::new(false);
         let report = std::thread::scope(|threads| {
             threads.spawn(|| show(name, &told, &is_done));
-            let report =
-                process::run_with_metrics(stage, self.config, plan, self.args, self.shutdown, (clock, told.clone()));
+            let report = process::run_with_metrics(
+                stage,
+                Job { config: self.config, plan, args: self.args, shutdown: self.shutdown },
+                clock,
+                told.clone(),
+            );
             is_done.store(true, Ordering::Relaxed);
             report
         });

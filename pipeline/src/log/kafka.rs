@@ -36,6 +36,7 @@ use super::{Ends, Log, LogError, Polled, Verdict};
 use crate::pulse::Pulse;
 use crate::record::{MODEL_HEADER, Message, Record, StableEnd};
 use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
+pub use membership::Member;
 use membership::Membership;
 use orphans::Orphans;
 use ownership::{Change, Ownership};
@@ -91,18 +92,12 @@ impl std::fmt::Debug for KafkaLog {
 }
 
 impl KafkaLog {
-    /// Joins `group` to read `topics`. `stop` ends every wait; `pulse` beats while one lasts.
+    /// Joins a group to read topics. `stop` ends every wait; `pulse` beats while one lasts.
     ///
     /// # Errors
     /// [`LogError`] when the client refuses its configuration or another process has the same instance name.
-    pub fn join(
-        settings: Settings,
-        group: &str,
-        instance: &str,
-        topics: &[&str],
-        stop: Arc<AtomicBool>,
-        pulse: Pulse,
-    ) -> Result<Self, LogError> {
+    pub fn join(settings: Settings, member: Member<'_>, stop: Arc<AtomicBool>, pulse: Pulse) -> Result<Self, LogError> {
+        let Member { group, instance, topics } = member;
         let configuration = |error: KafkaError| not_made(&error);
         let wakeup = Arc::new(Wakeup::default());
         let membership = Membership::new(group, instance, topics);

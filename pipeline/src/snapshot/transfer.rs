@@ -50,6 +50,16 @@ async fn get(store: &dyn ObjectStore, path: &Path) -> Result<bytes::Bytes, objec
     within(WRITES_WITHIN, async { store.get(path).await?.bytes().await }).await
 }
 
+/// What a snapshot writes.
+pub(super) struct Content {
+    /// Names the settled parts where they lie.
+    pub header: Header,
+    /// Parts that are written with every snapshot.
+    pub changing: SnapshotBytes,
+    /// New settled parts: name, name of the object, bytes.
+    pub new: Vec<(String, String, Vec<u8>)>,
+}
+
 /// Writes new parts (name, name of the object, bytes) and, when all are there, the snapshot that names them.
 ///
 /// # Errors
@@ -57,11 +67,10 @@ async fn get(store: &dyn ObjectStore, path: &Path) -> Result<bytes::Bytes, objec
 pub(super) async fn write(
     store: Arc<dyn ObjectStore>,
     folder: Path,
-    header: Header,
-    changing: SnapshotBytes,
-    new: Vec<(String, String, Vec<u8>)>,
+    content: Content,
     named: Arc<Mutex<Named>>,
 ) -> Result<(), SnapshotError> {
+    let Content { header, changing, new } = content;
     let mut num_bytes = 0;
     let num_new = new.len();
     for (name, object, part) in new {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use clap::Parser;
-use keepwell::in_process::{self, InProcess, Ledger, Stages};
+use keepwell::in_process::{self, InMemory, InProcess, Ledger, Stages};
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::process::RunArgs;
@@ -126,7 +126,11 @@ fn run(raws: &[Raw], config: &Config) -> Result<(Streamed, Ledger, Vec<Record>)>
     }
     let clock = FixedClock { wall_us: jiff::Timestamp::now().as_microsecond() };
     let stages = Stages::new(config)?;
-    let ledger = InProcess::unsaved(&stages, &broker, config, &RunArgs::drained(true), &clock)?.drain()?;
+    let ledger = InProcess::unsaved(
+        &stages,
+        &InMemory { broker: &broker, config, args: &RunArgs::drained(true), clock: &clock },
+    )?
+    .drain()?;
     let rejects = broker.records(&config.topics.rejects);
     Ok((Streamed::read(config, |topic| Ok(broker.records(topic)))?, ledger, rejects))
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use clap::Parser;
-use keepwell::in_process;
+use keepwell::in_process::{self, InMemory};
 use keepwell_aggregate::Aggregate;
 use keepwell_core::codec;
 use keepwell_core::schema::window;
@@ -78,7 +78,8 @@ fn main() -> Result<()> {
     aggregate.run(&AtomicBool::new(false))?;
     let score_stage = Score::new(&config)?;
     let plan = keepwell_score::plan(&config);
-    let mut scoring = in_process::runner(&score_stage, &plan, &broker, &config, &RunArgs::drained(false), &clock)?;
+    let mut scoring = InMemory { broker: &broker, config: &config, args: &RunArgs::drained(false), clock: &clock }
+        .runner(&score_stage, &plan)?;
     // Live rows: what they cost is no question of silence.
     scoring.run(&AtomicBool::new(false))?;
     in_process::expire(&broker, &config.topics.windows)?;
@@ -138,13 +139,15 @@ impl<'a> Fleet<'a> {
     fn ingest(&self) -> Result<()> {
         let stage = keepwell_ingest::Ingest::new(self.config)?;
         let plan = keepwell_ingest::plan(self.config);
-        in_process::drain(&stage, &plan, self.broker, self.config, &Self::args_of_run(), self.clock)?;
+        InMemory { broker: self.broker, config: self.config, args: &Self::args_of_run(), clock: self.clock }
+            .drain(&stage, &plan)?;
         Ok(())
     }
 
     fn aggregate(&self) -> Result<OnMemory<'a, Aggregate>> {
         let plan = keepwell_aggregate::plan(self.config);
-        in_process::runner(self.stage, &plan, self.broker, self.config, &Self::args_of_run(), self.clock)
+        InMemory { broker: self.broker, config: self.config, args: &Self::args_of_run(), clock: self.clock }
+            .runner(self.stage, &plan)
     }
 
     /// Ends the process once about half of the rows of its close are out; what it knew is gone.

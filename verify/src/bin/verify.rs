@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use clap::Parser;
-use keepwell::in_process::{self, InProcess, Stages};
+use keepwell::in_process::{self, InMemory, InProcess, Stages};
 use keepwell_core::event::Kind;
 use keepwell_core::schema::window::PROVENANCE;
 use keepwell_pipeline::clock::FixedClock;
@@ -184,6 +184,6 @@ fn through_memory(messages: &[Message], config: &Config) -> Result<Streamed> {
     messages.iter().try_for_each(|message| broker.produce(message))?;
     let clock = FixedClock { wall_us: jiff::Timestamp::now().as_microsecond() };
     let stages = Stages::new(&config)?;
-    InProcess::new(&stages, &broker, &config, &args, &clock)?.drain()?;
+    InProcess::new(&stages, &InMemory { broker: &broker, config: &config, args: &args, clock: &clock })?.drain()?;
     Streamed::read(&config, |topic| Ok(broker.records(topic)))
 }

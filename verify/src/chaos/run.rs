@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::process::RunArgs;
 
 use super::broker::Broker;
 use super::fault::Fault;
@@ -402,7 +401,5 @@ fn configuration(folder: &Path, address: &str, store: &ObjectStore) -> Result<Co
     );
     let path = folder.join("keepwell.yaml");
     std::fs::write(&path, text)?;
-    // The same defaults as the processes have.
-    let RunArgs { set, .. } = RunArgs::drained(false);
-    Ok(Config::read(&path, &set)?)
+    Ok(Config::read(&path, &[])?)
 }

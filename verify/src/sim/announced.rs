@@ -1,5 +1,7 @@
 //! Other versions of the model file, announced while the deployment runs.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use keepwell_pipeline::config::Config;
@@ -19,20 +21,15 @@ const CHANGES: [(&str, &str); 5] = [
 
 /// Model files and when they are announced, in order: none, one or two, at times one that must be refused. In a tidy
 /// run each takes over after all that was said before it, so that time alone decides which final row is whose.
-pub fn files(
-    seed: u64,
-    config: &Config,
-    (start_us, last_us): (i64, i64),
-    is_tidy: bool,
-) -> Result<Vec<(i64, Announcement)>> {
+pub fn files(seed: u64, config: &Config, between_us: Range<i64>, is_tidy: bool) -> Result<Vec<(i64, Announcement)>> {
     // Of a source of its own: so what a seed brought before, it still brings.
     let mut rng = Rng::with_seed(seed ^ 0x0de1);
     let text = model::read(config.score.model.as_deref().context("the simulation has a model of its own")?)?;
     let mut announced = Vec::new();
-    let mut at_us = start_us;
+    let mut at_us = between_us.start;
     for number in 0..rng.usize(0..3) {
-        at_us = rng.i64(at_us..last_us.max(at_us + 1));
-        let soonest_us = if is_tidy { at_us + DAY_US } else { start_us };
+        at_us = rng.i64(at_us..between_us.end.max(at_us + 1));
+        let soonest_us = if is_tidy { at_us + DAY_US } else { between_us.start };
         let from = jiff::Timestamp::from_microsecond(soonest_us + rng.i64(0..3 * DAY_US))?;
         // The second of them is at times no newer than the first: refused.
         let version = 8 + (number * rng.usize(0..2)) as i64;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, max};
 use arrow::datatypes::{Decimal128Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
-use keepwell::in_process;
+use keepwell::in_process::{self, InMemory};
 use keepwell_core::offset::TopicPartition;
 use keepwell_core::schema::{feature_day, health, window};
 use keepwell_pipeline::clock::FixedClock;
@@ -160,7 +160,8 @@ where
     let plan = stages.plan(kind);
     let batch = BatchOptions { max_records: 500, ..stages.config.batch.clone() };
     let config = Config { batch, ..stages.config.clone() };
-    let mut runner = in_process::runner(stage, &plan, &input, &config, &RunArgs::drained(false), &clock)?;
+    let mut runner = InMemory { broker: &input, config: &config, args: &RunArgs::drained(false), clock: &clock }
+        .runner(stage, &plan)?;
     runner.run(&AtomicBool::new(false))?;
     let mut states = BTreeMap::new();
     for topic in &plan.sources {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use keepwell_core::offset::{NextOffset, TopicPartition};
 use keepwell_pipeline::config;
-use keepwell_pipeline::log::kafka::KafkaLog;
 use keepwell_pipeline::log::kafka::settings::Settings;
+use keepwell_pipeline::log::kafka::{self, KafkaLog};
 use keepwell_pipeline::log::{Log, Polled};
 use keepwell_pipeline::pulse::Pulse;
 use keepwell_verify::chaos::broker::Broker;
@@ -28,7 +28,13 @@ impl Member {
     fn join(kafka: &config::Kafka, topic: &str, instance: &str) -> Self {
         let (stop, pulse) = (Arc::new(AtomicBool::new(false)), Pulse::default());
         let group = format!("{}-members", kafka.group_prefix);
-        let log = KafkaLog::join(Settings::new(kafka).unwrap(), &group, instance, &[topic], stop, pulse).unwrap();
+        let log = KafkaLog::join(
+            Settings::new(kafka).unwrap(),
+            kafka::Member { group: &group, instance, topics: &[topic] },
+            stop,
+            pulse,
+        )
+        .unwrap();
         Self { log, owned: BTreeSet::new() }
     }
 

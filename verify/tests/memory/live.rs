@@ -1,6 +1,6 @@
 //! When live rows are sent.
 
-use keepwell::in_process;
+use keepwell::in_process::{self, InMemory};
 use keepwell_core::codec;
 use keepwell_core::event::Kind;
 use keepwell_core::schema::window;
@@ -26,7 +26,7 @@ fn ingest(broker: &MemoryBroker, config: &Config, accounts: &[&str], serial: usi
     }
     let (stage, clock) = (keepwell_ingest::Ingest::new(config).unwrap(), FixedClock { wall_us: WALL_US });
     let args = RunArgs { complete: false, ..args() };
-    in_process::drain(&stage, &keepwell_ingest::plan(config), broker, config, &args, &clock).unwrap();
+    InMemory { broker, config, args: &args, clock: &clock }.drain(&stage, &keepwell_ingest::plan(config)).unwrap();
 }
 
 /// Accounts of the live rows sent so far.
@@ -42,7 +42,8 @@ fn a_change_is_told_within_a_tenth_of_the_interval_and_what_follows_with_a_tick(
     let broker = in_process::broker(&config, RAW_PARTITIONS);
     let (stage, plan) = (keepwell_aggregate::Aggregate::new(&config), keepwell_aggregate::plan(&config));
     let (clock, args) = (SetClock::at(WALL_US), RunArgs { drain: false, ..args() });
-    let mut runner = in_process::runner(&stage, &plan, &broker, &config, &args, &clock).unwrap();
+    let mut runner =
+        InMemory { broker: &broker, config: &config, args: &args, clock: &clock }.runner(&stage, &plan).unwrap();
     // accounts with an event, milliseconds since the start, accounts told of so far
     let steps: [(&[&str], i64, usize); 9] = [
         (&["acme", "beta"], 0, 2),
@@ -72,7 +73,8 @@ fn while_more_waits_than_a_step_takes_changes_wait() {
         let broker = in_process::broker(&config, RAW_PARTITIONS);
         let (stage, plan) = (keepwell_aggregate::Aggregate::new(&config), keepwell_aggregate::plan(&config));
         let (clock, args) = (SetClock::at(WALL_US), RunArgs { drain: false, ..args() });
-        let mut runner = in_process::runner(&stage, &plan, &broker, &config, &args, &clock).unwrap();
+        let mut runner =
+            InMemory { broker: &broker, config: &config, args: &args, clock: &clock }.runner(&stage, &plan).unwrap();
         for serial in 0..20 {
             ingest(&broker, &config, &["acme"], serial);
         }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 
 use arrow::array::RecordBatch;
-use keepwell::in_process::{self, InProcess, Ledger, Stages};
+use keepwell::in_process::{self, InMemory, InProcess, Ledger, Stages};
 use keepwell_core::event::Kind;
 use keepwell_core::schema::window;
 use keepwell_pipeline::clock::FixedClock;
@@ -91,7 +91,11 @@ impl Deployment {
         let stages = Stages::new(&self.config).unwrap();
         let args = RunArgs { complete: is_last, ..args() };
         let clock = FixedClock { wall_us: WALL_US };
-        let mut deployment = InProcess::new(&stages, &self.broker, &self.config, &args, &clock).unwrap();
+        let mut deployment = InProcess::new(
+            &stages,
+            &InMemory { broker: &self.broker, config: &self.config, args: &args, clock: &clock },
+        )
+        .unwrap();
         self.fates.add(&deployment.drain().unwrap());
     }
 
@@ -268,14 +272,21 @@ fn stages_that_have_read_nothing_yet_can_be_started_again() {
         for (serial, raw) in raws.iter().enumerate() {
             broker.produce(&deployment::message(raw, serial, RAW_PARTITIONS, &config).unwrap()).unwrap();
         }
-        InProcess::new(&stages, &broker, &config, &args(), &clock).unwrap().drain().unwrap()
+        InProcess::new(&stages, &InMemory { broker: &broker, config: &config, args: &args(), clock: &clock })
+            .unwrap()
+            .drain()
+            .unwrap()
     };
     // Aggregate and score are started before ingest: their topics are empty.
     for _ in 0..2 {
         let stage = keepwell_aggregate::Aggregate::new(&config);
-        in_process::drain(&stage, &keepwell_aggregate::plan(&config), &broker, &config, &args(), &clock).unwrap();
+        InMemory { broker: &broker, config: &config, args: &args(), clock: &clock }
+            .drain(&stage, &keepwell_aggregate::plan(&config))
+            .unwrap();
         let stage = keepwell_score::Score::new(&config).unwrap();
-        in_process::drain(&stage, &keepwell_score::plan(&config), &broker, &config, &args(), &clock).unwrap();
+        InMemory { broker: &broker, config: &config, args: &args(), clock: &clock }
+            .drain(&stage, &keepwell_score::plan(&config))
+            .unwrap();
     }
     start(&[]);
     // One account: most partitions of every topic stay without rows.
@@ -293,7 +304,9 @@ fn a_snapshot_of_other_settings_is_refused_by_name() {
     let stage = keepwell_aggregate::Aggregate::new(&other);
     let clock = FixedClock { wall_us: WALL_US };
     let plan = keepwell_aggregate::plan(&other);
-    let error = in_process::drain(&stage, &plan, &deployment.broker, &other, &args(), &clock).unwrap_err();
+    let error = InMemory { broker: &deployment.broker, config: &other, args: &args(), clock: &clock }
+        .drain(&stage, &plan)
+        .unwrap_err();
     assert!(error.to_string().contains("fixed for an epoch"), "{error}");
 }
 

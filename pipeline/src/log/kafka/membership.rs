@@ -13,6 +13,17 @@ use crate::log::LogError;
 /// once. A broker that comes back fences its members once or twice.
 const MOST_FENCED: (usize, Duration) = (5, Duration::from_secs(30));
 
+/// As whom a log joins which group.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'m> {
+    /// The consumer group.
+    pub group: &'m str,
+    /// Name of the process in it; the same again after a restart.
+    pub instance: &'m str,
+    /// Topics to read.
+    pub topics: &'m [&'m str],
+}
+
 /// Of which group, under which name, to read what.
 #[derive(Debug)]
 pub(super) struct Membership {
