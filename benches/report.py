@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes what was measured into benches/RESULTS.md and plots it: `python3 benches/report.py`.
 
-Reads benches/measured/*.ndjson, lines of `rivals`, `limits` and `scale`, and replaces what stands between the two marks in
-RESULTS.md. Of each kind and setting the lines of the newest build count. A figure is the median over its runs, its spread the
-least and the greatest of them.
+Reads benches/measured/*.ndjson, lines of `rivals`, `limits` and `scale`. Of each kind and setting the lines of the newest build
+count. A figure is the median over its runs. RESULTS.md is the summary; benches/results/<date>-<build>.md has every figure, with
+the least and the greatest of its runs.
 """
 import json
 import pathlib
@@ -11,7 +11,6 @@ import statistics
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 NAMES = {
     "keepwell": "Keepwell",
     "flink-heap": "Flink, heap",
@@ -212,25 +211,121 @@ def scale(found):
     return about(found) + "\n\n" + table(["accounts", *(f"{size:,}" for size in sizes)], rows)
 
 
+def middle(found, value):
+    values = [value(line) for line in found]
+    return statistics.median(values) if values else None
+
+
+class Summary:
+    """The figures of RESULTS.md: medians of the newest build of each kind."""
+
+    def __init__(self, of):
+        self.of = of
+
+    def throughput(self, accounts):
+        found = self.of("throughput", accounts=accounts)
+        rows = []
+        for system in NAMES:
+            lines = [line for line in found if line["system"] == system]
+            if lines:
+                alone = middle(lines, lambda line: line["measured"] / line["cpu_s"])
+                both = middle(lines, lambda line: line["measured"] / (line["cpu_s"] + line["broker_cpu_s"]))
+                peak = middle(lines, lambda line: line["peak_kb"]) / 1024**2
+                rows.append([NAMES[system], f"{alone:,.0f}", f"{both:,.0f}", f"{peak:.1f} GiB"])
+        return table(["", "events per CPU-second", "with the broker's CPU", "peak memory"], rows)
+
+    def growth(self):
+        found = self.of("growth")
+        rows = []
+        for accounts in sorted({line["accounts"] for line in found}):
+            lines = [line for line in found if line["accounts"] == accounts]
+            cpu = middle(lines, lambda line: line["whole_cpu_s"] / line["events"] * 1e6)
+            rows.append([f"{accounts:,}", f"{cpu:.0f} us", f"{middle(lines, lambda line: line['peak_kb']) / 1024**2:.1f} GiB"])
+        return table(["accounts, one event a day each", "CPU an event", "peak memory of all four"], rows)
+
+    def closes(self):
+        found = self.of("scale")
+        rows = []
+        for accounts in sorted({line["accounts"] for line in found}):
+            lines = [line["measured"] for line in found if line["accounts"] == accounts]
+            each = lambda name: f"{statistics.median(line['close'][name] for line in lines):.1f} us"
+            rows.append([f"{accounts:,}", each("windows_us"), each("scores_us"), each("tables_us")])
+        return table(["accounts", "windows", "scores", "files"], rows)
+
+    def latency(self):
+        found = self.of("latency")
+        rows = []
+        for system, rate in sorted({(list(NAMES).index(line["system"]), line["rate"]) for line in found}):
+            name = list(NAMES)[system]
+            lines = [line for line in found if line["system"] == name and line["rate"] == rate]
+            ms = lambda what: f"{middle(lines, lambda line: line[what]) * 1000:,.0f} ms"
+            rows.append([NAMES[name], f"{rate:,}", ms("p50_s"), ms("p99_s")])
+        return table(["", "events/s", "p50", "p99"], rows)
+
+    def missed(self):
+        """Targets, what is measured of them, and whether that is enough."""
+        cost = lambda system: middle([line for line in self.of("throughput", accounts=10_000) if line["system"] == system], lambda line: line["measured"] / line["cpu_s"])
+        limit = self.of("limits")
+        share = lambda name: middle(limit, lambda line: line["shares"][name])
+        speed = lambda name: middle(limit, lambda line: line["a_second"][name])
+        peak = lambda system: middle([line for line in self.of("throughput", accounts=1_000_000) if line["system"] == system], lambda line: line["peak_kb"])
+        p99 = middle([line for line in self.of("latency") if line["system"] == "keepwell" and line["rate"] == 20_000], lambda line: line["p99_s"])
+        targets = [
+            ("events per CPU-second, times Flink's on the heap", 5, cost("keepwell") / cost("flink-heap"), "{:.1f}", True),
+            ("ingest, of consume + typed decode", 0.7, share("ingest of consume + typed decode"), "{:.2f}", True),
+            ("fold, million events/s", 3, speed("fold") / 1e6, "{:.1f}", True),
+            ("score, million accounts/s", 1, speed("score") / 1e6, "{:.2f}", True),
+            ("the way into a Parquet file, of Parquet alone", 0.8, share("record to Parquet file of Parquet"), "{:.2f}", True),
+            ("peak memory at a million accounts, of Flink's on the heap", 0.25, peak("keepwell") / peak("flink-heap"), "{:.2f}", False),
+            ("p99 from event to score at 20,000 events/s, ms", 250, p99 * 1000, "{:.0f}", False),
+        ]
+        rows = [[what, target, form.format(value)] for what, target, value, form, more in targets if (value < target) == more]
+        return table(["what", "target", "measured"], rows)
+
+
+def machines(found):
+    """Machine, builds and dates of all measurements."""
+    machine, days = found[-1]["machine"], sorted(line["at"][:10] for line in found)
+    return f"{machine['cores']} cores of an {machine['cpu']}; {days[0]} to {days[-1]}."
+
+
+def summary(of, found, full):
+    shown = Summary(of)
+    peers = of("throughput", accounts=10_000)
+    return "\n".join([
+        "# Results", "",
+        f"Written by `python3 benches/report.py`. {machines(found)}", "",
+        f"A figure is the median of several runs. [Every figure, with its spread](results/{full}). [How to run and compare](README.md).", "",
+        "## Beside its peers", "",
+        f"{peers[0]['events']:,} events of 10,000 accounts. Every system reads the same topic and does the same job; a plain program counts its rows.",
+        "Keepwell does more: 139 columns a row instead of 7, scores, alerts and Parquet files.", "",
+        shown.throughput(10_000), "With a million accounts, each closed every day:", "", shown.throughput(1_000_000),
+        "## From an event to its score", "", "A probe is the only event of its account; Kafka, the system and the sender share two cores.", "", shown.latency(),
+        "## How it grows", "", shown.growth(), "A day's close on one thread, for each account:", "", shown.closes(),
+        "## Targets that are missed", "", shown.missed(),
+    ])
+
+
 def main():
     found = list(lines())
     of = lambda what, **more: newest([line for line in found if line["what"] == what and all(line.get(k) == v for k, v in more.items())])
-    text = [BEGIN, "", "Written by `python3 benches/report.py` from `benches/measured/`: medians, and in brackets the least and the greatest.", ""]
+    newest_of_all = max(found, key=lambda line: line["at"])
+    full = f"{newest_of_all['at'][:10]}-{newest_of_all['build']}.md"
+    text = [f"# Every figure of {full.removesuffix('.md')}", "", "Written by `python3 benches/report.py` from `benches/measured/`: medians, and in brackets the least and the greatest.", ""]
     for accounts in sorted({line["accounts"] for line in found if line["what"] == "throughput"}):
-        text += [f"### Beside its peers, {accounts:,} accounts", "", throughput(of("throughput", accounts=accounts))]
-    for what, title, tell in [
+        text += [f"## Beside its peers, {accounts:,} accounts", "", throughput(of("throughput", accounts=accounts))]
+    for what, title, write in [
         ("growth", "By accounts", growth), ("processes", "By partitions and processes", processes), ("scale", "Single stages by accounts", scale),
     ]:
         if of(what):
-            text += [f"### {title}", "", tell(of(what))]
+            text += [f"## {title}", "", write(of(what))]
     if of("latency"):
-        text += ["### From an event to what is said of its account", "", latency(of("latency"))]
+        text += ["## From an event to its score", "", latency(of("latency"))]
     if of("limits"):
-        text += ["### Limits and stages", "", limits(of("limits"))]
-    results = ROOT / "RESULTS.md"
-    before, rest = results.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    results.write_text(before + "\n".join(text) + "\n" + END + after)
+        text += ["## Limits and stages", "", limits(of("limits"))]
+    (ROOT / "results").mkdir(exist_ok=True)
+    (ROOT / "results" / full).write_text("\n".join(text).replace("](plots/", "](../plots/") + "\n")
+    (ROOT / "RESULTS.md").write_text(summary(of, found, full))
     return 0
 
 

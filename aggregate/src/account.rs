@@ -1,8 +1,8 @@
-//! What is remembered of one account: integers per pane, sets of panes, short histories.
+//! The state of one account: integer sums per pane, sets of panes, and short histories.
 //!
-//! Two classes of events. Usage, survey and outcome are kept by pane; tickets, facts, milestones and
-//! people with their exact times. A deletion at time D therefore erases the first class up to the end of
-//! D's pane and the second up to D itself. It takes effect in the windows that end after D.
+//! There are two classes of events. Usage, surveys and outcomes belong to a pane. Tickets, facts, milestones and people
+//! keep their exact times. A deletion at time D therefore erases the first class up to the end of D's pane. It erases
+//! the second class up to D itself. The deletion takes effect in the windows that end after D.
 
 pub mod adoption;
 pub mod answers;
@@ -30,53 +30,53 @@ use pane_totals::{Cell, Cells, Uses};
 use people::{MilestoneEvent, PersonEvent};
 use tickets::{Ticket, TicketEvent};
 
-/// One account.
+/// The state of one account.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Account {
-    /// Usage, surveys and activity by pane.
+    /// Sums of usage and surveys, and times of activity, by pane.
     pub cells: Cells,
-    /// Users and features.
+    /// Panes in which users were active and features were used.
     pub adoption: Adoption,
-    /// Tickets by id.
+    /// Tickets by ticket id.
     pub tickets: BTreeMap<Name, Ticket>,
-    /// Facts by name.
+    /// Facts by name of the fact.
     pub facts: BTreeMap<Name, History<Fact>>,
     /// People by user id.
     pub people: BTreeMap<Name, History<PersonEvent>>,
-    /// Milestones by id.
+    /// Milestones by milestone id.
     pub milestones: BTreeMap<Name, History<MilestoneEvent>>,
     /// What became of alerts, by alert id.
     pub outcomes: BTreeMap<Name, History<Outcome>>,
-    /// Times of deletions that may still matter, oldest first.
+    /// Deletions that may still matter, oldest first.
     pub deletions: Vec<Deletion>,
-    /// The pane up to which it was last pruned: once a close is enough.
+    /// The pane up to which the account was last pruned. One pruning per close is enough.
     pruned: Option<Pane>,
 }
 
-/// One telling of a fact.
+/// One version of a fact, from one event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// Canonical JSON text; `null` clears.
+    /// The value as canonical JSON text. The text `null` clears the fact.
     pub text: String,
-    /// From then on unknown again, UTC microseconds.
+    /// From this time on the fact is unknown again. UTC microseconds.
     pub valid_until_us: Option<i64>,
 }
 
 impl Ordered for Fact {}
 
-/// A deletion of the account.
+/// One deletion of the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletion {
-    /// When, UTC microseconds.
+    /// Event time of the deletion, UTC microseconds.
     pub at_us: i64,
-    /// Whether a final row has told it.
+    /// Whether a final row has already reported this deletion.
     pub is_announced: bool,
 }
 
-/// An account as of a pane end, with deletions applied.
+/// An account as of the end of a pane, with deletions applied.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
-    /// The account.
+    /// The state of the account.
     pub account: &'a Account,
     /// The last pane that counts.
     pub last: Pane,
@@ -89,7 +89,7 @@ pub struct View<'a> {
 }
 
 impl Account {
-    /// Takes one event in. Order does not matter.
+    /// Applies one event. The result does not depend on the order of events.
     pub fn apply(&mut self, event: &Event<'_>, settings: &Settings, names: &mut Names) {
         let at_us = event.occurred_us;
         let pane = settings.panes.pane(at_us);
@@ -166,7 +166,7 @@ impl Account {
         }
     }
 
-    /// The last deletion that is remembered, UTC microseconds.
+    /// Time of the last known deletion, UTC microseconds.
     pub fn deleted_us(&self) -> Option<i64> {
         self.deletions.last().map(|deletion| deletion.at_us)
     }
@@ -184,29 +184,30 @@ impl Account {
         }
     }
 
-    /// The pane a live row is made for: the newest one the account has heard of, or the open one.
+    /// The pane for which a live row is made: the newest pane of any event of the account, or the open pane if that is
+    /// newer.
     pub fn newest_pane(&self, open: Option<Pane>, settings: &Settings) -> Option<Pane> {
         let deleted = self.deletions.last().map(|deletion| settings.panes.pane(deletion.at_us));
         open.max(self.cells.newest()).max(deleted)
     }
 
-    /// The pane of the first thing known of it, a deletion included.
+    /// The oldest pane of any event of the account, deletions included.
     pub fn oldest_pane(&self, settings: &Settings) -> Option<Pane> {
         let deleted = self.deletions.first().map(|deletion| settings.panes.pane(deletion.at_us));
         [self.cells.oldest(), deleted].into_iter().flatten().min()
     }
 
-    /// Whether something is known of it that is in no final row up to pane `closed`.
+    /// Whether something is known about the account that no final row up to pane `closed` contains.
     pub fn is_ahead_of(&self, closed: Pane, settings: &Settings) -> bool {
         self.newest_pane(None, settings).is_some_and(|newest| newest > closed)
     }
 
-    /// Whether there is nothing to forget.
+    /// Whether pruning at pane `closed` would forget nothing.
     pub fn is_pruned(&self, closed: Pane) -> bool {
         self.pruned == Some(closed) && self.deletions.is_empty()
     }
 
-    /// Forgets what no later row can show. Everything up to pane `closed` is final.
+    /// Forgets what no later row can show. All rows up to pane `closed` are final.
     pub fn prune(&mut self, closed: Pane, settings: &Settings) {
         if self.is_pruned(closed) {
             return;
@@ -240,24 +241,24 @@ impl Account {
         erase_all(&mut self.outcomes, settings.panes.end_us(pane) - 1);
     }
 
-    /// Whether so much is kept of it that a step may bring it to a limit.
+    /// Whether users or features fill more than half of their limit, so that one step may reach the limit.
     pub fn is_large(&self, limits: &Limits) -> bool {
         self.adoption.features().len() * 2 > limits.features || self.adoption.users().len() * 2 > limits.users
     }
 
-    /// Users and features: what its rows are counted from.
+    /// Number of users and features. The cost of a row grows with it.
     pub fn size(&self) -> usize {
         self.adoption.users().len() + self.adoption.features().len()
     }
 
-    /// Whether nothing is left to remember.
+    /// Whether the account holds nothing, so that it can be removed.
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty() && self.deletions.is_empty()
     }
 }
 
 impl<'a> View<'a> {
-    /// Whether the account exists as of this view: some event survives in its panes.
+    /// Whether the account exists in this view: at least one event survives the deletions.
     pub fn is_known(&self) -> bool {
         self.first_pane().is_some()
     }
@@ -267,34 +268,34 @@ impl<'a> View<'a> {
         self.account.cells.first_pane(self)
     }
 
-    /// Last surviving event of any kind, UTC microseconds.
+    /// Time of the last surviving event of any kind, UTC microseconds.
     pub fn last_activity_us(&self) -> Option<i64> {
         self.account.cells.last_activity_us(self)
     }
 
-    /// Whether it is retired: silent for that long by the view's end. None where nothing is known of it, or where it was
-    /// retired a pane before: at rest it has no row.
+    /// Whether the account is retired: silent for at least `retire_after` at the end of the view. None means that the
+    /// account has no row: nothing is known of it, or an earlier pane already retired it.
     pub fn retired(&self, settings: &Settings) -> Option<bool> {
         let silence_us = self.end_us - self.last_activity_us()?;
         let is_told = silence_us < settings.retire_after_us + settings.panes.width_us;
         is_told.then_some(silence_us >= settings.retire_after_us)
     }
 
-    /// A fact's text, unless it is unknown, cleared or expired.
+    /// The JSON text of a fact, or none if the fact is unknown, cleared or expired.
     pub fn fact(&self, name: &str) -> Option<&'a str> {
         let fact = self.account.facts.get(name)?.as_of(self.floor_us, self.end_us)?;
         let is_valid = fact.valid_until_us.is_none_or(|until_us| until_us > self.end_us);
         (is_valid && fact.text != "null").then_some(fact.text.as_str())
     }
 
-    /// When a fact was told, UTC microseconds; of a fact that holds.
+    /// Event time of the current version of a fact, UTC microseconds. None if the fact is not valid.
     pub fn fact_at_us(&self, name: &str) -> Option<i64> {
         self.fact(name)?;
         let told = self.account.facts.get(name)?.between(self.floor_us, self.end_us);
         told.last().map(|version| version.at_us)
     }
 
-    /// What was last told of alerts from pane `from` on, by alert id, and when, UTC microseconds.
+    /// The last outcome of each alert since pane `from`: alert id, outcome, and its event time in UTC microseconds.
     pub fn outcomes(&self, from: Pane, settings: &Settings) -> impl Iterator<Item = (&'a str, Outcome, i64)> {
         let floor_us = settings.panes.start_us(from.max(self.first)) - 1;
         let told = self.account.outcomes.iter();
@@ -305,13 +306,13 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Last answer to a survey, UTC microseconds.
+    /// Time of the last answer to a survey, UTC microseconds.
     pub fn last_answer_us(&self, survey: Survey) -> Option<i64> {
         self.account.cells.latest(self, |cell: &Cell| cell.surveys.last_us(survey))
     }
 }
 
-/// Whether an event is erased by a deletion at `deleted_us`.
+/// Whether a deletion at `deleted_us` erases this event.
 pub fn is_erased(event: &Event<'_>, deleted_us: i64, settings: &Settings) -> bool {
     let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
     if is_exact {

@@ -1,7 +1,7 @@
-//! The close of panes: one final row per known account and window, pane after pane, account after account.
+//! The close of panes: it writes one final row per known account and window, pane by pane and account by account.
 //!
-//! Rows come in slices of a fixed number of rows, so that a close of any size is sent in transactions of
-//! bounded size and a restart can go on between two. Where a slice ends depends on the log alone.
+//! The rows are divided into slices of a fixed number of rows. So a close of any size is written in transactions of
+//! bounded size, and a restart can go on between two slices. Only the log decides where a slice ends.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,27 +17,27 @@ use crate::settings::Settings;
 use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
 
-/// Accounts of a slice at most: those without a row cost time too.
+/// The most accounts in a slice: accounts without a row take time, too.
 const SLICE_ACCOUNTS: usize = 20_000;
 
-/// What a part of a close brings.
+/// The result of one step of a close.
 #[derive(Debug)]
 pub struct Slices {
     /// Window rows.
     pub windows: RecordBatch,
     /// Feature days.
     pub feature_days: RecordBatch,
-    /// Accounts whose rows do not hold all of their facts and outcomes, and how many are left out.
+    /// Accounts with facts or outcomes that do not fit into their rows, and how many are left out.
     pub left_out: Vec<(Name, i64)>,
-    /// Accounts that changed: deletions told, accounts forgotten.
+    /// Accounts that changed: their deletion is now reported, or they are forgotten (none).
     pub accounts: BTreeMap<Name, Option<Account>>,
-    /// The newest pane that is final now.
+    /// The newest pane that is final after this step.
     pub closed: Option<Pane>,
-    /// What is left to close.
+    /// The position of the close, if anything is left to close.
     pub closing: Option<Closing>,
 }
 
-/// Goes on with a close for at most `max_slices` slices. The rows have this provenance, but for their ordinals.
+/// Goes on with a close for at most `max_slices` slices. The rows get this provenance, each with its own ordinal.
 ///
 /// # Errors
 /// [`StageError`] when the rows do not form a batch.
@@ -110,37 +110,38 @@ pub fn close(
     })
 }
 
-/// Which account is closed, and for which pane.
+/// The account and the pane that are closed.
 struct Closed<'n> {
     name: &'n Name,
     pane: Pane,
-    /// The last feature that was done in a slice before.
+    /// The last feature that an earlier slice completed.
     within: Option<Name>,
-    /// Slices that may end within the account.
+    /// Number of slices that may end within this account.
     max_slices: usize,
     provenance: Provenance,
 }
 
-/// Slices that ended within an account, and rows of it in the one that goes on.
+/// Number of slices that ended within an account, and number of its rows in the slice that goes on.
 struct Ended {
     slices: u32,
     rows_behind: usize,
 }
 
-/// What a part of the close of one account brings.
+/// The result of one part of an account's close.
 #[derive(Default)]
 struct Part {
-    /// What becomes of its state, where that changes.
+    /// The new state of the account, if it changed. The inner none means that the account is forgotten.
     changed: Option<Option<Account>>,
-    /// The last feature that was done, where more are left.
+    /// The last completed feature, if more features are left.
     within: Option<Name>,
-    /// Slices that ended within it.
+    /// Slices that ended within the account.
     ended: Option<Ended>,
-    /// Facts and outcomes that do not fit into its rows.
+    /// Number of facts and outcomes that do not fit into the rows.
     left_out: i64,
 }
 
-/// The rows of one account for one pane: of many features, as many as the slices have rows.
+/// Writes the rows of one account for one pane. Of an account with many features, it writes as many as the slices have
+/// room for.
 fn close_account(
     windows: &mut RowBuilder,
     feature_days: &mut RowBuilder,
@@ -178,8 +179,8 @@ fn close_account(
     Part { changed: Some((!changed.is_empty()).then_some(changed)), within: None, ended, left_out }
 }
 
-/// The days of features behind the one that was done last. A slice ends where more are left than it has rows; gives the last
-/// one where more are left than all of them have.
+/// Writes the feature days with names greater than the last completed feature. A slice ends when more features are left
+/// than it has rows. Returns the last written feature, if more are left than all slices can take.
 fn append_features(
     feature_days: &mut RowBuilder,
     view: &View<'_>,

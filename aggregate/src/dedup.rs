@@ -1,8 +1,8 @@
-//! Event ids seen, so that a second sighting is a duplicate.
+//! Known event ids, so that an event that comes a second time is a duplicate.
 //!
-//! An id is kept as 128 bits of SipHash-2-4 over account, kind and id, under the pane of its latest sighting,
-//! until the watermark passes that pane by the allowed lateness. Two ids that differ collide with
-//! probability n^2 / 2^129: below 10^-20 at a thousand million ids.
+//! An id is stored as 128 bits of SipHash-2-4 over account, kind and id. It is kept under the pane in which it was last
+//! observed, until the watermark passes that pane by the allowed lateness. Two different ids collide with probability
+//! n^2 / 2^129: below 10^-20 for 10^9 ids.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,14 +12,14 @@ use keepwell_core::pane::Pane;
 use keepwell_pipeline::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-/// The key of an event within a partition: of two source systems each may count from 1, so ids belong to their kind.
+/// The key of an event within a partition. It contains the kind, because two source systems may both count from 1.
 pub fn event_key(account_id: &str, kind: Kind, event_id: &str) -> u128 {
     use std::hash::Hasher;
     let mut hasher = SipHasher24::new_with_keys(0x6b65_6570_7765_6c6c, 1);
     hasher.write(account_id.as_bytes());
-    // 0xff is in no UTF-8 text: account "a" with id "bc" differs from "ab" with "c".
+    // 0xff never occurs in UTF-8 text: account "a" with id "bc" differs from "ab" with "c".
     hasher.write_u8(0xff);
-    // By far the most ids are of usage: theirs are as they were when ids did not belong to a kind.
+    // Most ids are usage ids. They keep the keys from the time before keys contained the kind.
     if kind != Kind::Usage {
         hasher.write_u8(kind.code());
         hasher.write_u8(0xff);
@@ -29,13 +29,14 @@ pub fn event_key(account_id: &str, kind: Kind, event_id: &str) -> u128 {
     u128::from(hash.h1) << 64 | u128::from(hash.h2)
 }
 
-/// The ids of one partition, pane by pane: what is forgotten gives its memory back at once.
+/// The ids of one partition, pane by pane. Forgetting a pane frees its memory at once.
 #[derive(Debug, Clone)]
 pub struct EventIds {
     panes: BTreeMap<Pane, Ids>,
-    /// Ids of a full part.
+    /// Number of ids in a full part.
     part_ids: usize,
-    /// How often any of it has changed since it was restored: a pane that empties and fills again gets no revision twice.
+    /// Number of changes since the restore. It gives each change its own revision, even if a pane becomes empty and
+    /// fills again.
     count: u64,
 }
 
@@ -45,24 +46,24 @@ impl Default for EventIds {
     }
 }
 
-/// The ids under one pane, and in which parts they are saved.
+/// The ids of one pane, and how they are divided into parts for snapshots.
 #[derive(Debug, Clone, Default)]
 struct Ids {
     table: HashSet<u128, RandomState>,
     /// Revisions of the full parts.
     full: Vec<u64>,
-    /// Full parts that no snapshot holds yet, by number.
+    /// Ids of full parts that no snapshot contains yet, by part number.
     held: BTreeMap<usize, Vec<u128>>,
-    /// Ids in no full part, in the order in which they came.
+    /// Ids that are in no full part yet, in the order of arrival.
     open: Vec<u128>,
-    /// Ids that have moved to a later pane: parts are not written again for them.
+    /// Ids that have moved to a later pane. This list saves writing their full parts again.
     gone: Vec<u128>,
-    /// Revision of the parts that are not full.
+    /// Revision of `open` and `gone`.
     revision: u64,
 }
 
 impl PartialEq for EventIds {
-    /// How the ids are saved is no part of the state.
+    /// How the ids are divided into parts does not count as state.
     fn eq(&self, other: &Self) -> bool {
         self.panes
             .iter()
@@ -71,10 +72,10 @@ impl PartialEq for EventIds {
     }
 }
 
-/// Memory of a place in a table: the id and a byte of the table's own. At most 7 of 8 places are taken, and
-/// a table that is full doubles: an id needs between 8/7 and 16/7 of it.
+/// Memory of one slot of a table in bytes: the id, and one byte for the table itself. At most 7 of 8 slots are used,
+/// and a full table doubles. So an id needs between 8/7 and 16/7 of this.
 const PLACE_BYTES: u64 = 17;
-/// Ids of a full part: 16 MiB.
+/// Number of ids in a full part: 16 MiB.
 const PART_IDS: usize = 1 << 20;
 
 impl Ids {
@@ -95,8 +96,8 @@ impl EventIds {
         self.panes.iter().rev().find(|(_, ids)| ids.table.contains(&key)).map(|(pane, _)| *pane)
     }
 
-    /// The panes under which ids are kept, in the order of the ids. Pane by pane: looks into one table do not wait for
-    /// each other.
+    /// The panes under which these ids are kept, in the order of `keys`. The search goes pane by pane, so that look-ups
+    /// in one table do not wait for each other.
     pub fn panes(&self, keys: &[u128]) -> Vec<Option<Pane>> {
         let mut found = vec![None; keys.len()];
         for (pane, ids) in &self.panes {
@@ -109,12 +110,12 @@ impl EventIds {
         found
     }
 
-    /// Keeps an id under `pane`, or moves it to a later one.
+    /// Keeps an id under `pane`, or moves it there if `pane` is later than the present one.
     pub fn insert(&mut self, key: u128, pane: Pane) {
         self.remember(key, pane, self.pane(key));
     }
 
-    /// As [`EventIds::insert`], of an id that is kept under `before`.
+    /// Like [`EventIds::insert`], for an id that is now kept under `before`.
     pub fn remember(&mut self, key: u128, pane: Pane, before: Option<Pane>) {
         if before.is_some_and(|kept| kept >= pane) {
             return;
@@ -126,7 +127,7 @@ impl EventIds {
             ids.table.remove(&key);
             ids.gone.push(key);
             ids.revision = self.count;
-            // Equal content, equal state.
+            // Remove the empty pane, so that equal content gives equal state.
             if ids.table.is_empty() {
                 self.panes.remove(&kept);
             }
@@ -134,25 +135,25 @@ impl EventIds {
         self.panes.entry(pane).or_default().insert(key, self.part_ids, self.count);
     }
 
-    /// Forgets the ids of all panes for which `is_forgotten` holds, oldest first.
+    /// Forgets panes from the oldest on, as long as `is_forgotten` holds.
     pub fn forget(&mut self, is_forgotten: impl Fn(Pane) -> bool) {
         while let Some(entry) = self.panes.first_entry().filter(|entry| is_forgotten(*entry.key())) {
             entry.remove();
         }
     }
 
-    /// Number of ids kept.
+    /// Number of ids in all panes.
     pub fn len(&self) -> usize {
         self.panes.values().map(|ids| ids.table.len()).sum()
     }
 
-    /// Memory of the tables, in bytes. Beside it each pane holds 16 bytes an id of a part that is not full, and of full ones
-    /// until the next snapshot.
+    /// Memory of the tables, in bytes. In addition, each pane buffers 16 bytes per id for parts that are not full, and
+    /// for full parts until the next snapshot.
     pub fn num_bytes(&self) -> u64 {
         self.panes.values().map(|ids| ids.table.capacity() as u64 * 8 / 7 * PLACE_BYTES).sum()
     }
 
-    /// Adds the parts of the ids.
+    /// Adds the parts of the ids to a snapshot. Parts with a revision in `known` are added without bytes.
     pub fn parts(&self, known: &SavedRevisions, parts: &mut Parts) {
         for (pane, ids) in &self.panes {
             for (number, revision) in ids.full.iter().enumerate() {
@@ -171,7 +172,7 @@ impl EventIds {
         }
     }
 
-    /// Full parts that are saved need not be held any more.
+    /// Frees the buffered ids of full parts that a snapshot now contains.
     pub fn saved(&mut self, known: &SavedRevisions) {
         for (pane, ids) in &mut self.panes {
             let full = &ids.full;
@@ -179,10 +180,10 @@ impl EventIds {
         }
     }
 
-    /// The ids that parts hold.
+    /// Restores the ids from the parts of a snapshot.
     ///
     /// # Errors
-    /// The name of a part that is none of ids.
+    /// When the name of an id part is not valid, or a part ends within an id. The message names the part.
     pub fn restored(whole: &SnapshotBytes) -> Result<Self, String> {
         let mut seen = Self::default();
         for (name, bytes) in whole {
@@ -212,7 +213,7 @@ impl EventIds {
     }
 }
 
-/// The parts of ids are named so: the pane, and the number of a full part or which of the others it is.
+/// Names of id parts: this prefix, the pane, `-`, then the number of a full part or one of the two words below.
 const PREFIX: &str = "ids-";
 const OPEN: &str = "open";
 const GONE: &str = "gone";
@@ -221,7 +222,7 @@ fn bytes(keys: &[u128]) -> Vec<u8> {
     keys.iter().flat_map(|key| key.to_le_bytes()).collect()
 }
 
-/// Most memory that so many ids need, in bytes: tables that have just doubled.
+/// The most memory in bytes that this number of ids can need: tables that have just doubled.
 pub fn most_bytes(num_ids: u64) -> u64 {
     num_ids * 16 / 7 * PLACE_BYTES
 }
@@ -270,7 +271,7 @@ mod tests {
         let mut num_written = 0;
         for n in 0..100_u32 {
             seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(-1));
-            // Every third is seen again, some days later.
+            // Every third id comes again, some panes later.
             if n % 3 == 0 {
                 seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(5));
             }
@@ -290,7 +291,7 @@ mod tests {
                 seen.saved(&known);
                 let restored = EventIds { part_ids: 10, ..EventIds::restored(&saved).unwrap() };
                 assert_eq!(restored, seen);
-                // What goes on from there is the same.
+                // The run goes on from the restored state.
                 seen = restored;
                 known.values_mut().for_each(|revision| *revision = 0);
             }
@@ -299,7 +300,7 @@ mod tests {
         assert!(EventIds::restored(&SnapshotBytes::from([("ids-x-1".to_owned(), Vec::new())])).is_err());
     }
 
-    /// What a snapshot that follows the known parts writes, put over what was saved before; and what is known then.
+    /// Writes a snapshot over the saved parts, with only the parts that `known` does not have. Then updates `known`.
     fn save(seen: &mut EventIds, saved: &mut SnapshotBytes, known: &mut SavedRevisions) {
         let mut parts = Parts::new();
         seen.parts(known, &mut parts);
@@ -314,7 +315,7 @@ mod tests {
     }
 
     proptest! {
-        /// However ids come, move on and are forgotten between snapshots, also when a pane empties and fills again.
+        /// Ids come, move and are forgotten between snapshots. A pane may also become empty and fill again.
         #[test]
         fn whatever_was_saved_is_what_is_restored(
             steps in prop::collection::vec((0..12_u32, 0..3_i32, 0..6_u8), 1..60),

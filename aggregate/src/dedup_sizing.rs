@@ -1,4 +1,4 @@
-//! What memory the ids of a deployment's events need, told before it starts.
+//! Estimates before the start how much memory the event ids of a deployment need.
 
 use keepwell_pipeline::config::Config;
 
@@ -6,25 +6,25 @@ use crate::dedup::most_bytes;
 
 const DAY_US: u128 = 86_400_000_000;
 
-/// What `duplicates.events_per_day` comes to.
+/// The estimate that follows from `duplicates.events_per_day`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Ids kept at once, at most.
+    /// The most ids kept at the same time.
     pub num_ids: u64,
     /// Memory of all partitions together, in bytes.
     pub num_bytes: u64,
-    /// Memory of one partition, in bytes: no process can do with less.
+    /// Memory of one partition, in bytes. Every process needs at least this much.
     pub partition_bytes: u64,
-    /// Processes of aggregate that are needed to stay below `duplicates.max_bytes` each.
+    /// Number of aggregate processes needed to stay below `duplicates.max_bytes` each.
     pub num_processes: u64,
 }
 
 impl MemoryEstimate {
-    /// The need of a configuration that says how many events a day are expected.
+    /// The estimate for a configuration. None if it does not give the expected events per day.
     ///
-    /// An id is kept until the watermark passes its pane by the lateness; the watermark trails the events by
-    /// bound or delay. So ids of pane + lateness + the largest bound or delay are kept at once:
-    /// ids = events a day x that span in days, at most 16/7 x 17 bytes each.
+    /// An id is kept until the watermark passes its pane by the lateness. The watermark trails the events by the bound
+    /// or the delay. So the ids of this span are kept at the same time: pane + lateness + the largest bound or delay.
+    /// Therefore ids = events per day x span in days, at most 16/7 x 17 bytes each.
     pub fn of(config: &Config) -> Option<Self> {
         let per_day = config.duplicates.events_per_day?;
         let behind_us =
@@ -41,7 +41,7 @@ impl MemoryEstimate {
         })
     }
 
-    /// Refuses what cannot be met by any number of processes.
+    /// Refuses a configuration that no number of processes can meet.
     ///
     /// # Errors
     /// When the ids of one partition alone need more than `duplicates.max_bytes`.
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn the_need_is_rate_times_what_is_kept_and_what_no_process_can_hold_is_refused() {
         assert_eq!(MemoryEstimate::of(&config("")), None);
-        // A pane, two days of lateness, a day of delay: four days.
+        // A pane, two days of lateness and a day of delay: four days.
         let config_of_two = config("events_per_day: 7000000, max_bytes: 600000000");
         let need = MemoryEstimate::of(&config_of_two).unwrap();
         assert_eq!(need.num_ids, 28_000_000);
@@ -102,7 +102,7 @@ mod tests {
             let seen = &mut state.entry(TopicPartition::new("keepwell.events", partition)).or_default().event_ids;
             (0..num_ids).for_each(|n: u32| seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(1)));
             let applied = stage.apply(&state, &Batch::default());
-            // 32,768 places and two times 16,384 of 17 bytes.
+            // One table of 32,768 slots and two of 16,384, with 17 bytes per slot.
             if partition < 2 {
                 applied.unwrap();
             } else {

@@ -1,7 +1,8 @@
-//! Which parts of a partition's state have changed, so that a snapshot makes only these anew.
+//! Which parts of a partition's state have changed, so that a snapshot writes only these parts again.
 //!
-//! Usage and surveys are in the part of their pane, everything else is in the part of the account. To mark too much costs
-//! time, to mark too little costs the state: whatever is not plainly the change of one pane marks all of an account.
+//! Usage and surveys are in the part of their pane. Everything else is in the part of the account. Marking too much
+//! costs time; marking too little loses state. So any change that is not clearly limited to one pane marks the whole
+//! account.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +13,15 @@ use keepwell_pipeline::snapshot::parts::ChangeBuckets;
 use crate::account::Account;
 use crate::settings::Settings;
 
-/// What has changed, and how often.
+/// The changes since the restore, with revisions.
 #[derive(Debug, Clone, Default)]
 pub struct Dirty {
-    /// What is not kept by pane, by account.
+    /// Changes in what is not kept by pane, by account.
     pub accounts: ChangeBuckets,
     panes: Panes,
 }
 
-/// How often panes have changed; every pane that is in the state has its place here.
+/// The revision of every pane in the state.
 #[derive(Debug, Clone, Default)]
 struct Panes {
     revisions: BTreeMap<Pane, u64>,
@@ -28,13 +29,13 @@ struct Panes {
 }
 
 impl Dirty {
-    /// A state that was just restored: these panes are in it, and nothing has changed.
+    /// A state that was just restored: it contains these panes, and nothing has changed.
     pub fn restored(panes: impl IntoIterator<Item = Pane>) -> Self {
         let revisions = panes.into_iter().map(|pane| (pane, 0)).collect();
         Self { panes: Panes { revisions, count: 0 }, accounts: ChangeBuckets::default() }
     }
 
-    /// A state whose bytes are saved nowhere in this form: all of these accounts has changed.
+    /// A state that is not saved in the present format anywhere: all of these accounts count as changed.
     pub fn all<'a>(accounts: impl IntoIterator<Item = &'a Account>) -> Self {
         let mut dirty = Self::default();
         dirty.accounts.mark_all();
@@ -54,7 +55,7 @@ impl Dirty {
         self.panes.revisions.insert(pane, self.panes.count);
     }
 
-    /// All of an account changes, as it was and as it will be.
+    /// Marks a whole account as changed, with the panes of all given states: before and after the change.
     pub fn account<'a>(&mut self, name: &str, states: impl IntoIterator<Item = &'a Account>) {
         self.accounts.mark(name);
         for pane in states.into_iter().flat_map(Account::panes) {
@@ -62,7 +63,7 @@ impl Dirty {
         }
     }
 
-    /// An event is about to be taken into its account.
+    /// Marks what an event will change, before it is applied to its account.
     pub fn event(&mut self, event: &Event<'_>, account: &Account, settings: &Settings) {
         self.pane(settings.panes.pane(event.occurred_us));
         match &event.body {
@@ -72,14 +73,14 @@ impl Dirty {
         }
     }
 
-    /// An account is about to be pruned at the close of a pane. Its part is marked with all others when the close is done;
-    /// one that was deleted was given out anew by the close, and is marked.
+    /// Marks the panes that pruning an account will change. The parts of accounts are marked together when the close is
+    /// done. A deleted account is already marked, because the close replaced it.
     pub fn before_prune(&mut self, account: &Account, closed: Pane) {
         let told: BTreeSet<Pane> = account.adoption.open_panes().filter(|pane| *pane <= closed).collect();
         told.into_iter().for_each(|pane| self.pane(pane));
     }
 
-    /// A close is done: every account is pruned, and no pane before `horizon` is left.
+    /// Marks a completed close: every account was pruned, and no pane before `horizon` is left.
     pub fn closed(&mut self, horizon: Pane) {
         self.accounts.mark_all();
         self.panes.revisions.retain(|pane, _| *pane >= horizon);

@@ -1,15 +1,15 @@
-//! The fold: one record of `events` into the state of its partition.
+//! The fold: applies one record of `events` to the state of its partition.
 //!
-//! Its rows are judged by the watermark before it, then its statement moves the watermark, then panes
-//! close (see `close`). A row's fate is one word:
+//! First the rows are judged by the watermark from before the record. Then the record's statement moves the watermark.
+//! Then panes close, see `close`. The fate of a row is one word. The first line that applies decides:
 //!
 //! | fate | when |
 //! |---|---|
-//! | `over_limit` | its account has as many facts, people, tickets … as are kept, and it brings more |
-//! | `too_late` | its pane has closed for longer than the allowed lateness, and it is no fact |
-//! | `duplicate` | its id was seen and the pane of that sighting is not forgotten |
-//! | `deleted` | its pane has closed and the account was deleted after it |
-//! | `late` | its pane has closed: it counts in the windows still to close |
+//! | `too_late` | its pane closed longer ago than the allowed lateness, and it is not a fact, milestone or person |
+//! | `duplicate` | its id is known, and the pane of that id is not forgotten |
+//! | `deleted` | its pane has closed, and a known deletion of the account erases it |
+//! | `over_limit` | it would take its account over a limit, such as facts, people or tickets |
+//! | `late` | its pane has closed: it counts in the windows that close later |
 //! | `on_time` | otherwise |
 
 use std::sync::Arc;
@@ -35,37 +35,37 @@ const LATE: Fate = Fate::of("late");
 const DUPLICATE: Fate = Fate::of("duplicate");
 const TOO_LATE: Fate = Fate::of("too_late");
 const DELETED: Fate = Fate::of("deleted");
-/// Name of the fate of an event that is over a limit; the reason says over which.
+/// Name of the fate of an event that is over a limit. The reason names the limit.
 const OVER_LIMIT: &str = "over_limit";
-/// What can become of an event.
+/// The fates of an event, except over a limit.
 const FATES: [Fate; 5] = [ON_TIME, LATE, DUPLICATE, TOO_LATE, DELETED];
 
 /// The fold of the records of one partition within one step.
 pub struct Fold<'f> {
     settings: &'f Settings,
     state: &'f PartitionState,
-    /// Largest record to write.
+    /// Largest record to write, in bytes.
     max_record_bytes: usize,
-    /// What has changed so far.
+    /// What the step has changed so far.
     pub changes: PartitionChanges,
-    /// Ids seen in this step, for look-up.
+    /// Ids that this step has read, with their pane, for look-up.
     event_ids: std::collections::HashMap<u128, Pane, foldhash::fast::RandomState>,
-    /// Last deletion in this step, by account.
+    /// The latest deletion in this step by account, UTC microseconds.
     deleted_us: std::collections::HashMap<String, i64, foldhash::fast::RandomState>,
-    /// The first pane of any event accepted in this step.
+    /// The oldest pane of any event that this step accepted.
     least_pane: Option<Pane>,
-    /// What became of the rows.
+    /// How many rows have each fate.
     pub fates: Fates,
     /// Records for the reject topic.
     pub rejects: Vec<Message>,
-    /// What an operator should know.
+    /// Messages for the operator.
     pub notices: Vec<String>,
-    /// What of limited things the step has brought so far.
+    /// New names under limits that this step has accepted so far.
     growth: Growth,
 }
 
 impl<'f> Fold<'f> {
-    /// A fold that has changed nothing yet.
+    /// A fold without changes.
     pub fn new(settings: &'f Settings, state: &'f PartitionState, max_record_bytes: usize) -> Self {
         let changes = PartitionChanges {
             closing: state.closing.clone(),
@@ -87,7 +87,7 @@ impl<'f> Fold<'f> {
         }
     }
 
-    /// The watermark so far.
+    /// The watermark after the records folded so far.
     pub fn watermark_us(&self) -> Option<i64> {
         self.changes.watermarks.as_ref().unwrap_or(&self.state.watermarks).watermark_us()
     }
@@ -96,10 +96,10 @@ impl<'f> Fold<'f> {
         self.changes.closed.or(self.state.closed)
     }
 
-    /// Folds one record. Afterwards a close may be under way.
+    /// Folds one record. Afterwards a close may be running.
     ///
     /// # Errors
-    /// [`StageError::Record`] when the record is not of this table or its statement is not understood.
+    /// [`StageError::Record`] when the record does not belong to this table, or its statement cannot be parsed.
     pub fn record(&mut self, record: &Record) -> Result<(), StageError> {
         let wrong = |why: String| StageError::Record {
             topic_partition: record.topic_partition.clone(),
@@ -146,7 +146,7 @@ impl<'f> Fold<'f> {
         Ok(())
     }
 
-    /// The fate of an event whose id is `key` and was last seen before this step in the pane `last_pane`.
+    /// The fate of an event with the id `key`. Before this step the id was last known under the pane `last_pane`.
     fn event(&mut self, event: &Event<'_>, key: u128, last_pane: Option<Pane>) -> Fate {
         let settings = self.settings;
         let pane = settings.panes.pane(event.occurred_us);
@@ -160,7 +160,7 @@ impl<'f> Fold<'f> {
         let last_pane = self.event_ids.get(&key).copied().max(last_pane);
         let is_duplicate = last_pane.is_some_and(|pane| !is_forgotten(pane));
         let id = event.account_id.as_ref();
-        // Most events are of an open pane: their account need not be looked up.
+        // Most events belong to an open pane. They need no look-up of their account.
         let is_deleted = !is_duplicate && is_closed && {
             let known_us = self.state.accounts.get(id).and_then(Account::deleted_us);
             let deleted_us = known_us.max(self.deleted_us.get(id).copied());
@@ -170,7 +170,7 @@ impl<'f> Fold<'f> {
             && !is_deleted
             && let Some(what) = self.growth.over_limit(event, self.state, &settings.limits)
         {
-            // Its id is not remembered: once it is replayed, there may be room.
+            // The id is not stored: when the event is replayed, the account may have room for it.
             return Fate { name: OVER_LIMIT, reason: what };
         }
         if !is_too_late {
@@ -191,7 +191,7 @@ impl<'f> Fold<'f> {
         if is_closed { LATE } else { ON_TIME }
     }
 
-    /// Moves time and, where panes end by then, starts their close.
+    /// Moves the time. If panes end by then, starts their close.
     fn observe(&mut self, statement: &Statement) {
         let watermarks = self.changes.watermarks.get_or_insert_with(|| self.state.watermarks.clone());
         watermarks.observe(statement);
@@ -212,7 +212,7 @@ impl<'f> Fold<'f> {
         }
     }
 
-    /// The first pane any account has been seen in.
+    /// The oldest pane in which any account has an event.
     fn first_pane(&self) -> Option<Pane> {
         let known = self.state.accounts.values().filter_map(|account| account.oldest_pane(self.settings));
         known.chain(self.least_pane).min()
@@ -250,14 +250,14 @@ impl<'f> Fold<'f> {
         };
         let value = origin.payload.map(bytes::Bytes::copy_from_slice);
         let topic: &Arc<str> = &self.settings.rejects;
-        // Rejects are spread as ingest's are: by the partition they came from.
+        // Rejects are spread in the same way as those of ingest: by the raw partition they came from.
         let partition = origin.partition % self.settings.partitions;
         let original = Original { value, ..Original::default() };
         self.rejects.push(reject(topic, partition, &cause, original, Kept::Within(self.max_record_bytes)));
     }
 }
 
-/// The key under which the id of a row is remembered. A kind that is not known is refused with its row.
+/// The key of a row's event id. A row of unknown kind gets any key, because its record is refused later.
 fn key_of(rows: &EventRows<'_>, row: usize) -> u128 {
     event_key(rows.account_id(row), rows.kind(row).unwrap_or(Kind::Usage), rows.event_id(row))
 }

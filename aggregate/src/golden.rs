@@ -1,5 +1,5 @@
-//! Snapshots of every version that was ever written must stay readable, or be refused by name. A golden
-//! file is never edited; a changed state is a new version.
+//! Snapshots of every version ever written must stay readable, or be refused with a named error. A golden file is never
+//! edited. A changed format gets a new version.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, Source, SourceState, 
 
 use crate::{Aggregate, State};
 
-/// An older form; nothing reads it any more.
+/// An older format, which no program reads any more.
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
-/// From here on an object as it lies in the store, with all parts in it.
+/// From version 3 on: an object as it is in the store, with all parts.
 const STATE_3: &[u8] = include_bytes!("../golden/state-3.snapshot");
 const STATE_4: &[u8] = include_bytes!("../golden/state-4.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
@@ -33,7 +33,7 @@ pub(crate) fn partition() -> TopicPartition {
     TopicPartition::new("keepwell.events", 0)
 }
 
-/// One record with an event of each form, and a statement that closes no pane.
+/// One record with an event of each kind, and a statement that closes no pane with events.
 fn record() -> Record {
     let text = Cow::Borrowed::<str>;
     let at = 19_800 * DAY_US;
@@ -61,7 +61,7 @@ fn record() -> Record {
     record_of(0, (0..).zip(bodies).map(event), at)
 }
 
-/// A record with these events and a statement that the source has come to `time_us`.
+/// A record with these events, and a statement that the source has reached `time_us`.
 pub(crate) fn record_of(offset: i64, events: impl Iterator<Item = Event<'static>>, time_us: i64) -> Record {
     let mut builder = EventBuilder::default();
     let origin = Origin { topic: "raw", partition: 0, offset: 0, received_us: 19_800 * DAY_US, payload: None };
@@ -84,7 +84,7 @@ pub(crate) fn record_of(offset: i64, events: impl Iterator<Item = Event<'static>
     }
 }
 
-/// Folds a record and the closes it brings.
+/// Folds a record and the closes that it starts.
 fn fold(stage: &Aggregate, state: &mut State, record: &Record) {
     let mut position = Position::at(NextOffset(record.offset.0));
     while position.next.0 <= record.offset.0 {
@@ -126,7 +126,7 @@ fn states_of_versions_3_and_4_stay_readable_and_are_what_the_same_records_give()
     let folded = folded(&stage);
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_3).unwrap();
     let mut of_3 = restored(&stage, &saved).unwrap();
-    // Ids belonged to no kind: those of other kinds than usage are other keys.
+    // In version 3 ids did not contain the kind. So ids of other kinds than usage have other keys.
     of_3.get_mut(&partition()).unwrap().event_ids = folded[&partition()].event_ids.clone();
     assert_eq!(memory(&of_3), memory(&folded));
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
@@ -140,7 +140,7 @@ fn what_follows_a_state_of_version_3_is_whole_and_in_the_form_of_version_4() {
     let stage = stage();
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_3).unwrap();
     let mut state = restored(&stage, &saved).unwrap();
-    // The parts of ids are as they were; of all others nothing may be taken over.
+    // The parts of ids have not changed. All other parts must be written again.
     let known: SavedRevisions = saved.keys().map(|name| (name.clone(), 0)).collect();
     let is_kept = |part: &Part| matches!(part, Part::Settled { bytes: None, .. });
     let parts = stage.snapshot(&state, &partition(), &known).unwrap();
@@ -187,7 +187,7 @@ fn a_step_changes_nothing_until_it_is_merged() {
     assert_eq!(all(&stage, &state), bytes);
 }
 
-/// What a snapshot that follows `before` comes to: its own parts, and those of before that it names.
+/// The content of a snapshot that follows `before`: its own parts, and the earlier parts that it refers to.
 fn following(stage: &Aggregate, state: &State, before: &Parts) -> SnapshotBytes {
     let revision = |part: &Part| match part {
         Part::Changing(_) => None,

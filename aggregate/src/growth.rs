@@ -1,7 +1,7 @@
-//! Limits of what is kept of one account: no stranger fills the memory that all accounts share.
+//! Limits on the size of one account, so that no single account can fill the memory of all.
 //!
-//! What is over a limit is told by the log alone: by what the account has when the event is judged, however the log is cut
-//! into steps. It does depend on which of an account's events came first.
+//! Only the log decides which event is over a limit. The limit is checked against the account's size when the event is
+//! judged, however the log is cut into steps. The result does depend on the order of an account's events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,11 +10,11 @@ use keepwell_pipeline::config::Limits;
 
 use crate::state::PartitionState;
 
-/// Names that a step has brought and the state does not know, by account and what they name.
+/// Names that the step has added and the state does not know yet, by account and limit.
 #[derive(Debug, Default)]
 pub struct Growth(BTreeMap<(String, &'static str), BTreeSet<String>>);
 
-/// How many names of a kind an account has, and whether one is among them.
+/// Number of names of one kind in an account, and whether a certain name is among them.
 #[derive(Debug, Clone, Copy, Default)]
 struct KnownNames {
     count: usize,
@@ -28,13 +28,14 @@ impl KnownNames {
 }
 
 impl Growth {
-    /// Over which limit an event is; else what it brings is counted.
+    /// The limit that an event would exceed. If there is none, the names that it adds are counted.
     pub fn over_limit(&mut self, event: &Event<'_>, state: &PartitionState, limits: &Limits) -> Option<&'static str> {
         let id = event.account_id.as_ref();
         let account = || state.accounts.get(id);
         match &event.body {
             Body::Usage { feature, user_id, .. } => {
-                // Of limits that no step reaches from half of them on, most accounts need not be looked up.
+                // With very large limits no step can go from half of a limit over it. Then only accounts in `large`
+                // need a look-up.
                 if is_far(limits) && !state.large.contains(id) {
                     return None;
                 }
@@ -47,7 +48,7 @@ impl Growth {
                         adoption.map_or(KnownNames::default(), |a| KnownNames::of(a.users().len(), a.knows_user(user))),
                     )
                 });
-                // Nothing of an event that is rejected is counted: first both are looked at, then both are brought.
+                // A rejected event adds nothing. So both limits are checked first, and then both names are added.
                 if let Some((user, known)) = users
                     && !known.holds_it
                     && self.is_over(id, "users", &[user], known.count, limits.users)
@@ -104,7 +105,7 @@ impl Growth {
         if known.holds_it { None } else { self.all(id, what, &[name], known.count, limit) }
     }
 
-    /// All of these names, or none.
+    /// Adds all of these names, or none.
     fn all(
         &mut self,
         id: &str,
@@ -131,10 +132,10 @@ impl Growth {
     }
 }
 
-/// More names than one step brings.
+/// More names than one step can add.
 const STEP_NAMES: usize = 500_000;
 
-/// Whether no step brings an account from half of its limits over them.
+/// Whether no step can take an account from half of a limit over it.
 fn is_far(limits: &Limits) -> bool {
     limits.features.min(limits.users) >= 2 * STEP_NAMES
 }

@@ -1,8 +1,9 @@
-//! Aggregate: accepted events to window rows, per account, in event time.
+//! Aggregate: turns accepted events into window rows, per account, in event time.
 //!
-//! Contract: every event read is on time, late, duplicate, too late or deleted, and counted so. When the
-//! watermark passes the end of a pane, one final row per known account and window is sent, exactly once;
-//! between finals live rows follow the events, see `live_due`. All of it is a fold over the log: see `fold` and `close`.
+//! Contract: every event that is read gets exactly one fate, and the fates are counted: on time, late, duplicate, too
+//! late, deleted or over a limit. When the watermark passes the end of a pane, one final row per known account and
+//! window is sent, exactly once. Between final rows, live rows follow the events, see `live_due`. All of this is a fold
+//! over the log, see `fold` and `close`.
 
 pub mod account;
 mod close;
@@ -35,13 +36,13 @@ use keepwell_pipeline::config::{Config, Secret};
 use keepwell_pipeline::process::Plan;
 use tracing::info;
 
-/// While records wait to be read, live rows are sent only this often: throughput goes first.
+/// While a backlog waits to be read, live rows are sent only this often: throughput goes first.
 const LIVE_INTERVAL_BEHIND: Duration = Duration::from_secs(10);
 
-/// The stage as configured, with its plan. Says what memory the ids of the expected events need.
+/// The configured stage with its plan. Logs how much memory the ids of the expected events need.
 ///
 /// # Errors
-/// When that is more than `duplicates.max_bytes` allows.
+/// When one partition needs more than `duplicates.max_bytes`, or the key for erased user ids cannot be read.
 pub fn build(config: &Config) -> Result<(Aggregate, Plan)> {
     if let Some(need) = MemoryEstimate::of(config) {
         info!(
@@ -56,7 +57,7 @@ pub fn build(config: &Config) -> Result<(Aggregate, Plan)> {
     Ok((stage(config)?, plan(config)))
 }
 
-/// The stage as configured, secrets read.
+/// The configured stage, with its secrets read.
 ///
 /// # Errors
 /// When the key for erased user ids cannot be read.
@@ -76,7 +77,7 @@ pub fn stage(config: &Config) -> Result<Aggregate> {
     })
 }
 
-/// What aggregate reads and writes, and its rhythm.
+/// The topics that aggregate reads and writes, and its ticks.
 pub fn plan(config: &Config) -> Plan {
     let interval = config.aggregate.live_interval.as_duration();
     Plan {

@@ -1,25 +1,27 @@
-//! Whose live row is due: an account's first change since a tick is told before the next one, further ones with it.
+//! Which live rows are due. An account's first change since a tick is sent before the next tick; further changes wait
+//! for it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use keepwell_core::interned::Name;
 
-/// The accounts that something is to be told of, and those that were told of since the last tick.
+/// The accounts with a change to send, and the accounts that got a row since the last tick.
 ///
-/// Saved and compared are the names of the former alone: who rests is a matter of the clock.
+/// Snapshots and comparisons contain only the names of accounts with a change. Which accounts rest depends on the
+/// clock.
 #[derive(Debug, Clone, Default)]
 pub struct LiveDue {
     /// Accounts that changed and do not rest.
     due: HashSet<Name, RandomState>,
-    /// Accounts whose row was sent since the last tick, and whether they have changed since.
+    /// Accounts that got a row since the last tick, and whether they have changed since then.
     resting: HashMap<Name, bool, RandomState>,
-    /// The tick that the rest belongs to.
+    /// The tick to which `resting` belongs.
     tick: u64,
 }
 
 impl LiveDue {
-    /// An account has changed.
+    /// Marks an account as changed.
     pub fn mark(&mut self, id: &str) {
         if let Some(is_changed) = self.resting.get_mut(id) {
             *is_changed = true;
@@ -28,7 +30,7 @@ impl LiveDue {
         }
     }
 
-    /// Whether nobody rests at this tick.
+    /// Whether `resting` belongs to another tick, so that no account rests at this one.
     fn is_over(&self, tick: u64) -> bool {
         self.tick != tick
     }
@@ -38,13 +40,13 @@ impl LiveDue {
         !self.is_over(tick) && self.resting.contains_key(id)
     }
 
-    /// The accounts whose row can be sent at this tick, in no order.
+    /// The accounts that can get a row at this tick, in no particular order.
     pub fn due(&self, tick: u64) -> impl Iterator<Item = &Name> {
         let resting = self.is_over(tick).then_some(&self.resting).into_iter().flatten();
         self.due.iter().chain(resting.filter_map(|(name, is_changed)| is_changed.then_some(name)))
     }
 
-    /// The rows of these accounts were sent at this tick, as they are now.
+    /// Records that the current rows of these accounts were sent at this tick.
     pub fn sent(&mut self, names: Vec<Name>, tick: u64) {
         if names.is_empty() {
             return;
@@ -59,7 +61,7 @@ impl LiveDue {
         }
     }
 
-    /// Nothing is to be told of the others.
+    /// Drops the pending changes of all accounts for which `is_kept` is false.
     pub fn retain(&mut self, mut is_kept: impl FnMut(&Name) -> bool) {
         self.due.retain(&mut is_kept);
         for (name, is_changed) in &mut self.resting {
@@ -67,7 +69,7 @@ impl LiveDue {
         }
     }
 
-    /// The accounts that something is to be told of.
+    /// The accounts with a change to send, resting or not.
     pub fn names(&self) -> BTreeSet<Name> {
         let changed = self.resting.iter().filter_map(|(name, is_changed)| is_changed.then_some(name));
         self.due.iter().chain(changed).cloned().collect()
@@ -105,7 +107,7 @@ mod tests {
     use crate::golden::{partition, record_of, stage};
     use arrow::array::AsArray;
 
-    /// Steps: the accounts that change in each, whether a tick comes with it, and how many rows can be sent at most.
+    /// Steps: the accounts that change, whether a tick comes with the step, and the most rows it can send.
     fn steps() -> impl Strategy<Value = Vec<(BTreeSet<u8>, bool, usize)>> {
         let accounts = proptest::collection::btree_set(0..6_u8, 0..4);
         proptest::collection::vec((accounts, any::<bool>(), 1..5_usize), 1..40)
@@ -115,7 +117,7 @@ mod tests {
         #[test]
         fn every_change_is_told_and_nobody_twice_between_two_ticks(steps in steps()) {
             let (mut live_due, mut tick) = (LiveDue::default(), 0_u64);
-            // By account: whether something is not told, and the tick at which it was last told.
+            // By account: whether it has a change that is not sent, and the tick at which it was last sent.
             let mut untold: BTreeMap<u8, bool> = BTreeMap::new();
             let mut told: BTreeMap<u8, u64> = BTreeMap::new();
             for (changed, is_tick, most) in steps {

@@ -1,4 +1,4 @@
-//! `keepwell-aggregate`: accepted events in, window rows and feature days out.
+//! `keepwell-aggregate`: reads accepted events, writes window rows and feature days.
 
 use std::process::ExitCode;
 

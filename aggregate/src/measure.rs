@@ -1,6 +1,6 @@
-//! Measures: one account as of one pane end, over every window, as rows of the `windows` table.
+//! Measures: one account as of the end of one pane, over every window, as rows of the `windows` table.
 //!
-//! Sums are integers; each quotient is divided once, here.
+//! Sums are integers. Each quotient is divided only once, in this file.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -17,43 +17,43 @@ use crate::account::tickets::Backlog;
 use crate::pane_set::PaneSet;
 use crate::settings::Settings;
 
-/// What stands on a row besides its measures.
+/// The flags of a row.
 #[derive(Debug, Clone, Copy)]
 pub struct RowKind {
-    /// The pane has closed.
+    /// Whether the pane has closed.
     pub is_final: bool,
-    /// The account's last row before silence.
+    /// Whether the account is silent for so long that this is its last row.
     pub is_retired: bool,
-    /// The account was deleted.
+    /// Whether the account was deleted.
     pub is_deleted: bool,
 }
 
-/// What a row was made of.
+/// Where a row comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Provenance {
     /// Partition of the events topic.
     pub partition: i32,
-    /// Events below this offset are in the row.
+    /// The row contains the events below this offset.
     pub next_offset: i64,
-    /// Order among rows with the same `next_offset`.
+    /// Number of the row among rows with the same `next_offset`.
     pub ordinal: i64,
     /// Watermark, UTC microseconds.
     pub watermark_us: Option<i64>,
 }
 
-/// Of which account a row is, and what stands on it besides its measures.
+/// The account of a row, and the columns besides its measures.
 #[derive(Debug, Clone, Copy)]
 pub struct RowOf<'a> {
-    /// The account.
+    /// The account id.
     pub account_id: &'a str,
-    /// Final, retired, deleted.
+    /// The flags: final, retired, deleted.
     pub kind: RowKind,
-    /// What it was made of.
+    /// Where the row comes from.
     pub provenance: Provenance,
 }
 
-/// Appends one row for each window, with ordinals counting up from the provenance's. What an account has any number of stands
-/// on the first of them. Gives how many of these did not fit.
+/// Appends one row per window. Ordinals count up from that of the provenance. Facts without a column and outcomes are
+/// only on the first row, because an account can have any number of them. Returns how many of them did not fit.
 pub fn append_rows(rows: &mut RowBuilder, view: &View<'_>, of: RowOf<'_>, settings: &Settings) -> i64 {
     let RowOf { account_id, kind, provenance } = of;
     let entitled = Entitled::of(view, settings);
@@ -82,17 +82,18 @@ pub fn append_rows(rows: &mut RowBuilder, view: &View<'_>, of: RowOf<'_>, settin
     left_out
 }
 
-/// Facts and outcomes: an account may have any number of them, and its rows must stand in one record.
+/// Facts without a column, and outcomes. An account may have any number of them, but its rows must fit into one record.
 #[derive(Default)]
 struct Many<'v> {
     facts: Vec<(&'v str, &'v str)>,
     outcomes: Vec<(&'v str, Outcome)>,
-    /// How many did not fit.
+    /// Number of facts and outcomes that did not fit.
     left_out: i64,
 }
 
 impl<'v> Many<'v> {
-    /// As much as a quarter of a record takes of facts, in the order of their names, and an eighth of outcomes, the newest.
+    /// Facts take at most a quarter of a record: the first ones in the order of names. Outcomes take at most an eighth:
+    /// the newest.
     fn of(view: &View<'v>, settings: &Settings) -> Self {
         let others = view.account.facts.keys().filter(|name| !KNOWN_FACTS.contains(&name.as_str()));
         let mut facts: Vec<_> = others.filter_map(|name| Some((name.as_str(), view.fact(name.as_str())?))).collect();
@@ -116,7 +117,7 @@ impl<'v> Many<'v> {
     }
 }
 
-/// How many of the first of these fit into so many bytes.
+/// How many of the leading items fit into `max_bytes`.
 fn fitting(sizes: impl Iterator<Item = usize>, max_bytes: usize) -> usize {
     let mut total = 0;
     sizes
@@ -127,7 +128,7 @@ fn fitting(sizes: impl Iterator<Item = usize>, max_bytes: usize) -> usize {
         .count()
 }
 
-/// The features an account could use.
+/// The features and seats that an account is entitled to use.
 struct Entitled {
     features: Option<BTreeSet<String>>,
     seats: Option<i64>,
@@ -135,7 +136,8 @@ struct Entitled {
 }
 
 impl Entitled {
-    /// By its own fact, else the configured catalogue, else unknown.
+    /// The features come from the account's own fact, otherwise from the configured catalogue, otherwise they are
+    /// unknown.
     fn of(view: &View<'_>, settings: &Settings) -> Self {
         let fact: Option<BTreeSet<String>> = view.fact("features").and_then(|text| serde_json::from_str(text).ok());
         let is_fact = fact.is_some();
@@ -149,7 +151,7 @@ fn ratio(numerator: i64, denominator: i64) -> Option<f64> {
     (denominator != 0).then(|| numerator as f64 / denominator as f64)
 }
 
-/// The measures of the panes `[from, to)`.
+/// Writes the measures of the panes `[from, to)`.
 fn windowed(rows: &mut RowBuilder, view: &View<'_>, panes: Range<Pane>, entitled: &Entitled, settings: &Settings) {
     let Range { start: from, end: to } = panes;
     let num_panes = i64::from(to.0 - from.0);
@@ -257,7 +259,7 @@ const KNOWN_FACTS: [&str; 12] = [
     "invoices",
 ];
 
-/// What is known as of the view's end: the same on the row of every window, so it is worked out once.
+/// Measures as of the end of the view. They are equal on the rows of all windows, so they are computed once.
 struct AsOf<'s> {
     backlog: Backlog<'s>,
     last_answers_us: [Option<i64>; 3],

@@ -1,8 +1,8 @@
-//! Values by name, each at a place: the number that stands for its name elsewhere.
+//! Values by name. Each name has an index number, which other structures use instead of the name.
 //!
-//! Most accounts have few users and features, and there are many accounts: a few names lie in a list that is as long as they
-//! are, and have an index only when they are more. Without it, what is compared first is a part of the hash beside the name,
-//! so that names elsewhere in memory are not read in vain.
+//! There are many accounts, and most have few users and features. A few names are kept in a list of exactly their
+//! number. Only more names get a hash index. Without the index, a look-up first compares a part of the hash that is
+//! stored beside the name. So it does not read names elsewhere in memory for nothing.
 
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
@@ -11,14 +11,14 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use keepwell_core::interned::Name;
 
-/// So many names are searched one after another.
+/// Up to this number of names is searched one by one.
 const LISTED: usize = 8;
 
-/// Values by name. Places count from nought, in the order in which the names came; they move when a name goes.
+/// Values by name. Indexes count from 0 in the order in which the names arrived. They move when a name is removed.
 #[derive(Debug, Clone)]
 pub struct NameIndex<V> {
     rows: Vec<Row<V>>,
-    /// Places by hash, where there are more than a few.
+    /// Indexes by hash, if there are more than a few names.
     index: Option<Box<HashTable<u32>>>,
 }
 
@@ -35,20 +35,21 @@ impl<V> Default for NameIndex<V> {
     }
 }
 
-/// Names come from strangers: whoever knew the seed could send any number of names of one hash.
+/// Names come from strangers. If the seed were known, anyone could send many names with the same hash.
 static SEEDED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
 fn hash_of(name: &str) -> u32 {
     SEEDED.hash_one(name) as u32
 }
 
-/// A table of hashes takes seven bits from the top and the place from the bottom.
+/// A hash table uses the top seven bits of a hash as a tag and the low bits for the position, so the 32 bits are used
+/// for both halves.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
 impl<V> NameIndex<V> {
-    /// The place of a name.
+    /// The index of a name.
     pub fn of(&self, name: &str) -> Option<usize> {
         let hash = hash_of(name);
         let is_it = |row: &Row<V>| row.hash == hash && row.name.as_str() == name;
@@ -61,7 +62,7 @@ impl<V> NameIndex<V> {
         }
     }
 
-    /// The place and value of a name; one that has none comes behind all others, as `named` gives it.
+    /// The index and value of a name. A new name is appended, as `named` creates it.
     pub fn of_or_new(&mut self, name: &str, named: impl FnOnce(&str) -> Name) -> (usize, &mut V)
     where
         V: Default,
@@ -86,7 +87,7 @@ impl<V> NameIndex<V> {
         place
     }
 
-    /// Makes the index of the places as they are now.
+    /// Builds the hash index again from the current indexes.
     fn find_anew(&mut self) {
         self.index = (self.rows.len() > LISTED).then(|| {
             let mut index = HashTable::with_capacity(self.rows.len());
@@ -97,12 +98,12 @@ impl<V> NameIndex<V> {
         });
     }
 
-    /// What is at a place.
+    /// The name and value at an index.
     pub fn at(&self, place: usize) -> Option<(&Name, &V)> {
         self.rows.get(place).map(|row| (&row.name, &row.value))
     }
 
-    /// The value at a place.
+    /// The value at an index.
     pub fn at_mut(&mut self, place: usize) -> Option<&mut V> {
         self.rows.get_mut(place).map(|row| &mut row.value)
     }
@@ -112,22 +113,22 @@ impl<V> NameIndex<V> {
         self.at(self.of(name)?).map(|(_, value)| value)
     }
 
-    /// Names and values, in the order of their places.
+    /// Names and values, in the order of their indexes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Name, &V)> {
         self.rows.iter().map(|row| (&row.name, &row.value))
     }
 
-    /// The values, in the order of their places.
+    /// The values, in the order of their indexes.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &V> {
         self.rows.iter().map(|row| &row.value)
     }
 
-    /// As [`NameIndex::values`].
+    /// Like [`NameIndex::values`], for changes.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.rows.iter_mut().map(|row| &mut row.value)
     }
 
-    /// Keeps the values for which `keeps` holds; those behind one that goes move up.
+    /// Keeps the values for which `keeps` is true. Those after a removed one move up.
     pub fn retain(&mut self, mut keeps: impl FnMut(&mut V) -> bool) {
         let before = self.rows.len();
         self.rows.retain_mut(|row| keeps(&mut row.value));
@@ -137,7 +138,7 @@ impl<V> NameIndex<V> {
         }
     }
 
-    /// Puts a name that has no place in the place of another.
+    /// Replaces the name at an index by a name that is not yet known.
     pub fn rename(&mut self, place: usize, name: Name) {
         if let Some(row) = self.rows.get_mut(place) {
             (row.hash, row.name) = (hash_of(&name), name);
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Few or many, whatever came, went and was renamed between.
+        /// It behaves like a list, with few or many names and any mix of adding, removing and renaming.
         #[test]
         fn a_name_is_found_where_a_list_of_all_has_it(
             steps in prop::collection::vec((0..40_u8, 0..12_u8), 1..120),

@@ -1,22 +1,22 @@
-//! A set of panes: in which panes a user or a feature was seen. Exact for every trailing window.
+//! A set of panes: the panes in which a user or a feature was active. It is exact for every trailing window.
 
 use keepwell_core::pane::Pane;
 use serde::Deserialize;
 
 const BITS: i32 = 64;
 
-/// A set of panes as sparse 64-bit blocks. The newest, which nearly every event touches, lies in the set itself.
+/// A set of panes as sparse 64-bit blocks. The newest block is stored inline, because nearly every event uses it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Vec<(i32, u64)>")]
 pub struct PaneSet {
-    /// The newest block and its bits; no bits, no pane.
+    /// Number and bits of the newest block. No bits mean that the set is empty.
     newest: (i32, u64),
-    /// The others, oldest first, each with some bits.
+    /// The other blocks, oldest first, each with at least one bit.
     older: Box<[(i32, u64)]>,
 }
 
 impl From<Vec<(i32, u64)>> for PaneSet {
-    /// From blocks, oldest first.
+    /// A set from blocks, oldest first.
     fn from(mut blocks: Vec<(i32, u64)>) -> Self {
         let newest = blocks.pop().unwrap_or_default();
         Self { newest, older: blocks.into() }
@@ -63,7 +63,7 @@ impl PaneSet {
         self.intersects(pane, pane.next())
     }
 
-    /// How many panes of `[from, to)` are in the set.
+    /// Number of panes of `[from, to)` that are in the set.
     pub fn count(&self, from: Pane, to: Pane) -> u32 {
         self.blocks().map(|(block, bits)| (bits & mask(block, from, to)).count_ones()).sum()
     }
@@ -89,12 +89,12 @@ impl PaneSet {
         }
     }
 
-    /// Whether no pane is in the set.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.newest.1 == 0
     }
 }
-/// The bits of `block` that lie in `[from, to)`.
+/// The bits of `block` that are in `[from, to)`.
 fn mask(block: i32, from: Pane, to: Pane) -> u64 {
     let clamp = |pane: Pane| (i64::from(pane.0) - i64::from(block) * i64::from(BITS)).clamp(0, i64::from(BITS)) as u32;
     let below = |bit: u32| if bit == 64 { u64::MAX } else { (1 << bit) - 1 };
@@ -121,7 +121,7 @@ mod tests {
             let count = |model: &BTreeSet<i32>| model.range(from..from + len).count() as u32;
             prop_assert_eq!(set.count(Pane(from), Pane(from + len)), count(&model));
             prop_assert_eq!(set.intersects(Pane(from), Pane(from + len)), count(&model) > 0);
-            // A second set is made of the panes from there on, and added again.
+            // The sum of the set and of its later panes must be the set itself.
             let mut later = set.clone();
             later.forget_before(Pane(cut));
             let mut sum = PaneSet::default();

@@ -1,4 +1,4 @@
-//! The configuration in the core's units: panes and microseconds.
+//! The configuration of aggregate, with times in panes and microseconds.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use keepwell_core::event::Priority;
 use keepwell_core::pane::{Pane, PaneWidth};
 use keepwell_pipeline::config::{Aggregate, Answers, Config, Limits, Targets};
 
-/// Rows of a slice of a close.
+/// Rows in a slice of a close.
 const SLICE_ROWS: usize = 3000;
 
 /// One trailing window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// As configured, e.g. `28d`.
+    /// Name of the window as configured, e.g. `28d`.
     pub period: String,
-    /// Its length in panes.
+    /// Length of the window in panes.
     pub panes: i32,
 }
 
-/// What aggregate is told. Fixed for an epoch.
+/// The settings of aggregate. Those in the fingerprint are fixed for an epoch.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Epoch of the log.
@@ -33,46 +33,48 @@ pub struct Settings {
     pub feature_days_topic: Arc<str>,
     /// Topic of rejects.
     pub rejects: Arc<str>,
-    /// Largest record written, in bytes.
+    /// Size of the largest record to write, in bytes.
     pub max_record_bytes: usize,
-    /// Pane width.
+    /// Width of a pane.
     pub panes: PaneWidth,
     /// Allowed lateness in microseconds.
     pub lateness_us: i64,
     /// Trailing windows, shortest first.
     pub windows: Vec<Window>,
-    /// Silence after which an account is retired, in microseconds.
+    /// An account without events for this time is retired. Microseconds.
     pub retire_after_us: i64,
-    /// Features where an account tells none, sorted.
+    /// Features of accounts that have no `features` fact, sorted.
     pub catalogue: Vec<String>,
-    /// Ticket categories counted by name, sorted.
+    /// Ticket categories that are counted under their own name, sorted.
     pub categories: Vec<String>,
-    /// Roles of champions.
+    /// Roles that make a person a champion.
     pub champion_roles: Vec<String>,
-    /// Feature whose first use is the first value.
+    /// The feature that gives an account its first value when it is first used.
     pub first_value_feature: Option<String>,
     /// Targets for the first response, in milliseconds by [`Priority`].
     pub first_response_target_ms: [i64; 4],
     /// Targets for the resolution, in milliseconds by [`Priority`].
     pub resolution_target_ms: [i64; 4],
-    /// Whether every answer of a person and every rating of a ticket counts, not the last one alone.
+    /// Whether all answers of a person and all ratings of a ticket count, instead of the last one only.
     pub counts_all_answers: bool,
-    /// Most of each that is kept of one account.
+    /// The most users, features, tickets and so on that one account may have.
     pub limits: Limits,
-    /// Key of the hash that stands for an erased user id.
+    /// Key of the hash that replaces an erased user id.
     pub erasure_key: [u8; 16],
-    /// Most memory in which this process may keep event ids, in bytes.
+    /// The most memory that this process may use for event ids, in bytes.
     pub max_id_bytes: u64,
-    /// Rows after which a slice of a close ends, give or take one account. The same for as long as a close lasts.
+    /// Number of rows after which a slice of a close ends. A slice ends only after an account, or between features of a
+    /// large one. The number must not change during a close.
     pub slice_rows: usize,
-    /// All that shapes the state and the rows, as text: a snapshot of other settings is refused.
+    /// The settings that shape state and rows, as text. A snapshot with a different fingerprint is refused.
     pub fingerprint: String,
 }
 
-/// Where no key is configured.
+/// The erasure key when none is configured.
 const UNKEYED: [u8; 16] = *b"keepwell.erased.";
 
-/// All that shapes the state and the rows, as text. What came later stands in it only where it is not as it was before.
+/// The settings that shape state and rows, as text. Settings that were added later appear only if they differ from
+/// their default.
 fn fingerprint(config: &Config) -> String {
     let Aggregate {
         windows,
@@ -87,7 +89,7 @@ fn fingerprint(config: &Config) -> String {
         limits,
         ..
     } = &config.aggregate;
-    // As the first versions wrote it: snapshots of theirs are read.
+    // The text keeps the form of the first versions, so that their snapshots can still be read.
     let mut text = format!(
         "{:?} {:?} Aggregate {{ windows: {windows:?}, retire_after: {retire_after:?}, catalogue: {catalogue:?}, \
          ticket_categories: {ticket_categories:?}, champion_roles: {champion_roles:?}, first_value_feature: {first_value_feature:?}, \
@@ -106,7 +108,7 @@ fn fingerprint(config: &Config) -> String {
 }
 
 impl Settings {
-    /// The settings of a configuration.
+    /// The settings from a configuration.
     pub fn new(config: &Config) -> Self {
         let panes = config.time.panes();
         let mut lengths = config.aggregate.windows.clone();
@@ -149,23 +151,23 @@ impl Settings {
         }
     }
 
-    /// Panes of the longest window.
+    /// Length of the longest window, in panes.
     pub fn longest(&self) -> i32 {
         self.windows.last().map_or(1, |window| window.panes)
     }
 
-    /// The oldest pane that any window ending after `closed` looks at; all before can be forgotten.
+    /// The oldest pane that any window ending after `closed` needs. All older panes can be forgotten.
     pub fn horizon(&self, closed: Pane) -> Pane {
         closed.back(2 * self.longest() - 2)
     }
 
-    /// Whether nothing about `pane` can be accepted any more at this watermark.
+    /// Whether no event of `pane` can be accepted any more at this watermark. Facts are an exception.
     pub fn is_forgotten(&self, pane: Pane, watermark_us: i64) -> bool {
         self.panes.end_us(pane) + self.lateness_us <= watermark_us
     }
 }
 
-/// Index of a priority in a table by priority; none counts as normal.
+/// Index of a priority in an array by priority. No priority counts as normal.
 pub fn by_priority(priority: Option<Priority>) -> usize {
     usize::from(priority.unwrap_or(Priority::Normal).code()) - 1
 }

@@ -1,12 +1,12 @@
-//! The state of a partition in parts: a head, what is kept of accounts by pane, the rest of the accounts, event ids.
+//! The state of a partition in parts: a head, the panes of accounts, the rest of the accounts, and event ids.
 //!
-//! | part | holds | is written again |
+//! | part | contains | is written again |
 //! |---|---|---|
-//! | `head` | version, settings, watermarks, whose live row is due | with every snapshot |
-//! | `accounts-B-N` | accounts whose hash begins with the B bits N | when one of them changes in more than usage, and when a pane closes |
-//! | `pane-P` | usage, surveys, users and features of pane P | when an event of the pane comes, or it closes |
-//! | `ids-P-N`, `ids-P-open` | event ids under pane P, a million a part | the open one, as ids come |
-//! | `ids-P-gone` | those of them that have moved to a later pane | as they move |
+//! | `head` | version, settings, watermarks, accounts with a due live row | with every snapshot |
+//! | `accounts-B-N` | accounts with hash prefix N (B bits) | on changes except usage and surveys, and at each close |
+//! | `pane-P` | usage, surveys, users and features of pane P | when an event of the pane arrives, or the pane closes |
+//! | `ids-P-N`, `ids-P-open` | event ids under pane P, 2^20 in each full part | the open part, when ids arrive |
+//! | `ids-P-gone` | ids of these parts that have moved to a later pane | when ids move |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,12 +23,12 @@ use crate::dirty::Dirty;
 use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
 
-/// Version of the bytes that are written.
+/// Version of the format that is written.
 const VERSION: u32 = 4;
 const HEAD: &str = "head";
 const PANE: &str = "pane-";
 
-/// What changes all the time.
+/// The part that changes with every snapshot.
 #[derive(Serialize, Deserialize)]
 struct Head {
     version: u32,
@@ -40,7 +40,7 @@ struct Head {
     is_completion_sent: bool,
 }
 
-/// The head of version 3: a close that stands between accounts only.
+/// The head of version 3, in which a close can stop only between accounts.
 #[derive(Deserialize)]
 struct Head3 {
     _version: u32,
@@ -74,10 +74,10 @@ impl From<Head3> for Head {
     }
 }
 
-/// A state as bytes, without the parts that are known. Equal states give equal bytes.
+/// The state as parts of a snapshot. Parts with a revision in `known` have no bytes. Equal states give equal bytes.
 ///
 /// # Errors
-/// None in practice: all of it has a form.
+/// None in practice: every value can be serialised.
 pub fn parts(state: &PartitionState, fingerprint: &str, known: &SavedRevisions) -> Result<Parts, postcard::Error> {
     let head = Head {
         version: VERSION,
@@ -111,10 +111,10 @@ pub fn parts(state: &PartitionState, fingerprint: &str, known: &SavedRevisions) 
     Ok(parts)
 }
 
-/// The state that bytes hold, and the settings it was folded with.
+/// The state from a snapshot, and the fingerprint of the settings it was folded with.
 ///
 /// # Errors
-/// What is wrong: a version of another program, or damage.
+/// When the version belongs to another program, or the bytes are damaged.
 pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), String> {
     let damaged = |error: postcard::Error| error.to_string();
     let bytes = whole.get(HEAD).ok_or("it has no head: versions before 3 are not read any more")?;
@@ -143,7 +143,7 @@ pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), Strin
             |rest: Rest3| snapshot3::rest(rest),
             |of_pane: OfPane3| snapshot3::of_pane(of_pane),
         )?;
-        // What lies in the store is of another form.
+        // The parts in the store have another format, so that all of them must be written again.
         state.dirty = Dirty::all(state.accounts.values());
     }
     Ok((state, head.fingerprint))
@@ -155,7 +155,7 @@ fn panes_of(whole: &SnapshotBytes) -> BTreeMap<Pane, &Vec<u8>> {
     whole.iter().filter_map(|(name, bytes)| Some((number(name)?, bytes))).collect()
 }
 
-/// Takes the accounts back, and what is kept of them by pane, from whatever form they were saved in.
+/// Restores the accounts and then their panes, from either format.
 fn take_accounts<R: for<'b> Deserialize<'b>, P: for<'b> Deserialize<'b>>(
     whole: &SnapshotBytes,
     state: &mut PartitionState,
@@ -173,7 +173,7 @@ fn take_accounts<R: for<'b> Deserialize<'b>, P: for<'b> Deserialize<'b>>(
     Ok(())
 }
 
-/// Hands out the values that stand one after another.
+/// Passes on the values that follow each other in `bytes`.
 fn each<'b, T: Deserialize<'b>>(mut bytes: &'b [u8], mut take: impl FnMut(T)) -> Result<(), String> {
     while !bytes.is_empty() {
         let (value, behind) = postcard::take_from_bytes(bytes).map_err(|error| error.to_string())?;

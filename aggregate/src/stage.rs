@@ -1,4 +1,4 @@
-//! The aggregate stage: `events` to `windows` and `feature_days`.
+//! The aggregate stage: reads `events`, writes `windows` and `feature_days`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,22 +23,22 @@ use crate::snapshot;
 use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, State};
 use keepwell_core::interned::{Name, Names};
 
-/// Live rows are numbered from here: above every final row of the same offset.
+/// Ordinals of live rows begin here: above all final rows at the same offset.
 const LIVE_ORDINAL: i64 = 1 << 40;
-/// An account of so many users and features has its live row with every second tick, of twice as many with every third.
+/// Users plus features. An account of this size gets a live row only every second tick; of twice this size every third.
 const HUGE: usize = 20_000;
-/// Most accounts whose live rows are sent in one step; the others follow at once or, while more waits than a
-/// step takes, with the next tick.
+/// The most accounts that get a live row in one step. The others follow in the next step or, while a backlog waits, at
+/// the next tick.
 const LIVE_ACCOUNTS: usize = 2000;
 
-/// Rows that went out without what may be null in them.
+/// Rows that were written without their nullable texts, lists and maps, because they did not fit into a record.
 const THINNED: Fate = Fate::of("thinned");
-/// Rows that did not go out.
+/// Rows that were not written, because even without these columns they did not fit.
 const UNWRITABLE: Fate = Fate::of("unwritable");
 /// Facts and outcomes that did not fit into the rows of their account.
 const LEFT_OUT: Fate = Fate::of("left_out");
 
-/// What rows are of.
+/// The table that rows belong to.
 #[derive(Debug, Clone, Copy)]
 enum Table {
     Windows,
@@ -60,7 +60,7 @@ pub struct Aggregate {
     settings: Settings,
 }
 
-/// A partition in a step: its state, and where it stands.
+/// A partition in a step: its state and its position.
 #[derive(Debug, Clone, Copy)]
 struct Partition<'p> {
     state: &'p PartitionState,
@@ -68,7 +68,7 @@ struct Partition<'p> {
     position: Position,
 }
 
-/// Where rows go, and how far time has come with them.
+/// Where rows go, and the time that their records report.
 struct Output<'o> {
     table: Table,
     partition: i32,
@@ -81,19 +81,20 @@ impl Aggregate {
         Self { settings: Settings::new(config) }
     }
 
-    /// The same with slices of about so many rows: a small deployment closes in many slices too, for simulations.
+    /// The same stage, with slices of about this many rows. Simulations use it, so that a small deployment also closes
+    /// in many slices.
     pub fn with_slices_of(mut self, rows: usize) -> Self {
         self.settings.slice_rows = rows;
         self
     }
 
-    /// The same with this key for the hash that stands for an erased user id.
+    /// The same stage, with this key for the hash that replaces an erased user id.
     pub fn with_erasure_key(mut self, key: [u8; 16]) -> Self {
         self.settings.erasure_key = key;
         self
     }
 
-    /// Ids are exact and none may be dropped: beyond the bound nothing is taken any more.
+    /// Event ids are exact and none may be dropped. Above the limit the stage accepts nothing more.
     fn check_memory(&self, state: &State) -> Result<(), StageError> {
         let num_bytes: u64 = state.values().map(|partition| partition.event_ids.num_bytes()).sum();
         if num_bytes <= self.settings.max_id_bytes {
@@ -108,7 +109,7 @@ impl Aggregate {
         )))
     }
 
-    /// Folds records until they end or a close begins.
+    /// Folds records until none is left or a close begins.
     fn fold(&self, mut of: Partition<'_>, batch: &Batch<'_>, step: &mut Step<Changes>) -> Result<(), StageError> {
         let Partition { state, tp, .. } = of;
         let records = batch.records.get(tp).copied().unwrap_or_default();
@@ -143,7 +144,7 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Sends the rows of accounts that changed and do not rest, as they are now.
+    /// Sends the current rows of accounts that changed and do not have to wait for a tick.
     fn live_rows(
         &self,
         of: Partition<'_>,
@@ -159,7 +160,7 @@ impl Aggregate {
                 continue;
             }
             let known = state.accounts.get(id);
-            // What is counted anew for each row of a huge account is not counted with every tick.
+            // Each row of a huge account is counted from the start, so such an account skips ticks.
             let interval = 1 + (known.map_or(0, Account::size) / HUGE) as u64;
             if interval > 1 && !changes.tick.is_multiple_of(interval) && !batch.is_last {
                 continue;
@@ -193,7 +194,7 @@ impl Aggregate {
                     ordinal: LIVE_ORDINAL + rows.num_rows() as i64,
                     watermark_us,
                 };
-                // As at the close of the pane: what is told of an account at rest brings no row.
+                // As at the close of the pane: an event of a retired account makes no row.
                 if retired.is_some() || is_deleted {
                     let left_out = append_rows(
                         &mut rows,
@@ -215,7 +216,7 @@ impl Aggregate {
         )
     }
 
-    /// Says downstream, once, that every source is complete; behind all rows.
+    /// Reports downstream, once and after all rows, that every source is complete.
     fn send_completion(&self, of: Partition<'_>, changes: &mut PartitionChanges, step: &mut Step<Changes>) {
         let Partition { state, tp, .. } = of;
         let watermarks = changes.watermarks.as_ref().unwrap_or(&state.watermarks);
@@ -272,8 +273,9 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Rows of an account at one time stay in one record: `score` needs all of its windows. What is too large for one all the
-    /// same goes out as far as it fits, and is counted.
+    /// Writes rows as records. All rows of an account at one time stay in one record, because `score` needs all windows
+    /// together. Rows that are too large for a record lose their nullable texts, lists and maps, or are not written.
+    /// Both are counted.
     fn push_rows(
         &self,
         rows: &RecordBatch,
@@ -312,7 +314,7 @@ impl Aggregate {
         Ok(())
     }
 
-    /// A record that says how far time has come, without rows.
+    /// A record without rows that reports how far time has come.
     fn progress_message(&self, topic: &Arc<str>, partition: i32, progress: &Progress) -> Message {
         Message {
             topic: Arc::clone(topic),

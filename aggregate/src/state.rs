@@ -1,4 +1,4 @@
-//! The state of a partition, what a step changes in it, and its bytes.
+//! The state of a partition, and the changes that one step makes to it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -20,90 +20,90 @@ use crate::settings::Settings;
 use keepwell_core::accounts::Accounts;
 use keepwell_core::interned::{Name, Names};
 
-/// All partitions this member owns.
+/// The state of all partitions that this member owns.
 pub type State = BTreeMap<TopicPartition, PartitionState>;
 
-/// What a step changes.
+/// The changes of one step, by partition.
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 
-/// The fold of one partition.
+/// The state of one partition: the fold of its records.
 #[derive(Debug, Clone, Default)]
 pub struct PartitionState {
-    /// Time.
+    /// The time of each source, and the watermark.
     pub watermarks: Watermarks,
-    /// The newest pane that is final.
+    /// The newest pane with final rows.
     pub closed: Option<Pane>,
-    /// A close under way. While it lasts no record is taken.
+    /// A running close. While it lasts the partition reads no record.
     pub closing: Option<Closing>,
-    /// Accounts by id.
+    /// Accounts by account id.
     pub accounts: Accounts<Account>,
-    /// Event ids.
+    /// Ids of accepted events, to find duplicates.
     pub event_ids: EventIds,
-    /// Accounts whose live row is due.
+    /// Accounts that need a new live row.
     pub live_due: LiveDue,
-    /// Whether it was said downstream that every source is complete.
+    /// Whether downstream already knows that every source is complete.
     pub is_completion_sent: bool,
-    /// Accounts of so many users or features that a step may bring them to a limit; known from the accounts.
+    /// Accounts with so many users or features that one step may reach a limit. Derived from `accounts`.
     pub large: BTreeSet<Name>,
-    /// Names that accounts share.
+    /// Names that accounts share, such as names of features.
     pub names: Names,
-    /// What has changed since it was last saved.
+    /// What has changed since the last snapshot.
     pub dirty: Dirty,
 }
 
-/// Where a close stands.
+/// The position of a running close.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closing {
-    /// The pane whose rows are being sent.
+    /// The close is writing the rows of this pane now.
     pub pane: Pane,
-    /// The last pane to close.
+    /// The last pane that this close covers.
     pub to: Pane,
-    /// The last account of `pane` that was done.
+    /// The last account of `pane` with complete rows.
     pub after: Option<Name>,
-    /// The last feature that was done of the account behind it, where a slice ended within one.
+    /// The last completed feature of the next account, if a slice ended within that account.
     pub within: Option<Name>,
-    /// Slices done.
+    /// Slices of the record's output that are already written. The fold of the record itself counts as the first.
     pub slice: u32,
     /// Ordinal of the next row.
     pub ordinal: i64,
 }
 
-/// What a step changes in one partition.
+/// The changes of one step in one partition.
 #[derive(Debug, Default)]
 pub struct PartitionChanges {
-    /// Time, where it moved.
+    /// The new times of the sources, if a statement moved them.
     pub watermarks: Option<Watermarks>,
-    /// The newest final pane, where it moved.
+    /// The newest final pane, if the step moved it.
     pub closed: Option<Pane>,
-    /// The close under way after the step.
+    /// The close that still runs after the step.
     pub closing: Option<Closing>,
-    /// Rows accepted, record by record. They are applied when the step is merged: nothing is copied before.
+    /// Accepted rows, record by record. The merge of the step applies them, so that the step copies nothing.
     pub accepted: Vec<AcceptedRows>,
-    /// Accounts that a close changed; none means forgotten.
+    /// Accounts that a close changed. None means that the account is removed.
     pub accounts: BTreeMap<Name, Option<Account>>,
-    /// Ids seen, in which pane, and in which they were last seen before.
+    /// Event ids of the step: the key, the event's pane, and the pane under which the key was known before.
     pub event_ids: Vec<(u128, Pane, Option<Pane>)>,
-    /// Accounts whose live row was sent.
+    /// Accounts that got a live row in the step.
     pub sent: Vec<Name>,
-    /// The tick at which it was.
+    /// The tick at which the live rows were sent.
     pub tick: u64,
-    /// Completeness was told downstream, or is no longer so.
+    /// Whether downstream knows after this step that every source is complete.
     pub is_completion_sent: bool,
 }
 
 /// The accepted rows of one record.
 #[derive(Debug)]
 pub struct AcceptedRows {
-    /// The record's batch.
+    /// The batch of the record.
     batch: RecordBatch,
-    /// Which of its rows: those of one account together, in their order.
+    /// The accepted rows of the batch, grouped by account, each group in the order of the record.
     by_account: Vec<Vec<(usize, Shape)>>,
-    /// The newest final pane when they were judged.
+    /// The newest final pane at the time when the rows were judged.
     closed: Option<Pane>,
 }
 
 impl AcceptedRows {
-    /// These rows of `batch`, account by account: an account is looked up once a record.
+    /// Groups these rows of `batch` by account, so that each record looks up an account only once.
     pub fn new(batch: RecordBatch, accepted: Vec<(usize, Shape)>, closed: Option<Pane>) -> Self {
         let rows = EventRows::new(&batch);
         let mut by_account: Vec<Vec<(usize, Shape)>> = Vec::new();
@@ -129,22 +129,22 @@ impl AcceptedRows {
 }
 
 impl PartitionState {
-    /// What the partition remembers: without what is shared or kept only to save less.
+    /// The state that counts for comparison. It leaves out shared names, and what only makes snapshots smaller.
     pub fn memory(&self) -> impl PartialEq + std::fmt::Debug + '_ {
         let time = (&self.watermarks, self.closed, &self.closing, self.is_completion_sent);
         (time, &self.accounts, &self.event_ids, &self.live_due, &self.large)
     }
 
-    /// Finds again what is known from the accounts.
+    /// Rebuilds `large` from the accounts.
     pub fn find_large(&mut self, settings: &Settings) {
         let large = self.accounts.range(..).filter(|(_, account)| account.is_large(&settings.limits));
         self.large = large.map(|(name, _)| name.clone()).collect();
     }
 
-    /// Makes the changes of a committed step.
+    /// Applies the changes of a committed step.
     pub fn merge(&mut self, changes: PartitionChanges, settings: &Settings) {
         for accepted in &changes.accepted {
-            // As if each record were a step of its own: the cut into steps leaves no trace.
+            // Each record acts as if it were a step of its own. So the cut into steps does not change the state.
             self.closed = accepted.closed.or(self.closed);
             for (id, events) in accepted.accounts() {
                 self.apply(id, events, settings);
@@ -174,7 +174,7 @@ impl PartitionState {
         }
         self.live_due.sent(changes.sent, changes.tick);
         if let Some(closed) = changes.closed {
-            // The final row said it all: a live row is due only for what lies ahead of it.
+            // The final row contains everything up to `closed`. A live row is due only if the account has newer events.
             let accounts = &self.accounts;
             self.live_due.retain(|name| {
                 accounts.get(name.as_str()).is_some_and(|account| account.is_ahead_of(closed, settings))
@@ -183,8 +183,8 @@ impl PartitionState {
         self.is_completion_sent = changes.is_completion_sent;
     }
 
-    /// Forgets of the accounts, whose rows of the last pane of a close are out, what no later row can show. Where a close
-    /// stood before the step, and where it stands now, say which these are.
+    /// Prunes the accounts that have their rows for the last pane of a close. The positions of the close before and
+    /// after the step bound this range of accounts.
     fn prune_behind(&mut self, before: &Closing, settings: &Settings) {
         let closed = before.to;
         let from = before.after.as_ref().filter(|_| before.pane == closed).map_or(Bound::Unbounded, Bound::Excluded);
@@ -207,7 +207,7 @@ impl PartitionState {
         }
     }
 
-    /// Takes the events of one account in; its live row becomes due.
+    /// Applies the events of one account. Its live row becomes due.
     fn apply<'e>(&mut self, id: &str, events: impl Iterator<Item = Event<'e>>, settings: &Settings) {
         if self.accounts.get(id).is_none() {
             self.accounts.insert(Name::from(id), Account::default());

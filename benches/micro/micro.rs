@@ -1,6 +1,7 @@
-//! What single steps cost, without Kafka: decode, codec, fold, close, score, snapshot, Parquet.
+//! Measures the cost of single steps without Kafka: decode, codec, fold, close, score, snapshot, Parquet.
 //!
-//! `cargo bench --bench micro`; `python3 benches/micro.py compare` tells what became slower than the recorded baseline.
+//! Run `cargo bench --bench micro`. `python3 benches/micro.py compare` lists what became slower than the recorded
+//! baseline.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a measurement ends where it fails")]
 
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ const LIMITS: Limits = Limits {
     earliest_us: 0,
 };
 
-/// Folds records, and the closes they bring; in how many steps.
+/// Folds records, and the closes that they cause. Returns the number of steps.
 fn fold<S: Stage>(stage: &S, state: &mut S::State, records: &[Record]) -> usize {
     let mut num_steps = 0;
     for record in records {
@@ -65,7 +66,7 @@ fn fresh<S: Stage<State: Default>>(stage: &S, tp: &TopicPartition) -> S::State {
     state
 }
 
-/// The rows of so many records at most.
+/// Number of rows of the records.
 fn num_rows(records: &[Record], schema: &arrow::datatypes::SchemaRef) -> u64 {
     let rows = |record: &Record| {
         record.value.as_ref().map_or(0, |value| codec::decode(value, schema).expect("a batch").num_rows())
@@ -110,7 +111,7 @@ fn micro(c: &mut Criterion) {
         );
     });
 
-    // The last record that closes a pane, and the state before it.
+    // Find the last record that closes a pane, and the state before it.
     let mut state = fresh(&stage, &tp);
     let mut before_close = None;
     for record in events {

@@ -1,4 +1,4 @@
-//! A load as it stands in each topic, in memory: what measurements of single stages begin with.
+//! The records of a load in each topic, in memory. Measurements of single stages start with it.
 
 use anyhow::Result;
 use keepwell::in_process::{self, InMemory};
@@ -9,15 +9,15 @@ use keepwell_pipeline::record::Record;
 
 use crate::load::{Load, Shape};
 
-/// Partitions of the raw topic.
+/// Number of partitions of the raw topic.
 const RAW_PARTITIONS: i32 = 2;
 
 /// The records of each topic.
 #[derive(Debug)]
 pub struct Fixture {
-    /// The configuration of all stages; one partition a topic.
+    /// The configuration of all stages, with one partition for each topic.
     pub config: Config,
-    /// Raw values.
+    /// The raw values.
     pub raw: Vec<Vec<u8>>,
     /// Records of `events`.
     pub events: Vec<Record>,
@@ -26,10 +26,10 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// A load through ingest and aggregate; every pane that has ended is closed.
+    /// Sends a load through ingest and aggregate. Every pane that has ended is closed.
     ///
     /// # Errors
-    /// When a stage stops.
+    /// When a stage stops with an error.
     pub fn of(shape: Shape) -> Result<Self> {
         let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
         let text = format!(

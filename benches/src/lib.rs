@@ -1,4 +1,4 @@
-//! What Keepwell is measured with: a load of known content, and its rivals.
+//! Tools to measure Keepwell: a load of known content, and comparisons with its peers.
 
 pub mod fixture;
 pub mod load;

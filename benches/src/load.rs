@@ -1,9 +1,9 @@
-//! A load of known content: product usage as Segment `track` calls of about 350 bytes, by seed.
+//! A load of known content, from a seed: product usage as Segment `track` calls of about 350 bytes.
 //!
-//! Accounts and features follow Zipf's law with exponent 1: of N, the one of rank k has a share of about
-//! 1 / (k ln N) of the events. Users come in sessions of some minutes; on Saturday and Sunday a quarter as many as on
-//! other days. Events come in the order of their time, but for a jitter of some seconds, and a few come twice, as collectors send
-//! them.
+//! Accounts and features follow Zipf's law with exponent 1: of N, rank k has a share of about 1 / (k ln N) of the
+//! events. Users come in sessions of some minutes.
+//! On Saturday and Sunday there are a quarter as many events as on other days. Events are in the order of their time,
+//! except for a jitter of some seconds. A few come twice, because real collectors send some twice.
 
 use std::sync::Arc;
 
@@ -13,34 +13,34 @@ use keepwell_pipeline::record::Message;
 
 use keepwell_verify::kafka::Kafka;
 
-/// Sessions that go on at once.
+/// Number of sessions at the same time.
 const SESSIONS: usize = 256;
-/// Events of a session at most.
+/// Maximum number of events of a session.
 const SESSION_EVENTS: u32 = 24;
-/// Users of an account at most.
+/// Maximum number of users of an account.
 const USERS: usize = 60;
-/// Of so many calls one is sent twice, as collectors do that are not sure.
+/// One of this many calls is sent twice, as collectors do when they get no answer.
 const REPEAT_ONE_OF: u32 = 200;
-/// Features of the product.
+/// Number of features of the product.
 const FEATURES: usize = 80;
-/// Events are sent so much after their time at most, in milliseconds.
+/// Events are sent at most this long after their time, in milliseconds.
 const JITTER_MS: i64 = 5000;
 const DAY_MS: i64 = 86_400_000;
 
-/// What a load is.
+/// Parameters of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// Seed: the same shape is the same load.
+    /// Seed. Equal shapes give equal loads.
     pub seed: u64,
-    /// Accounts of which something may come.
+    /// Number of accounts that can have events.
     pub accounts: usize,
-    /// Events.
+    /// Number of events.
     pub events: usize,
     /// Time from the first event to the last, in milliseconds.
     pub span_ms: i64,
-    /// Time of the first event, UTC milliseconds; a Monday's midnight.
+    /// Time of the first event, UTC milliseconds. It is midnight on a Monday.
     pub start_ms: i64,
-    /// Whether each account has one event before any has a second: so many accounts there are, not so many there may be.
+    /// Whether each account has one event before any has a second. Then all accounts occur, not only the frequent ones.
     pub every_account: bool,
 }
 
@@ -57,22 +57,22 @@ pub struct Load {
     shape: Shape,
     rng: Rng,
     sessions: Vec<Session>,
-    /// Time that has come, in weekday milliseconds: a weekend's pass four times as fast.
+    /// Elapsed time in weekday milliseconds. At weekends calendar time passes four times as fast.
     weekday_ms: f64,
     count: usize,
-    /// The last call, which a collector may send once more.
+    /// The last call, which a collector may send again.
     last: Option<Call>,
 }
 
 impl Shape {
-    /// The topic in which the load is kept.
+    /// Name of the topic in which the load is kept.
     pub fn topic(&self) -> String {
         let Self { seed, accounts, events, span_ms, start_ms, every_account } = self;
         let first = if *every_account { "-every" } else { "" };
         format!("load-{seed}-{accounts}-{events}-{span_ms}-{start_ms}{first}")
     }
 
-    /// Keeps the load in Kafka, once: whether it had to be written.
+    /// Writes the load to Kafka, unless it is already there. Returns whether it was written.
     ///
     /// # Errors
     /// When the broker refuses.
@@ -80,7 +80,7 @@ impl Shape {
         let topic = self.topic();
         match kafka.count(&topic)? {
             Some(count) if count == self.events as i64 => return Ok(false),
-            // What is there was cut off.
+            // An existing topic with another count is incomplete.
             Some(_) => kafka.delete_topic(&topic)?,
             None => {}
         }
@@ -93,24 +93,24 @@ impl Shape {
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// When it happened, UTC milliseconds.
+    /// Event time, UTC milliseconds.
     pub at_ms: i64,
-    /// Its account.
+    /// Account id.
     pub account_id: String,
     /// The JSON text.
     pub text: String,
 }
 
-/// A rank from 0 to `count` - 1: the inverse of P(rank < k) = ln(k + 1) / ln(count + 1).
+/// A random rank from 0 to `count` - 1: the inverse of P(rank < k) = ln(k + 1) / ln(count + 1).
 fn zipf(rng: &mut Rng, count: usize) -> usize {
     let rank = ((count as f64 + 1.0).ln() * rng.f64()).exp() - 1.0;
     (rank as usize).min(count - 1)
 }
 
-/// Milliseconds of a week in which Saturday and Sunday count a quarter.
+/// Weekday milliseconds of a week: Saturday and Sunday count a quarter.
 const WEEK: f64 = 5.5 * DAY_MS as f64;
 
-/// From weekday milliseconds to milliseconds since Monday.
+/// Converts weekday milliseconds to milliseconds since Monday.
 fn calendar_ms(weekday_ms: f64) -> i64 {
     let (weeks, within) = ((weekday_ms / WEEK).floor(), weekday_ms % WEEK);
     let days = 5.0 * DAY_MS as f64;
@@ -126,13 +126,13 @@ fn weekday_ms(calendar_ms: i64) -> f64 {
 }
 
 impl Load {
-    /// The load from its first event on.
+    /// The load from its first event.
     pub fn new(shape: Shape) -> Self {
         let sessions = vec![Session::default(); SESSIONS];
         Self { shape, rng: Rng::with_seed(shape.seed), sessions, weekday_ms: 0.0, count: 0, last: None }
     }
 
-    /// The load as messages to a topic; accounts are not its key, as with most collectors.
+    /// The load as messages to a topic. They have no key, as with most collectors.
     pub fn messages(self, topic: &str, partitions: i32) -> impl Iterator<Item = Message> {
         let topic: Arc<str> = topic.into();
         self.zip(0..).map(move |(call, n): (Call, i64)| Message {
@@ -159,7 +159,7 @@ impl Iterator for Load {
         self.weekday_ms += weekday_ms(shape.span_ms) / shape.events as f64;
         let session = &mut self.sessions[rng.usize(0..SESSIONS)];
         if session.events_left == 0 {
-            // Ranks are spread over the ids, so that neighbours by name are not neighbours by size.
+            // Spread the ranks over the ids, so that ids next to each other have different sizes.
             let account = zipf(rng, shape.accounts).wrapping_mul(7919) % shape.accounts;
             *session = Session { account, user: zipf(rng, USERS), events_left: rng.u32(1..=SESSION_EVENTS) };
         }
@@ -195,19 +195,19 @@ impl Iterator for Load {
 /// A Segment `track` call.
 #[derive(Debug, Clone, Copy)]
 pub struct Track<'c> {
-    /// Its id.
+    /// Message id.
     pub id: &'c str,
-    /// Feature.
+    /// Feature name.
     pub feature: &'c str,
-    /// User.
+    /// User id.
     pub user: &'c str,
-    /// Account.
+    /// Account id.
     pub account_id: &'c str,
-    /// When, UTC milliseconds.
+    /// Event time, UTC milliseconds.
     pub at_ms: i64,
-    /// Uses.
+    /// Number of uses.
     pub count: u32,
-    /// How long, in milliseconds.
+    /// Duration of the use, in milliseconds.
     pub duration_ms: u32,
 }
 

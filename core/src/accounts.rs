@@ -1,4 +1,4 @@
-//! What is known of accounts, by id: one is found by hash, all are walked in the order of their ids.
+//! State by account id: one account is found by hash, all are visited in the order of their ids.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeBounds;
@@ -8,15 +8,15 @@ use serde::{Deserialize, Deserializer};
 
 use crate::interned::Name;
 
-/// A map by account id, found by hash, in no order.
+/// A map by account id. It has no order.
 pub type ById<A> = HashMap<Name, A, RandomState>;
 
-/// The accounts of a partition, and what is known of each.
+/// The accounts of a partition, with the state of each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accounts<A> {
-    /// Boxed: a table that grows moves pointers.
+    /// Boxed, so that a growing table moves only pointers.
     by_id: ById<Box<A>>,
-    /// The ids, in order.
+    /// All ids, sorted.
     ids: BTreeSet<Name>,
 }
 
@@ -32,12 +32,12 @@ impl<A> Accounts<A> {
         self.by_id.get(id).map(Box::as_ref)
     }
 
-    /// As [`Accounts::get`].
+    /// Like [`Accounts::get`], for changing the account.
     pub fn get_mut(&mut self, id: &str) -> Option<&mut A> {
         self.by_id.get_mut(id).map(Box::as_mut)
     }
 
-    /// The account with this id, an empty one where it is new.
+    /// The account with this id. A new one is added if none exists.
     pub fn get_or_new(&mut self, id: &Name) -> &mut A
     where
         A: Default,
@@ -48,7 +48,7 @@ impl<A> Accounts<A> {
         self.by_id.entry(id.clone()).or_default()
     }
 
-    /// Puts an account in the place of the one with its id.
+    /// Adds an account, or replaces the one with its id.
     pub fn insert(&mut self, id: Name, account: A) {
         match self.by_id.get_mut(&id) {
             Some(known) => **known = account,
@@ -59,43 +59,43 @@ impl<A> Accounts<A> {
         }
     }
 
-    /// The id of an account that is known: an allocation less for each who names it.
+    /// The stored id of a known account. Cloning it saves an allocation.
     pub fn id(&self, id: &str) -> Option<&Name> {
         self.by_id.get_key_value(id).map(|(id, _)| id)
     }
 
-    /// Forgets an account.
+    /// Removes an account.
     pub fn remove(&mut self, id: &Name) {
         self.by_id.remove(id);
         self.ids.remove(id);
     }
 
-    /// Whether there are none.
+    /// Whether there are no accounts.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
 
-    /// How many there are.
+    /// Number of accounts.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// All of them, in no order.
+    /// All accounts, in no order.
     pub fn values(&self) -> impl Iterator<Item = &A> {
         self.by_id.values().map(Box::as_ref)
     }
 
-    /// All of them, by id.
+    /// All accounts, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &A)> {
         self.range(..)
     }
 
-    /// Those whose ids lie in a range, by id.
+    /// Accounts with ids in a range, in the order of their ids.
     pub fn range(&self, ids: impl RangeBounds<Name>) -> impl Iterator<Item = (&Name, &A)> {
         self.ids.range(ids).filter_map(|id| self.get(id.as_str()).map(|account| (id, account)))
     }
 
-    /// Hands out those whose ids lie in a range, by id.
+    /// Calls `each` for accounts with ids in a range, in the order of their ids.
     pub fn for_each_mut(&mut self, ids: impl RangeBounds<Name>, mut each: impl FnMut(&mut A)) {
         for id in self.ids.range(ids) {
             if let Some(account) = self.by_id.get_mut(id) {
@@ -106,7 +106,7 @@ impl<A> Accounts<A> {
 }
 
 impl<'de, A: Deserialize<'de>> Deserialize<'de> for Accounts<A> {
-    /// The form of the first versions: a map.
+    /// The format of the first versions: a map.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut accounts = Self::default();
         for (id, account) in BTreeMap::<Name, A>::deserialize(deserializer)? {
@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    /// With one known seed a stranger makes any number of ids that collide: 40,000 of them took 39 s instead of 0.3 s.
+    /// With one known seed, an attacker can make many ids that collide: 40,000 of them took 39 s instead of 0.3 s.
     #[test]
     fn no_two_maps_hash_an_id_alike() {
         let hashes: BTreeSet<u64> = (0..8).map(|_| ById::<()>::default().hasher().hash_one("acme")).collect();

@@ -1,8 +1,8 @@
-//! One record batch <-> the value of one Kafka record: an Arrow IPC stream, readable by any Arrow library.
+//! Converts between a record batch and the value of a Kafka record: an Arrow IPC stream, readable by any Arrow library.
 //!
-//! A column that may be null, and is in every row of a record, is left out of it. Most columns are for kinds of events, or for
-//! measures, that most records have none of; what is not there costs the broker nothing, and the reader one array of nulls of
-//! its type.
+//! A nullable column that is null in every row is left out of the record. Most columns belong to kinds of events, or to
+//! measures, that most records do not have. A column left out costs the broker nothing. It costs the reader one array
+//! of nulls per type.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,67 +18,67 @@ use foldhash::fast::RandomState;
 
 use crate::schema::TABLE_KEY;
 
-/// Why a batch could not be written or read.
+/// Why a batch could not be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// Arrow refused.
+    /// Arrow returned an error.
     #[error("Arrow IPC: {0}")]
     Arrow(#[from] ArrowError),
-    /// The value is of another table or version.
+    /// The value contains another table or version.
     #[error(
         "the record holds table {found:?} and this program reads {expected:?}; run a version of Keepwell that knows it, or check the topic name in the configuration"
     )]
     ForeignTable {
-        /// Table and version this program reads.
+        /// Table and version that this program reads.
         expected: String,
         /// Table and version of the record.
         found: String,
     },
-    /// The value names our table but has columns of neither an older nor a newer program.
+    /// The value names our table, but its columns are from neither an older nor a newer program.
     #[error("the record says {table:?} but its columns differ from that version's; was it written by another program?")]
     ForeignColumns {
-        /// Table and version the record names.
+        /// Table and version that the record names.
         table: String,
     },
-    /// The stream is damaged in a way that Arrow has no error for.
+    /// The stream is damaged in a way for which Arrow has no error.
     #[error("the {bytes} bytes are no Arrow stream; was the record written by another program?")]
     Damaged {
-        /// Size of the value.
+        /// Size of the value in bytes.
         bytes: usize,
     },
-    /// The stream holds not exactly one batch.
+    /// The stream does not contain exactly one batch.
     #[error("the record holds {found} batches instead of one")]
     NotOneBatch {
-        /// Batches found.
+        /// Number of batches found.
         found: usize,
     },
-    /// Rows that must stay together are above the limit.
+    /// Rows that must stay together exceed the limit.
     #[error(
         "the rows of one account take {bytes} bytes, above the limit of {max_bytes} a record; raise kafka.max_record_bytes and the topic's max.message.bytes"
     )]
     RowTooLarge {
-        /// Encoded size.
+        /// Encoded size in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit in bytes.
         max_bytes: usize,
     },
 }
 
-/// Key of a record's metadata for how many columns its writer's table has, where some are left out.
+/// Metadata key for the number of columns in the writer's table. Set only if some columns are left out.
 const COLUMNS_KEY: &str = "keepwell.columns";
 
-/// About what the names and types of a table take.
+/// Approximate size of the names and types of a table, in bytes.
 const SCHEMA_BYTES: usize = 16 * 1024;
 /// Buffers begin at multiples of 64 bytes, and most columns have two or three.
 const PADDING_BYTES: usize = 3 * 64;
 
-/// The value of one record.
+/// Encodes a batch as the value of one record.
 ///
 /// # Errors
 /// [`CodecError::Arrow`] when Arrow cannot encode the batch.
 pub fn encode(batch: &RecordBatch) -> Result<Vec<u8>, CodecError> {
     let batch = without_null_columns(batch)?;
-    // What is asked for in vain is cleared by the kernel in vain: so much as the rows take, not what their builders had room for.
+    // Reserve only what the rows need, not what their builders reserved: the kernel zeroes every page we ask for.
     let mut bytes = SCHEMA_BYTES + PADDING_BYTES * batch.num_columns();
     for column in batch.columns() {
         bytes += column.to_data().get_slice_memory_size()?;
@@ -88,7 +88,7 @@ pub fn encode(batch: &RecordBatch) -> Result<Vec<u8>, CodecError> {
     Ok(writer.into_inner()?)
 }
 
-/// The columns of a batch that tell something.
+/// The batch without nullable columns that are null in every row.
 fn without_null_columns(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let fields = batch.schema_ref().fields();
     let tells = |(field, column): (&FieldRef, &ArrayRef)| !field.is_nullable() || column.null_count() < column.len();
@@ -104,11 +104,11 @@ fn without_null_columns(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> 
     left.with_schema(Arc::new(schema))
 }
 
-/// The values of as many records as it takes to keep each at or below `max_bytes`, in the order of the
-/// rows. Runs of `unit_rows` rows, such as those of one account, stay in one record. An empty batch is one record.
+/// Encodes a batch as values of at most `max_bytes` each, in the order of the rows. Runs of `unit_rows` rows, such as
+/// those of one account, stay in one record. An empty batch is one record.
 ///
 /// # Errors
-/// [`CodecError::RowTooLarge`] when one such run alone is above the limit.
+/// [`CodecError::RowTooLarge`] when one run alone exceeds the limit.
 pub fn encode_split(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Vec<Vec<u8>>, CodecError> {
     let mut values = Vec::new();
     let mut todo = vec![batch.clone()];
@@ -128,19 +128,19 @@ pub fn encode_split(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> 
     Ok(values)
 }
 
-/// The values of a batch, and which runs of rows are not whole in them.
+/// The values of a batch, and the runs of rows that are not complete in them.
 #[derive(Debug, Default)]
 pub struct Fitted {
-    /// As of [`encode_split`].
+    /// Encoded values, as from [`encode_split`].
     pub values: Vec<Vec<u8>>,
-    /// First rows of the runs that went out without what may be null in them: texts, lists and maps.
+    /// First rows of the runs that were encoded without their nullable texts, lists and maps.
     pub thinned: Vec<usize>,
-    /// First rows of the runs that did not go out at all.
+    /// First rows of the runs that were not encoded at all.
     pub left_out: Vec<usize>,
 }
 
-/// As [`encode_split`], for rows that must not stop a stage: a run that alone is above the limit goes out without what may
-/// be null in it, and not at all where that does not help.
+/// Like [`encode_split`], for rows that must not stop a stage. A run that alone exceeds the limit is encoded without
+/// its nullable texts, lists and maps. If that is not enough, it is left out.
 ///
 /// # Errors
 /// [`CodecError::Arrow`] when Arrow cannot encode the batch.
@@ -170,7 +170,7 @@ pub fn encode_fitting(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -
     Ok(fitted)
 }
 
-/// The rows without the texts, lists and maps that may be null.
+/// The rows with their nullable texts, lists and maps set to null.
 fn thin(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let fields = rows.schema_ref().fields();
     let columns = fields.iter().zip(rows.columns()).map(|(field, column)| {
@@ -191,23 +191,23 @@ fn read_stream(mut buffer: Buffer) -> Result<Vec<RecordBatch>, ArrowError> {
     Ok(batches)
 }
 
-/// The batch in the value of one record, which must be of the table `expected`; its columns are those.
+/// Decodes the batch in the value of one record. The record must be of the table `expected`; so are the columns.
 ///
-/// A column that the record leaves out is null. Within a version columns may be added that may be null. So programs can be
-/// replaced one by one: what a newer one has added is left out here, and what an older one does not know is null.
+/// A column that the record leaves out is null. A version may gain nullable columns, so programs can be replaced one by
+/// one. Columns that a newer program added are left out here. Columns that an older program does not know are null.
 ///
 /// # Errors
-/// [`CodecError`] when the value is no Arrow stream of exactly one batch of that table and version.
+/// [`CodecError`] when the value is not an Arrow stream of exactly one batch of that table and version.
 pub fn decode(value: &[u8], expected: &SchemaRef) -> Result<RecordBatch, CodecError> {
     decode_shared(&Bytes::copy_from_slice(value), expected)
 }
 
-/// As [`decode`], of a value that the batch then shares instead of a copy of it.
+/// Like [`decode`], but the batch shares the memory of the value instead of copying it.
 ///
 /// # Errors
-/// As those of [`decode`].
+/// See [`decode`].
 pub fn decode_shared(value: &Bytes, expected: &SchemaRef) -> Result<RecordBatch, CodecError> {
-    // Arrow's reader panics on some damaged messages (found by fuzzing): here that is an error like any other.
+    // Arrow's reader panics on some damaged messages (found by fuzzing). Here that becomes an error like any other.
     let read = std::panic::catch_unwind(|| read_stream(Buffer::from(value.clone())));
     let mut batches = read.map_err(|_| CodecError::Damaged { bytes: value.len() })??;
     let found = batches.len();
@@ -220,12 +220,12 @@ pub fn decode_shared(value: &Bytes, expected: &SchemaRef) -> Result<RecordBatch,
     as_columns(&batch, expected).ok_or(CodecError::ForeignColumns { table })
 }
 
-/// The columns that are expected, of a batch that an older or newer program wrote. None where a column is missing that must be
-/// there, or more are unknown than the writer's table has more than this one: these are no added columns.
+/// The expected columns of a batch that an older or newer program wrote. None if a required column is missing. None,
+/// too, if more columns are unknown than the writer's table has in addition to ours: these are not added columns.
 pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBatch> {
     let mut num_known = 0;
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(expected.fields().len());
-    // One of each type: many columns are null.
+    // One array of nulls for each type, because many columns are null.
     let mut nulls: Vec<ArrayRef> = Vec::new();
     let mut null_of = |kind: &DataType| {
         let known = nulls.iter().find(|null| null.data_type() == kind).cloned();
@@ -234,7 +234,7 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
             nulls[nulls.len() - 1].clone()
         })
     };
-    // A search for each of many columns would cost more than their decoding.
+    // A linear search for each of many columns would cost more than decoding them.
     let there: HashMap<&str, (&FieldRef, &ArrayRef), RandomState> =
         batch.schema_ref().fields().iter().zip(batch.columns()).map(|pair| (pair.0.name().as_str(), pair)).collect();
     for field in expected.fields() {
@@ -250,7 +250,7 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
     let num_unknown = batch.num_columns() - num_known;
     let of_writer = batch.schema_ref().metadata().get(COLUMNS_KEY).and_then(|number| number.parse().ok());
     let num_added = of_writer.unwrap_or(batch.num_columns()).saturating_sub(expected.fields().len());
-    // What is refused here holds null where that is no value: none of our columns, either.
+    // Arrow rejects a null in a column that must not be null. Such columns are not ours, either.
     RecordBatch::try_new(SchemaRef::clone(expected), columns).ok().filter(|_| num_unknown <= num_added)
 }
 
@@ -355,7 +355,7 @@ mod tests {
         let (old_rows, new_rows) = (rows(&old, &[&[Some(1)]]), rows(&new, &[&[Some(7)], &[Some(1)]]));
         assert_eq!(decode(&encode(&new_rows).unwrap(), &old).unwrap(), old_rows);
         assert_eq!(decode(&encode(&old_rows).unwrap(), &new).unwrap(), rows(&new, &[&[None], &[Some(1)]]));
-        // Written, and read as: a column that must be known, one more and one less, another nullability, another type.
+        // Written, and read as: a new required column, one more and one less, another nullability, another type.
         for (written, read) in [
             (of(&[known("n")]), of(&[known("n"), known("added")])),
             (of(&[known("n"), maybe("other")]), of(&[known("n"), maybe("added")])),
@@ -385,12 +385,12 @@ mod tests {
         assert_eq!(names, ["n", "b"]);
         let read = |names: &[&str]| decode(&written, &of(names));
         assert_eq!(read(&["n", "a", "b"]).unwrap(), rows(&["n", "a", "b"], &[all, null, some]));
-        // An older program, which knows one of them less, and a newer one.
+        // An older program, which knows one column less, and a newer one.
         assert_eq!(read(&["n", "a"]).unwrap(), rows(&["n", "a"], &[all, null]));
         assert_eq!(read(&["c", "n", "b", "a"]).unwrap(), rows(&["c", "n", "b", "a"], &[null, all, some, null]));
-        // One whose table has as many columns, and another in the place of one that is there.
+        // A reader with the same number of columns, but one column is a different one.
         assert!(matches!(read(&["n", "a", "c"]), Err(CodecError::ForeignColumns { .. })));
-        // Where no row tells anything, there is nothing to leave out.
+        // A batch without rows leaves out no columns.
         let empty = RecordBatch::new_empty(of(&["n", "a"]));
         assert_eq!(read_stream(Buffer::from(encode(&empty).unwrap().as_slice())).unwrap()[0].num_columns(), 2);
     }
@@ -402,7 +402,7 @@ mod tests {
             for bit in 0..8 {
                 let mut damaged = value.clone();
                 damaged[at] ^= 1 << bit;
-                // A changed cell is none of the codec's business; a panic would be.
+                // The codec cannot detect a changed cell. It must not panic.
                 if let Ok(read) = decode(&damaged, &schema("t/1")) {
                     assert_eq!(read.schema().fields(), schema("t/1").fields(), "byte {at} bit {bit}");
                 }

@@ -1,12 +1,12 @@
-//! The accepted event: what ingest decodes, validates and writes, and aggregate folds.
+//! The accepted event. Ingest decodes, validates and writes it, and aggregate folds it.
 //!
-//! Codes are part of the `events` schema and never change their meaning.
+//! Codes are part of the `events` schema. Their meaning never changes.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// Declares an enumeration whose codes are written to a `Code` column.
+/// Declares an enumeration with codes that are written to a `Code` column.
 macro_rules! coded {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal,)+ }) => {
         $(#[$doc])*
@@ -16,10 +16,10 @@ macro_rules! coded {
             $($(#[$variant_doc])* $variant = $code,)+
         }
         impl $name {
-            /// Every value, in the order of the codes.
+            /// All values, in the order of their codes.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The code in the `events` table.
+            /// The code of this value in the `events` table.
             pub fn code(self) -> u8 {
                 self as u8
             }
@@ -36,15 +36,15 @@ macro_rules! coded {
 }
 
 coded! {
-    /// What an event is about; one raw topic each.
+    /// The subject of an event. Each kind has its own raw topic.
     Kind {
         /// Use of a feature.
         Usage = 1,
-        /// Something happened to a support ticket.
+        /// An event in the life of a support ticket.
         Ticket = 2,
         /// An answer to a survey.
         Survey = 3,
-        /// Facts, milestones, outcomes and the end of an account.
+        /// Facts, milestones, outcomes, and the deletion of an account.
         Account = 4,
         /// A person joined, left or changed role.
         Person = 5,
@@ -54,19 +54,19 @@ coded! {
 coded! {
     /// What happened to a ticket.
     TicketAction {
-        /// It was opened; only tickets opened at an account count there.
+        /// It was opened. Only tickets opened at an account count for that account.
         Opened = 1,
-        /// An agent answered.
+        /// An agent responded.
         Responded = 2,
-        /// It was solved.
+        /// It was resolved.
         Resolved = 3,
-        /// The customer came back.
+        /// It was reopened by the customer.
         Reopened = 4,
-        /// It was handed to a higher tier.
+        /// It was escalated to a higher tier.
         Escalated = 5,
         /// Its priority changed.
         PriorityChanged = 6,
-        /// The customer rated it (CSAT 1-5).
+        /// The customer rated it (CSAT, 1 to 5).
         Rated = 7,
         /// It was closed for good.
         Closed = 8,
@@ -76,13 +76,13 @@ coded! {
 coded! {
     /// Priority of a ticket.
     Priority {
-        /// Low.
+        /// Low priority.
         Low = 1,
-        /// Normal; the default.
+        /// Normal priority; the default.
         Normal = 2,
-        /// High.
+        /// High priority.
         High = 3,
-        /// Urgent.
+        /// Urgent priority.
         Urgent = 4,
     }
 }
@@ -90,43 +90,43 @@ coded! {
 coded! {
     /// Kind of a survey.
     Survey {
-        /// Net promoter score, 0-10.
+        /// Net promoter score, 0 to 10.
         Nps = 1,
-        /// Customer satisfaction.
+        /// Customer satisfaction score.
         Csat = 2,
-        /// Customer effort.
+        /// Customer effort score.
         Ces = 3,
     }
 }
 
 coded! {
-    /// What happened to a person.
+    /// What happened to a person of an account.
     PersonAction {
-        /// Joined the account.
+        /// The person joined the account.
         Added = 1,
-        /// Left the account.
+        /// The person left the account.
         Removed = 2,
-        /// Has another role now.
+        /// The person's role changed.
         RoleChanged = 3,
-        /// The id is to be forgotten.
+        /// The person must be erased: the user id must be forgotten.
         Erased = 4,
     }
 }
 
 coded! {
-    /// What became of an alert's playbook.
+    /// What became of the playbook of an alert.
     Outcome {
-        /// Someone took it on.
+        /// Someone accepted it.
         Accepted = 1,
         /// It was carried out.
         Done = 2,
-        /// It was set aside.
+        /// It was dismissed.
         Dismissed = 3,
     }
 }
 
 impl Outcome {
-    /// As in the input.
+    /// The name as in the input.
     pub fn name(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -136,20 +136,20 @@ impl Outcome {
     }
 }
 
-/// What an event says of a value that is remembered: nothing, that it is unknown from then on, or what it is.
+/// How an event changes a stored value: not at all, to unknown, or to a new value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change<T> {
-    /// Nothing is said: what was known stands.
+    /// The event does not mention the value, so the old one remains.
     #[default]
     Kept,
-    /// A null: unknown from then on.
+    /// The event contains null, so the value is unknown from then on.
     Cleared,
     /// The value from then on.
     Set(T),
 }
 
 impl<T> Change<T> {
-    /// The value that is set, if one is.
+    /// The new value, if one is set.
     pub fn value(self) -> Option<T> {
         match self {
             Self::Set(value) => Some(value),
@@ -157,7 +157,7 @@ impl<T> Change<T> {
         }
     }
 
-    /// The same of a value made from this one.
+    /// Converts the value, if one is set.
     pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Change<U> {
         match self {
             Self::Kept => Change::Kept,
@@ -166,7 +166,7 @@ impl<T> Change<T> {
         }
     }
 
-    /// The same, borrowed.
+    /// The same change with a borrowed value.
     pub fn as_ref(&self) -> Change<&T> {
         match self {
             Self::Kept => Change::Kept,
@@ -175,7 +175,7 @@ impl<T> Change<T> {
         }
     }
 
-    /// What is known after it, of what was known before.
+    /// The value after this change, given the value before it.
     pub fn after(self, before: Option<T>) -> Option<T> {
         match self {
             Self::Kept => before,
@@ -185,7 +185,7 @@ impl<T> Change<T> {
     }
 }
 
-/// Bits of the `cleared` column: what a null has cleared.
+/// Bits of the `cleared` column: which values a null has cleared.
 pub mod cleared {
     /// The role of a person.
     pub const ROLE: u8 = 1;
@@ -203,7 +203,7 @@ pub mod account_action {
     pub const DELETED: u8 = 2;
     /// A milestone was planned, moved or done.
     pub const MILESTONE: u8 = 3;
-    /// The outcome of an alert.
+    /// The outcome of an alert was reported.
     pub const OUTCOME: u8 = 4;
 }
 
@@ -212,90 +212,90 @@ pub mod account_action {
 pub struct Event<'a> {
     /// The account it belongs to.
     pub account_id: Cow<'a, str>,
-    /// Unique within the account and the kind; a second sighting is a duplicate.
+    /// Unique within the account and the kind. A second event with the same id is a duplicate.
     pub event_id: Cow<'a, str>,
-    /// When it happened, UTC microseconds.
+    /// Event time, UTC microseconds.
     pub occurred_us: i64,
-    /// What happened.
+    /// What happened, by kind.
     pub body: Body<'a>,
 }
 
-/// What happened, by kind.
+/// The content of an event, by kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body<'a> {
     /// A feature was used.
     Usage {
-        /// Who used it, if known.
+        /// The user, if known.
         user_id: Option<Cow<'a, str>>,
-        /// Which feature.
+        /// Name of the feature.
         feature: Cow<'a, str>,
-        /// How many uses this event stands for; 0 where none succeeded.
+        /// Number of uses that this event stands for. 0 if none succeeded.
         count: i64,
-        /// How long it took, if known, in milliseconds.
+        /// Duration in milliseconds, if known.
         duration_ms: Option<i64>,
-        /// How many of the uses failed, if known.
+        /// Number of failed uses, if known.
         errors: Option<i64>,
     },
-    /// A ticket moved.
+    /// Something happened to a ticket.
     Ticket {
-        /// Which ticket.
+        /// Id of the ticket.
         ticket_id: Cow<'a, str>,
-        /// What happened.
+        /// What happened to it.
         action: TicketAction,
-        /// Its priority from now on, where told.
+        /// Priority from now on, if the event contains one.
         priority: Option<Priority>,
-        /// Its category from now on, where told.
+        /// Category from now on, if the event contains one.
         category: Option<Cow<'a, str>>,
-        /// The rating 1-5, with `rated`.
+        /// The rating from 1 to 5, for `rated` events.
         csat: Option<u8>,
         /// The customer's user, if known.
         user_id: Option<Cow<'a, str>>,
     },
     /// A survey was answered.
     Survey {
-        /// Which survey.
+        /// Kind of the survey.
         survey: Survey,
-        /// The answer, `0..=scale_max`.
+        /// The answer, from 0 to `scale_max`.
         score: i64,
-        /// Best possible answer; 10 for NPS.
+        /// The best possible answer. It is 10 for NPS.
         scale_max: i64,
-        /// Who answered, if known.
+        /// The user who answered, if known.
         user_id: Option<Cow<'a, str>>,
     },
-    /// Facts were set: name and JSON text of the value (`null` clears).
+    /// Facts were set.
     Facts {
-        /// Names and JSON texts.
+        /// Names and JSON texts of the values. A `null` clears the fact.
         facts: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-        /// From then on unknown again.
+        /// Time from which the facts are unknown again, UTC microseconds.
         valid_until_us: Option<i64>,
-        /// Who said so.
+        /// Who stated the facts, if known.
         author: Option<Cow<'a, str>>,
     },
     /// The account was deleted.
     Deleted,
     /// A milestone was planned, moved or done.
     Milestone {
-        /// Which milestone.
+        /// Id of the milestone.
         id: Cow<'a, str>,
-        /// When it is due, UTC microseconds.
+        /// Due time, UTC microseconds.
         due_us: Change<i64>,
-        /// When it was done, UTC microseconds.
+        /// Time when it was done, UTC microseconds.
         done_us: Change<i64>,
     },
-    /// What became of an alert.
+    /// The outcome of an alert was reported.
     Outcome {
-        /// Which alert.
+        /// Id of the alert.
         alert_id: Cow<'a, str>,
-        /// What became of it.
+        /// The outcome.
         outcome: Outcome,
     },
     /// A person joined, left or changed role.
     Person {
-        /// What happened.
+        /// What happened to the person.
         action: PersonAction,
-        /// Who.
+        /// The person's user id.
         user_id: Cow<'a, str>,
-        /// Role from now on.
+        /// The role from now on.
         role: Change<Cow<'a, str>>,
     },
 }
@@ -312,23 +312,23 @@ impl Body<'_> {
         }
     }
 
-    /// Facts are never too late: an older one fills history or is superseded.
+    /// Whether the event is a fact. Facts are never too late: an older one completes the history or is superseded.
     pub fn is_fact(&self) -> bool {
         matches!(self, Self::Facts { .. } | Self::Milestone { .. } | Self::Person { .. })
     }
 }
 
-/// Where an event was read and what was kept of it.
+/// Where an event was read, and the raw value if it was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin<'a> {
-    /// Raw topic.
+    /// Raw topic of the event.
     pub topic: &'a str,
-    /// Raw partition.
+    /// Partition of the raw topic.
     pub partition: i32,
-    /// Raw offset.
+    /// Offset of the raw record.
     pub offset: i64,
-    /// The raw record's timestamp, UTC microseconds.
+    /// Timestamp of the raw record, UTC microseconds.
     pub received_us: i64,
-    /// The raw value, kept where the event may turn out too late.
+    /// The raw value. It is kept if the event may turn out to be too late.
     pub payload: Option<&'a [u8]>,
 }

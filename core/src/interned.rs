@@ -1,4 +1,4 @@
-//! Names that are shared: accounts, users, features, what a model names.
+//! Shared names: of accounts, users, features, and names in a model.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -79,12 +79,12 @@ impl Visitor<'_> for AnyText {
     }
 }
 
-/// Names that many accounts have, such as those of features: each is kept once.
+/// Names that occur in many accounts, such as those of features. Each is stored once.
 #[derive(Debug, Clone, Default)]
 pub struct Names(HashSet<Name, RandomState>);
 
 impl Names {
-    /// The name of this text.
+    /// The shared name with this text.
     pub fn shared(&mut self, text: &str) -> Name {
         if let Some(known) = self.0.get(text) {
             return known.clone();
@@ -94,7 +94,7 @@ impl Names {
         name
     }
 
-    /// Forgets the names that nobody has any more.
+    /// Drops names that nobody uses any more.
     pub fn forget_unused(&mut self) {
         self.0.retain(|name| Arc::strong_count(&name.0) > 1);
     }

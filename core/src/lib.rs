@@ -1,6 +1,6 @@
-//! What flows through Keepwell: events, the tables they become and their columns, batches as bytes, offsets, panes.
+//! The data of Keepwell: events, tables and their columns, encoded batches, offsets, panes.
 //!
-//! Pure: nothing here knows of a log, a process, a clock or a file. What does stands in `keepwell-pipeline`.
+//! This crate is pure: it knows no log, process, clock or file. Those are in `keepwell-pipeline`.
 
 pub mod accounts;
 pub mod codec;

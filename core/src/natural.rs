@@ -1,9 +1,9 @@
-//! The order of ids among events of one time: digits are numbers, so that `9` comes before `10`.
+//! The order of ids among events with the same time. Digits compare as numbers, so `9` comes before `10`.
 
 use std::cmp::Ordering;
 
-/// Compares two ids: what is no digit byte by byte, runs of ASCII digits as numbers. Ids that are equal in that order, as `1`
-/// and `01` are, are compared as texts: only equal texts are equal.
+/// Compares two ids: runs of ASCII digits as numbers, everything else byte by byte. If the ids are equal in that order,
+/// like `1` and `01`, they are compared as texts. So only equal texts are equal.
 pub fn natural(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a.as_bytes(), b.as_bytes());
     while let (Some(first), Some(second)) = (left.first(), right.first()) {
@@ -22,7 +22,7 @@ pub fn natural(a: &str, b: &str) -> Ordering {
     left.len().cmp(&right.len()).then_with(|| a.cmp(b))
 }
 
-/// Takes the digits at the beginning, and gives them without leading zeros.
+/// Takes the digits at the beginning and returns them without leading zeros.
 fn number<'t>(text: &mut &'t [u8]) -> &'t [u8] {
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
@@ -43,7 +43,7 @@ mod tests {
             ["", "-", "1", "01", "2", "9", "10", "99999999999999999999999", "a", "a2", "a10", "a10b", "b1", "é"];
         for (i, a) in ordered.iter().enumerate() {
             for (j, b) in ordered.iter().enumerate() {
-                // `01` and `1` are one number: as texts, `01` comes first.
+                // `01` and `1` are the same number. As texts, `01` comes first.
                 let expected = match (*a, *b) {
                     ("1", "01") => Ordering::Greater,
                     ("01", "1") => Ordering::Less,

@@ -1,7 +1,7 @@
-//! Typed positions: where a record is, what is read next, how far a step has come.
+//! Typed positions: the offset of a record, the next record to read, and the progress of a stage.
 //!
-//! An [`Offset`] names a record; a [`NextOffset`] names the record to read next, as Kafka commits it.
-//! The two differ by one and are never exchanged by accident.
+//! An [`Offset`] names a record. A [`NextOffset`] names the record to read next, as Kafka commits it. They differ by
+//! one, and separate types keep them from being confused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -52,20 +52,20 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// How far a stage has come in one partition: `next` is the record to read next and `slice` how many
-/// slices of that very record's output are already out (0: none, the record is untouched).
+/// The progress of a stage in one partition. `next` is the record to read next. `slice` is how many slices of that
+/// record's output are already written (0: none).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// Record to read next.
     pub next: NextOffset,
-    /// Slices of record `next` that are already out.
+    /// Number of slices of record `next` that are already written.
     pub slice: u32,
-    /// Highest event time read below `next`, in microseconds. Only ingest keeps it: it is all that
-    /// ingest must remember, so it lives in the committed position instead of a snapshot.
+    /// Highest event time read below `next`, UTC microseconds. Only ingest sets it. Ingest must remember nothing else,
+    /// so it is kept in the committed position instead of a snapshot.
     pub high_us: Option<i64>,
-    /// How far the partition has come in time, UTC microseconds: its highest event time, or the clock where it
-    /// is proven read to its end. None where it holds nothing back. Only ingest keeps it, so that members know
-    /// of each other's partitions.
+    /// Progress of the partition in event time, UTC microseconds. It is the highest event time, or the clock if the
+    /// partition is proven read to its end. None if the partition holds nothing back. Only ingest sets it, so that its
+    /// members know the progress of each other's partitions.
     pub reached_us: Option<i64>,
 }
 
@@ -75,7 +75,7 @@ impl Position {
         Self { next, slice: 0, high_us: None, reached_us: None }
     }
 
-    /// Kafka's commit metadata for this position, e.g. `slice=2 high_us=1700000000000000`.
+    /// Metadata of this position for a Kafka commit, e.g. `slice=2 high_us=1700000000000000`.
     pub fn metadata(&self) -> String {
         let mut words = format!("slice={}", self.slice);
         for (name, time_us) in [("high_us", self.high_us), ("reached_us", self.reached_us)] {
@@ -86,11 +86,10 @@ impl Position {
         words
     }
 
-    /// Reads what [`Position::metadata`] wrote. Empty metadata, as another tool's reset leaves it,
-    /// is slice 0.
+    /// Parses the result of [`Position::metadata`]. Empty metadata, as after a reset by another tool, means slice 0.
     ///
     /// # Errors
-    /// [`MetadataError`] when a word is not of the form above: the position is not ours.
+    /// [`MetadataError`] when a word has another form. Then another program wrote the position.
     pub fn parse(next: NextOffset, metadata: &str) -> Result<Self, MetadataError> {
         let mut position = Self::at(next);
         for word in metadata.split_ascii_whitespace() {
@@ -116,7 +115,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Commit metadata that [`Position::parse`] does not know.
+/// Commit metadata that [`Position::parse`] cannot read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "commit metadata {metadata:?} has the unknown word {word:?}; was this group's position written by another program?"

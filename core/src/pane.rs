@@ -1,4 +1,4 @@
-//! Panes: event time cut into equal, aligned pieces (days by default). A window is a whole number of panes.
+//! Panes: event time divided into equal, aligned intervals (days by default). A window is a whole number of panes.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,12 +41,12 @@ impl PaneWidth {
         i64::from(pane.0) * self.width_us
     }
 
-    /// First microsecond behind `pane`: its (exclusive) end.
+    /// The first microsecond after `pane`: its exclusive end.
     pub fn end_us(self, pane: Pane) -> i64 {
         self.start_us(pane.next())
     }
 
-    /// The last pane whose end is at or before `watermark_us`: the newest one that is closed.
+    /// The newest closed pane: the last one that ends at or before `watermark_us`.
     pub fn last_closed(self, watermark_us: i64) -> Pane {
         self.pane(watermark_us).back(1)
     }

@@ -1,7 +1,7 @@
-//! The partition of an account: murmur2 of its UTF-8 bytes, as the Java client's default partitioner,
-//! so that producers in any language agree with Keepwell.
+//! The partition of an account: murmur2 of its UTF-8 bytes. The Java client's default partitioner does the same, so
+//! producers in any language agree with Keepwell.
 
-/// Partition of `account_id` among `partitions` partitions (above 0).
+/// Partition of `account_id`. `partitions` is their number and must be above 0.
 pub fn partition_of(account_id: &str, partitions: i32) -> i32 {
     (murmur2(account_id.as_bytes()) & 0x7fff_ffff) as i32 % partitions
 }
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_the_java_client() {
-        // Figures from Apache Kafka's UtilsTest.testMurmur2.
+        // Values from Apache Kafka's UtilsTest.testMurmur2.
         let cases: [(&str, i32); 6] = [
             ("21", -973_932_308),
             ("foobar", -790_332_482),

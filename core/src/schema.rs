@@ -1,8 +1,8 @@
-//! Tables: the columns of every batch on a `keepwell.*` topic and in Parquet, with units and meaning.
+//! Tables: the columns of every batch in a `keepwell.*` topic and in Parquet, with their units and meaning.
 //!
-//! One list of [`Column`]s per table is the source of the Arrow schema, of the check a reader makes and
-//! of the data dictionary. A column may be added to a version when it may be null (see [`crate::codec::decode`]);
-//! any other change is a new version.
+//! Each table has one list of [`Column`]s. The Arrow schema, the check of a reader and the data dictionary all come
+//! from it. A nullable column may be added to a version (see [`crate::codec::decode`]). Any other change is a new
+//! version.
 
 pub mod columns;
 pub mod dictionary;
@@ -21,19 +21,19 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-/// Schema metadata key that names table and version, e.g. `events/1`.
+/// Metadata key of a schema for its table and version, e.g. `events/1`.
 pub const TABLE_KEY: &str = "keepwell.table";
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnType {
     /// UTF-8 text.
     Text,
-    /// Text out of few values, dictionary-encoded.
+    /// Text with few different values, dictionary-encoded.
     Label,
-    /// Untouched bytes.
+    /// Raw bytes.
     Bytes,
-    /// Code of an enumeration, unsigned 8-bit.
+    /// Code of an enumeration, unsigned 8-bit integer.
     Code,
     /// True or false.
     Flag,
@@ -41,7 +41,7 @@ pub enum ColumnType {
     Int32,
     /// Signed 64-bit integer.
     Int64,
-    /// 64-bit float; only for quotients, divided once at output.
+    /// 64-bit float. Used only for quotients, which are divided once at output.
     Float,
     /// Money with two decimals.
     Money,
@@ -60,17 +60,17 @@ pub enum ColumnType {
 /// One column of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
-    /// Name, in the field's standard terms; the unit stands at its end.
+    /// Name in the field's standard terms. It ends with the unit.
     pub name: &'static str,
-    /// What it holds.
+    /// Type of its values.
     pub kind: ColumnType,
-    /// Whether null, meaning unknown, may occur.
+    /// Whether it may contain nulls, which mean unknown.
     pub nullable: bool,
-    /// Meaning, for the data dictionary.
+    /// Meaning of the column, for the data dictionary.
     pub doc: &'static str,
 }
 
-/// A column that is always known.
+/// A column that is never null.
 pub(crate) const fn known(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
     Column { name, kind, nullable: false, doc }
 }
@@ -80,7 +80,7 @@ pub(crate) const fn maybe(name: &'static str, kind: ColumnType, doc: &'static st
     Column { name, kind, nullable: true, doc }
 }
 
-/// Where a column stands in its table. To be evaluated by the compiler, which refuses a name that is no column.
+/// Index of a column in its table. Evaluate it at compile time: then an unknown name is a compile error.
 pub(crate) const fn position(columns: &[Column], name: &str) -> usize {
     let mut place = 0;
     while !is_same(columns[place].name.as_bytes(), name.as_bytes()) {
@@ -97,13 +97,13 @@ const fn is_same(one: &[u8], other: &[u8]) -> bool {
     place == one.len() && place == other.len()
 }
 
-/// The Arrow type of UTC microseconds. The offset form needs no time-zone database.
+/// The Arrow type of a UTC time in microseconds. The zone is an offset, so no time-zone database is needed.
 pub fn time_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()))
 }
 
 impl ColumnType {
-    /// The Arrow type.
+    /// The Arrow type of this column type.
     pub fn data_type(self) -> DataType {
         let map_of = |values: DataType| {
             let entries = DataType::Struct(
@@ -132,7 +132,7 @@ impl ColumnType {
     }
 }
 
-/// The Arrow schema of a table: its columns, and `table` (such as `events/1`) in the metadata.
+/// The Arrow schema of a table: its columns, with the name `table` (such as `events/1`) in the metadata.
 pub fn schema_of<'a>(table: &str, columns: impl IntoIterator<Item = &'a Column>) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields_of(columns), [(TABLE_KEY.to_owned(), table.to_owned())].into()))
 }

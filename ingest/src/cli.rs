@@ -1,4 +1,4 @@
-//! The command line of ingest: as every stage's, and what was set aside.
+//! The command line of ingest: the commands of every stage, and `rejects`.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use keepwell_pipeline::process::{self, EXAMPLES, Job, RunArgs};
 
 use crate::{Ingest, plan, rejects};
 
-/// Arguments of ingest.
+/// Arguments of `keepwell-ingest`.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = EXAMPLES)]
 pub struct Cli {
@@ -19,14 +19,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Checks the configuration and prints it resolved, secrets by name only.
+    /// Check the configuration and print it with all defaults. Secrets are shown by name only.
     Check,
-    /// Rejected records: lists them, or writes them back once the fault is mended.
+    /// List rejected records, or write them back to their source once the cause is fixed.
     #[command(subcommand)]
     Rejects(rejects::Action),
 }
 
-/// The whole of `main`.
+/// Runs the command and returns the exit code of the process.
 pub fn main(cli: &Cli) -> ExitCode {
     if let Some(Command::Rejects(action)) = &cli.command {
         let config = match cli.run.config.read() {

@@ -1,4 +1,4 @@
-//! Decoders: one raw value to one event, or what else becomes of it. Pure and total.
+//! Decoders: one raw value gives one event, an ignored call, or a reject reason. They are pure and accept any input.
 
 mod account;
 mod usage;
@@ -13,43 +13,44 @@ use crate::input::{Given, Integer, Name, Object, OneOf, Word, too_long};
 use crate::reason::{Code, Reason};
 use crate::time_of::When;
 
-/// Limits of what is accepted.
+/// Limits for accepted events.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Largest value, in bytes.
     pub max_event_bytes: usize,
-    /// Most facts of one event.
+    /// The most facts in one event.
     pub max_facts: usize,
     /// Longest JSON text of one fact, in bytes.
     pub max_fact_bytes: usize,
-    /// Events after this time are `future`: the clock, or when the record was appended, plus `time.max_future`. UTC microseconds.
+    /// Events after this time are `future`, UTC microseconds. It is the clock or the append time of the record,
+    /// whichever is earlier, plus `time.max_future`.
     pub latest_us: i64,
-    /// `time.max_future`, in microseconds: so far an event may lie beyond what it says itself of when it was received.
+    /// `time.max_future` in microseconds. An event may be later than its own receive time by this much.
     pub max_future_us: i64,
     /// Events before this time are `too_old`, UTC microseconds.
     pub earliest_us: i64,
 }
 
-/// What a raw value is.
+/// The result of decoding a raw value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded<'a> {
-    /// An event.
+    /// An accepted event.
     Event(Event<'a>),
-    /// A call that says nothing of usage, and is no mistake: the kind of call.
+    /// A valid call that is not about usage. It contains the kind of the call.
     Ignored(&'static str),
 }
 
-/// An event, and when it says itself that it was received, UTC microseconds.
+/// An event and the receive time that it contains, UTC microseconds.
 type Received<'a> = (Event<'a>, Option<i64>);
 
-/// Counts, durations and scores stay below this, so that no sum overflows.
+/// Counts, errors and seats are at most this, so that no sum overflows.
 const MAX_COUNT: i64 = 1_000_000_000;
 /// Longest duration of one usage event, in milliseconds (116 days).
 const MAX_DURATION_MS: i64 = 10_000_000_000;
-/// Some editors and exports put it before a text, where it means nothing.
+/// Some editors and exports write this before a text. It has no meaning.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// What `value` is, which was read from a topic of this kind.
+/// Decodes `value`, which was read from a topic of this kind.
 ///
 /// # Errors
 /// The [`Reason`] for which the record is rejected.
@@ -74,7 +75,7 @@ pub fn decode<'a>(kind: Kind, value: &'a [u8], limits: &Limits) -> Result<Decode
     Ok(Decoded::Event(event))
 }
 
-/// Whether an event can have happened when it says.
+/// Checks that the event time is not in the future and not too old.
 fn check_time(event: &Event<'_>, received_us: Option<i64>, limits: &Limits) -> Result<(), Reason> {
     let time = |code, what| Reason::new(code, format!("event time {} {what}", rfc3339(event.occurred_us)));
     if event.occurred_us > limits.latest_us {
@@ -91,12 +92,11 @@ fn check_time(event: &Event<'_>, received_us: Option<i64>, limits: &Limits) -> R
     Ok(())
 }
 
-/// The event that a null value on the accounts topic stands for: deletion of the account in the key, when the record was
-/// written.
+/// The event of a null value on the accounts topic. It deletes the account in the key, at the time of the record.
 ///
 /// # Errors
-/// [`Code::NoAccount`] when the key is no account id, [`Code::BadTime`] when the record's time is none, and the reasons
-/// that every event can be rejected for.
+/// [`Code::NoAccount`] when the key is not an account id, [`Code::BadTime`] when the time of the record is not valid,
+/// and the reasons that apply to every event.
 pub fn tombstone<'a>(
     key: Option<&'a [u8]>,
     event_id: String,
@@ -120,11 +120,11 @@ pub fn tombstone<'a>(
     Ok(event)
 }
 
-/// The object in `text` as `T`.
+/// Parses the object in `text` as `T`.
 fn object<'a, T: Deserialize<'a> + Default>(text: &'a str) -> Result<T, Reason> {
     let given = serde_json::from_str::<Given<Object<T>>>(text).map_err(|error| {
-        // Every field takes any value and may be absent: all that is wrong with the data of a whole JSON text is a
-        // field that stands twice.
+        // Every field takes any value and may be missing. So if the whole text is JSON, the only possible fault in its
+        // data is a field that occurs twice.
         let code = if error.is_data() { Code::DuplicateKey } else { Code::NotJson };
         Reason::new(code, error.to_string())
     })?;

@@ -1,5 +1,5 @@
-//! JSON values as what a field may hold. A value of another type is no error before its field is needed: an object of a
-//! stranger may use any name for anything.
+//! JSON values as the contents of fields. A value of the wrong type is an error only when its field is needed, because
+//! an object from a stranger may use any name for anything.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -15,20 +15,20 @@ use serde_json::value::RawValue;
 use crate::reason::{Code, Reason};
 use crate::time_of::When;
 
-/// Longest identifier or name accepted, in bytes: names are kept in state.
+/// Longest identifier or name that is accepted, in bytes. Names are kept in state.
 pub const MAX_NAME_BYTES: usize = 512;
 
-/// What stands in a field.
+/// The content of a field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Given<T> {
-    /// The field is not there.
+    /// The field is missing.
     #[default]
     Absent,
-    /// A null, or a text without any character: it names nothing.
+    /// A null, or an empty text, which names nothing.
     Null,
-    /// A value.
+    /// A valid value.
     Is(T),
-    /// Something else, and why it is no value.
+    /// Anything else, with the reason why it is not valid.
     Wrong(Reason),
 }
 
@@ -37,31 +37,31 @@ impl<T> Given<T> {
         Self::Wrong(Reason::new(code, what))
     }
 
-    /// Whether there is anything but a null.
+    /// Whether the field contains anything except a null.
     pub fn is_there(&self) -> bool {
         matches!(self, Self::Is(_) | Self::Wrong(_))
     }
 
-    /// The value; none where the field is absent or null.
+    /// The value, or none if the field is missing or null.
     ///
     /// # Errors
-    /// Why what stands in the field is none; the reason names the field.
+    /// When the content of the field is not valid. The reason names the field.
     pub fn optional(self, field: &str) -> Result<Option<T>, Reason> {
         Ok(self.change(field)?.value())
     }
 
-    /// The value.
+    /// The value of a field that is needed.
     ///
     /// # Errors
-    /// [`Code::MissingField`] where there is none, or why what stands in the field is no value.
+    /// [`Code::MissingField`] when there is no value, or the reason why the content is not valid.
     pub fn required(self, field: &str) -> Result<T, Reason> {
         self.optional(field)?.ok_or_else(|| Reason::new(Code::MissingField, field))
     }
 
-    /// What the field says of something that is remembered: a null clears it.
+    /// The change that the field makes to a remembered value: a null clears it, a missing field keeps it.
     ///
     /// # Errors
-    /// As [`Given::optional`].
+    /// See [`Given::optional`].
     pub fn change(self, field: &str) -> Result<Change<T>, Reason> {
         match self {
             Self::Absent => Ok(Change::Kept),
@@ -72,35 +72,35 @@ impl<T> Given<T> {
     }
 }
 
-/// A value of a field: which JSON values are one.
+/// A type of field: it decides which JSON values are accepted.
 pub trait Accept<'de>: Sized {
-    /// What is expected, for people.
+    /// What is expected, for error messages.
     const EXPECTED: &'static str;
 
-    /// Of a text that is not empty.
+    /// Converts a text that is not empty.
     fn text(_text: Cow<'de, str>) -> Given<Self> {
         not::<Self>("a text")
     }
 
-    /// Of a whole number.
+    /// Converts a whole number.
     fn whole(_number: i128) -> Given<Self> {
         not::<Self>("a number")
     }
 
-    /// Of a number with a fraction or an exponent, or of more than 64 bits.
+    /// Converts a number with a fraction or an exponent, or with more than 64 bits.
     fn fraction(_number: f64) -> Given<Self> {
         not::<Self>("a number with a fraction or of more than 64 bits")
     }
 
-    /// Of a list without anything in it.
+    /// Converts an empty list.
     fn empty_list() -> Given<Self> {
         not::<Self>("a list")
     }
 
-    /// Of an object.
+    /// Converts an object.
     ///
     /// # Errors
-    /// Where the object itself is no JSON, or a field of it stands twice.
+    /// When the object is not JSON, or a field occurs twice in it.
     fn object<A: MapAccess<'de>>(mut map: A) -> Result<Given<Self>, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(not::<Self>("an object"))
@@ -165,7 +165,7 @@ impl<'de, T: Accept<'de>> Deserialize<'de> for Given<T> {
     }
 }
 
-/// A JSON object. A list without anything in it is an object without fields: PHP writes one for the other.
+/// A JSON object. An empty list counts as an object without fields, because PHP writes one for the other.
 #[derive(Debug, Default)]
 pub struct Object<T>(pub T);
 
@@ -181,7 +181,7 @@ impl<'de, T: Deserialize<'de> + Default> Accept<'de> for Object<T> {
     }
 }
 
-/// An identifier or name of at most [`MAX_NAME_BYTES`]. A whole number is its digits.
+/// An identifier or name of at most [`MAX_NAME_BYTES`]. A whole number is accepted as its digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name<'a>(pub Cow<'a, str>);
 
@@ -200,13 +200,13 @@ impl<'de: 'a, 'a> Accept<'de> for Name<'a> {
     }
 }
 
-/// Why a name cannot be kept.
+/// Why a name is refused: it is empty or longer than `max_bytes`.
 pub fn too_long(name: &str, max_bytes: usize) -> Option<Reason> {
     let detail = || format!("a name of {} bytes, allowed are 1 to {max_bytes}", name.len());
     (name.is_empty() || name.len() > max_bytes).then(|| Reason::new(Code::OutOfRange, detail()))
 }
 
-/// The id of an alert: it is made of an account, a trigger and a time.
+/// The id of an alert. It consists of an account, a trigger and a time, so it may be three names long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertId<'a>(pub Cow<'a, str>);
 
@@ -221,15 +221,15 @@ impl<'de: 'a, 'a> Accept<'de> for AlertId<'a> {
     }
 }
 
-/// One of a few words.
+/// A field that takes one of a few words.
 pub trait Word: Copy + 'static {
-    /// What the words are for.
+    /// What the words name, for error messages.
     const WHAT: &'static str;
-    /// The words and what they stand for.
+    /// The words and their values.
     const WORDS: &'static [(&'static str, Self)];
 }
 
-/// A word as given.
+/// The value of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OneOf<W>(pub W);
 
@@ -248,15 +248,15 @@ impl<W: Word> Accept<'_> for OneOf<W> {
     }
 }
 
-/// The beginning of a text, for messages.
+/// The beginning of a text, at most 80 bytes, for messages.
 pub fn excerpt(text: &str) -> &str {
     text.get(..text.floor_char_boundary(80)).unwrap_or_default()
 }
 
-/// The largest whole number that a floating-point number holds exactly with all below it.
+/// 2^53: up to this value a floating-point number holds every whole number exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A whole number; `3.0` is one.
+/// A whole number. `3.0` is accepted as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Integer(pub i64);
 
@@ -264,7 +264,7 @@ impl Accept<'_> for Integer {
     const EXPECTED: &'static str = "a whole number";
 
     fn whole(number: i128) -> Given<Self> {
-        // Whatever is beyond 64 bits is out of every range.
+        // A number of more than 64 bits becomes the nearest 64-bit number, which is out of every range.
         Given::Is(Self(i64::try_from(number).unwrap_or(if number < 0 { i64::MIN } else { i64::MAX })))
     }
 
@@ -274,7 +274,7 @@ impl Accept<'_> for Integer {
     }
 }
 
-/// A span in milliseconds, rounded to a whole one: clocks of browsers tell fractions.
+/// A duration in milliseconds, rounded to a whole number, because clocks of browsers give fractions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Milliseconds(pub i64);
 
@@ -290,11 +290,11 @@ impl Accept<'_> for Milliseconds {
     }
 }
 
-/// Facts as given, in order, each name once.
+/// Facts as given, in their order. No name occurs twice.
 #[derive(Debug, Default)]
 pub struct GivenFacts<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// So many names are compared one by one; more are looked up.
+/// Up to this number of names is compared one by one. More names are looked up in a set.
 const FEW: usize = 16;
 
 impl<'de: 'a, 'a> Accept<'de> for GivenFacts<'a> {
@@ -328,7 +328,7 @@ impl<'de: 'a, 'a> Accept<'de> for GivenFacts<'a> {
     }
 }
 
-/// A key of an object, borrowed where it has no escapes.
+/// A key of an object, borrowed if it has no escapes.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {

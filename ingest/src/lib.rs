@@ -1,8 +1,10 @@
-//! Ingest: raw bytes to accepted events and rejects.
+//! Ingest: turns raw bytes into accepted events and rejects.
 //!
-//! Contract: every record read is emitted or rejected by a stable reason, with its bytes. Accepted events
-//! are re-keyed by account. Behind the rows it covers, every record says how far each source has come.
-//! No state: the highest event time of a source partition lives in its committed position.
+//! Contract: every record that is read is emitted, ignored, or rejected with a stable reason. A reject contains the
+//! record's bytes as far as they fit; with `ingest.user_id_key` it contains none. Accepted events are partitioned by
+//! account. In each partition of `events`, the last record of a step reports how far the step has read the sources,
+//! after the rows that this covers. Ingest has no snapshots: the highest event time of a source partition is in its
+//! committed position.
 
 pub mod cli;
 pub mod decode;
@@ -17,7 +19,7 @@ pub use stage::{Ingest, State};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::process::Plan;
 
-/// What ingest reads and writes, and its rhythm.
+/// The topics that ingest reads and writes, and its ticks.
 pub fn plan(config: &Config) -> Plan {
     let interval = config.ingest.statement_interval.as_duration();
     Plan {

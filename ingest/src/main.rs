@@ -1,4 +1,4 @@
-//! `keepwell-ingest`: raw events in, accepted events and rejects out.
+//! `keepwell-ingest`: reads raw events, writes accepted events and rejects.
 
 use std::process::ExitCode;
 

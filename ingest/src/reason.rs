@@ -1,18 +1,18 @@
-//! Why a record is rejected.
+//! Reasons for rejecting a record.
 
 use std::fmt;
 
-/// A reason to reject, with the facts.
+/// A reason for a reject, with the facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// Which.
+    /// The code of the reason.
     pub code: Code,
     /// The facts, for people.
     pub detail: String,
 }
 
 impl Reason {
-    /// A reason and its facts.
+    /// A reason with its facts.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }
@@ -26,16 +26,16 @@ impl fmt::Display for Reason {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
-        /// Stable reason codes: names are never reused and never change.
+        /// Stable reason codes: a name is never changed and never reused.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[$doc])* $name,)+
         }
         impl Code {
-            /// Every code.
+            /// All codes.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The code in headers and metrics.
+            /// The code as it appears in headers and metrics.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)+
@@ -46,34 +46,34 @@ macro_rules! codes {
 }
 
 codes! {
-    /// No value, on a topic where that means nothing.
+    /// The value is null, on a topic where a null value has no meaning.
     NullValue = "null_value",
-    /// Larger than `ingest.max_event_bytes`.
+    /// The value is larger than `ingest.max_event_bytes`, or than one record of the broker can take.
     Oversized = "oversized",
-    /// Not UTF-8.
+    /// The value is not UTF-8.
     NotUtf8 = "not_utf8",
-    /// Not JSON.
+    /// The value is not JSON.
     NotJson = "not_json",
-    /// JSON, but no object.
+    /// The value is JSON, but not an object.
     NotAnObject = "not_an_object",
-    /// A field stands twice.
+    /// A field or a fact occurs twice.
     DuplicateKey = "duplicate_key",
-    /// A field that is needed is missing.
+    /// A required field is missing.
     MissingField = "missing_field",
-    /// No account: neither `account_id` nor a group. Can be replayed once the producer tells it.
+    /// The event has no account: neither `account_id` nor a group. It can be replayed once the account is known.
     NoAccount = "no_account",
-    /// A field is of another type.
+    /// A field has the wrong type.
     WrongType = "wrong_type",
-    /// A field names something unknown.
+    /// A field contains an unknown word.
     UnknownValue = "unknown_value",
-    /// A number or text is outside of what is allowed.
+    /// A number or a text is outside the allowed range.
     OutOfRange = "out_of_range",
-    /// A time is not RFC 3339 and not epoch milliseconds.
+    /// A time is neither RFC 3339 nor epoch milliseconds.
     BadTime = "bad_time",
-    /// Nothing of it can be read: bad compression or checksum, or larger than the client takes.
+    /// The record cannot be read: bad compression, wrong checksum, or larger than the client accepts.
     Unreadable = "unreadable",
-    /// The event claims to be later than it was received, or than now, by more than `time.max_future`.
+    /// The event time is later than its receive time, the append or the clock, by more than `time.max_future`.
     Future = "future",
-    /// The event claims to be before `time.earliest`.
+    /// The event time is before `time.earliest`.
     TooOld = "too_old",
 }

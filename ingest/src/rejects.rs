@@ -1,4 +1,4 @@
-//! `keepwell-ingest rejects`: what was set aside, why, and the way back once the fault is mended.
+//! `keepwell-ingest rejects`: shows rejected records and their reasons, and writes them back once the cause is fixed.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,34 +19,35 @@ use keepwell_pipeline::shown;
 
 use crate::reason::Code;
 
-/// How long a partition may take to be read.
+/// The longest time that reading one partition may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What to do with rejects.
+/// The commands for rejects.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Action {
-    /// Counts by reason; with --reason or --each one line a record.
+    /// Show how many rejects there are by reason. With --each, also print one line per record.
     List(Which),
-    /// Writes rejects back to the raw topics they came from, with their key, value and headers. Events that were
-    /// accepted in the meantime are dropped again as duplicates. What is not whole stays, and is counted.
+    /// Write rejects back to the raw topics they came from, with their key, value and headers. Events that were
+    /// accepted in the meantime are dropped as duplicates. Rejects that do not contain the whole record are not written
+    /// back, only counted.
     Replay(Which),
 }
 
-/// Which rejects are meant.
+/// Which rejects to select.
 #[derive(Debug, Clone, Args)]
 pub struct Which {
-    /// Only those with this reason code, e.g. not_json.
+    /// Select only rejects with this reason code, e.g. not_json.
     #[arg(long)]
     pub reason: Option<String>,
-    /// Only those of this raw topic.
+    /// Select only rejects from this raw topic.
     #[arg(long)]
     pub topic: Option<String>,
-    /// One line a record: reason, where from, message, value.
+    /// Print one line per record: reason, origin, message, value.
     #[arg(long)]
     pub each: bool,
 }
 
-/// Where a reject came from and why it was set aside.
+/// The origin of a reject, and why it was rejected.
 struct Origin {
     reason: String,
     topic: String,
@@ -56,7 +57,8 @@ struct Origin {
 }
 
 impl Origin {
-    /// What a record says of itself. Anyone with the right may write to the reject topic.
+    /// The origin from the record's headers. Do not trust it: anyone with the right to write to the reject topic can
+    /// forge it.
     fn of(record: &Record) -> Result<Self> {
         let header = |name: &str| {
             let value = record.header(name).with_context(|| format!("header {name} is missing"))?;
@@ -79,10 +81,10 @@ impl Which {
     }
 }
 
-/// The record that a record of the reject topic was, for the topic and partition it came from.
+/// Rebuilds the raw record from a record of the reject topic, for the topic and partition it came from.
 ///
 /// # Errors
-/// When it is no reject of Keepwell.
+/// When the record is not a reject of Keepwell.
 pub fn original(reject: Record) -> Result<Message> {
     let origin = Origin::of(&reject)?;
     Ok(restored(reject, &origin))
@@ -100,17 +102,18 @@ fn restored(record: Record, origin: &Origin) -> Message {
     }
 }
 
-/// What becomes of a record that lies in the reject topic.
+/// What happens to a record of the reject topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
-    /// It was asked for, and has this reason.
+    /// The record was selected. It has this reason.
     Meant(String),
-    /// It was asked for, and is not written back: it is not whole. Its raw topic may have it still.
+    /// The record was selected, but is not written back: it does not contain the whole value. Its raw topic may still
+    /// have it.
     NotWhole,
-    /// It was asked for, and is not written back: it is from no raw topic of this configuration, or from a partition
-    /// that the topic does not have.
+    /// The record was selected, but is not written back: its topic is not a source of this configuration, or does not
+    /// have its partition.
     NoSource(String),
-    /// Keepwell has not written it.
+    /// Keepwell did not write the record.
     Foreign,
 }
 
@@ -126,7 +129,7 @@ impl Fate {
     }
 }
 
-/// What may be written back: whole, and to a partition of a configured source.
+/// Checks that a record may be written back: it is whole, and its origin is a partition of a configured source.
 fn may_return(record: &Record, origin: &Origin, sources: &BTreeMap<String, i32>) -> Result<(), Fate> {
     match sources.get(&origin.topic) {
         Some(count) if (0..*count).contains(&origin.partition) => {}
@@ -143,10 +146,10 @@ fn print_each(record: &Record, origin: &Origin) {
     print(&format!("{reason}\t{topic}-{partition} {offset}\t{message}\t{}\n", value.escape_debug()));
 }
 
-/// Does it, and says what came of it on standard output.
+/// Lists or replays the selected rejects, and prints the counts on standard output.
 ///
 /// # Errors
-/// When the reject topic cannot be read, or a record cannot be written back; the message says which.
+/// When the reject topic cannot be read, or a record cannot be written back. The message names what failed.
 pub fn run(config: &Config, action: &Action) -> Result<()> {
     let (Action::List(which) | Action::Replay(which)) = action;
     let mut writer = match action {
@@ -165,7 +168,7 @@ pub fn run(config: &Config, action: &Action) -> Result<()> {
     for partition in 0..config.partitions {
         let tp = TopicPartition::new(config.topics.rejects.as_str(), partition);
         let mut failed = None;
-        // It ends where the partition ends now: what is rejected again is not met again.
+        // Reading stops at the present end of the partition. So a record that is rejected again is not read again.
         tail.read(&tp, PATIENCE, &go_on, |record| {
             match take(record, which, writer.as_mut(), &sources) {
                 Ok(fate) => fate.into_iter().for_each(|fate| *counts.entry(fate).or_default() += 1),
@@ -184,7 +187,7 @@ pub fn run(config: &Config, action: &Action) -> Result<()> {
     Ok(())
 }
 
-/// Shows or writes back one record, where it is meant.
+/// Prints or writes back one record, if it is selected.
 fn take(
     record: Record,
     which: &Which,
@@ -222,7 +225,7 @@ mod tests {
         record
     }
 
-    /// A forged reject was written into `keepwell.windows` by the operator's replay, and score ended at it.
+    /// Once a forged reject was replayed into `keepwell.windows`, and score stopped at it.
     #[test]
     fn only_whole_records_return_and_only_to_partitions_of_the_configured_sources() {
         let sources = BTreeMap::from([("usage".to_owned(), 2)]);

@@ -1,4 +1,4 @@
-//! The ingest stage: records of raw topics to `events` and `rejects`, with statements of time.
+//! The ingest stage: reads raw topics, writes `events` and `rejects`, and adds statements of time.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ use crate::reason::{Code, Reason};
 const READ: Fate = Fate::of("read");
 const EMITTED: Fate = Fate::of("emitted");
 
-/// Ids of events that tombstones stand for begin so, and no others.
+/// Event ids of tombstones begin with this text. No other event id may.
 const TOMBSTONE: &str = "keepwell:tombstone:";
 
 /// The ingest stage.
@@ -48,21 +48,21 @@ pub struct Ingest {
     user_id_key: Option<[u8; 16]>,
 }
 
-/// What ingest knows of its source partitions.
+/// The state of the source partitions that this member owns.
 pub type State = BTreeMap<TopicPartition, SourcePartition>;
 
-/// One source partition.
+/// The state of one source partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourcePartition {
-    /// Highest event time read, UTC microseconds.
+    /// Highest event time read so far, UTC microseconds.
     high_us: Option<i64>,
-    /// What was last stated.
+    /// The mark in the last statement about this partition.
     stated: Option<Mark>,
-    /// How far it has come in time, where it may hold others back, UTC microseconds.
+    /// How far the partition has come in time, UTC microseconds. None if it does not hold back others.
     reached_us: Option<i64>,
 }
 
-/// Rows for one partition of `events`.
+/// Rows for each partition of `events`.
 type Builders = BTreeMap<i32, EventBuilder>;
 
 /// What reading a source partition changes.
@@ -124,11 +124,11 @@ impl Ingest {
         Ok(Decoded::Event(event))
     }
 
-    /// What an event of this record may be.
+    /// The limits for the event of this record.
     fn limits(&self, record: &Record, batch: &Batch<'_>) -> Limits {
-        // Nothing happens after it was appended, where that is known.
+        // An event cannot be later than its append, if the time of the append is known.
         let known_us = record.appended_ms.map_or(batch.now_us, |ms| batch.now_us.min(ms.saturating_mul(1000)));
-        // What the broker does not take in one record cannot be accepted.
+        // An event that does not fit into one record of the broker cannot be accepted.
         let fits = batch.max_record_bytes.map_or(usize::MAX, max_event_bytes);
         Limits {
             max_event_bytes: self.max_event_bytes.min(fits),
@@ -155,7 +155,7 @@ impl Ingest {
                 Ok(Decoded::Event(event)) => {
                     known.high_us = known.high_us.max(Some(event.occurred_us));
                     let partition = partition_of(&event.account_id, self.partitions);
-                    // Ids that are hidden stand in the raw value.
+                    // With a user id key no bytes are kept, because the raw value contains the user ids.
                     let is_kept = self.user_id_key.is_none() && self.may_be_too_late(event.occurred_us, batch.now_us);
                     let origin = Origin {
                         topic: &record.topic_partition.topic,
@@ -182,8 +182,8 @@ impl Ingest {
         Ok(())
     }
 
-    /// No watermark is ahead of the clock, so only older events can be too late: their bytes are kept.
-    /// A day covers clocks that differ.
+    /// Whether aggregate may find the event too late, so that its bytes must be kept. No watermark is ahead of the
+    /// clock, so only events older than the lateness can be too late. One day is added, because clocks differ.
     fn may_be_too_late(&self, occurred_us: i64, now_us: i64) -> bool {
         self.panes.end_us(self.panes.pane(occurred_us)) + self.lateness_us <= now_us + DAY_US
     }
@@ -201,14 +201,14 @@ impl Ingest {
         let original =
             Original { key: record.key.clone(), value: record.value.clone(), headers: record.headers.clone() };
         let kept = match self.user_id_key {
-            // Whatever it is, it may name a user.
+            // With a user id key the reject contains nothing of the record, because it may name a user.
             Some(_) => Kept::Nothing,
             None => Kept::Within(batch.record_bytes(self.max_record_bytes)),
         };
         reject(&self.rejects, partition, &cause, original, kept)
     }
 
-    /// How far a source partition has come.
+    /// The time of a source partition for the watermark, UTC microseconds, and the state of the partition.
     fn progress(
         &self,
         source: &Source,
@@ -224,7 +224,7 @@ impl Ingest {
             Some(_) if batch.complete == Completeness::ToEndOfPane => {
                 (known.high_us.map(|high| self.panes.end_us(self.panes.pane(high))), SourceState::Complete)
             }
-            // A topic that has never held an event says nothing about time, unless that is its way.
+            // A topic that never contained an event gives no information about time, unless the source is optional.
             Some(proof) if proof.is_topic_empty && !source.optional => (own_us, SourceState::Reading),
             Some(proof) if self.clock => {
                 (own_us.max(Some(proof.at_us - source.delay().as_micros())), SourceState::Proven)
@@ -234,11 +234,11 @@ impl Ingest {
         }
     }
 
-    /// How far a source partition has come in time, where it may hold others back: bounds and delays aside, so
-    /// that sources with different delays are alike when both are read to their ends.
+    /// How far a source partition has come in time, UTC microseconds, or none if it does not hold back others. It
+    /// ignores bounds and delays. So sources with different delays are equal when both are read to their ends.
     fn reached_us(&self, mark: &Mark, known: &SourcePartition, proof: Option<EndProof>) -> Option<i64> {
         match mark.state {
-            // What was said stands: time does not fall back when a quiet source brings something old.
+            // Time does not go back when a quiet source brings an old event.
             SourceState::Reading => known.high_us.max(known.reached_us),
             SourceState::Proven if self.clock => {
                 known.reached_us.max(known.high_us).max(proof.map(|proof| proof.at_us))
@@ -257,7 +257,7 @@ impl Ingest {
         Statement { clock: self.clock, sources: sources.collect(), marks }
     }
 
-    /// The rows of one partition and, behind them, the statement.
+    /// The records for one partition of `events`. The statement is on the last of them, after all rows.
     fn events_records(
         &self,
         partition: i32,
@@ -343,7 +343,7 @@ impl Stage for Ingest {
         let is_due = builders.values().any(|builder| builder.num_rows() > 0) || !step.messages.is_empty();
         let has_read = step.fates.contains_key(&READ);
         if step.changes.is_empty() || !(is_due || has_read || batch.is_tick) {
-            // Nothing was read and what would be stated can wait.
+            // Nothing was read, and the statement can wait for the tick.
             step.positions.clear();
             step.changes.clear();
             return Ok(step);
@@ -421,7 +421,8 @@ mod tests {
     const HOUR_US: i64 = 3_600_000_000;
     const NOW_US: i64 = 1_772_359_200_000_000;
 
-    /// Where the broker sets the time of a record, nothing in it happened later: a history is judged as it was when it was live.
+    /// If the broker sets the time of a record, nothing in it can be later. A replay judges a history as the live run
+    /// did.
     #[test]
     fn an_event_later_than_its_append_is_future_however_much_later_it_is_read() {
         let text = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";

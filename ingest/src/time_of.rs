@@ -1,6 +1,6 @@
-//! Times as given, and the event time of a Segment call.
+//! Times in JSON values, and the event time of a Segment call.
 
-/// A point in time from the beginning of year 0 to the end of year 9999, as RFC 3339 can write it. UTC microseconds.
+/// A point in time from the beginning of year 0 to the end of year 9999, the range of RFC 3339. UTC microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct When(pub i64);
 
@@ -23,34 +23,35 @@ impl When {
     /// From an RFC 3339 text.
     ///
     /// # Errors
-    /// Why the text is none.
+    /// Why the text is not a valid time.
     pub fn of_text(text: &str) -> Result<Self, String> {
         if let Some(us) = common_utc_us(text) {
             return Ok(Self(us));
         }
         match text.parse::<jiff::Timestamp>() {
             Ok(time) => Self::of_us(time.as_microsecond()).ok_or_else(|| "in no year from 0 to 9999".to_owned()),
-            // The library's timestamps end a day before the last year does, so that each has a time in every zone.
+            // Timestamps of `jiff` end a day before year 9999 does, so that each of them has a time in every zone.
             Err(why) => in_the_last_days(text).ok_or_else(|| why.to_string()),
         }
     }
 }
 
-/// A time at the end of year 9999, which is how many systems write "no end".
+/// A time at the end of year 9999, which many systems write for "no end".
 fn in_the_last_days(text: &str) -> Option<When> {
     let pieces = jiff::fmt::temporal::Pieces::parse(text).ok()?;
     let ahead_us = i64::from(pieces.to_numeric_offset()?.seconds()) * 1_000_000;
     When::of_us(civil_us(pieces.date().to_datetime(pieces.time()?))?.checked_sub(ahead_us)?)
 }
 
-/// A civil time as if it were UTC, in microseconds.
+/// A civil time as if it were UTC, in epoch microseconds.
 fn civil_us(time: jiff::civil::DateTime) -> Option<i64> {
     let epoch = jiff::civil::DateTime::new(1970, 1, 1, 0, 0, 0, 0).ok()?;
     i64::try_from(time.duration_since(epoch).as_micros()).ok()
 }
 
-/// The time in a text such as `2026-11-24T08:15:30.25Z`, the form that nearly all events have, as `jiff` reads it: digits at
-/// their places, at most six of the fraction. None where the text has another form, which says nothing of whether it is a time.
+/// The time of a text such as `2026-11-24T08:15:30.25Z`, the form of nearly all events, exactly as `jiff` reads it. The
+/// digits are at fixed positions, with at most six of the fraction. None means that the text has another form; it may
+/// still be a time.
 fn common_utc_us(text: &str) -> Option<i64> {
     let [y1, y2, y3, y4, b'-', o1, o2, b'-', d1, d2, b'T', h1, h2, b':', m1, m2, b':', s1, s2, rest @ .., b'Z'] =
         text.as_bytes()
@@ -78,9 +79,9 @@ fn digit(byte: &u8) -> Option<i32> {
     byte.is_ascii_digit().then(|| i32::from(byte - b'0'))
 }
 
-/// `receivedAt - (sentAt - originalTimestamp)`, which takes a wrong device clock out, as Segment's common
-/// fields define `timestamp`. Where Segment has not told the original, `timestamp` is the device's;
-/// without both of the other two it is taken as it stands. UTC microseconds.
+/// `receivedAt - (sentAt - originalTimestamp)`: it corrects a wrong device clock, as Segment's common fields define
+/// `timestamp`. Without `originalTimestamp`, `timestamp` is taken as the time of the device. If `sentAt` or
+/// `receivedAt` is missing, the time is not corrected. UTC microseconds.
 pub fn segment_time(
     timestamp: Option<When>,
     original: Option<When>,

@@ -1,4 +1,4 @@
-//! `keepwell audit`: stored scores made again from stored window rows by plain SQL, and compared.
+//! `keepwell audit`: computes stored scores again from stored window rows, with plain SQL, and compares the two.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: audits are repeated by the clock")]
 
 use std::collections::BTreeMap;
@@ -19,31 +19,31 @@ use keepwell_score::recompute::audit::{Audited, audit};
 use keepwell_score::tables_reader::Stored;
 use tracing::{error, info};
 
-/// Accounts judged at once: their history is held in memory.
+/// Number of accounts to judge at once. Their whole history is in memory.
 const AT_ONCE: usize = 500;
-/// Rows that differ and are named.
+/// At most this many differing rows are printed or logged.
 const MOST_NAMED: usize = 20;
 
-/// What is to be audited.
+/// What to audit.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 no drift, 1 drift or a failure, 2 wrong usage or configuration.")]
 pub struct AuditArgs {
-    /// So many accounts, chosen at random; all, where nothing is said.
+    /// Number of accounts to audit, chosen at random. Default: all accounts.
     #[arg(long)]
     accounts: Option<usize>,
-    /// Chooses the accounts; another choice each time, where nothing is said.
+    /// Seed for the random choice of accounts. Default: another choice each time.
     #[arg(long)]
     seed: Option<u64>,
-    /// Other versions of the model file by which scores were made, besides the configured one. May be repeated.
+    /// Model file of another version that made some of the scores, besides the configured one. May be repeated.
     #[arg(long = "model")]
     models: Vec<PathBuf>,
-    /// The tables' place; the configured one, where none is named.
+    /// URL of the tables. Default: the configured one.
     #[arg(long)]
     tables: Option<String>,
-    /// Again and again, so often, beside the pipeline: until stopped.
+    /// Repeat the audit at this interval, beside the pipeline, until stopped.
     #[arg(long)]
     every: Option<Span>,
-    /// Where to answer /metrics with --every: HOST:PORT, or off.
+    /// Address that serves /metrics when --every is used: HOST:PORT, or off.
     #[arg(long, default_value = "127.0.0.1:9105")]
     http: Listen,
     /// The configuration.
@@ -51,10 +51,10 @@ pub struct AuditArgs {
     config: ConfigArgs,
 }
 
-/// Audits, and says what was found.
+/// Runs the audit and prints the result.
 ///
 /// # Errors
-/// When a stored score is not what its window rows give, or the tables cannot be read.
+/// When a stored score differs from what its window rows give, or the tables cannot be read.
 pub fn run(args: &AuditArgs) -> Result<()> {
     let config = args.config.read()?;
     let files = versions(&config, &args.models)?;
@@ -90,7 +90,7 @@ fn rest(shutdown: &AtomicBool) {
     }
 }
 
-/// One audit of many; one that fails is told and does not end them.
+/// Runs one audit of a series. A failed audit is logged and does not end the series.
 fn again(args: &AuditArgs, config: &Config, files: &[ModelFile], clock: &SystemClock, shown: &StageMetrics) {
     match once(args, config, files, clock.wall_us()) {
         Ok(found) => {
@@ -106,7 +106,7 @@ fn again(args: &AuditArgs, config: &Config, files: &[ModelFile], clock: &SystemC
     }
 }
 
-/// The configured model file and the others, by version.
+/// The configured model file and the others, ordered by version.
 fn versions(config: &Config, others: &[PathBuf]) -> Result<Vec<ModelFile>> {
     let periods: Vec<String> = config.aggregate.windows.iter().map(ToString::to_string).collect();
     let read = |path: &PathBuf| model::parse(&path.display().to_string(), &model::read(path)?, &periods);

@@ -1,6 +1,6 @@
-//! `keepwell demo`: a fleet of accounts through all stages on the in-memory log.
+//! `keepwell demo`: a fleet of accounts goes through all stages on the in-memory log.
 //!
-//! Ninety days of history, then a last day live, hour by hour. Same seed, same result.
+//! It plays ninety days, the last of them live, hour by hour. The same seed gives the same result.
 
 mod fleet;
 mod report;
@@ -25,7 +25,7 @@ use crate::in_process::{InProcess, Ledger, Stages, broker};
 use crate::last_scores::{LastScores, SCORES};
 pub use fleet::{Account, Fate};
 
-/// What the fleet's product offers.
+/// The features of the fleet's product.
 const FEATURES: [&str; 12] = [
     "dashboard",
     "search",
@@ -40,54 +40,54 @@ const FEATURES: [&str; 12] = [
     "audit",
     "sso",
 ];
-/// 2026-07-01: the history begins.
+/// Start of the history: 2026-07-01T00:00:00Z.
 const START_MS: i64 = 1_782_864_000_000;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
-/// Days of history in one go.
+/// Number of days of history that each run of the stages covers.
 const STRIDE_DAYS: i64 = 10;
 const RAW_PARTITIONS: i32 = 2;
 const CONFIG: &str = include_str!("demo/demo.yaml");
 
-/// How the demo is run.
+/// Options of the demo.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
-    /// Same seed, same result.
+    /// Seed of the fleet. The same seed gives the same result.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Number of accounts.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub accounts: u64,
-    /// Days of history; the last one goes live, hour by hour.
+    /// Number of days to play. The last day is live, hour by hour.
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(i64).range(2..=3650))]
     pub days: i64,
-    /// Folder for the Parquet tables and the last scores. An earlier demo's is replaced.
+    /// Folder for the Parquet tables and the last scores. The folder of an earlier demo is replaced.
     #[arg(long, default_value = "keepwell-demo")]
     pub out: PathBuf,
 }
 
-/// What a demo came to.
+/// Result of a demo.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The accounts and what happened to them.
+    /// The accounts and their fates.
     pub accounts: Vec<Account>,
     /// The last message of each account on the `scores` topic.
     pub scores: Vec<Health>,
     /// Display scores at the end of each day, by account.
     pub history: BTreeMap<String, Vec<i64>>,
-    /// What became of everything.
+    /// The fates of all records, by stage.
     pub ledger: Ledger,
-    /// Records on the raw topics.
+    /// Number of records on the raw topics.
     pub num_events: usize,
 }
 
-/// Name of the file with what was planted; it also marks a folder as a demo's.
+/// Name of the file that lists the planted accounts. It also marks a folder as the output of a demo.
 const PLANTED: &str = "planted.json";
 
-/// Runs the demo and prints what it came to.
+/// Runs the demo and prints the result.
 ///
 /// # Errors
-/// When the folder is in use by something else or cannot be written, or a stage stops by name.
+/// When the folder is in use by something else or cannot be written, or a stage stops with a named error.
 pub fn run(args: &DemoArgs) -> Result<()> {
     let progress = ProgressBar::new(args.days as u64)
         .with_style(ProgressStyle::with_template("{msg:<38} [{bar:40}] day {pos}/{len} {elapsed}")?);
@@ -100,7 +100,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 /// Runs the demo.
 ///
 /// # Errors
-/// As [`run`].
+/// See [`run`].
 pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
     let folder = fresh_folder(&args.out)?;
     let mut config = Config::parse("the demo's configuration", CONFIG, &[])?;
@@ -131,7 +131,7 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
         deployment.drain()?;
         progress.set_position(((until_ms - START_MS) / DAY_MS) as u64);
     }
-    // An hour past the last midnight: the bound has passed and the last day closes.
+    // Two hours after the last midnight: the bound has passed, so the last day closes.
     clock.set((START_MS + args.days * DAY_MS + 2 * HOUR_MS) * 1000);
     let ledger = deployment.drain()?;
     let mut last = LastScores::default();
@@ -142,7 +142,7 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
     Ok(Outcome { accounts, scores, history, ledger, num_events: events.len() })
 }
 
-/// When the stages run: every ten days of history, then every hour of the last day.
+/// The times at which the stages run: every ten days of history, then every hour of the last day.
 fn stops(days: i64) -> Vec<i64> {
     let last = START_MS + (days - 1) * DAY_MS;
     let history = (1..).map(|n| START_MS + n * STRIDE_DAYS * DAY_MS).take_while(|stop| *stop < last);
@@ -166,7 +166,7 @@ fn message(event: &fleet::RawEvent, accounts: &[Account], config: &Config) -> Re
     })
 }
 
-/// An empty folder; one that an earlier demo left is emptied, any other is not touched.
+/// Makes an empty folder. Empties one that an earlier demo left; fails on any other that is not empty.
 fn fresh_folder(out: &Path) -> Result<PathBuf> {
     if out.join(PLANTED).exists() {
         fs::remove_dir_all(out).with_context(|| format!("replacing {}", out.display()))?;

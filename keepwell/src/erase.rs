@@ -1,4 +1,4 @@
-//! `keepwell erase`: an account taken out of the Parquet tables.
+//! `keepwell erase`: removes an account from the Parquet tables.
 
 pub mod leftovers;
 
@@ -12,18 +12,18 @@ use keepwell_pipeline::process::ConfigArgs;
 use keepwell_pipeline::shown;
 use keepwell_pipeline::store::Store;
 
-/// Whom to erase, and where.
+/// Which account to erase, and where.
 #[derive(Debug, clap::Args)]
 pub struct EraseArgs {
-    /// The account. Delete it first (an account event `deleted`), or its next rows come again.
+    /// The account to erase. Delete it first (an account event of type `deleted`); otherwise new rows of it follow.
     #[arg(long)]
     account: String,
-    /// The configuration; of an older epoch, where that is meant.
+    /// The configuration. To erase from an older epoch, name the configuration of that epoch.
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-/// Does it, and says what was done.
+/// Erases the account and returns a report.
 ///
 /// # Errors
 /// When no tables are configured, their store does not answer, or a claimed file is not written yet.
@@ -57,7 +57,7 @@ pub fn run(args: &EraseArgs) -> Result<String> {
     Ok(told)
 }
 
-/// Where the account's records are until their retention has passed.
+/// Lists where records of the account remain until retention removes them.
 fn remaining_copies(config: &Config) -> String {
     let raw = config.sources.iter().map(|source| source.topic.as_str());
     let is_deleted = |topic: &&str| *topic != config.topics.scores;

@@ -21,21 +21,22 @@ use keepwell_score::inputs::Inputs;
 use keepwell_score::tables_reader::Stored;
 use keepwell_sink::score_json::Health;
 
-/// What is to be explained.
+/// What to explain.
 #[derive(Debug, clap::Args)]
 pub struct ExplainArgs {
-    /// The account.
+    /// The account to explain.
     pub account: String,
-    /// Read a file with one score a line, as `keepwell demo` writes it, instead of the `scores` topic.
+    /// Read a file with one score per line, as `keepwell demo` writes it, instead of the `scores` topic.
     #[arg(long)]
     pub scores: Option<PathBuf>,
-    /// The last final score at this time (RFC 3339), and what it was made of, from the Parquet tables.
+    /// Explain the last final score at or before this time (RFC 3339), from the Parquet tables. Also shows the columns
+    /// that each factor used.
     #[arg(long, conflicts_with = "scores")]
     pub as_of: Option<Timestamp>,
-    /// The tables' place for `--as-of`; the configured one, where none is named.
+    /// URL of the tables for `--as-of`. Default: the configured one.
     #[arg(long, requires = "as_of")]
     pub tables: Option<String>,
-    /// Form of the answer.
+    /// Format of the output.
     #[arg(long, value_enum, default_value = "text")]
     pub output: Output,
     /// The configuration.
@@ -43,22 +44,22 @@ pub struct ExplainArgs {
     pub config: ConfigArgs,
 }
 
-/// Form of the answer.
+/// Format of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Text for people.
     Text,
-    /// As on the `scores` topic.
+    /// JSON, as on the `scores` topic.
     Json,
 }
 
-/// How long the topic may take to be read.
+/// How long reading the topic may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The answer, as text.
+/// Finds the score and returns the output.
 ///
 /// # Errors
-/// When the account has no score, or file or topic cannot be read.
+/// When the account has no score, or the file or topic cannot be read.
 pub fn run(args: &ExplainArgs) -> Result<String> {
     let found = match (&args.scores, args.as_of) {
         (Some(path), _) => in_file(path, &args.account)?.map(Explained::of),
@@ -80,7 +81,7 @@ pub fn run(args: &ExplainArgs) -> Result<String> {
     }
 }
 
-/// A score, and the columns its factors looked at, where the window rows and the model are at hand.
+/// A score. If the window rows and the model are available, also the columns that its factors read.
 struct Explained {
     health: Health,
     inputs: Option<BTreeMap<String, Inputs>>,
@@ -92,7 +93,7 @@ impl Explained {
     }
 }
 
-/// The last final row at a time, and the window rows beside it.
+/// Reads the last final row at or before a time, and the window rows that belong to it.
 fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Option<Explained>> {
     let stored = Stored::of_config(config, args.tables.as_deref())?;
     let Some((row, windows)) = stored.at(&args.account, as_of.as_microsecond())? else { return Ok(None) };
@@ -125,7 +126,7 @@ fn in_file(path: &Path, account: &str) -> Result<Option<Health>> {
     Ok(found)
 }
 
-/// The last record of the account's key, in the partition that is its own.
+/// Reads the account's partition and returns the last record of its key.
 fn in_topic(config: &Config, account: &str) -> Result<Option<Health>> {
     let partition = partition_of(account, config.partitions);
     let tp = TopicPartition::new(config.topics.scores.as_str(), partition);
@@ -139,7 +140,8 @@ fn in_topic(config: &Config, account: &str) -> Result<Option<Health>> {
     Ok(found.map(|value| serde_json::from_slice(&value)).transpose()?)
 }
 
-/// The same with every text on one line: whoever named an account or owner does not write the lines around it.
+/// The same score, but with line breaks and control characters escaped. A stranger who chooses the name of an account
+/// or owner must not write extra lines.
 fn on_lines(health: Health) -> Result<Health> {
     fn escape(value: &mut serde_json::Value) {
         match value {
@@ -237,7 +239,7 @@ fn text(health: &Health) -> Result<String> {
 mod tests {
     use super::*;
 
-    /// An account and an owner that clear the screen and write lines of their own.
+    /// An account and an owner with characters that clear the screen and start new lines.
     #[test]
     fn names_of_strangers_stay_on_their_line() {
         let json = r#"{"schema":"scores/2","account_id":"acme\u001b]0;x\u0007\nFAKE LOG LINE","as_of":"2026-09-29T00:00:00Z","final":true,

@@ -1,4 +1,4 @@
-//! NDJSON files of events, merged by event time.
+//! Merges NDJSON files of events by event time.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use keepwell_pipeline::record::Message;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// What must be known of an event to order and to place it; the rest is ingest's business.
+/// The fields of an event that are needed to order it and to find its partition. Ingest checks the rest.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Glance {
@@ -25,7 +25,7 @@ struct Glance {
     context: TrackContext,
 }
 
-/// A time or an id, where it is one.
+/// A time or an id. Any other JSON value is accepted and ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(untagged)]
 enum Loose {
@@ -73,7 +73,7 @@ impl Loose {
 impl Glance {
     fn of(line: &[u8]) -> Self {
         let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii_start();
-        // A list would be taken for the fields in their order.
+        // Serde would read a list as the fields in their order, so accept objects only.
         if line.starts_with(b"{") { serde_json::from_slice(line).unwrap_or_default() } else { Self::default() }
     }
 
@@ -98,14 +98,14 @@ struct Disorder {
     most_ms: i64,
 }
 
-/// One file, at its next line.
+/// One open file and its next line.
 struct Input {
     topic: Arc<str>,
     partitions: i32,
     lines: BufReader<File>,
-    /// Time of the next line, its account and its bytes; none at the end.
+    /// Event time, account and bytes of the next line; `None` at the end.
     next: Option<(i64, Option<String>, Vec<u8>)>,
-    /// Bytes read.
+    /// Number of bytes read.
     bytes: u64,
     serial: i32,
     name: String,
@@ -134,7 +134,7 @@ impl Input {
         Ok(input)
     }
 
-    /// Reads the next line. What cannot be read as an event is loaded all the same: ingest says why not.
+    /// Reads the next line. A line that is not a valid event is also loaded: ingest rejects it with the reason.
     fn advance(&mut self, before_ms: i64) -> Result<()> {
         loop {
             let mut line = Vec::new();
@@ -173,7 +173,7 @@ impl Input {
         self.latest_ms = Some(latest_ms.max(at_ms));
     }
 
-    /// What is wrong with the order of the lines read so far.
+    /// Describes what is wrong with the order of the lines read so far.
     fn describe(&self) -> Option<String> {
         let Disorder { num_lines, first_line, most_ms } = self.disorder;
         let most = Duration::from_millis(most_ms.unsigned_abs());
@@ -188,7 +188,8 @@ impl Input {
         })
     }
 
-    /// The next line as a record, in the partition of its account; without one, each in turn.
+    /// The next line as a record in the partition of its account. Lines without an account go to each partition in
+    /// turn.
     fn take(&mut self) -> Result<Option<Message>> {
         let Some((at_ms, account, line)) = self.next.take() else { return Ok(None) };
         self.serial = (self.serial + 1) % self.partitions;
@@ -212,10 +213,10 @@ pub struct Files {
 }
 
 impl Files {
-    /// Opens what `TOPIC=FILE` arguments name. `partitions` gives the partition count of a topic.
+    /// Opens the files that `TOPIC=FILE` arguments name. `partitions` returns the partition count of a topic.
     ///
     /// # Errors
-    /// When a file cannot be read or a topic is no source; it names which.
+    /// When a file cannot be read or a topic is not a configured source. The error names it.
     pub fn open(files: &[String], config: &Config, mut partitions: impl FnMut(&str) -> Result<i32>) -> Result<Self> {
         let mut opened = Self { inputs: Vec::new(), total_bytes: 0 };
         for file in files {
@@ -231,7 +232,7 @@ impl Files {
         Ok(opened)
     }
 
-    /// The next record: the earliest of the files' next lines. None at the end of all.
+    /// The next record: the earliest of the files' next lines; `None` at the end of all files.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -241,17 +242,17 @@ impl Files {
         first.map_or(Ok(None), Input::take)
     }
 
-    /// A line for each file whose lines are not in the order of event time, as far as it was read.
+    /// One line for each file that is not in the order of event time, for the lines read so far.
     pub fn disorder(&self) -> Vec<String> {
         self.inputs.iter().filter_map(Input::describe).collect()
     }
 
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     pub fn bytes(&self) -> u64 {
         self.inputs.iter().map(|input| input.bytes).sum()
     }
 
-    /// Bytes of all files.
+    /// Size of all files in bytes.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
@@ -285,7 +286,7 @@ mod tests {
         for word in ["usage.ndjson", "2 of 4 lines", "5days", "line 2"] {
             assert!(told.contains(word), "{word}: {told}");
         }
-        // What has no time is in no order.
+        // Lines without a time do not count for the order.
         assert!(files("no json\n{\"timestamp\": \"soon\"}\n").disorder().is_empty());
     }
 

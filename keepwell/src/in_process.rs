@@ -1,4 +1,4 @@
-//! A whole deployment in one process, on the in-memory log: the same stages, no broker.
+//! A whole deployment in one process, on the in-memory log: the same stages, without a broker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use keepwell_pipeline::stage::{Fates, Stage, add_fates};
 use keepwell_score::Score;
 use keepwell_sink::{Publish, Tables};
 
-/// The only member of each group.
+/// Name of the only member of each group.
 const INSTANCE: &str = "in-process";
 
-/// A broker with the topics of a configuration; raw topics have this many partitions.
+/// Makes a broker with the topics of a configuration. Each raw topic gets `raw_partitions` partitions.
 pub fn broker(config: &Config, raw_partitions: i32) -> MemoryBroker {
     let broker = MemoryBroker::default();
     for topic in config.topics.all() {
         broker.create_topic(topic, config.partitions);
-        // As `topics apply` sets it.
+        // The same limit that `keepwell topics apply` sets.
         broker.limit(topic, config.kafka.max_record_bytes + 100_000);
     }
     for source in &config.sources {
@@ -38,24 +38,24 @@ pub fn broker(config: &Config, raw_partitions: i32) -> MemoryBroker {
     broker
 }
 
-/// A deployment on the in-memory log: where its stages run, and how.
+/// What the stages of a deployment on the in-memory log share.
 #[derive(Debug)]
 pub struct InMemory<'d, 's, C> {
-    /// The log.
+    /// The broker that keeps the log.
     pub broker: &'d MemoryBroker,
     /// The configuration.
     pub config: &'d Config,
-    /// How the stages are run.
+    /// Options of the run.
     pub args: &'d RunArgs,
-    /// Their clock.
+    /// The clock of the stages.
     pub clock: &'s C,
 }
 
 impl<'s, C: Clock> InMemory<'_, 's, C> {
-    /// A member of a stage's group that has not read anything yet, with the configured snapshots.
+    /// A new member of a stage's group, with the configured snapshots. It has not read anything yet.
     ///
     /// # Errors
-    /// When a topic is missing or the snapshots' place cannot be opened.
+    /// When a topic is missing or the snapshot store cannot be opened.
     pub fn runner<S>(&self, stage: &'s S, plan: &Plan) -> Result<Runner<'s, S, MemoryLog, C>>
     where
         S: Stage,
@@ -66,7 +66,7 @@ impl<'s, C: Clock> InMemory<'_, 's, C> {
         self.member(stage, plan, snapshots)
     }
 
-    /// The same with these snapshots, or without any.
+    /// The same, with the given snapshots or with none.
     ///
     /// # Errors
     /// When a topic is missing.
@@ -87,7 +87,7 @@ impl<'s, C: Clock> InMemory<'_, 's, C> {
     /// Runs a stage until it is drained.
     ///
     /// # Errors
-    /// When the stage stops by name.
+    /// When the stage stops with a named error.
     pub fn drain<S>(&self, stage: &'s S, plan: &Plan) -> Result<Report>
     where
         S: Stage,
@@ -103,7 +103,7 @@ impl<'s, C: Clock> InMemory<'_, 's, C> {
     }
 }
 
-/// Removes every record of a topic, as retention does.
+/// Removes all records of a topic, as retention does.
 ///
 /// # Errors
 /// When there is no such topic.
@@ -123,7 +123,7 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// The stages as configured.
+    /// Makes the stages from a configuration.
     ///
     /// # Errors
     /// When the configuration or the model file is refused.
@@ -137,7 +137,7 @@ impl Stages {
     }
 }
 
-/// All stages on one broker, each with the state it has come to.
+/// All stages on one broker, each with its current state.
 #[derive(Debug)]
 pub struct InProcess<'s, C: Clock> {
     ingest: Runner<'s, Ingest, MemoryLog, C>,
@@ -147,36 +147,36 @@ pub struct InProcess<'s, C: Clock> {
     tables: Option<Tables<'s, MemoryLog, C>>,
 }
 
-/// What became of everything, stage by stage, since the start.
+/// The fates of all records, stage by stage, since the start.
 #[derive(Debug, Default, Clone)]
 pub struct Ledger {
-    /// Records of the raw topics.
+    /// Counts records of the raw topics.
     pub ingest: Fates,
-    /// Accepted events.
+    /// Counts accepted events.
     pub aggregate: Fates,
-    /// Accounts in window rows.
+    /// Counts accounts in window rows.
     pub score: Fates,
-    /// Health rows.
+    /// Counts health rows.
     pub publish: Fates,
-    /// Rows for the tables.
+    /// Counts rows for the tables.
     pub tables: Fates,
 }
 
 impl<'s, C: Clock> InProcess<'s, C> {
-    /// The stages on a broker, before they have read anything. Without `tables` in the configuration
-    /// no tables are written.
+    /// The stages on a broker, before they have read anything. Without `tables` in the configuration, no tables are
+    /// written.
     ///
     /// # Errors
-    /// When a place for snapshots or tables cannot be opened.
+    /// When the store of the snapshots or of the tables cannot be opened.
     pub fn new(stages: &'s Stages, place: &InMemory<'_, 's, C>) -> Result<Self> {
         let options = &place.config.snapshots;
         Self::with(stages, place, || Ok(Some(Snapshots::open(&options.url, options.keep)?)))
     }
 
-    /// The same without snapshots: the state ends with the process, and so does the log.
+    /// The same without snapshots: the state ends with the process, as does the log.
     ///
     /// # Errors
-    /// When the place of the tables cannot be opened.
+    /// When the store of the tables cannot be opened.
     pub fn unsaved(stages: &'s Stages, place: &InMemory<'_, 's, C>) -> Result<Self> {
         Self::with(stages, place, || Ok(None))
     }
@@ -200,15 +200,15 @@ impl<'s, C: Clock> InProcess<'s, C> {
         })
     }
 
-    /// From now on no event follows in any source that is read to its end, so that the last pane closes, too.
+    /// Declares that no source has an event after its current end, so that the last pane closes too.
     pub fn declare_complete(&mut self) {
         self.ingest.declare_complete();
     }
 
-    /// Runs stage after stage until each is drained.
+    /// Runs one stage after another until each is drained.
     ///
     /// # Errors
-    /// When a stage stops by name.
+    /// When a stage stops with a named error.
     pub fn drain(&mut self) -> Result<Ledger> {
         let go_on = Arc::new(AtomicBool::new(false));
         Ok(Ledger {
@@ -225,7 +225,7 @@ impl<'s, C: Clock> InProcess<'s, C> {
 }
 
 impl Ledger {
-    /// Stage by stage, in their order.
+    /// The fates of each stage, in the order of the stages.
     pub fn stages(&self) -> [(&'static str, &Fates); 5] {
         [
             ("ingest", &self.ingest),
@@ -236,7 +236,7 @@ impl Ledger {
         ]
     }
 
-    /// Takes the counts of another run in.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in [
             (&mut self.ingest, &other.ingest),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use keepwell_pipeline::record::Record;
 use keepwell_sink::score_json::Health;
 
-/// The file with one score a line, which `keepwell explain --scores` reads.
+/// Name of the file with one score per line. `keepwell explain --scores` reads it.
 pub const SCORES: &str = "scores.ndjson";
 
 /// The last scores, by account.
@@ -19,10 +19,10 @@ pub struct LastScores {
 }
 
 impl LastScores {
-    /// Takes in further records of the topic.
+    /// Adds further records of the topic.
     ///
     /// # Errors
-    /// When one is no score.
+    /// When a record is not a score.
     pub fn take_in(&mut self, records: &[Record]) -> Result<()> {
         for record in records {
             let key = record.key.clone().unwrap_or_default();
@@ -34,7 +34,7 @@ impl LastScores {
         Ok(())
     }
 
-    /// Writes them, one a line.
+    /// Writes the scores, one per line.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -52,12 +52,12 @@ impl LastScores {
         self.scores.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no score.
     pub fn is_empty(&self) -> bool {
         self.scores.is_empty()
     }
 
-    /// The scores, by account.
+    /// The scores, ordered by account.
     pub fn into_scores(self) -> Vec<Health> {
         self.scores.into_values().collect()
     }

@@ -1,4 +1,4 @@
-//! The single binary's parts: all stages in one process, the demo, loading and looking.
+//! The parts of the single binary: all stages in one process, the demo, and the tools for loading and inspecting.
 
 pub mod audit;
 pub mod backfill;

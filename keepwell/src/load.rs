@@ -1,4 +1,4 @@
-//! `keepwell load`: NDJSON files into raw topics, merged by event time.
+//! `keepwell load`: loads NDJSON files into raw topics, merged by event time.
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,11 +8,12 @@ use keepwell_pipeline::process::ConfigArgs;
 
 use crate::files::Files;
 
-/// What is to be loaded.
+/// What to load.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: keepwell load product-usage=usage.ndjson support-tickets=tickets.ndjson")]
 pub struct LoadArgs {
-    /// TOPIC=FILE, one JSON event a line, in the order of event time. A line without a time goes with the one before it.
+    /// TOPIC=FILE: one JSON event per line, ordered by event time. A line without a time gets the time of the line
+    /// before it.
     #[arg(required = true, value_name = "TOPIC=FILE")]
     pub files: Vec<String>,
     /// The configuration.
@@ -20,10 +21,10 @@ pub struct LoadArgs {
     pub config: ConfigArgs,
 }
 
-/// Loads the files and says how many records that were.
+/// Loads the files and returns the number of records.
 ///
 /// # Errors
-/// When a file cannot be read, a topic is no source, or a record cannot be delivered; it names which.
+/// When a file cannot be read, a topic is not a source, or a record cannot be delivered. The error names it.
 pub fn run(args: &LoadArgs) -> Result<u64> {
     let config = args.config.read()?;
     let mut writer = Writer::open(&config.kafka)?;

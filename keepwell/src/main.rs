@@ -1,4 +1,4 @@
-//! `keepwell`: one binary for trying and operating; each stage as a subcommand.
+//! `keepwell`: one binary to try and operate Keepwell. Each stage is a subcommand.
 
 use std::process::ExitCode;
 
@@ -18,31 +18,31 @@ struct Keepwell {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// A fleet of accounts through all stages in this process: no broker needed.
+    /// Run a demo fleet of accounts through all stages in this process. Needs no broker.
     Demo(demo::DemoArgs),
-    /// NDJSON files into raw topics, merged by event time.
+    /// Load NDJSON files into raw topics, merged by event time.
     Load(load::LoadArgs),
-    /// History into a place of its own: from files without a broker, or a new epoch from the raw topics.
+    /// Process history into separate outputs: from files without a broker, or from the raw topics into a new epoch.
     Backfill(backfill::BackfillArgs),
-    /// The last score of an account, down to the contributions that sum to it.
+    /// Show the last score of an account, down to the contributions that sum to it.
     Explain(explain::ExplainArgs),
-    /// Stored scores made again from stored window rows by plain SQL, and compared.
+    /// Compute stored scores again from stored window rows with plain SQL, and compare.
     Audit(audit::AuditArgs),
-    /// An account taken out of the Parquet tables: files that hold it are written again.
+    /// Remove an account from the Parquet tables: rewrites the files that contain it.
     Erase(erase::EraseArgs),
-    /// Another model file: which takes over at a declared time, without a restart.
+    /// Announce another model file, which takes over at a declared time without a restart.
     Model(model::ModelArgs),
-    /// Raw events in, accepted events and rejects out.
+    /// Run ingest: raw events in, accepted events and rejects out.
     Ingest(keepwell_ingest::cli::Cli),
-    /// Accepted events in, window rows and feature days out.
+    /// Run aggregate: accepted events in, window rows and feature days out.
     Aggregate(Cli),
-    /// Window rows in, health rows out.
+    /// Run score: window rows in, health rows out.
     Score(keepwell_score::cli::Cli),
-    /// Health and windows in, scores, alerts and Parquet tables out.
+    /// Run sink: health and window rows in, scores, alerts and Parquet tables out.
     Sink(Cli),
-    /// The columns of every topic and table, as Markdown.
+    /// Print the columns of every topic and table as Markdown.
     Dictionary,
-    /// Keepwell's topics: what they should be like and what they are like.
+    /// Compare Keepwell's topics with their wanted settings, and make or change them.
     Topics(TopicsArgs),
 }
 
@@ -51,7 +51,7 @@ struct TopicsArgs {
     /// The configuration.
     #[command(flatten)]
     config: ConfigArgs,
-    /// Replication factor of topics that are made.
+    /// Replication factor of the topics that `apply` makes.
     #[arg(long, global = true, default_value_t = 3)]
     replication: i32,
     #[command(subcommand)]
@@ -60,13 +60,13 @@ struct TopicsArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 enum TopicsAction {
-    /// Prints what `apply` would do.
+    /// Print what `apply` would do.
     Plan,
-    /// Makes missing topics, raw ones too, and sets what differs.
+    /// Make missing topics, raw topics too, and correct the settings that differ.
     Apply,
-    /// Exits with 1 when anything differs.
+    /// Exit with 1 when anything differs.
     Check,
-    /// Prints the rights each stage needs, as arguments of `kafka-acls.sh`, without asking the broker.
+    /// Print the rights that each stage needs, as arguments of `kafka-acls.sh`. Does not contact the broker.
     Rights,
 }
 
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// 0, or 1 with what went wrong; 2 where that is the configuration.
+/// Exit code 0 for success, 2 for a wrong configuration, 1 for any other error. Prints the error.
 fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

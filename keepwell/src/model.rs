@@ -12,7 +12,7 @@ use keepwell_pipeline::process::ConfigArgs;
 use keepwell_score::Score;
 use keepwell_score::model_schedule::Announcement;
 
-/// What is to be done with a model file.
+/// What to do with a model file.
 #[derive(Debug, clap::Args)]
 pub struct ModelArgs {
     #[command(subcommand)]
@@ -21,15 +21,15 @@ pub struct ModelArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Checks a model file, runs its tests and announces it in every partition of the windows topic, all or none.
+    /// Check a model file, run its tests, and announce it in every partition of the windows topic: in all or in none.
     Apply(ApplyArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct ApplyArgs {
-    /// The model file; `score.model` of the configuration, where none is named.
+    /// The model file. Default: `score.model` of the configuration.
     model: Option<PathBuf>,
-    /// It scores windows that end at this time (RFC 3339) or later; the end of the pane of now, where none is named.
+    /// Use the model for windows that end at this time (RFC 3339) or later. Default: the end of the current pane.
     #[arg(long)]
     at: Option<Timestamp>,
     /// The configuration.
@@ -37,10 +37,10 @@ struct ApplyArgs {
     config: ConfigArgs,
 }
 
-/// Does it, and says what was done.
+/// Announces the model and returns a report.
 ///
 /// # Errors
-/// When the model is refused, with file, line and column, or the broker does not take the announcement.
+/// When the model is refused (with file, line and column), or the broker does not accept the announcement.
 pub fn run(args: &ModelArgs) -> Result<String> {
     let Action::Apply(args) = &args.action;
     let mut config = args.config.read()?;

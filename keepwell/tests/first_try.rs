@@ -1,4 +1,4 @@
-//! What a first try meets: each mistake is named, with what to do.
+//! Mistakes of a first try: each error names the mistake and the remedy.
 
 use std::process::{Command, Output};
 

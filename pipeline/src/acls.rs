@@ -1,33 +1,33 @@
-//! The rights each program needs on the broker, and no more.
+//! The rights that each program needs on the broker, and no others.
 
 use std::fmt;
 
 use crate::config::Config;
 
-/// What a right is about.
+/// The resource that a right applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
-    /// Topics.
+    /// Topics with these names.
     Topics(Vec<String>),
     /// A consumer group.
     Group(String),
-    /// Every transactional id that begins so.
+    /// Every transactional id with this prefix.
     TransactionalIds(String),
 }
 
-/// Operations that a program must be allowed.
+/// Operations on one resource that a program must be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Right {
-    /// The program.
+    /// Name of the program.
     pub program: &'static str,
-    /// Operations by their names in Kafka.
+    /// Names of the operations in Kafka.
     pub operations: &'static [&'static str],
-    /// On what.
+    /// The resource they apply to.
     pub resource: Resource,
 }
 
 impl fmt::Display for Right {
-    /// The arguments of `kafka-acls.sh` behind the principal.
+    /// The arguments of `kafka-acls.sh` that follow the principal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for operation in self.operations {
             write!(f, "--operation {operation} ")?;
@@ -45,12 +45,12 @@ impl fmt::Display for Right {
     }
 }
 
-/// The rights that the programs of a configuration need.
+/// All rights that the programs of a configuration need.
 pub fn rights(config: &Config) -> Vec<Right> {
     let topics = &config.topics;
     let raw: Vec<&String> = config.sources.iter().map(|source| &source.topic).collect();
     let rejects = vec![&topics.rejects];
-    // Who starts afresh makes sure that its outputs hold nothing: these are read, too; rejects are not.
+    // A stage that starts afresh checks that its outputs are empty, so it must read them. Rejects are not checked.
     let stages = [
         ("ingest", "ingest", raw, vec![&topics.events], rejects.clone()),
         ("aggregate", "aggregate", vec![&topics.events], vec![&topics.windows, &topics.feature_days], rejects.clone()),

@@ -1,14 +1,14 @@
-//! The only place that reads a clock. The core takes time as an argument.
+//! The only module that reads a clock. The core receives time as an argument.
 #![allow(clippy::disallowed_methods, reason = "this is the one place that reads the clocks")]
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Where the runner gets its time from.
+/// The source of time for the runner.
 pub trait Clock {
     /// Wall-clock time in microseconds since 1970 UTC.
     fn wall_us(&self) -> i64;
-    /// Time that never goes back, since an arbitrary start; for intervals.
+    /// Time since an arbitrary start. It never goes back; use it for intervals.
     fn monotonic(&self) -> Duration;
 }
 
@@ -22,14 +22,14 @@ impl<C: Clock> Clock for &C {
     }
 }
 
-/// The machine's clocks.
+/// The clocks of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     start: Instant,
 }
 
 impl SystemClock {
-    /// Starts measuring now.
+    /// A clock with monotonic time that starts now.
     pub fn start() -> Self {
         Self { start: Instant::now() }
     }
@@ -46,7 +46,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands where it was put; for tests and for the in-memory demo.
+/// A clock that never moves; for tests and for the in-memory demo.
 #[derive(Debug, Clone, Copy)]
 pub struct FixedClock {
     /// Wall-clock time in microseconds since 1970 UTC.
@@ -63,7 +63,7 @@ impl Clock for FixedClock {
     }
 }
 
-/// A clock that is set by hand; for the demo and for simulations.
+/// A clock that is set explicitly; for the demo and for simulations.
 #[derive(Debug)]
 pub struct SetClock {
     start_us: i64,
@@ -76,7 +76,7 @@ impl SetClock {
         Self { start_us: wall_us, wall_us: AtomicI64::new(wall_us) }
     }
 
-    /// Sets the time; never back.
+    /// Sets the time. It never goes back.
     pub fn set(&self, wall_us: i64) {
         self.wall_us.fetch_max(wall_us, Ordering::Relaxed);
     }

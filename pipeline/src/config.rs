@@ -1,7 +1,7 @@
-//! The configuration file: one for all stages, read strictly.
+//! The configuration file: one for all stages, checked strictly.
 //!
-//! An unknown key, a wrong type or a value out of range stops the start with file, line, column and what
-//! is allowed. `--set path.to.key=value` replaces a value before it is checked.
+//! An unknown key, a wrong type or a value out of range stops the start. The message contains file, line, column and
+//! what is allowed. `--set path.to.key=value` replaces a value before the check.
 
 mod aggregate;
 mod duplicates;
@@ -33,23 +33,23 @@ use places::Places;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Rises when the logs are made anew or rescaled; part of every row's provenance.
+    /// Rises when the topics are made again or rescaled. Part of every row's provenance.
     #[garde(range(min = 1))]
     pub epoch: u32,
-    /// Partition count of every `keepwell.*` topic and of `scores`, pinned for the epoch.
+    /// Partition count of every `keepwell.*` topic and of `scores`, fixed for the epoch.
     #[garde(range(min = 1, max = 1024))]
     pub partitions: i32,
     /// How to reach Kafka.
     #[garde(dive)]
     pub kafka: Kafka,
-    /// Raw topics.
+    /// The raw topics to read.
     #[garde(length(min = 1), dive)]
     pub sources: Vec<Source>,
     /// Names of Keepwell's own topics.
     #[serde(default)]
     #[garde(dive)]
     pub topics: Topics,
-    /// Event time.
+    /// Event time: panes, lateness and clock.
     #[serde(default)]
     #[garde(dive)]
     pub time: Time,
@@ -57,11 +57,11 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub ingest: Ingest,
-    /// What aggregate measures.
+    /// Windows, limits and targets of aggregate.
     #[serde(default)]
     #[garde(dive)]
     pub aggregate: Aggregate,
-    /// What finding duplicates may cost.
+    /// Memory limit for finding duplicates.
     #[serde(default)]
     #[garde(dive)]
     pub duplicates: Duplicates,
@@ -69,17 +69,17 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub score: Score,
-    /// The Parquet tables; needed by sink alone.
+    /// The Parquet tables. Only sink needs them.
     #[garde(dive)]
     pub tables: Option<Tables>,
-    /// Where and how often state is saved.
+    /// Where and how often state is saved as snapshots.
     #[garde(dive)]
     pub snapshots: SnapshotOptions,
-    /// Where each stage answers Prometheus and orchestrators.
+    /// Where each stage serves metrics and health checks.
     #[serde(default)]
     #[garde(dive)]
     pub http: Http,
-    /// How much is taken at once.
+    /// How much one step reads.
     #[serde(default)]
     #[garde(dive)]
     pub batch: BatchOptions,
@@ -92,18 +92,18 @@ pub struct Source {
     /// Topic name.
     #[garde(length(min = 1, max = 249))]
     pub topic: String,
-    /// What its records are.
+    /// What its records contain.
     #[garde(skip)]
     pub kind: Kind,
-    /// How far events may be out of order: time stands this far behind the highest event time.
+    /// How far events may be out of order. The watermark stays this far behind the highest event time.
     #[serde(default = "hour")]
     #[garde(skip)]
     pub bound: Span,
-    /// How long after it happened an event may reach the topic: time stands this far behind the clock
-    /// when the topic is read to its end. The bound, unless told.
+    /// How long after its event time an event may reach the topic. Once the topic is read to its end, the watermark
+    /// stays this far behind the clock. Default: `bound`.
     #[garde(skip)]
     pub delay: Option<Span>,
-    /// Whether time goes on although the topic has never held an event.
+    /// Whether the watermark may advance although the topic has never contained an event.
     #[serde(default)]
     #[garde(skip)]
     pub optional: bool,
@@ -128,19 +128,19 @@ fn hour() -> Span {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Time {
-    /// Width of a pane.
+    /// Width of a pane. At least one minute.
     #[garde(custom(at_least_a_minute))]
     pub pane: Span,
-    /// For how long an event whose pane has closed still counts in windows to come.
+    /// Allowed lateness: how long an event of a closed pane still counts in future windows.
     #[garde(skip)]
     pub lateness: Span,
-    /// Whether the clock moves sources that are read to their end. Off for backfills.
+    /// Whether the clock advances sources that are read to their end. Off for backfills.
     #[garde(skip)]
     pub clock: bool,
-    /// How far a source may run ahead of the one that is furthest behind before it waits: a pane, unless told.
+    /// How far a source may be ahead of the one furthest behind, in event time, before it waits. Default: one pane.
     #[garde(skip)]
     pub max_skew: Option<Span>,
-    /// How far ahead of the clock an event may claim to be; beyond it is rejected as `future`.
+    /// How far an event time may be ahead of the clock. Events above this limit are rejected as `future`.
     #[garde(skip)]
     pub max_future: Span,
     /// Events before this time (RFC 3339) are rejected as `too_old`.
@@ -162,7 +162,7 @@ impl Default for Time {
 }
 
 impl Time {
-    /// How far a source may run ahead.
+    /// How far a source may be ahead of the one furthest behind.
     pub fn max_skew(&self) -> Span {
         self.max_skew.unwrap_or(self.pane)
     }
@@ -188,19 +188,19 @@ fn at_least_a_minute(span: &Span, _: &()) -> garde::Result {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ingest {
-    /// Largest raw value accepted, in bytes.
+    /// Largest raw value that is accepted, in bytes.
     #[garde(range(min = 100, max = 10_000_000))]
     pub max_event_bytes: usize,
-    /// Most facts that one event may tell.
+    /// Maximum number of facts in one event.
     #[garde(range(min = 1, max = 100_000))]
     pub max_facts: usize,
     /// Longest JSON text of one fact, in bytes.
     #[garde(range(min = 16, max = 1_000_000))]
     pub max_fact_bytes: usize,
-    /// How often time is stated when no event arrives.
+    /// How often a statement is published while no event arrives.
     #[garde(skip)]
     pub statement_interval: Span,
-    /// If set, user ids are replaced by a keyed hash (SipHash-2-4, 128 bits); 32 hex digits.
+    /// If set, user ids are replaced by a keyed hash (SipHash-2-4, 128 bits). The key has 32 hex digits.
     #[garde(skip)]
     pub user_id_key: Option<Secret>,
 }
@@ -217,7 +217,7 @@ impl Default for Ingest {
     }
 }
 
-/// Where and how often state is saved.
+/// Where and how often state is saved as snapshots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotOptions {
@@ -228,7 +228,7 @@ pub struct SnapshotOptions {
     #[serde(default = "minute")]
     #[garde(skip)]
     pub interval: Span,
-    /// How many are kept of each partition.
+    /// How many snapshots of each partition are kept.
     #[serde(default = "three")]
     #[garde(range(min = 2))]
     pub keep: usize,
@@ -242,14 +242,14 @@ fn three() -> usize {
     3
 }
 
-/// How much is taken at once.
+/// How much one step reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchOptions {
-    /// Records of a raw topic taken into one step.
+    /// Maximum number of records of a raw topic in one step.
     #[garde(range(min = 1, max = 1_000_000))]
     pub max_records: usize,
-    /// Bytes taken into one step.
+    /// Maximum number of bytes in one step.
     #[garde(range(min = 1024))]
     pub max_bytes: usize,
 }
@@ -260,38 +260,39 @@ impl Default for BatchOptions {
     }
 }
 
-/// Why a configuration is refused. The message holds file, line and column; no lines of the file, which may hold secrets.
+/// Why a configuration is rejected. The message contains file, line and column. It contains no lines of the file, which
+/// may include secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}: {why}")]
     Unreadable {
-        /// Path as given.
+        /// Path as given by the user.
         path: String,
-        /// The system's words.
+        /// The message of the operating system.
         why: String,
     },
-    /// The content is not allowed.
+    /// The content is not valid.
     #[error("{path}: {why}")]
     Refused {
-        /// Path as given.
+        /// Path as given by the user.
         path: String,
         /// Line, column and what is allowed.
         why: String,
     },
-    /// Single values are allowed but do not fit each other.
+    /// Each value is valid, but two values do not fit each other.
     #[error("{path}: {place}{key}: {why}")]
     Contradiction {
-        /// Path as given.
+        /// Path as given by the user.
         path: String,
-        /// Line and column, where the key stands in the file.
+        /// Line and column of the key in the file.
         place: String,
         /// The key to change.
         key: String,
-        /// What it must fit.
+        /// The rule that it violates.
         why: String,
     },
-    /// `--set` is not of the form `path.to.key=value`. The value may be a secret.
+    /// `--set` does not have the form `path.to.key=value`. The value may be a secret, so it is not shown.
     #[error("--set {0:?}: expected path.to.key=value")]
     Set(String),
 }
@@ -300,7 +301,7 @@ impl Config {
     /// Reads and checks the file at `path`, with `set` (`path.to.key=value`) applied.
     ///
     /// # Errors
-    /// [`ConfigError`] naming file, line and column.
+    /// [`ConfigError`] with file, line and column.
     pub fn read(path: &Path, set: &[String]) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path)
@@ -313,7 +314,7 @@ impl Config {
     /// Checks `text` as the content of file `name`.
     ///
     /// # Errors
-    /// [`ConfigError`] naming file, line and column.
+    /// [`ConfigError`] with file, line and column.
     pub fn parse(name: &str, text: &str, set: &[String]) -> Result<Self, ConfigError> {
         let refused = |why: String| ConfigError::Refused { path: name.to_owned(), why };
         let mut config: Self =
@@ -331,7 +332,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What single values cannot tell.
+    /// Checks rules between several values.
     fn check_fit(&self, name: &str, places: &Places) -> Result<(), ConfigError> {
         let contradicted = |place: String, key: &str, why: String| ConfigError::Contradiction {
             path: name.to_owned(),
@@ -385,7 +386,7 @@ impl Config {
     }
 }
 
-/// A message without the values that were set where secrets may stand.
+/// A message without the values of `--set` that may be secrets.
 fn without_values(message: &str, set: &[String]) -> String {
     let may_be_secret = |path: &str| {
         ["kafka.properties", "kafka.secrets", "tables.options", "tables.secrets"]
@@ -405,7 +406,7 @@ fn assign(root: &mut serde_json::Value, assignment: &str) -> Result<(), ConfigEr
     };
     let wrong = || ConfigError::Set(shown.clone());
     let (path, text) = assignment.split_once('=').ok_or_else(wrong)?;
-    // librdkafka's own names have dots.
+    // Names of librdkafka settings contain dots.
     if let Some(name) = path.strip_prefix("kafka.properties.") {
         root["kafka"]["properties"][name] = serde_json::Value::String(text.to_owned());
         return Ok(());

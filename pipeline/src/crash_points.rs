@@ -1,43 +1,43 @@
-//! Places at which a process can be told to end as if by SIGKILL, so that recovery is tried where it matters.
+//! Points at which a process can be made to end as if by SIGKILL. They test recovery where it matters.
 //!
-//! `KEEPWELL_CRASH_AT=after_commit:12` ends the process when it comes to that place for the 12th time. Where the
-//! variable is not set a place costs one look at a static.
+//! `KEEPWELL_CRASH_AT=after_commit:12` ends the process when it reaches that point for the 12th time. Without the
+//! variable, a point costs one read of a static.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: ends the process")]
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The variable that names a place and how often it is passed before the process ends there.
+/// The variable that names a point, and at which pass the process ends there.
 pub const VARIABLE: &str = "KEEPWELL_CRASH_AT";
 
-/// A place, in the order in which the loop comes to them.
+/// A crash point. The order is that in which the loop reaches them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CrashPoint {
-    /// A step is computed, its transaction not begun.
+    /// A step is computed, but its transaction has not begun.
     BeforeBegin,
-    /// Some of a step's records are on their way to the broker.
+    /// Some records of a step are on their way to the broker.
     WhileProducing,
-    /// All of a step's records are handed over, its positions are not.
+    /// All records of a step are handed over, but its positions are not.
     AfterProduce,
-    /// Records are delivered and positions sent, the commit is not.
+    /// Records are delivered and positions are sent, but the commit is not.
     BeforeCommit,
-    /// The commit is heard of, the state not merged.
+    /// The commit is confirmed, but the state is not merged.
     AfterCommit,
     /// A step in the middle of a close is committed.
     InClose,
-    /// One of a snapshot's parts is written.
+    /// One part of a snapshot is written.
     InSnapshot,
-    /// A snapshot is about to be written, its parts are.
+    /// The parts of a snapshot are written, but the snapshot itself is not.
     BeforeSnapshot,
-    /// A snapshot is written, older ones are still there.
+    /// A snapshot is written, and older ones still exist.
     AfterSnapshot,
-    /// A range of records is claimed, none of its files written.
+    /// A range of records is claimed, but none of its files is written.
     AfterClaim,
-    /// One of a range's files is written.
+    /// One file of a range is written.
     InUpload,
 }
 
-/// All places and their names.
+/// All points and their names.
 pub const PLACES: [(CrashPoint, &str); 11] = [
     (CrashPoint::BeforeBegin, "before_begin"),
     (CrashPoint::WhileProducing, "while_producing"),
@@ -59,7 +59,7 @@ static TOLD: LazyLock<Option<(CrashPoint, AtomicU64)>> = LazyLock::new(|| {
     Some((place, AtomicU64::new(times.parse().ok()?)))
 });
 
-/// The process comes to a place, and ends there if it was told to.
+/// Marks a point in the code. The process ends here if the variable asks for it.
 pub fn here(place: CrashPoint) {
     if let Some((told, times)) = &*TOLD
         && *told == place

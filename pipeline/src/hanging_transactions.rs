@@ -1,4 +1,4 @@
-//! Records that an open transaction hides from readers of committed ones.
+//! Records that an open transaction hides from readers of committed records.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use tracing::warn;
 use crate::record::StableEnd;
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
-/// A transaction that hides records for longer is named in the log, again and again.
+/// The log reports a transaction each time it has hidden records for this long.
 const NAMED_AFTER: Duration = Duration::from_secs(60);
 
-/// Since when the last stable offset of each partition stands still below the end.
+/// Since when the last stable offset of each partition has not moved, while it is below the end.
 #[derive(Debug, Default)]
 pub struct Hidden {
     still: BTreeMap<TopicPartition, (NextOffset, Duration)>,
 }
 
 impl Hidden {
-    /// How many offsets of a partition are hidden. A transaction under way is none: the last stable offset must have
-    /// stood still since the last look.
+    /// Number of hidden offsets of a partition. A running transaction does not count as hanging: the last stable offset
+    /// must not have moved since the last look.
     pub fn look(&mut self, tp: &TopicPartition, StableEnd { stable, high }: StableEnd, now: Duration) -> i64 {
         if high <= stable {
             self.still.remove(tp);
@@ -42,7 +42,7 @@ impl Hidden {
         if is_first { 0 } else { high.0 - stable.0 }
     }
 
-    /// The partition is another's now.
+    /// Forgets a partition that is no longer owned.
     pub fn forget(&mut self, tp: &TopicPartition) {
         self.still.remove(tp);
     }

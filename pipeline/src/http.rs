@@ -1,9 +1,9 @@
-//! `/metrics`, `/livez` and `/readyz`: what orchestrators and Prometheus ask a process.
+//! `/metrics`, `/livez` and `/readyz`, for Prometheus and orchestrators.
 //!
-//! GET only, on loopback unless told otherwise. Alive means that the loops go round, whatever the broker
-//! does: a broker that is away must not restart the fleet. Ready means that partitions are assigned and
-//! their state is restored and the broker answers; the answer says what is waited for. Whoever connects and says
-//! nothing is let go: connections are few and short, and each has one answer.
+//! It answers GET only, by default on loopback. Alive means that the loops run, whatever the broker does: an absent
+//! broker must not restart all processes. Ready means that partitions are assigned, their state is restored and the
+//! broker answers. Otherwise the answer names what the stage waits for. A silent connection is closed. Connections are
+//! few and short, and each gets one answer.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use tracing::{debug, info, warn};
 use crate::clock::{Clock, SystemClock};
 use crate::metrics::{Metrics, StageMetrics};
 
-/// A loop that has not gone round for this long hangs; the group has given its partitions to another by then.
+/// A loop that has not run for this long is hanging. By then the group has reassigned its partitions.
 const HANGS_AFTER: Duration = Duration::from_secs(300);
 
-/// Most connections at a time.
+/// Maximum number of connections at a time.
 const MAX_CONNECTIONS: usize = 64;
-/// A request's headers are there within this time.
+/// Time limit for receiving the headers of a request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(5);
-/// A connection ends within this time, whether its answer was read or not.
+/// Time limit of a connection, whether its answer was read or not.
 const ENDS_WITHIN: Duration = Duration::from_secs(15);
-/// How long nobody is accepted after the system refused.
+/// Pause after the operating system refused to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 struct Shown {
@@ -40,10 +40,10 @@ struct Shown {
     clock: SystemClock,
 }
 
-/// Serves until the process ends.
+/// Starts the server. It runs until the process ends.
 ///
 /// # Errors
-/// When the address cannot be taken; the message says which.
+/// When the address cannot be bound. The message names the address.
 pub fn serve(
     address: SocketAddr,
     metrics: Metrics,
@@ -67,7 +67,7 @@ pub fn serve(
     Ok(address)
 }
 
-/// One task a connection. When all places are taken, who comes next waits in the system's queue.
+/// Serves each connection in one task. Above the limit, new connections wait in the system's queue.
 async fn answer_all(listener: TcpListener, app: Router) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -75,7 +75,7 @@ async fn answer_all(listener: TcpListener, app: Router) -> std::io::Result<()> {
         let place = Arc::clone(&places).acquire_owned().await.map_err(std::io::Error::other)?;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            // Such as too many open files: what is open ends soon.
+            // For example too many open files. Open connections end soon.
             Err(error) => {
                 debug!(%error, "http cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -155,7 +155,7 @@ mod tests {
         answer
     }
 
-    /// Before there was a limit, 352 half requests took all descriptors of a process with 256, for as long as they liked.
+    /// Without the limit, 352 half requests took all descriptors of a process with 256, for as long as they liked.
     #[test]
     fn more_silent_connections_than_there_are_places_keep_nobody_from_an_answer() {
         let clock = SystemClock::start();
@@ -168,7 +168,7 @@ mod tests {
         for mut stream in silent {
             let mut answer = Vec::new();
             stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-            // It ends: with an answer that it was too slow, or without one.
+            // The connection ends, with an answer that it was too slow or without an answer.
             assert!(stream.read_to_end(&mut answer).is_ok_and(|_| !answer.starts_with(b"HTTP/1.1 200")));
         }
     }

@@ -1,7 +1,7 @@
-//! What every stage of Keepwell needs, named by what it is.
+//! What every stage of Keepwell needs. Each module is named after its content.
 //!
-//! `stage` and `watermark` are pure; `log`, `snapshot`, `store`, `clock` and `runner` are the rim. What flows
-//! through them stands in `keepwell-core`, which knows nothing of this crate.
+//! `stage` and `watermark` are pure; `log`, `snapshot`, `store`, `clock` and `runner` do the I/O around them. The data
+//! types are in `keepwell-core`, which does not depend on this crate.
 
 pub mod acls;
 pub mod clock;
@@ -25,6 +25,6 @@ pub mod store;
 pub mod topics;
 pub mod watermark;
 
-/// Of every program: Arrow and maps take and give back memory all the time.
+/// The allocator of every program. Arrow and maps allocate and free memory all the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

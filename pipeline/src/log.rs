@@ -1,6 +1,6 @@
-//! The log: an ordered, partitioned, transactional stream of records, and nothing else about it.
+//! The log: an ordered, partitioned, transactional stream of records.
 //!
-//! Two implementations follow the same rules: [`kafka`] and, in memory, [`memory`].
+//! There are two implementations with the same rules: [`kafka`], and [`memory`] for tests and simulations.
 
 pub mod kafka;
 pub mod memory;
@@ -11,91 +11,93 @@ use std::time::Duration;
 use crate::record::{Message, Record, StableEnd};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
-/// What a poll brought.
+/// The result of a poll.
 #[derive(Debug)]
 pub enum Polled {
-    /// Records, in order within each partition; perhaps none.
+    /// Records, in order within each partition. The list may be empty.
     Records(Vec<Record>),
-    /// Partitions that are this member's from now on. They are read once [`Log::start`] says from where.
+    /// Partitions that this member owns from now on. Reading begins once [`Log::start`] sets their positions.
     Assigned(Vec<TopicPartition>),
-    /// Partitions that are no longer this member's. They are let go by [`Log::release`].
+    /// Partitions that this member no longer owns. [`Log::release`] releases them.
     Revoked(Vec<TopicPartition>),
 }
 
 /// First and next offset of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
-    /// Offset of the oldest record that is still there.
+    /// Offset of the oldest record that still exists.
     pub first: NextOffset,
-    /// Offset the next record written will have.
+    /// Offset that the next written record will have.
     pub next: NextOffset,
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 #[derive(Debug)]
 pub enum Verdict {
     /// Everything is in the log.
     Committed,
-    /// Nothing is in the log; the same may be tried again.
+    /// Nothing is in the log. The same step may be tried again.
     Aborted(String),
-    /// Nothing is in the log: a record was above what the broker takes. [`Log::max_record_bytes`] tells what is tried next.
+    /// Nothing is in the log: a record exceeds the broker's limit. [`Log::max_record_bytes`] returns the next size to
+    /// try.
     TooLarge {
-        /// For which topic.
+        /// Topic of the record.
         topic: String,
     },
-    /// Unknown; [`Log::recover`] finds out by the committed positions.
+    /// The outcome is unknown. After [`Log::recover`] the committed positions show it.
     Lost(String),
 }
 
-/// Why a log cannot go on.
+/// Why a log cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The client refused its configuration.
+    /// The client rejected its configuration.
     #[error("the Kafka client refused its configuration: {0}")]
     Configuration(String),
-    /// The broker cannot be used for a reason that time does not mend.
+    /// The broker cannot be used, for a reason that waiting does not fix.
     #[error("{doing}: {why}")]
     Fatal {
-        /// What was tried.
+        /// The action that failed.
         doing: String,
-        /// The client's words.
+        /// The message of the client.
         why: String,
     },
-    /// The broker does not know the client, or does not let it.
+    /// The broker does not know the client, or denies it a right.
     #[error(
         "{doing}: the broker refuses: {why}; check kafka.properties and kafka.secrets, and the rights that `keepwell topics rights` lists"
     )]
     Refused {
-        /// What was tried.
+        /// The action that failed.
         doing: String,
-        /// The client's words.
+        /// The message of the client.
         why: String,
     },
-    /// The membership of the group was lost in the middle. The next poll takes it up again.
+    /// The group membership was lost during an action. The next poll joins again.
     #[error("fenced while {0}")]
     Fenced(String),
-    /// The process was told to stop while it waited.
+    /// The process was asked to stop while it waited.
     #[error("stopped while {0}")]
     Stopped(String),
     /// A topic is missing.
     #[error("topic {0} does not exist; `keepwell topics apply` makes the topics")]
     NoTopic(String),
-    /// A position that this program did not write.
+    /// A committed position that this program did not write.
     #[error("group position of {topic_partition}: {why}")]
     Position {
-        /// Which partition.
+        /// Partition of the position.
         topic_partition: TopicPartition,
         /// What is wrong.
         why: String,
     },
 }
 
-/// A member of a consumer group that reads records and writes records and positions in transactions.
+/// A member of a consumer group. It reads records, and writes records and positions in transactions.
 ///
-/// No method blocks for longer than about a second while the broker is away: [`Log::commit`] and the
-/// position calls wait in slices and keep the membership alive meanwhile.
+/// While the broker is away, no method blocks for longer than about a second without keeping the membership alive.
+/// [`Log::commit`] and the position calls wait in short intervals and serve the group in between.
 pub trait Log {
-    /// Waits up to `wait` for records, at most `max_records` of about `max_bytes` in all, or for a change of ownership.
+    /// Waits up to `wait` for records or a change of ownership. Returns at most `max_records` of about `max_bytes` in
+    /// all.
     ///
     /// # Errors
     /// [`LogError`] when the log cannot be read any more.
@@ -104,87 +106,88 @@ pub trait Log {
     /// Committed positions of partitions that have one.
     ///
     /// # Errors
-    /// [`LogError`] when the group cannot be asked or a position is foreign.
+    /// [`LogError`] when the group does not answer or a position was not written by this program.
     fn committed(&mut self, of: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Position>, LogError>;
 
-    /// First and next offset of a partition, transactions open or not.
+    /// First and next offset of a partition, including records of open transactions.
     ///
     /// # Errors
-    /// [`LogError`] when the broker cannot be asked.
+    /// [`LogError`] when the broker does not answer.
     fn ends(&mut self, of: &TopicPartition) -> Result<Ends, LogError>;
 
-    /// Whether a partition holds a committed record that a stage wrote; what operators announce is none.
+    /// Whether a partition contains a committed record that a stage wrote. Model announcements by operators do not
+    /// count.
     ///
     /// # Errors
-    /// [`LogError`] when the broker cannot be asked.
+    /// [`LogError`] when the broker does not answer.
     fn has_output(&mut self, of: &TopicPartition) -> Result<bool, LogError>;
 
-    /// Number of partitions of a topic; none when there is no such topic.
+    /// Number of partitions of a topic. None when the topic does not exist.
     ///
     /// # Errors
-    /// [`LogError`] when the broker cannot be asked.
+    /// [`LogError`] when the broker does not answer.
     fn partitions(&mut self, topic: &str) -> Result<Option<i32>, LogError>;
 
-    /// Takes up assigned partitions, or moves them, to be read from these positions. Called once after
-    /// every [`Polled::Assigned`], with nothing where nothing was assigned.
+    /// Starts assigned partitions at these positions, or moves running ones there. The loop calls it once after every
+    /// [`Polled::Assigned`], with an empty map if nothing was assigned.
     ///
     /// # Errors
-    /// [`LogError`] when the client refuses.
+    /// [`LogError`] when the client reports an error.
     fn start(&mut self, from: &BTreeMap<TopicPartition, NextOffset>) -> Result<(), LogError>;
 
-    /// Lets revoked partitions go.
+    /// Releases revoked partitions.
     ///
     /// # Errors
-    /// [`LogError`] when the client refuses.
+    /// [`LogError`] when the client reports an error.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
 
-    /// Partitions that bring nothing until this is called again: what is read meanwhile is of the others.
+    /// Pauses exactly these partitions until the next call. Polls return records of the others only.
     fn pause(&mut self, partitions: &BTreeSet<TopicPartition>);
 
-    /// Where this member met the end of a partition, if it stands there: every committed record below
-    /// is read. None while there is more to read or the end has not been met yet.
+    /// The end of a partition, if this member has read every committed record below it. None while there is more to
+    /// read, or while the end has not been reached yet.
     fn met_end(&self, partition: &TopicPartition) -> Option<NextOffset>;
 
-    /// The end of a partition as last heard of, for the lag; none while nothing is known.
+    /// The last known end of a partition, for the lag. None while nothing is known.
     fn known_end(&self, partition: &TopicPartition) -> Option<StableEnd>;
 
-    /// Largest record that the broker has shown to take, in bytes; none where it has refused none.
+    /// Largest record that the broker is known to accept, in bytes. None while it has refused no record.
     fn max_record_bytes(&self) -> Option<usize> {
         None
     }
 
-    /// A partition that cannot be read from where it stands, and why.
+    /// A partition that cannot be read at its position: partition, position and reason.
     fn unreadable(&self) -> Option<(TopicPartition, NextOffset, String)> {
         None
     }
 
-    /// Whether a broker is connected, as last heard of.
+    /// Whether a broker is connected, according to the last report.
     fn is_reachable(&self) -> bool {
         true
     }
 
-    /// Writes `messages` and `positions` in one transaction, fenced by the group membership.
+    /// Writes `messages` and `positions` in one transaction. The group membership fences a former owner.
     ///
     /// # Errors
-    /// [`LogError`] when no verdict can ever be had, e.g. a message above the broker's limit.
+    /// [`LogError`] when no verdict is possible, e.g. because the broker denies a right.
     fn commit(
         &mut self,
         messages: &[Message],
         positions: &BTreeMap<TopicPartition, Position>,
     ) -> Result<Verdict, LogError>;
 
-    /// After [`Verdict::Lost`]: ends the transaction in doubt one way or the other, so that
-    /// [`Log::committed`] tells which.
+    /// Must be called after [`Verdict::Lost`]. It ends the transaction in doubt, so that [`Log::committed`] shows
+    /// whether it was committed.
     ///
     /// # Errors
-    /// [`LogError`] when the producer cannot be made again.
+    /// [`LogError`] when no new producer can be made.
     fn recover(&mut self) -> Result<(), LogError>;
 }
 
-/// No record need be smaller: below it the rows of one account do not fit.
+/// Lower limit for the size of a record. Below it the rows of one account do not fit.
 const LEAST_RECORD_BYTES: usize = 20_000;
 
-/// The largest record to write once one of so many bytes was refused: half of it, or of what was tried before.
+/// The largest record to write after one of `refused` bytes was refused: half of it, or half of the limit before.
 fn smaller(before: Option<usize>, refused: usize) -> usize {
     (before.map_or(refused, |before| before.min(refused)) / 2).max(LEAST_RECORD_BYTES)
 }

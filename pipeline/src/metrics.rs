@@ -1,30 +1,32 @@
-//! What a process tells Prometheus: every name stands here, with its labels and unit.
+//! Metrics for Prometheus. All names are defined here, with their labels and units.
 //!
-//! Times are Unix timestamps, not ages; an age is `time() - metric`. No label holds an account.
+//! Times are Unix timestamps, not ages; compute an age as `time() - metric`. No label contains an account.
+
+mod names;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, TextEncoder};
+
+pub use names::Named;
+use names::Names;
 
 use crate::readiness::Waiting;
 use crate::stage::{Fate, Fates, Gauges};
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
-/// Buckets from a millisecond to a minute.
+/// Histogram buckets from a millisecond to a minute, in seconds.
 const DURATIONS_S: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// Buckets from ten milliseconds to an hour.
+/// Histogram buckets from ten milliseconds to an hour, in seconds.
 const LATENCIES_S: [f64; 14] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0, 3600.0];
 
-/// The metrics of a process.
+/// The metrics of a process, for all its stages.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    registry: Registry,
+    names: Arc<Names>,
     records: IntCounterVec,
     messages: IntCounterVec,
     steps: IntCounterVec,
@@ -53,138 +55,44 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All metrics, of no stage yet.
+    /// All metrics, before any stage is added.
     ///
     /// # Errors
-    /// None in practice: names are valid and used once, as a test shows.
+    /// Practically none: all names are valid and used once, as a test shows.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let opts = |name: &str, help: &str| Opts::new(format!("keepwell_{name}"), help);
-        let buckets = |name: &str, help: &str, buckets: &[f64]| {
-            HistogramOpts::new(format!("keepwell_{name}"), help).buckets(buckets.to_vec())
-        };
-        let partition = ["stage", "topic", "partition"];
+        let mut names = Names::default();
         let metrics = Self {
-            registry: Registry::new(),
-            records: IntCounterVec::new(
-                opts(
-                    "records_total",
-                    "Records, events or rows by what became of them; fate read is the sum of the others",
-                ),
-                &["stage", "fate", "reason"],
-            )?,
-            messages: IntCounterVec::new(opts("messages_total", "Records or files written"), &["stage"])?,
-            steps: IntCounterVec::new(
-                opts("steps_total", "Steps by outcome: committed, aborted, lost (the verdict)"),
-                &["stage", "outcome"],
-            )?,
-            step_duration: HistogramVec::new(
-                buckets("step_duration_seconds", "Time to compute a step", &DURATIONS_S),
-                &["stage"],
-            )?,
-            commit_duration: HistogramVec::new(
-                buckets("commit_duration_seconds", "Time to write and commit a step", &DURATIONS_S),
-                &["stage"],
-            )?,
-            event_to_commit: HistogramVec::new(
-                buckets(
-                    "event_to_commit_seconds",
-                    "From the timestamp of a step's oldest record to its commit",
-                    &LATENCIES_S,
-                ),
-                &["stage"],
-            )?,
-            last_progress: GaugeVec::new(
-                opts("last_progress_timestamp_seconds", "When the last step was committed"),
-                &["stage"],
-            )?,
-            lag: IntGaugeVec::new(
-                opts("lag_records", "Records between the position and the end of the partition"),
-                &partition,
-            )?,
-            position: IntGaugeVec::new(opts("position_offset", "Offset of the record that is taken next"), &partition)?,
-            watermark: GaugeVec::new(
-                opts("watermark_timestamp_seconds", "No event before this time is to be expected"),
-                &partition,
-            )?,
-            accounts: IntGaugeVec::new(opts("state_accounts", "Accounts in the state"), &partition)?,
-            model: IntGaugeVec::new(
-                opts("model_version", "Version of the model file by which the time that has come is scored"),
-                &partition,
-            )?,
-            ids: IntGaugeVec::new(
-                opts("state_event_ids", "Event ids in the state, by which duplicates are found"),
-                &partition,
-            )?,
-            id_bytes: IntGaugeVec::new(opts("state_event_id_bytes", "Memory of the event ids"), &partition)?,
-            id_max_bytes: IntGaugeVec::new(
-                opts(
-                    "event_id_max_bytes",
-                    "Most memory that the event ids of a process may take; beyond it the process stops",
-                ),
-                &["stage"],
-            )?,
-            state_bytes: IntGaugeVec::new(
-                opts("state_bytes", "Bytes of the state when it was last saved"),
-                &partition,
-            )?,
-            waiting: IntGaugeVec::new(
-                opts("source_waiting", "1 while a source is not read because it is too far ahead of another in time"),
-                &partition,
-            )?,
-            waiting_for: IntGaugeVec::new(opts("waiting_for", "1 for what the stage waits for"), &["stage", "what"])?,
-            hidden: IntGaugeVec::new(
-                opts("hidden_records", "Offsets behind the last stable one: an open transaction hides them"),
-                &partition,
-            )?,
-            snapshot: GaugeVec::new(opts("snapshot_timestamp_seconds", "When the state was last saved"), &partition)?,
-            snapshot_pause: GaugeVec::new(
-                opts("snapshot_pause_seconds", "How long the stage stood still when the state was last saved"),
-                &partition,
-            )?,
-            audited: IntGaugeVec::new(
-                opts(
-                    "audit_scores",
-                    "Stored scores in the last audit: judged, or of unknown versions of the model file",
-                ),
-                &["stage", "judged"],
-            )?,
-            drift: IntGaugeVec::new(
-                opts("audit_drift_rows", "Stored rows that plain SQL over their window rows gives otherwise"),
-                &["stage"],
-            )?,
-            audit: GaugeVec::new(opts("audit_timestamp_seconds", "When the last audit ended"), &["stage"])?,
-            build: IntGaugeVec::new(opts("build_info", "Always 1; the version is a label"), &["stage", "version"])?,
+            records: names.counter("records_total", "Records, events or rows by what became of them; fate read is the sum of the others", &["stage", "fate", "reason"])?,
+            messages: names.counter("messages_total", "Records or files written", &["stage"])?,
+            steps: names.counter("steps_total", "Steps by outcome: committed, aborted, lost (the verdict)", &["stage", "outcome"])?,
+            step_duration: names.histogram("step_duration_seconds", "Time to compute a step", &["stage"], &DURATIONS_S)?,
+            commit_duration: names.histogram("commit_duration_seconds", "Time to write and commit a step", &["stage"], &DURATIONS_S)?,
+            event_to_commit: names.histogram("event_to_commit_seconds", "From the timestamp of a step's oldest record to its commit", &["stage"], &LATENCIES_S)?,
+            last_progress: names.gauge("last_progress_timestamp_seconds", "When the last step was committed", &["stage"])?,
+            lag: names.int_gauge("lag_records", "Records between the position and the end of the partition", &PARTITION)?,
+            position: names.int_gauge("position_offset", "Offset of the record that is taken next", &PARTITION)?,
+            watermark: names.gauge("watermark_timestamp_seconds", "No event before this time is to be expected", &PARTITION)?,
+            accounts: names.int_gauge("state_accounts", "Accounts in the state", &PARTITION)?,
+            model: names.int_gauge("model_version", "Version of the model file by which the time that has come is scored", &PARTITION)?,
+            ids: names.int_gauge("state_event_ids", "Event ids in the state, by which duplicates are found", &PARTITION)?,
+            id_bytes: names.int_gauge("state_event_id_bytes", "Memory of the event ids", &PARTITION)?,
+            id_max_bytes: names.int_gauge("event_id_max_bytes", "Most memory that the event ids of a process may take; beyond it the process stops", &["stage"])?,
+            state_bytes: names.int_gauge("state_bytes", "Bytes of the state when it was last saved", &PARTITION)?,
+            waiting: names.int_gauge("source_waiting", "1 while a source is not read because it is too far ahead of another in time", &PARTITION)?,
+            waiting_for: names.int_gauge("waiting_for", "1 for what the stage waits for", &["stage", "what"])?,
+            hidden: names.int_gauge("hidden_records", "Offsets behind the last stable one: an open transaction hides them", &PARTITION)?,
+            snapshot: names.gauge("snapshot_timestamp_seconds", "When the state was last saved", &PARTITION)?,
+            snapshot_pause: names.gauge("snapshot_pause_seconds", "How long the stage stood still when the state was last saved", &PARTITION)?,
+            audited: names.int_gauge("audit_scores", "Stored scores in the last audit: judged, or of unknown versions of the model file", &["stage", "judged"])?,
+            drift: names.int_gauge("audit_drift_rows", "Stored rows that plain SQL over their window rows gives otherwise", &["stage"])?,
+            audit: names.gauge("audit_timestamp_seconds", "When the last audit ended", &["stage"])?,
+            build: names.int_gauge("build_info", "Always 1; the version is a label", &["stage", "version"])?,
+            names: Arc::default(),
         };
-        let Self { registry, .. } = &metrics;
-        registry.register(Box::new(metrics.records.clone()))?;
-        registry.register(Box::new(metrics.messages.clone()))?;
-        registry.register(Box::new(metrics.steps.clone()))?;
-        registry.register(Box::new(metrics.step_duration.clone()))?;
-        registry.register(Box::new(metrics.commit_duration.clone()))?;
-        registry.register(Box::new(metrics.event_to_commit.clone()))?;
-        registry.register(Box::new(metrics.last_progress.clone()))?;
-        registry.register(Box::new(metrics.lag.clone()))?;
-        registry.register(Box::new(metrics.position.clone()))?;
-        registry.register(Box::new(metrics.watermark.clone()))?;
-        registry.register(Box::new(metrics.accounts.clone()))?;
-        registry.register(Box::new(metrics.model.clone()))?;
-        registry.register(Box::new(metrics.ids.clone()))?;
-        registry.register(Box::new(metrics.id_bytes.clone()))?;
-        registry.register(Box::new(metrics.id_max_bytes.clone()))?;
-        registry.register(Box::new(metrics.state_bytes.clone()))?;
-        registry.register(Box::new(metrics.waiting.clone()))?;
-        registry.register(Box::new(metrics.waiting_for.clone()))?;
-        registry.register(Box::new(metrics.hidden.clone()))?;
-        registry.register(Box::new(metrics.snapshot.clone()))?;
-        registry.register(Box::new(metrics.snapshot_pause.clone()))?;
-        registry.register(Box::new(metrics.audited.clone()))?;
-        registry.register(Box::new(metrics.drift.clone()))?;
-        registry.register(Box::new(metrics.audit.clone()))?;
-        registry.register(Box::new(metrics.build.clone()))?;
-        Ok(metrics)
+        Ok(Self { names: Arc::new(names), ..metrics })
     }
 
-    /// The metrics of one stage, with what is known from the start set to 0.
+    /// The metrics of one stage. Counters that are known from the start begin at 0.
     pub fn stage(&self, stage: &'static str) -> StageMetrics {
         self.build.with_label_values(&[stage, env!("CARGO_PKG_VERSION")]).set(1);
         self.messages.with_label_values(&[stage]).inc_by(0);
@@ -197,13 +105,18 @@ impl Metrics {
         told
     }
 
-    /// All metrics in Prometheus' text form.
+    /// Every metric: name, type, labels and meaning, in their order.
+    pub fn names(&self) -> &[Named] {
+        &self.names.named
+    }
+
+    /// All metrics in the text format of Prometheus.
     ///
     /// # Errors
-    /// When a metric cannot be written.
+    /// When a metric cannot be encoded.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        TextEncoder::new().encode(&self.names.registry.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
 }
@@ -216,19 +129,19 @@ pub struct StageMetrics {
     status: Arc<Status>,
 }
 
-/// Whether a stage lives, and what it waits for.
+/// Whether a stage is alive, and what it waits for.
 #[derive(Debug, Default)]
 struct Status {
-    /// When the loop last went round, milliseconds of the process's monotonic clock.
+    /// When the loop last ran, in milliseconds of the process's monotonic clock.
     ticked_ms: AtomicU64,
     waiting: Mutex<Waiting>,
 }
 
 impl StageMetrics {
-    /// Metrics that nobody reads; for tests and runs in one process.
+    /// Metrics that nobody reads, for tests and for runs within one process.
     ///
     /// # Errors
-    /// As [`Metrics::new`].
+    /// See [`Metrics::new`].
     pub fn unread(stage: &'static str) -> Result<Self, prometheus::Error> {
         Ok(Metrics::new()?.stage(stage))
     }
@@ -237,7 +150,7 @@ impl StageMetrics {
         [self.stage, &tp.topic, partition]
     }
 
-    /// The loop has gone round, or waits in a call that lives.
+    /// Notes that the loop has run, or that it waits in a call that is alive.
     pub fn tick(&self, now: Duration, waiting: &Waiting) {
         self.status.ticked_ms.store(now.as_millis() as u64, Ordering::Relaxed);
         let mut known = self.status.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,12 +167,12 @@ impl StageMetrics {
         }
     }
 
-    /// Since when the loop has not gone round.
+    /// How long the loop has not run.
     pub fn still_for(&self, now: Duration) -> Duration {
         now.saturating_sub(Duration::from_millis(self.status.ticked_ms.load(Ordering::Relaxed)))
     }
 
-    /// What the stage waits for before it does its work.
+    /// What the stage waits for before it can work.
     pub fn waiting(&self) -> Waiting {
         self.status.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -269,19 +182,19 @@ impl StageMetrics {
         self.stage
     }
 
-    /// A step was computed in this time.
+    /// Records the time to compute a step.
     pub fn computed(&self, took: Duration) {
         self.metrics.step_duration.with_label_values(&[self.stage]).observe(took.as_secs_f64());
     }
 
-    /// What became of what, outside of a step.
+    /// Adds the fates of records outside a step.
     pub fn counted(&self, fates: &Fates) {
         for (Fate { name, reason }, count) in fates {
             self.metrics.records.with_label_values(&[self.stage, *name, *reason]).inc_by(*count);
         }
     }
 
-    /// A step was committed: what became of what, how many records were written, in which time, at which wall-clock time.
+    /// Records a committed step: its fates, the number of written records, the duration and the wall-clock time.
     pub fn committed(&self, fates: &Fates, num_messages: usize, took: Duration, wall_us: i64) {
         self.counted(fates);
         self.metrics.messages.with_label_values(&[self.stage]).inc_by(num_messages as u64);
@@ -290,28 +203,28 @@ impl StageMetrics {
         self.metrics.last_progress.with_label_values(&[self.stage]).set(wall_us as f64 / 1e6);
     }
 
-    /// A step was not committed: `aborted`, or `lost` where the verdict was not heard.
+    /// Records a failed commit: `aborted`, `too_large`, or `lost` if the verdict is unknown.
     pub fn not_committed(&self, outcome: &'static str) {
         self.metrics.steps.with_label_values(&[self.stage, outcome]).inc();
     }
 
-    /// The oldest record of a committed step is this old.
+    /// Records how old the oldest record of a committed step was.
     pub fn waited(&self, since_ms: i64, wall_us: i64) {
         let waited_s = (wall_us - since_ms * 1000).max(0) as f64 / 1e6;
         self.metrics.event_to_commit.with_label_values(&[self.stage]).observe(waited_s);
     }
 
-    /// How far a partition is behind.
+    /// Sets how many records a partition is behind.
     pub fn lag(&self, tp: &TopicPartition, records: i64) {
         self.metrics.lag.with_label_values(&self.of(tp, &tp.partition.to_string())).set(records.max(0));
     }
 
-    /// Where a partition is read on.
+    /// Sets the position of a partition.
     pub fn position(&self, tp: &TopicPartition, next: NextOffset) {
         self.metrics.position.with_label_values(&self.of(tp, &tp.partition.to_string())).set(next.0);
     }
 
-    /// How far all partitions together are behind, in records, as last told.
+    /// The last known lag of all partitions together, in records.
     pub fn total_lag(&self) -> i64 {
         let is_own = |metric: &prometheus::proto::Metric| {
             metric.get_label().iter().any(|label| label.name() == "stage" && label.value() == self.stage)
@@ -321,18 +234,18 @@ impl StageMetrics {
         own.map(|metric| metric.get_gauge().get_value() as i64).sum()
     }
 
-    /// How much of a partition that is read to its last stable offset lies behind it.
+    /// Sets how many offsets lie behind the last stable offset of a partition that is read up to it.
     pub fn hidden(&self, tp: &TopicPartition, offsets: i64) {
         self.metrics.hidden.with_label_values(&self.of(tp, &tp.partition.to_string())).set(offsets.max(0));
     }
 
-    /// Whether a source waits for one that is behind it in time.
+    /// Sets whether a source waits because it is ahead of others in event time.
     pub fn source_waits(&self, tp: &TopicPartition, is_waiting: bool) {
         let partition = tp.partition.to_string();
         self.metrics.waiting.with_label_values(&self.of(tp, &partition)).set(i64::from(is_waiting));
     }
 
-    /// What the state of a partition shows.
+    /// Sets the metrics of a partition's state.
     pub fn show(&self, tp: &TopicPartition, gauges: Gauges) {
         let partition = tp.partition.to_string();
         if let Some(watermark_us) = gauges.watermark_us {
@@ -353,7 +266,7 @@ impl StageMetrics {
         }
     }
 
-    /// The state of a partition was saved; for `pause` the stage stood still.
+    /// Records that the state of a partition was saved. The stage did not run for `pause`.
     pub fn saved(&self, tp: &TopicPartition, num_bytes: usize, pause: Duration, wall_us: i64) {
         let partition = tp.partition.to_string();
         self.metrics.state_bytes.with_label_values(&self.of(tp, &partition)).set(num_bytes as i64);
@@ -361,7 +274,7 @@ impl StageMetrics {
         self.metrics.snapshot_pause.with_label_values(&self.of(tp, &partition)).set(pause.as_secs_f64());
     }
 
-    /// An audit has ended.
+    /// Records the end of an audit.
     pub fn audited(&self, num_judged: usize, num_drift: usize, num_unknown: usize, wall_us: i64) {
         self.metrics.audited.with_label_values(&[self.stage, "true"]).set(num_judged as i64);
         self.metrics.audited.with_label_values(&[self.stage, "false"]).set(num_unknown as i64);
@@ -369,11 +282,11 @@ impl StageMetrics {
         self.metrics.audit.with_label_values(&[self.stage]).set(wall_us as f64 / 1e6);
     }
 
-    /// A partition is another's now.
+    /// Removes the metrics of a partition that is no longer owned.
     pub fn forget(&self, tp: &TopicPartition) {
         let partition = tp.partition.to_string();
         let labels = self.of(tp, &partition);
-        // A series that was never set is not there to be removed.
+        // A series that was never set cannot be removed. That is not an error.
         let removed = [
             self.metrics.lag.remove_label_values(&labels).is_ok(),
             self.metrics.position.remove_label_values(&labels).is_ok(),
@@ -396,7 +309,7 @@ impl StageMetrics {
 mod tests {
     use super::*;
 
-    /// Dashboards and alerts hang on these names: a change is a change for every user.
+    /// Dashboards and alerts depend on these names. Changing one affects every user.
     const TYPES: &str = "\
 keepwell_audit_drift_rows gauge
 keepwell_audit_scores gauge

@@ -1,6 +1,6 @@
-//! The one loop: it polls, starts partitions that are assigned, releases those that are revoked, lets its worker work,
-//! and shows where it stands. What a worker does with its partitions is its own: a [`crate::runner::Runner`] folds
-//! records into a state, sink's tables write files.
+//! The loop that every stage runs. It polls the log, starts assigned partitions, releases revoked ones, calls its
+//! worker and updates the metrics. The worker decides what to do with its partitions: a [`crate::runner::Runner`] folds
+//! records into a state, and the tables of sink write files.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,49 +19,49 @@ use crate::stage::Fates;
 
 /// How long a poll waits when nothing is due.
 pub const POLL_WAIT: Duration = Duration::from_millis(50);
-/// How often lag, watermark and state are shown.
+/// How often the metrics of lag, watermark and state are updated.
 const SHOW_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an object store that did not answer is left alone.
+/// Wait before the next request to an object store that did not answer.
 pub const STORE_RETRY_WAIT: Duration = Duration::from_secs(2);
 
-/// What a run did.
+/// Summary of a run.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What became of records and events.
+    /// Counts of records and events, by fate.
     pub fates: Fates,
-    /// Committed steps.
+    /// Number of committed steps.
     pub num_steps: u64,
-    /// Records or files written.
+    /// Number of records or files written.
     pub num_messages: u64,
 }
 
-/// Whether the loop goes round again.
+/// Whether the loop continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// There may be more to do, now or later.
     GoesOn,
-    /// Everything up to the ends that draining speaks of is done.
+    /// A draining run has processed everything up to the ends it fixed at its start.
     Drained,
 }
 
-/// The rim of a loop: its log, its clock, its metrics, and where its assignment stands.
+/// The environment of a loop: its log, clock and metrics, and the state of its assignment.
 #[derive(Debug)]
 pub struct Session<L: Log, C: Clock> {
-    /// The log.
+    /// The log that the loop reads and writes.
     pub log: L,
-    /// The clock.
+    /// The clock that the loop uses.
     pub clock: C,
-    /// What is shown to Prometheus.
+    /// Metrics for Prometheus.
     pub metrics: StageMetrics,
     /// How long the next poll may wait.
     pub wait: Duration,
-    /// Assigned and not started yet.
+    /// Partitions that are assigned but not started yet.
     pub assigned: Option<Vec<TopicPartition>>,
-    /// When the object store is asked again that did not answer.
+    /// When to ask the object store again, if it did not answer.
     pub store_retry_at: Option<Duration>,
-    /// What the run did.
+    /// Summary of the run so far.
     pub report: Report,
-    /// Whether it ends once it is drained: then it does not wait for an object store.
+    /// Whether the run stops once it is drained. Such a run does not wait for an object store.
     pub is_draining: bool,
     is_assigned: bool,
     hidden: Hidden,
@@ -69,7 +69,7 @@ pub struct Session<L: Log, C: Clock> {
 }
 
 impl<L: Log, C: Clock> Session<L, C> {
-    /// A session that has not read anything yet.
+    /// A session that has read nothing yet.
     pub fn new(log: L, clock: C, metrics: StageMetrics) -> Self {
         Self {
             log,
@@ -86,7 +86,7 @@ impl<L: Log, C: Clock> Session<L, C> {
         }
     }
 
-    /// Forgets what is shown of partitions.
+    /// Removes the metrics of these partitions.
     pub fn forget(&mut self, partitions: &[TopicPartition]) {
         for tp in partitions {
             self.metrics.forget(tp);
@@ -94,7 +94,7 @@ impl<L: Log, C: Clock> Session<L, C> {
         }
     }
 
-    /// What is waited for, where no state is replayed.
+    /// What the loop waits for. `replaying` is the partition that rebuilds its state, if any.
     fn waiting(&self, replaying: Option<TopicPartition>) -> Waiting {
         match replaying {
             _ if !self.log.is_reachable() => Waiting::Broker,
@@ -112,7 +112,7 @@ impl<L: Log, C: Clock> Session<L, C> {
         let Standing { partition, next, behind, is_at_end } = standing;
         if let Some(end) = self.log.known_end(partition) {
             self.metrics.lag(partition, behind.map_or(0, |behind| end.stable.0 - behind.0));
-            // While there is more to read nothing hides what comes next.
+            // While there are more records to read, no open transaction hides the next one.
             let hidden = if *is_at_end { self.hidden.look(partition, end, now) } else { 0 };
             self.metrics.hidden(partition, hidden);
         }
@@ -120,93 +120,93 @@ impl<L: Log, C: Clock> Session<L, C> {
     }
 }
 
-/// Where a worker stands in one of its partitions.
+/// The progress of a worker in one of its partitions.
 #[derive(Debug)]
 pub struct Standing {
     /// The partition.
     pub partition: TopicPartition,
-    /// What it reads next.
+    /// Position of the next record to read.
     pub next: NextOffset,
-    /// From where to the end it lags behind; none where nothing but transaction markers lies ahead.
+    /// Position from which the lag is counted. None when only transaction markers lie ahead.
     pub behind: Option<NextOffset>,
-    /// Whether it has read all that there is.
+    /// Whether everything in the partition is read.
     pub is_at_end: bool,
 }
 
-/// What a loop does with the partitions it is given, and the loop itself.
+/// What a loop does with its partitions, and the loop itself.
 pub trait Worker {
-    /// Its log.
+    /// The log it reads and writes.
     type Log: Log;
-    /// Its clock.
+    /// The clock it uses.
     type Clock: Clock;
-    /// Why it cannot go on.
+    /// Why it cannot continue.
     type Error: From<LogError> + std::fmt::Display;
 
-    /// The setting that names the object store it waits for.
+    /// Name of the setting for the object store that it waits for.
     const STORE_SETTING: &'static str;
 
-    /// Its session.
+    /// The session of this worker.
     fn session(&mut self) -> &mut Session<Self::Log, Self::Clock>;
 
-    /// How many records and bytes may be read.
+    /// How many records and how many bytes the next poll may return.
     fn capacity(&self) -> (usize, usize);
 
-    /// Takes records that were read.
+    /// Accepts records from a poll.
     fn queue(&mut self, records: Vec<Record>);
 
-    /// Prepares partitions and says from where each is read.
+    /// Prepares partitions and returns the position from which each is read.
     ///
     /// # Errors
-    /// When a partition cannot be read from a position that loses and invents nothing.
+    /// When no start position exists that neither loses nor invents data.
     fn start(&mut self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, NextOffset>, Self::Error>;
 
-    /// Forgets partitions that are no longer its own.
+    /// Drops the state of partitions that it no longer owns.
     fn forget(&mut self, partitions: &[TopicPartition]);
 
-    /// The partitions it has.
+    /// The partitions that it currently owns.
     fn partitions(&self) -> Vec<TopicPartition>;
 
-    /// Works with what it has.
+    /// Does the work that is due in this turn.
     ///
     /// # Errors
-    /// When it must stop by name.
+    /// When the worker must stop; this is a named stop.
     fn work(&mut self) -> Result<Turn, Self::Error>;
 
-    /// Drains to the ends of now: for a worker that is run again.
+    /// Sets the present ends of its partitions as the goal of a drain, because a worker can be run again.
     ///
     /// # Errors
     /// When the broker does not answer.
     fn fix_ends(&mut self) -> Result<(), Self::Error>;
 
-    /// What is left to do at the end of a run.
+    /// Does the remaining work at the end of a run.
     ///
     /// # Errors
-    /// When it cannot be done.
+    /// When that work fails.
     fn finish(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
 
-    /// A partition whose state is made from its records again.
+    /// A partition with a state that is being rebuilt from its records, if there is one.
     fn replaying(&self) -> Option<TopicPartition> {
         None
     }
 
-    /// Where it stands in each partition.
+    /// Its progress in each partition.
     fn standings(&self) -> Vec<Standing>;
 
-    /// Shows more than where it stands.
+    /// Updates the metrics of its state, in addition to its progress.
     fn show_state(&mut self) {}
 
-    /// The log's part of an error.
+    /// The log error inside an error, if there is one.
     fn log_error(error: &Self::Error) -> Option<&LogError>;
 
-    /// Whether an error says that the object store does not answer.
+    /// Whether an error means that the object store does not answer.
     fn is_store_away(error: &Self::Error) -> bool;
 
-    /// Runs until `shutdown`, or where it drains until the ends are reached.
+    /// Runs until `shutdown` is set. A draining run also stops once it has reached the ends.
     ///
     /// # Errors
-    /// When the stage must stop by name; nothing of the step under way is in the log.
+    /// When the stage must stop; this is a named stop. Nothing of the unfinished step is in the log.
     fn run(&mut self, shutdown: &AtomicBool) -> Result<Report, Self::Error> {
         self.fix_ends()?;
         while !shutdown.load(Ordering::Relaxed) {
@@ -216,7 +216,7 @@ pub trait Worker {
                 Err(error) => error,
             };
             match Self::log_error(&error) {
-                // What was not committed is forgotten.
+                // Work that was not committed is dropped.
                 Some(LogError::Stopped(doing)) => {
                     info!(doing, "stopped in the middle");
                     break;
@@ -233,7 +233,7 @@ pub trait Worker {
         Ok(self.session().report.clone())
     }
 
-    /// Goes round the loop once: for what is run by a scheduler of its own.
+    /// Runs the loop once, for a caller with its own scheduler.
     ///
     /// # Errors
     /// See [`Worker::run`].
@@ -250,7 +250,7 @@ pub trait Worker {
         self.work()
     }
 
-    /// Starts what was assigned. While the object store does not answer it is tried again, in a turn to come.
+    /// Starts the assigned partitions. If the object store does not answer, a later turn tries again.
     ///
     /// # Errors
     /// See [`Worker::start`].
@@ -284,7 +284,7 @@ pub trait Worker {
         }
     }
 
-    /// Lets partitions go that are revoked.
+    /// Releases revoked partitions.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -298,7 +298,7 @@ pub trait Worker {
         Ok(session.log.release(partitions)?)
     }
 
-    /// Shows that the loop goes round, how far behind it is and what it waits for.
+    /// Reports that the loop is alive, how far it is behind and what it waits for.
     fn show_metrics(&mut self) {
         let replaying = self.replaying();
         let session = self.session();

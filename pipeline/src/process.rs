@@ -1,4 +1,4 @@
-//! A stage as a process: arguments, logs, signals, the loop, exit codes.
+//! A stage as a process: arguments, logging, signals, the loop, exit codes.
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
 use std::io::IsTerminal;
@@ -40,18 +40,18 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// How the stage is run.
+    /// Options of the run.
     pub fn run_args(&self) -> &RunArgs {
         &self.run
     }
 
-    /// Whether the configuration is only to be checked.
+    /// Whether the command is `check`, which only checks the configuration.
     pub fn is_check(&self) -> bool {
         self.command.is_some()
     }
 }
 
-/// Shown below every stage's help.
+/// Text below the help of every stage.
 pub const EXAMPLES: &str = "Examples:
   run until stopped:        --config keepwell.yaml
   a second process:         --config keepwell.yaml --instance 1
@@ -62,14 +62,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Log level: KEEPWEL
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Command {
-    /// Checks the configuration and prints it resolved, secrets by name only.
+    /// Check the configuration and print it with all defaults. Secrets are shown by name only.
     Check,
 }
 
-/// Which configuration, for every command that reads one.
+/// The configuration, for every command that reads one.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
-    /// The configuration file.
+    /// Path of the configuration file.
     #[arg(
         id = "config",
         long = "config",
@@ -79,53 +79,53 @@ pub struct ConfigArgs {
         default_value = "keepwell.yaml"
     )]
     pub path: PathBuf,
-    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
+    /// Replace a value of the configuration: path.to.key=value. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
 }
 
 impl ConfigArgs {
-    /// The configuration in the file, with the values that are set.
+    /// Reads the configuration file and applies the replaced values.
     ///
     /// # Errors
-    /// [`ConfigError`] naming file, line and column.
+    /// [`ConfigError`] with file, line and column.
     pub fn read(&self) -> Result<Config, ConfigError> {
         Config::read(&self.path, &self.set)
     }
 }
 
-/// How a stage is run.
+/// Options of a run.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Name of this process among those of its stage; the same again after a restart.
+    /// Name of this process among those of its stage. It must be the same after a restart.
     #[arg(long, env = "KEEPWELL_INSTANCE", default_value = "0")]
     pub instance: String,
-    /// Read to the ends that the topics have now, then exit.
+    /// Read to the present ends of the topics, then exit.
     #[arg(long)]
     pub drain: bool,
     /// With --drain, for ingest: declare that no earlier event will follow, so that panes close.
     #[arg(long, requires = "drain")]
     pub complete: bool,
-    /// Where to start partitions that a stop was about: what expired unread, or is in no snapshot, is done without.
+    /// Where to start after a named stop. Records that expired unread, or that are in no snapshot, are left out.
     #[arg(long, value_enum)]
     pub from: Option<From>,
-    /// Passes by a position that cannot be read: TOPIC:PARTITION=OFFSET. What stands there is missing then. May be repeated.
-    /// Ingest passes raw positions by itself, as rejects without bytes.
+    /// Pass by a position that cannot be read: TOPIC:PARTITION=OFFSET. The record there is lost. May be repeated.
+    /// Ingest passes by unreadable raw records without this option, and writes rejects without bytes for them.
     #[arg(long, value_name = "TOPIC:PARTITION=OFFSET")]
     pub pass_by: Vec<PassedBy>,
-    /// Where to answer /metrics, /livez and /readyz: HOST:PORT, or off. Default: the configuration's `http`.
+    /// Address of /metrics, /livez and /readyz: HOST:PORT, or off. Default: `http` in the configuration.
     #[arg(long, global = true)]
     pub http: Option<Listen>,
-    /// Form of the log on standard error.
+    /// Format of the log on standard error.
     #[arg(long, value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
 }
 
 impl RunArgs {
-    /// A run in this process that reads to the ends there are, with or without declaring them complete.
+    /// Options of a run in this process that reads to the present ends. `complete` declares them complete.
     pub fn drained(complete: bool) -> Self {
         Self {
             config: ConfigArgs { path: PathBuf::new(), set: Vec::new() },
@@ -140,7 +140,7 @@ impl RunArgs {
     }
 }
 
-/// A position that is to be passed by.
+/// A position to pass by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassedBy(pub TopicPartition, pub NextOffset);
 
@@ -160,36 +160,36 @@ impl FromStr for PassedBy {
 /// Where to start.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum From {
-    /// At the first record there is.
+    /// Start at the first record that exists.
     Beginning,
 }
 
-/// Form of the log.
+/// Format of the log.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What a stage reads and writes, and its rhythm.
+/// What a stage reads and writes, and how often it publishes.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Topics read.
+    /// Topics that the stage reads.
     pub sources: Vec<String>,
-    /// Topics written.
+    /// Topics that the stage writes.
     pub outputs: Vec<String>,
-    /// How often what waits for the clock may be sent.
+    /// Interval at which live rows and statements may be sent.
     pub tick: Duration,
-    /// The same while more records wait.
+    /// The same interval while more records wait to be read.
     pub tick_behind: Duration,
     /// Whether the ends of the sources must be proven.
     pub prove_ends: bool,
 }
 
 impl Plan {
-    /// The runner's options.
+    /// Options for the runner.
     pub fn options(&self, config: &Config, args: &RunArgs) -> Options {
         Options {
             epoch: config.epoch,
@@ -208,7 +208,7 @@ impl Plan {
     }
 }
 
-/// Files that are made from now on are for their owner and group alone: tables, snapshots and logs hold people's data.
+/// Makes new files readable only by their owner and group. Tables, snapshots and logs contain personal data.
 pub fn guard_files() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
 }
@@ -228,7 +228,7 @@ pub fn start_logging(format: LogFormat) {
     }
 }
 
-/// The whole of a stage's `main`.
+/// The complete `main` of a stage.
 pub fn main<S>(program: &'static str, cli: &Cli, build: impl Fn(&Config) -> anyhow::Result<(S, Plan)>) -> ExitCode
 where
     S: Stage,
@@ -239,7 +239,7 @@ where
     })
 }
 
-/// The same for a program of several stages, which says in one line what starts: `build` may refuse the configuration, `work` does the rest.
+/// The same for a program with several stages. `build` may reject the configuration; `work` does the rest.
 pub fn main_of<B>(
     program: &'static str,
     args: &RunArgs,
@@ -292,10 +292,10 @@ pub fn main_of<B>(
     }
 }
 
-/// A flag that SIGTERM and SIGINT raise; a second signal ends the process at once.
+/// A flag that SIGTERM and SIGINT set. A second signal ends the process at once.
 ///
 /// # Errors
-/// When the system refuses.
+/// When the operating system refuses.
 pub fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let shutdown = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -305,7 +305,7 @@ pub fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(shutdown)
 }
 
-/// Text on standard output, without what a terminal would obey. A reader that has seen enough and closed it is no error.
+/// Prints text on standard output, without terminal control characters. A reader that closes early is not an error.
 pub fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
@@ -316,7 +316,7 @@ pub fn print(text: &str) {
     }
 }
 
-/// One line for each fate on standard output, e.g. `rejected not_json 3`.
+/// Prints one line for each fate on standard output, e.g. `rejected not_json 3`.
 fn print_fates(report: &Report) {
     for (fate, count) in &report.fates {
         let reason = if fate.reason.is_empty() { String::new() } else { format!(" {}", fate.reason) };
@@ -324,23 +324,23 @@ fn print_fates(report: &Report) {
     }
 }
 
-/// What a stage on Kafka is run with.
+/// Everything needed to run a stage on Kafka.
 #[derive(Debug, Clone, Copy)]
 pub struct Job<'j> {
     /// The configuration.
     pub config: &'j Config,
     /// What the stage reads and writes.
     pub plan: &'j Plan,
-    /// How it is run.
+    /// Options of the run.
     pub args: &'j RunArgs,
-    /// Raised when it is to stop.
+    /// Set when the stage must stop.
     pub shutdown: &'j Arc<AtomicBool>,
 }
 
-/// Runs a stage on Kafka until it is to stop, or until it is drained.
+/// Runs a stage on Kafka until it must stop, or until it is drained.
 ///
 /// # Errors
-/// When the stage must stop by name.
+/// When the stage cannot continue; this is a named stop.
 pub fn run<S>(stage: &S, job: Job<'_>) -> anyhow::Result<Report>
 where
     S: Stage,
@@ -355,10 +355,10 @@ where
     run_with_metrics(stage, job, clock, of_stage)
 }
 
-/// The same for a program of several stages that answers for all of them.
+/// The same for a program with several stages that serves HTTP for all of them.
 ///
 /// # Errors
-/// When the stage must stop by name.
+/// When the stage cannot continue; this is a named stop.
 pub fn run_with_metrics<S>(stage: &S, job: Job<'_>, clock: SystemClock, metrics: StageMetrics) -> anyhow::Result<Report>
 where
     S: Stage,
@@ -378,13 +378,14 @@ where
 /// Joins the group of a stage and checks the partition counts of its topics.
 ///
 /// # Errors
-/// When the client refuses its configuration, or a topic is missing or has another partition count.
+/// When the client rejects its configuration, a topic is missing, or a topic has another partition count.
 pub fn join(stage: &str, job: Job<'_>, pulse: Pulse) -> anyhow::Result<KafkaLog> {
     let Job { config, plan, args, shutdown } = job;
     let group = format!("{}-{stage}", config.kafka.group_prefix);
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
     let positions = args.pass_by.iter().map(|PassedBy(tp, next)| (tp.clone(), *next)).collect();
-    // Whoever reads raw topics sets aside what cannot be read; what Keepwell has written must not be missing without a word.
+    // A reader of raw topics turns unreadable records into rejects. What Keepwell itself wrote must not be lost
+    // silently.
     let settings = Settings::new(&config.kafka)?.passing_by(PassBy { all: plan.prove_ends, positions });
     let mut log = KafkaLog::join(
         settings,
@@ -396,7 +397,7 @@ pub fn join(stage: &str, job: Job<'_>, pulse: Pulse) -> anyhow::Result<KafkaLog>
     Ok(log)
 }
 
-/// Keepwell's topics must have the partition count that is pinned for the epoch.
+/// Checks that Keepwell's topics have the partition count of the epoch.
 fn check_partitions(log: &mut impl Log, config: &Config, plan: &Plan) -> Result<(), RunError> {
     let own = config.topics.all();
     for topic in plan.sources.iter().chain(&plan.outputs) {

@@ -1,32 +1,32 @@
-//! What a stage waits for before it does its work.
+//! What a stage waits for before it can work.
 
 use std::fmt;
 
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
-/// What a stage waits for.
+/// What a stage waits for before it can work.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Waiting {
     /// Nothing: it works, or there is nothing to do.
     No,
-    /// The group has not given it partitions since the process began.
+    /// Its first partitions: the group has assigned none since the process began.
     #[default]
     Partitions,
-    /// The state of this partition is made from its records again.
+    /// The replay that rebuilds the state of this partition.
     Replay(TopicPartition),
     /// The broker does not answer.
     Broker,
     /// The object store does not answer.
     ObjectStore,
-    /// A partition cannot be read from this offset on.
+    /// A partition that cannot be read at this offset.
     Partition(TopicPartition, NextOffset),
 }
 
 impl Waiting {
-    /// The names by which a metric tells them apart.
+    /// The label values that distinguish them in a metric.
     pub const NAMES: [&'static str; 5] = ["partitions", "replay", "broker", "object_store", "partition"];
 
-    /// Its name among [`Waiting::NAMES`]; none while nothing is waited for.
+    /// Its name among [`Waiting::NAMES`]. None while nothing is waited for.
     pub fn name(&self) -> Option<&'static str> {
         match self {
             Self::No => None,

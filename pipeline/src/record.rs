@@ -1,39 +1,40 @@
-//! Records as they are read, messages as they are written.
+//! Records that are read, and messages to be written.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
-/// Header names and values of a record, in order; a header may lack a value.
+/// Header names and values of a record, in order. A header may have no value.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;
 
-/// Header of a record by which an operator announces a model file; it stands among the output of a stage.
+/// Header of a record by which an operator announces a model file. Such a record is among the output of a stage.
 pub const MODEL_HEADER: &str = "keepwell.model";
 
-/// One record as read.
+/// One record that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where it is.
+    /// Topic and partition.
     pub topic_partition: TopicPartition,
-    /// Its offset.
+    /// Offset in the partition.
     pub offset: Offset,
-    /// Its timestamp, UTC milliseconds.
+    /// Timestamp, UTC milliseconds.
     pub timestamp_ms: i64,
-    /// Its key.
+    /// The key, if there is one.
     pub key: Option<Vec<u8>>,
-    /// Its value, which what is read from it may share; none is a tombstone.
+    /// The value; decoded data may share its memory. None is a tombstone.
     pub value: Option<Bytes>,
-    /// Its headers.
+    /// Headers, in order.
     pub headers: Headers,
-    /// When the broker appended it, UTC milliseconds, where the topic has the broker set the time: then it is no claim.
+    /// When the broker appended it, UTC milliseconds. Set only if the topic uses the broker's time, not a producer's
+    /// claim.
     pub appended_ms: Option<i64>,
-    /// Why nothing of it, nor of what is named here, can be read: then it has no key, value and headers.
+    /// Why this record, or the offsets that this text names, cannot be read. Then key, value and headers are empty.
     pub unreadable: Option<String>,
 }
 
 impl Record {
-    /// A record without anything in it.
+    /// A record with an empty content.
     pub fn at(topic_partition: TopicPartition, offset: Offset) -> Self {
         Self {
             topic_partition,
@@ -60,29 +61,29 @@ pub struct Message {
     pub topic: Arc<str>,
     /// Partition to write to.
     pub partition: i32,
-    /// Timestamp, UTC milliseconds; none is the time of writing.
+    /// Timestamp, UTC milliseconds. None means the time of writing.
     pub timestamp_ms: Option<i64>,
-    /// Key.
+    /// The key, if there is one.
     pub key: Option<Vec<u8>>,
-    /// Value.
+    /// The value. None is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Headers.
+    /// Headers, in order.
     pub headers: Headers,
 }
 
 impl Message {
-    /// Bytes of key, value and headers.
+    /// Size of key, value and headers in bytes.
     pub fn num_bytes(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
         [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum::<usize>() + headers.sum::<usize>()
     }
 }
 
-/// The end of a partition as last heard of.
+/// The last known end of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StableEnd {
-    /// Behind the last record that readers of committed records can reach.
+    /// Offset behind the last record that a reader of committed records can reach.
     pub stable: NextOffset,
-    /// Behind the last record, transactions open or not.
+    /// Offset behind the last record, including records of open transactions.
     pub high: NextOffset,
 }

@@ -1,4 +1,4 @@
-//! Rejects: records set aside with their bytes, the reason and where they came from.
+//! Rejects: records set aside with their bytes, a reason and their origin.
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use sha2::{Digest, Sha256};
 
 use crate::record::{Headers, Message};
 
-/// Stable reason code; the one to filter by.
+/// Header with the stable reason code. Filter rejects by it.
 pub const REASON_HEADER: &str = "keepwell.reason";
 
-/// Header of a reject that does not hold the whole record: what was left out, as JSON ([`Truncation`]).
+/// Header of a reject that does not contain the whole record. It describes what was left out, as JSON ([`Truncation`]).
 pub const CUT_HEADER: &str = "keepwell.cut";
 
-/// Headers added to a rejected record besides [`REASON_HEADER`], under Kafka Connect's names.
+/// Headers added to a rejected record besides [`REASON_HEADER`]. The names are those of Kafka Connect.
 pub const CONTEXT_HEADERS: [&str; 6] = [
     "__connect.errors.topic",
     "__connect.errors.partition",
@@ -25,71 +25,71 @@ pub const CONTEXT_HEADERS: [&str; 6] = [
     "__connect.errors.exception.message",
 ];
 
-/// Longest message of a reject, in bytes.
+/// Longest error message in a reject, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1000;
-/// So much of a value is kept where it does not fit.
+/// Bytes of a value that are kept if the record does not fit.
 const KEPT_VALUE_BYTES: usize = 4096;
-/// So much of a key is kept where the record does not fit.
+/// Bytes of a key that are kept if the record does not fit.
 const KEPT_KEY_BYTES: usize = 1024;
-/// What a record takes beyond its key, value and headers, and what tells of what was cut, at most.
+/// Maximum size of a reject without the original key, value and headers, and without its context headers, in bytes.
 const OVERHEAD_BYTES: usize = 2048;
 
-/// Where a rejected record came from and why it was set aside.
+/// Where a rejected record came from, and why it was rejected.
 pub struct Cause<'c> {
-    /// Stage that set it aside.
+    /// Stage that rejected it.
     pub stage: &'c str,
     /// Stable reason code.
     pub reason: &'c str,
-    /// The same for people, with the facts.
+    /// The reason for people, with the facts.
     pub message: &'c dyn Display,
-    /// Raw topic.
+    /// Topic of the original record.
     pub topic: &'c str,
-    /// Raw partition.
+    /// Partition of the original record.
     pub partition: i32,
-    /// Raw offset.
+    /// Offset of the original record.
     pub offset: i64,
 }
 
-/// A rejected record as it came.
+/// A rejected record as it was read.
 #[derive(Debug, Clone, Default)]
 pub struct Original {
-    /// Its key.
+    /// Its key, if there is one.
     pub key: Option<Vec<u8>>,
-    /// Its value.
+    /// Its value. None is a tombstone.
     pub value: Option<Bytes>,
-    /// Its headers.
+    /// Its headers, in order.
     pub headers: Headers,
 }
 
-/// What a reject holds of the record.
+/// How much of the record a reject contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// Everything, where it fits into so many bytes; else its beginning.
+    /// Everything if the reject fits into this many bytes. Otherwise only the beginning.
     Within(usize),
-    /// Nothing: it may name somebody who must not be named. What it was is at its origin.
+    /// Nothing, because it may name a person who must not be named. The record is still at its origin.
     Nothing,
 }
 
-/// What was left out of a reject: sizes and SHA-256 of the whole, by which the record at the origin is known again.
+/// Describes what was left out of a reject. Sizes and SHA-256 of the whole identify the record at its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Truncation {
-    /// Bytes of the key; none where there was none.
+    /// Size of the key in bytes. None if it had none.
     pub key_bytes: Option<usize>,
-    /// SHA-256 of the key, hexadecimal digits.
+    /// SHA-256 of the key, as hexadecimal digits.
     pub key_sha256: Option<String>,
-    /// Bytes of the value; none where there was none.
+    /// Size of the value in bytes. None if it had none.
     pub value_bytes: Option<usize>,
-    /// SHA-256 of the value, hexadecimal digits.
+    /// SHA-256 of the value, as hexadecimal digits.
     pub value_sha256: Option<String>,
-    /// Number of headers, all left out.
+    /// Number of headers. All of them are left out.
     pub headers: usize,
-    /// Bytes of their names and values.
+    /// Size of their names and values in bytes.
     pub headers_bytes: usize,
 }
 
-/// The record for the reject topic: key, value and headers untouched, context headers added under Kafka
-/// Connect's names, which tools know. Of a record rejected again the last header of each name is the newest.
-/// What is not whole says so in [`CUT_HEADER`].
+/// The record for the reject topic. Key, value and headers are unchanged. Context headers are added under Kafka
+/// Connect's names, which many tools know. In a record that was rejected again, the last header of each name is the
+/// newest. A shortened record has a [`CUT_HEADER`].
 pub fn reject(topic: &Arc<str>, partition: i32, cause: &Cause<'_>, original: Original, kept: Kept) -> Message {
     let context = [
         cause.topic.to_owned(),
@@ -136,7 +136,7 @@ pub fn reject(topic: &Arc<str>, partition: i32, cause: &Cause<'_>, original: Ori
     }
 }
 
-/// A message, cut where it is long.
+/// A message, shortened if it is long.
 fn short(message: &dyn Display) -> String {
     let mut text = message.to_string();
     if text.len() > MAX_MESSAGE_BYTES {
@@ -149,7 +149,7 @@ fn short(message: &dyn Display) -> String {
 fn sha256(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(64);
     for byte in Sha256::digest(bytes) {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         write!(text, "{byte:02x}").unwrap_or_default();
     }
     text

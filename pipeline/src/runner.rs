@@ -1,12 +1,12 @@
-//! What the loop does for a stage: computes steps, commits them, merges them into the state.
+//! Runs a stage in the loop: computes steps, commits them and merges them into the state.
 //!
-//! Order and why it is safe:
-//! 1. Records are taken only while no transaction is open, so a change of ownership, which arrives with
-//!    a poll, never meets work in flight; what was not committed is forgotten with its partition.
-//! 2. `apply` only reads the state. The state changes after the commit, in `merge`. An aborted step is
-//!    simply computed again from the same records.
-//! 3. Outputs, rejects and positions commit together. After a verdict that was lost the committed
-//!    positions tell whether to merge, to repeat or to restore.
+//! The order of work, and why it is safe:
+//! 1. The loop polls records only while no transaction is open. A change of ownership arrives with a poll, so it never
+//!    meets unfinished work. What was not committed is dropped with its partition.
+//! 2. `apply` only reads the state. The state changes in `merge`, after the commit. An aborted step is computed again
+//!    from the same records.
+//! 3. Output, rejects and positions commit together. After a lost verdict the committed positions decide whether to
+//!    merge, to repeat or to restore.
 
 mod markers;
 mod member;
@@ -33,42 +33,43 @@ use sources::Sources;
 /// How a stage is run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Epoch of the log.
+    /// Epoch of the topics.
     pub epoch: u32,
     /// Topics the stage reads.
     pub sources: Vec<String>,
-    /// Topics the stage writes: output without a committed position is a named stop.
+    /// Topics the stage writes. Output without a committed position is a named stop.
     pub outputs: Vec<String>,
-    /// Most records taken into one step.
+    /// Maximum number of records in one step.
     pub max_records: usize,
-    /// Most bytes taken into one step.
+    /// Maximum number of bytes in one step.
     pub max_bytes: usize,
-    /// How often what waits for the clock may be sent: live rows, statements.
+    /// Interval at which live rows and statements may be sent.
     pub tick: Duration,
-    /// The same while more records wait to be read: then throughput goes first.
+    /// The same interval while more records wait to be read. It may be longer, because throughput comes first then.
     pub tick_behind: Duration,
     /// Time between snapshots of a partition.
     pub snapshot_interval: Duration,
-    /// Read to the ends fixed at start, then stop.
+    /// Whether to read to the ends that are fixed at the start, and then stop.
     pub drain: bool,
-    /// With `drain`: declare every source complete where it is read to its end.
+    /// With `drain`: whether every source is declared complete once it is read to its end.
     pub complete: Completeness,
-    /// Start partitions without a committed position at their first record, whatever else exists.
+    /// Whether partitions without a committed position start at their first record, even if output or snapshots exist.
+    /// Records that expired unread, or that are in no snapshot, are left out.
     pub from_beginning: bool,
-    /// Prove the ends of the sources, again and again.
+    /// Whether to prove the ends of the sources repeatedly.
     pub prove_ends: bool,
 }
 
-/// Why a run ended otherwise than asked.
+/// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The log.
+    /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The stage.
+    /// The stage failed.
     #[error(transparent)]
     Stage(#[from] StageError),
-    /// The snapshots.
+    /// The snapshots failed.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// A topic does not have the partition count pinned for the epoch.
@@ -76,11 +77,11 @@ pub enum RunError {
         "topic {topic} has {found} partitions and the epoch is pinned to {expected}; set `partitions`, or start a new epoch"
     )]
     PartitionCount {
-        /// Topic.
+        /// The topic.
         topic: String,
-        /// Its partitions.
+        /// Its number of partitions.
         found: i32,
-        /// As configured.
+        /// The configured number of partitions.
         expected: i32,
     },
     /// Output, snapshots or positions contradict each other.
@@ -93,16 +94,16 @@ pub enum RunError {
     },
 }
 
-/// How long a step that was aborted waits before it is tried again.
+/// Wait before an aborted step is computed again.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
-/// Slices of a long close in one transaction.
+/// Maximum number of slices of a long close in one transaction.
 const MAX_SLICES: u32 = 8;
-/// How long replay goes on between two polls.
+/// How long a replay may run between two polls.
 const REPLAY_TURN: Duration = Duration::from_millis(500);
-/// What is new is said within this part of a tick's interval: sooner would make the stages behind go round with every step,
-/// for a few rows each time.
+/// New results are published after this fraction of a tick's interval. Publishing sooner would run all later stages
+/// after every step, for a few rows each time.
 const EARLY: u32 = 10;
-/// A stage on a log.
+/// Runs one stage on a log.
 #[derive(Debug)]
 pub struct Runner<'r, S: Stage, L: Log, C: Clock> {
     stage: &'r S,
@@ -114,13 +115,13 @@ pub struct Runner<'r, S: Stage, L: Log, C: Clock> {
     sources: Sources,
     last_tick: Duration,
     num_ticks: u64,
-    /// When something was last sent, at a tick or before.
+    /// When output was last sent, at a tick or before it.
     last_sent: Option<Duration>,
     is_behind: bool,
 }
 
 impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
-    /// A runner that has not read anything yet. A stateful stage needs `snapshots`.
+    /// A runner that has read nothing yet. A stateful stage needs `snapshots`.
     pub fn new(stage: &'r S, mut session: Session<L, &'r C>, snapshots: Option<Snapshots>, options: Options) -> Self
     where
         S::State: Default,
@@ -141,17 +142,17 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         }
     }
 
-    /// From now on no event follows in any source that is read to its end; see [`Options::complete`].
+    /// Declares that no event follows in any source that is read to its end; see [`Options::complete`].
     pub fn declare_complete(&mut self) {
         self.options.complete = Completeness::ToEndOfPane;
     }
 
-    /// The state; for inspection after a run.
+    /// The state, for inspection after a run.
     pub fn state(&self) -> &S::State {
         &self.state
     }
 
-    /// Computes the next step; none when nothing is to be done.
+    /// Computes the next step. Returns none when there is nothing to do.
     fn next_step(&mut self, is_last: bool) -> Result<Option<Step<S::Changes>>, RunError> {
         let now = self.session.clock.monotonic();
         let interval = if self.is_behind { self.options.tick_behind } else { self.options.tick };
@@ -183,14 +184,14 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             self.last_tick = now;
             self.num_ticks += 1;
         }
-        // What did not go into one step follows at once.
+        // A step with `has_more` does not count: its remaining output follows at once.
         if is_early && !step.messages.is_empty() && !step.has_more {
             self.last_sent = Some(now);
         }
         Ok((!step.messages.is_empty() || !step.positions.is_empty()).then_some(step))
     }
 
-    /// Commits a step and merges it, or leaves everything as it was. True when the step is done.
+    /// Commits a step and merges it, or leaves everything unchanged. Returns true when the step is done.
     fn carry_out(&mut self, step: Step<S::Changes>) -> Result<bool, RunError> {
         let before = self.session.clock.monotonic();
         match self.session.log.commit(&step.messages, &step.positions)? {
@@ -254,8 +255,8 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         }
     }
 
-    /// After a lost verdict: all positions as before means it was not committed, all as after that it
-    /// was; anything else means another member went on, and the state is restored.
+    /// Decides after a lost verdict. If all positions are unchanged, the step was not committed. If all are the step's
+    /// positions, it was. Anything else means that another member continued, so the state is restored.
     fn settle(&mut self, step: Step<S::Changes>) -> Result<(), RunError> {
         let partitions: Vec<_> = step.positions.keys().cloned().collect();
         let committed = self.session.log.committed(&partitions)?;
@@ -276,7 +277,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         Ok(())
     }
 
-    /// Timestamp of the oldest record that a step takes, in milliseconds.
+    /// Timestamp of the oldest record that a step consumes, in milliseconds.
     fn oldest_of(&self, step: &Step<S::Changes>) -> Option<i64> {
         let taken = step.positions.iter().filter_map(|(tp, position)| {
             let first = self.members.get(tp)?.pending().first()?;
@@ -309,14 +310,14 @@ impl<'r, S: Stage, L: Log, C: Clock> Worker for Runner<'r, S, L, C> {
     }
 
     fn capacity(&self) -> (usize, usize) {
-        // What waits does not keep the others from being read.
+        // Records of waiting partitions do not count: they must not keep the others from being read.
         let is_read = |tp: &TopicPartition| !self.sources.ahead.contains(tp);
         let pending: usize = self.members.iter().filter(|(tp, _)| is_read(tp)).map(|(_, m)| m.num_pending()).sum();
         (self.options.max_records.saturating_sub(pending), self.options.max_bytes)
     }
 
     fn queue(&mut self, records: Vec<Record>) {
-        // Raw events are many and small, batches of rows few and large: either bound tells.
+        // Raw events are many and small, batches of rows are few and large. So either limit can show a backlog.
         let bytes: usize = records.iter().filter_map(|record| record.value.as_ref()).map(bytes::Bytes::len).sum();
         self.is_behind = records.len() * 2 >= self.options.max_records || bytes * 2 >= self.options.max_bytes;
         for record in records {
@@ -378,7 +379,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Worker for Runner<'r, S, L, C> {
         if self.session.log.is_reachable() {
             match self.pass_markers(true) {
                 Ok(_) => {}
-                // It is not what this run was for: the next one does it.
+                // Passing the markers is not required for this run: the next run does it.
                 Err(RunError::Log(error)) => info!(%error, "positions stay in front of transaction markers"),
                 Err(error) => return Err(error),
             }
@@ -392,7 +393,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Worker for Runner<'r, S, L, C> {
 
     fn standings(&self) -> Vec<Standing> {
         let standing = |(tp, member): (&TopicPartition, &Member)| {
-            // At the end nothing but transaction markers lies ahead.
+            // At the end only transaction markers lie ahead.
             let is_at_end = member.num_pending() == 0 && self.session.log.met_end(tp).is_some();
             let next = member.position.next;
             Standing { partition: tp.clone(), next, behind: (!is_at_end).then_some(next), is_at_end }

@@ -1,4 +1,4 @@
-//! What may stand before people's eyes: no secret, and nothing that a terminal obeys.
+//! Text that people may see: it contains no secret and no terminal control characters.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::ops::Deref;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What stands where a secret would.
+/// Text that replaces a secret.
 const HIDDEN: &str = "(hidden)";
 
-/// Whether a setting of this name holds a secret, by the names that librdkafka and the object stores use.
+/// Whether a setting with this name contains a secret, by the names used in librdkafka and the object stores.
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', '.'], "_");
     let words = [
@@ -29,15 +29,15 @@ pub fn is_secret(name: &str) -> bool {
     is_named || name.ends_with("key") || name.ends_with("_pem") || name.ends_with("oauthbearer_config")
 }
 
-/// A setting's value as it may be shown.
+/// The value of a setting, hidden if it is a secret.
 fn value<'v>(name: &str, value: &'v str) -> Cow<'v, str> {
     if is_secret(name) { Cow::Borrowed(HIDDEN) } else { url(value) }
 }
 
-/// A URL without what may be secret in it: user, password and query. Other text as it is.
+/// A URL without its parts that may be secret: user, password and query. Other text is unchanged.
 pub fn url(text: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = text.split_once("://") else {
-        // Perhaps a URL that was misspelt.
+        // This may be a misspelt URL.
         return match text.rsplit_once('@') {
             Some((user, host)) if user.contains(':') => Cow::Owned(format!("{HIDDEN}@{host}")),
             _ => Cow::Borrowed(text),
@@ -45,7 +45,7 @@ pub fn url(text: &str) -> Cow<'_, str> {
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    // A password may hold an at sign itself, or a slash that nobody has escaped.
+    // A password may contain an at sign, or a slash that was not escaped.
     let (has_user, authority, path) = match (authority.rsplit_once('@'), path.rsplit_once('@')) {
         (Some((_, host)), _) => (true, host, path),
         (None, Some((_, host))) if authority.contains(':') && !path.starts_with('/') => (true, host, ""),
@@ -64,7 +64,7 @@ pub fn url(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{scheme}://{user}{authority}{path}{query}"))
 }
 
-/// Text of a stranger on one line of a terminal: control characters are escaped, as are those that turn the line around.
+/// Untrusted text on one line of a terminal. It escapes control characters and those that reverse the text direction.
 pub fn line(text: &str) -> Cow<'_, str> {
     let obeyed = |c: char| {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -76,27 +76,27 @@ pub fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(shown).collect())
 }
 
-/// Text of several lines for a terminal: as [`line`], keeping line ends and tabs.
+/// Text of several lines for a terminal: like [`line`], but it keeps line ends and tabs.
 pub fn lines(text: &str) -> String {
     let kept = |piece: &str| piece.split('\t').map(line).collect::<Vec<_>>().join("\t");
     text.split('\n').map(kept).collect::<Vec<_>>().join("\n")
 }
 
-/// Settings by name that pass through to a library. What is secret among them is not printed.
+/// Settings by name that pass through to a library. Secrets among them are not printed.
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Properties(pub std::collections::BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Properties {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // What was found may be a secret: no message repeats it.
+        // The input may be a secret, so no message repeats it.
         let wrong = |_| D::Error::custom("expected names and values of settings, each a text, a number or a flag");
         let pairs = std::collections::BTreeMap::<Scalar, Scalar>::deserialize(deserializer).map_err(wrong)?;
         Ok(Self(pairs.into_iter().map(|(name, value)| (name.0, value.0)).collect()))
     }
 }
 
-/// A text, a number or a flag, as its text.
+/// A text, a number or a flag, kept as text.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Scalar(pub String);
 
@@ -130,7 +130,7 @@ impl<'de> Deserialize<'de> for Scalar {
                 Ok(Scalar(number.to_string()))
             }
         }
-        // As a text where that is possible: YAML's 007 is not 7.
+        // Read it as text if possible: YAML's 007 is not 7.
         deserializer.deserialize_str(OfText)
     }
 }
@@ -149,7 +149,7 @@ impl fmt::Debug for Properties {
     }
 }
 
-/// A URL that may hold a secret, which is not printed.
+/// A URL that may contain a secret. The secret is not printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StoreUrl(String);

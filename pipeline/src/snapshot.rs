@@ -1,9 +1,9 @@
 //! Snapshots: the state of one partition at one position, as a cache of the log.
 //!
-//! A snapshot is one object, `<stage>/<epoch>/<topic>-<partition>/<next offset, 20 digits>.snapshot`. It holds the
-//! parts of the state that change all the time and names the others, each an object of its own in the folder `pieces`
-//! beside it, written once and named by every snapshot until it changes. A snapshot that is damaged, foreign or names
-//! such a part is passed over by name and the one before is taken.
+//! A snapshot is one object, `<stage>/<epoch>/<topic>-<partition>/<next offset, 20 digits>.snapshot`. It contains the
+//! parts of the state that change all the time, and names the others. Each of these is an object in the folder `pieces`
+//! beside it. It is written once, and every snapshot names it until it changes. A snapshot is skipped if it, or a part
+//! it names, is damaged or foreign. The log message names it, and the snapshot before it is used.
 
 mod format;
 mod garbage;
@@ -27,32 +27,32 @@ use garbage::{Named, collect};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use transfer::{Content, read, write};
 
-/// How long a snapshot that is written at once may take.
+/// Time limit for a snapshot that is written synchronously.
 const AT_ONCE: Duration = Duration::from_secs(60);
 
 /// A settled part that is written.
 #[derive(Debug, Clone)]
 struct Written {
     revision: u64,
-    /// Name of its object.
+    /// Name of its object in the store.
     object: String,
     num_bytes: usize,
 }
 
-/// The settled parts of a partition that are written, by name.
+/// The written settled parts of a partition, by name.
 type WrittenParts = BTreeMap<String, Written>;
 
-/// A snapshot on its way.
+/// A snapshot that is being written.
 struct Upload {
     partition: TopicPartition,
     folder: Path,
     task: JoinHandle<Result<(), SnapshotError>>,
-    /// What it names, once it is there; none when the partition was let go in the meantime: a state that is taken up
-    /// again counts its revisions anew.
+    /// The parts it names once it is written. None if the partition was released meanwhile: a restored state counts its
+    /// revisions from 0 again.
     names: Option<WrittenParts>,
 }
 
-/// Where snapshots are kept. Uploads run beside the loop.
+/// The store of all snapshots. Uploads run in parallel to the loop.
 pub struct Snapshots {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
@@ -60,11 +60,11 @@ pub struct Snapshots {
     keep: usize,
     is_beside: bool,
     uploads: Vec<Upload>,
-    /// What the newest snapshot of each partition names, of those this process has read or written.
+    /// The parts that the newest snapshot of each partition names, among those that this process read or wrote.
     written: BTreeMap<TopicPartition, WrittenParts>,
-    /// Partitions whose snapshot was written or not, since this was last asked.
+    /// Partitions with an upload that ended since the last call, and whether it succeeded.
     ended: Vec<(TopicPartition, bool)>,
-    /// Folders of partitions with a snapshot that is newer than the last look for garbage.
+    /// Folders of partitions with a snapshot newer than the last garbage collection.
     uncollected: BTreeMap<TopicPartition, Path>,
     named: Arc<Mutex<Named>>,
 }
@@ -76,10 +76,10 @@ impl std::fmt::Debug for Snapshots {
 }
 
 impl Snapshots {
-    /// Snapshots below `url` (see [`crate::store::parse`]), the newest `keep` of each partition.
+    /// Snapshots below `url` (see [`crate::store::parse`]). The newest `keep` of each partition are kept.
     ///
     /// # Errors
-    /// [`SnapshotError::Url`] when the URL is not understood or its folder cannot be made.
+    /// [`SnapshotError::Url`] when the URL is invalid or its folder cannot be made.
     pub fn open(url: &str, keep: usize) -> Result<Self, SnapshotError> {
         let (store, prefix) = crate::store::parse(url, &BTreeMap::new())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -91,10 +91,10 @@ impl Snapshots {
         Ok(Self::new(store, prefix, runtime, keep, true))
     }
 
-    /// Snapshots in a store that is at hand, each written before the loop goes on: for simulations.
+    /// Snapshots in an existing store. Each is written before the loop continues; for simulations.
     ///
     /// # Errors
-    /// [`SnapshotError::Runtime`] when there is no runtime to be had.
+    /// [`SnapshotError::Runtime`] when no runtime can be started.
     pub fn at_once(store: Arc<dyn ObjectStore>, keep: usize) -> Result<Self, SnapshotError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         Ok(Self::new(store, Path::default(), runtime.map_err(SnapshotError::Runtime)?, keep, false))
@@ -123,27 +123,27 @@ impl Snapshots {
         path
     }
 
-    /// Paths of a partition's snapshots and their next offsets, oldest first.
+    /// Paths and next offsets of a partition's snapshots, oldest first.
     fn list(&self, folder: &Path) -> Result<Vec<(NextOffset, Path)>, SnapshotError> {
         let listing = self.store.list_with_delimiter(Some(folder));
         let listing = self.runtime.block_on(within(ANSWERS_WITHIN, listing))?;
         Ok(in_order(listing.objects.into_iter().map(|object| object.location)))
     }
 
-    /// Whether a partition has any snapshot, good or not.
+    /// Whether a partition has any snapshot, usable or not.
     ///
     /// # Errors
     /// [`SnapshotError::Store`] when the store cannot be listed.
     pub fn exist(&self, stage: &str, epoch: u32, partition: &TopicPartition) -> Result<bool, SnapshotError> {
-        // One at the very beginning holds nothing.
+        // A snapshot at offset 0 contains nothing.
         Ok(self.list(&self.folder(stage, epoch, partition))?.iter().any(|(next, _)| *next > NextOffset(0)))
     }
 
-    /// The newest good snapshot at or below `committed`: its position and the state.
+    /// The newest usable snapshot at or below `committed`: its position and the state.
     ///
     /// # Errors
-    /// [`SnapshotError::Store`] when the store cannot be listed or read. A damaged snapshot is no error:
-    /// it is named in the log and the one before is taken.
+    /// [`SnapshotError::Store`] when the store cannot be listed or read. A damaged snapshot is not an error: the log
+    /// names it, and the one before it is used.
     pub fn newest(
         &mut self,
         stage: &str,
@@ -172,7 +172,7 @@ impl Snapshots {
         Ok(None)
     }
 
-    /// Revisions of the settled parts that the partition's newest snapshot names.
+    /// Revisions of the settled parts that the newest snapshot of a partition names.
     pub fn known(&self, partition: &TopicPartition) -> SavedRevisions {
         let written = self.written.get(partition).into_iter().flatten();
         written.map(|(name, written)| (name.clone(), written.revision)).collect()
@@ -184,18 +184,18 @@ impl Snapshots {
         self.uploads.iter().any(|upload| upload.partition == *partition)
     }
 
-    /// Partitions of which a snapshot has ended since this was last asked, and whether it was written.
+    /// Partitions with an upload that ended since the last call, and whether it succeeded.
     pub fn take_ended(&mut self) -> Vec<(TopicPartition, bool)> {
         self.reap();
         std::mem::take(&mut self.ended)
     }
 
-    /// Starts to write a snapshot: first the parts that are new, then what names them. The size of the whole state in
-    /// bytes.
+    /// Starts to write a snapshot: first its new parts, then the object that names them. Returns the size of the whole
+    /// state in bytes.
     ///
     /// # Errors
-    /// [`SnapshotError::Part`] when a part without bytes is not written. A failed upload is named in the log and by
-    /// [`Snapshots::take_ended`]: the log still has everything.
+    /// [`SnapshotError::Part`] when a part has no bytes and was not written before. A failed upload is not an error,
+    /// because the topics still contain everything. The log and [`Snapshots::take_ended`] report it.
     pub fn put(&mut self, header: Header, parts: Parts) -> Result<usize, SnapshotError> {
         let partition = TopicPartition::new(header.topic.as_str(), header.partition);
         let before = self.written.get(&partition);
@@ -229,7 +229,7 @@ impl Snapshots {
         Ok(num_bytes)
     }
 
-    /// Waits for the uploads under way, for at most `limit`.
+    /// Waits for running uploads, at most `limit` for each.
     pub fn finish(&mut self, limit: Duration) {
         for mut upload in std::mem::take(&mut self.uploads) {
             let waited = self.runtime.block_on(async { tokio::time::timeout(limit, &mut upload.task).await });
@@ -267,12 +267,12 @@ impl Snapshots {
         self.ended.push((partition, why.is_none()));
     }
 
-    /// A commit has gone through: what the snapshots written before it no longer need is removed.
+    /// Called after a commit. Removes what is not needed since the snapshots that were written before it.
     pub fn committed(&mut self) {
         for folder in std::mem::take(&mut self.uncollected).into_values() {
             let collecting = collect(Arc::clone(&self.store), folder, self.keep, Arc::clone(&self.named));
             if self.is_beside {
-                // It says itself what becomes of it.
+                // The task logs its own result.
                 drop(self.runtime.spawn(collecting));
             } else {
                 self.runtime.block_on(collecting);
@@ -280,7 +280,7 @@ impl Snapshots {
         }
     }
 
-    /// A partition is another's.
+    /// Forgets a partition that is no longer owned.
     pub fn forget(&mut self, partition: &TopicPartition) {
         self.written.remove(partition);
         self.uncollected.remove(partition);
@@ -290,7 +290,7 @@ impl Snapshots {
     }
 }
 
-/// Snapshot paths with the offsets in their names, oldest first; other objects are left out.
+/// Snapshot paths with the offsets from their names, oldest first. Other objects are left out.
 fn in_order(paths: impl Iterator<Item = Path>) -> Vec<(NextOffset, Path)> {
     let next_of = |path: &Path| path.filename()?.strip_suffix(".snapshot")?.parse().ok().map(NextOffset);
     let mut found: Vec<_> = paths.filter_map(|path| Some((next_of(&path)?, path))).collect();

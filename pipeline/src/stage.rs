@@ -1,7 +1,7 @@
 //! A stage: a pure left fold over records.
 //!
-//! `apply` looks at the state and a batch and says what to write and what would change; only when that
-//! is committed does `merge` change the state. An abort forgets nothing and undoes nothing.
+//! `apply` reads the state and a batch, and returns what to write and how the state would change. Only after the commit
+//! does `merge` change the state. So an abort loses nothing and needs no undo.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,37 +9,38 @@ use crate::record::{Message, Record};
 use crate::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
-/// What a stage may look at besides its state.
+/// The input of a step, besides the state.
 #[derive(Debug, Default)]
 pub struct Batch<'r> {
-    /// Records to fold, per partition, in order. A step may leave some for the next one.
+    /// Records to fold, per partition, in order. A step may leave some of them for the next step.
     pub records: BTreeMap<TopicPartition, &'r [Record]>,
-    /// Where each partition of `records` stands: the record to read next and the slices already out.
+    /// The position of each partition of `records`: the record to read next, and the slices that are already written.
     pub positions: BTreeMap<TopicPartition, Position>,
-    /// Wall-clock time, UTC microseconds. It decides when things are sent and is data for ingest.
+    /// Wall-clock time, UTC microseconds. It decides when output is sent. For ingest it is data, too.
     pub now_us: i64,
-    /// Ticks of `runner::Options::tick` so far, this one included: what was said since the last need not be said again.
+    /// Number of ticks of `runner::Options::tick` so far, including this one. What was published since the last tick
+    /// need not be published again.
     pub tick: u64,
-    /// Whether this step is the first at its tick: what waited for the clock may be sent now.
+    /// Whether this step is the first of its tick. Then output that waited for the clock may be sent.
     pub is_tick: bool,
-    /// Whether what is new may be said before its tick.
+    /// Whether new results may be published before their tick.
     pub is_early: bool,
-    /// What is known of the ends of the partitions this member owns; for ingest.
+    /// What is known about the ends of the partitions that this member owns. Only ingest uses it.
     pub ends: BTreeMap<TopicPartition, EndProof>,
-    /// Partition counts of the raw topics, for ingest.
+    /// Partition counts of the raw topics. Only ingest uses them.
     pub partition_counts: BTreeMap<String, i32>,
-    /// How many slices of an unfinished record may be sent in this step.
+    /// How many slices of an unfinished record this step may send.
     pub max_slices: u32,
-    /// Whether the operator declares every source complete where it is read to its end.
+    /// Whether the operator declares that a source is complete once it is read to its end.
     pub complete: Completeness,
-    /// Whether no further step follows: what waits for the clock is sent now.
+    /// Whether no further step follows. Then output that waits for the clock is sent now.
     pub is_last: bool,
-    /// Largest record that the broker has shown to take, in bytes, where it is less than is configured.
+    /// Largest record that the broker is known to accept, in bytes. Set only if it is less than the configured limit.
     pub max_record_bytes: Option<usize>,
 }
 
 impl Batch<'_> {
-    /// The largest record to write, in bytes, where `configured` is allowed.
+    /// The largest record to write, in bytes, if `configured` is the configured limit.
     pub fn record_bytes(&self, configured: usize) -> usize {
         self.max_record_bytes.map_or(configured, |most| most.min(configured))
     }
@@ -48,40 +49,40 @@ impl Batch<'_> {
 /// Proof that a partition is read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndProof {
-    /// When the broker's end and the place where this member met the end were seen to agree, UTC microseconds.
+    /// When this member's end and the broker's end were observed to agree, UTC microseconds.
     pub at_us: i64,
-    /// The end.
+    /// The end: the offset that the next record will have.
     pub next: NextOffset,
-    /// Whether the whole topic has never held a record.
+    /// Whether the whole topic has never contained a record.
     pub is_topic_empty: bool,
 }
 
-/// What an operator declares of sources that are read to their ends.
+/// What an operator declares about sources that are read to their ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Completeness {
-    /// Nothing: more may come.
+    /// Nothing is declared: more events may come.
     #[default]
     Open,
-    /// No event before the last one follows.
+    /// No event follows that is older than the last one.
     ToLastEvent,
-    /// No event follows at all: the pane of the last one can close.
+    /// No event follows at all, so the pane of the last event can close.
     ToEndOfPane,
 }
 
-/// What one step does.
+/// The result of one step.
 #[derive(Debug)]
 pub struct Step<C> {
     /// Records to write, rejects included.
     pub messages: Vec<Message>,
-    /// Positions after the step, one for every source it speaks of.
+    /// Positions after the step, one for every source partition that the step moves.
     pub positions: BTreeMap<TopicPartition, Position>,
-    /// What becomes of the state when the step is committed.
+    /// The changes to the state, to be merged once the step is committed.
     pub changes: C,
-    /// What became of the records and events read.
+    /// The fates of the records and events that the step read.
     pub fates: Fates,
     /// Whether a further step is due at once, without new records.
     pub has_more: bool,
-    /// What an operator should know: what was over a bound, and of which account.
+    /// Messages for the operator: which account exceeded which limit.
     pub notices: Vec<String>,
 }
 
@@ -99,18 +100,18 @@ impl<C: Default> Default for Step<C> {
     }
 }
 
-/// Most notices of one step: a thousand accounts over a bound are one fault.
+/// Maximum number of notices of one step. A thousand accounts over a limit are one fault, not a thousand.
 const MAX_NOTICES: usize = 5;
 
 impl<C> Step<C> {
-    /// Adds to the count of a fate.
+    /// Adds `more` to the count of a fate.
     pub fn count(&mut self, fate: Fate, more: u64) {
         if more > 0 {
             *self.fates.entry(fate).or_default() += more;
         }
     }
 
-    /// Tells the operator something, unless enough was told in this step.
+    /// Adds a notice for the operator, unless the step already has the maximum number.
     pub fn notice(&mut self, words: impl FnOnce() -> String) {
         if self.notices.len() < MAX_NOTICES {
             self.notices.push(words());
@@ -118,61 +119,63 @@ impl<C> Step<C> {
     }
 }
 
-/// Counts by fate. The sums hold to the record: what was read is emitted, ignored, rejected or dropped by name.
+/// Counts by fate. They account for every record: each one that was read is emitted, ignored, rejected or dropped for a
+/// named reason.
 pub type Fates = BTreeMap<Fate, u64>;
 
-/// A fate, and the reason where it has several.
+/// A fate, and the reason code if this fate has several reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fate {
-    /// `read`, `emitted`, `ignored`, `rejected`, `on_time`, `late`, `duplicate`, `too_late`, `deleted`, `over_limit`.
+    /// Stable name for metrics, e.g. `read`, `emitted`, `ignored`, `rejected`, `late`, `duplicate`, `too_late`,
+    /// `left_out`.
     pub name: &'static str,
     /// Stable reason code, empty where the fate has only one.
     pub reason: &'static str,
 }
 
 impl Fate {
-    /// A fate without a reason of its own.
+    /// A fate that has no separate reason.
     pub const fn of(name: &'static str) -> Self {
         Self { name, reason: "" }
     }
 }
 
-/// Adds `more` to `fates`.
+/// Adds the counts of `more` to `fates`.
 pub fn add_fates(fates: &mut Fates, more: &Fates) {
     for (fate, count) in more {
         *fates.entry(*fate).or_default() += count;
     }
 }
 
-/// What a stage shows of one partition of its state.
+/// Metrics of one partition of a stage's state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Watermark, UTC microseconds.
     pub watermark_us: Option<i64>,
     /// Accounts in the state.
     pub num_accounts: Option<usize>,
-    /// Event ids kept to find duplicates.
+    /// Event ids that are kept to find duplicates.
     pub num_ids: Option<usize>,
-    /// Their memory in bytes.
+    /// Memory of those event ids, in bytes.
     pub id_bytes: Option<u64>,
-    /// What all of the process may take, in bytes.
+    /// Memory that the event ids of the whole process may use, in bytes.
     pub id_max_bytes: Option<u64>,
     /// Version of the model file in use.
     pub model_version: Option<i64>,
 }
 
-/// Why a stage cannot go on.
+/// Why a stage cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// A record of the log cannot be understood.
+    /// A record of the log cannot be decoded.
     #[error(
         "record {topic_partition} offset {offset}: {why}. To go on without it start once with --pass-by {}:{}={offset}",
         .topic_partition.topic, .topic_partition.partition
     )]
     Record {
-        /// Where.
+        /// Partition of the record.
         topic_partition: TopicPartition,
-        /// Which.
+        /// Offset of the record.
         offset: i64,
         /// What is wrong and what to do.
         why: String,
@@ -180,16 +183,16 @@ pub enum StageError {
     /// A batch cannot be written.
     #[error(transparent)]
     Codec(#[from] keepwell_core::codec::CodecError),
-    /// Arrow refused.
+    /// Arrow returned an error.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
-    /// What must be remembered does not fit into the configured bound.
+    /// The state does not fit into the configured memory limit.
     #[error("{0}")]
     Memory(String),
     /// A snapshot cannot be used although its checksum is right.
     #[error("snapshot of {topic_partition}: {why}")]
     Snapshot {
-        /// Which partition's.
+        /// Partition of the snapshot.
         topic_partition: TopicPartition,
         /// What is wrong and what to do.
         why: String,
@@ -198,31 +201,31 @@ pub enum StageError {
 
 /// A stage of the pipeline.
 pub trait Stage {
-    /// Everything the stage remembers, for all partitions it owns.
+    /// Everything the stage remembers, for all partitions that it owns.
     type State;
-    /// What a step changes in the state.
+    /// The changes that one step makes to the state.
     type Changes;
 
-    /// Name for logs, metrics, groups and snapshots.
+    /// Name of the stage in logs, metrics, consumer groups and snapshots.
     fn name(&self) -> &'static str;
 
-    /// Whether the state must be restored before a partition can be read. A stage without such state
-    /// goes on from the committed position alone.
+    /// Whether the state must be restored before a partition can be read. A stage without such state continues from the
+    /// committed position alone.
     fn is_stateful(&self) -> bool;
 
-    /// Folds records. Pure: no clock, no I/O, the state only read.
+    /// Folds records. This is a pure function: no clock, no I/O, and it only reads the state.
     ///
     /// # Errors
-    /// [`StageError`] when a record cannot be understood; the stage stops by name.
+    /// [`StageError`] when a record cannot be decoded. This is a named stop.
     fn apply(&self, state: &Self::State, batch: &Batch<'_>) -> Result<Step<Self::Changes>, StageError>;
 
-    /// Makes the changes of a committed step.
+    /// Applies the changes of a committed step.
     fn merge(&self, state: &mut Self::State, changes: Self::Changes);
 
-    /// Takes up a partition at `position`, empty or from the parts [`Stage::snapshot`] gave for it.
+    /// Starts a partition at `position`: with empty state, or from the parts that [`Stage::snapshot`] returned for it.
     ///
     /// # Errors
-    /// [`StageError::Snapshot`] when the bytes are of an unknown form.
+    /// [`StageError::Snapshot`] when the format of the bytes is unknown.
     fn restore(
         &self,
         state: &mut Self::State,
@@ -231,23 +234,23 @@ pub trait Stage {
         snapshot: Option<&SnapshotBytes>,
     ) -> Result<(), StageError>;
 
-    /// Forgets a partition that is no longer owned.
+    /// Drops the state of a partition that is no longer owned.
     fn forget(&self, state: &mut Self::State, partition: &TopicPartition);
 
-    /// Partitions of its own that are to wait, as they are too far ahead of others in time. `positions` are the
-    /// committed ones of all partitions of all sources, other members' included. Only ingest has such.
+    /// Owned partitions that must wait because their event time is too far ahead of others. `positions` are the
+    /// committed positions of all partitions of all sources, including those of other members. Only ingest returns any.
     fn ahead(&self, _state: &Self::State, _positions: &BTreeMap<TopicPartition, Position>) -> BTreeSet<TopicPartition> {
         BTreeSet::new()
     }
 
-    /// What the state of a partition shows to Prometheus.
+    /// Metrics of one partition's state, for Prometheus.
     fn gauges(&self, state: &Self::State, partition: &TopicPartition) -> Gauges;
 
-    /// The state of one partition as bytes, in parts; without the bytes of settled parts that are `known`. Equal states
-    /// give equal bytes.
+    /// The state of one partition as bytes, in parts. For settled parts that are in `known` the bytes are left out.
+    /// Equal states give equal bytes.
     ///
     /// # Errors
-    /// [`StageError::Snapshot`] when the state cannot be written.
+    /// [`StageError::Snapshot`] when the state cannot be encoded.
     fn snapshot(
         &self,
         state: &Self::State,
@@ -255,6 +258,6 @@ pub trait Stage {
         known: &SavedRevisions,
     ) -> Result<Parts, StageError>;
 
-    /// A snapshot with these settled parts is written: what is kept for them alone can go.
+    /// Reports that a snapshot with these settled parts is written. The stage may drop what it kept only for them.
     fn saved(&self, _state: &mut Self::State, _partition: &TopicPartition, _known: &SavedRevisions) {}
 }

@@ -1,4 +1,4 @@
-//! Objects by URL: local disk, S3 and others, memory. Calls wait for their answer.
+//! Objects by URL: on local disk, in S3 and others, or in memory. Every call blocks until it has an answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use crate::shown;
 /// Why an object could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The URL is not understood.
+    /// The URL is invalid.
     #[error("{url}: {why}; expected file:///folder, s3://bucket/prefix, az://..., gs://... or memory:///")]
     Url {
-        /// As configured, without secrets.
+        /// The URL as configured, without secrets.
         url: String,
         /// What is wrong.
         why: String,
     },
-    /// The store did not answer as it should.
+    /// The store returned an error or did not answer.
     #[error("object store: {0}")]
     Store(#[from] object_store::Error),
 }
 
-/// The store and the path within it that a URL names; settings by their usual names (`aws_region`), the
-/// environment's included. The folder of a `file` URL is made.
+/// The store of a URL, and the path within it. `options` are settings under their usual names (`aws_region`); those of
+/// the environment are added. The folder of a `file` URL is made.
 ///
 /// # Errors
-/// [`StoreError::Url`] when the URL is not understood or its folder cannot be made.
+/// [`StoreError::Url`] when the URL is invalid or its folder cannot be made.
 pub fn parse(url: &str, options: &BTreeMap<String, String>) -> Result<(Arc<dyn ObjectStore>, Path), StoreError> {
-    // A library's message may repeat the URL.
+    // The message of a library may repeat the URL.
     let wrong =
         |why: String| StoreError::Url { url: shown::url(url).into_owned(), why: why.replace(url, &shown::url(url)) };
     let parsed = url::Url::parse(url).map_err(|e| wrong(e.to_string()))?;
@@ -48,15 +48,15 @@ pub fn parse(url: &str, options: &BTreeMap<String, String>) -> Result<(Arc<dyn O
     Ok((store.into(), prefix))
 }
 
-/// How long an answer is waited for; the client behind it would try again by itself for minutes.
+/// Time limit for an answer. The client itself would retry for minutes.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
-/// The same for an object that is written.
+/// Time limit for writing an object.
 pub const WRITES_WITHIN: Duration = Duration::from_secs(60);
 
-/// The answer to a call, unless it takes longer than `limit`.
+/// The result of a call, with a time limit.
 ///
 /// # Errors
-/// The call's own, or that there was no answer.
+/// The error of the call, or that there was no answer within the limit.
 pub async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, object_store::Error>>,
@@ -68,12 +68,12 @@ pub async fn within<T>(
     tokio::time::timeout(limit, call).await.map_err(silent)?
 }
 
-/// A place for objects. Every call waits for its answer.
+/// A store of objects. Every call blocks until it has an answer.
 pub trait Objects: std::fmt::Debug {
-    /// Whether an object is there.
+    /// Whether an object exists.
     ///
     /// # Errors
-    /// [`StoreError::Store`] when the store does not answer; the same below.
+    /// [`StoreError::Store`] when the store does not answer. The same holds for the methods below.
     fn exists(&self, name: &str) -> Result<bool, StoreError>;
 
     /// The content of an object.
@@ -82,19 +82,19 @@ pub trait Objects: std::fmt::Debug {
     /// See [`Objects::exists`].
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError>;
 
-    /// Writes an object whole, over what is there.
+    /// Writes a whole object and replaces an existing one.
     ///
     /// # Errors
     /// See [`Objects::exists`].
     fn put(&self, name: &str, content: Vec<u8>) -> Result<(), StoreError>;
 
-    /// Writes an object whole unless there is one; false when there is.
+    /// Writes a whole object if none exists. Returns false if one exists.
     ///
     /// # Errors
     /// See [`Objects::exists`].
     fn create(&self, name: &str, content: Vec<u8>) -> Result<bool, StoreError>;
 
-    /// Names of the objects right below a folder, without its path, in order.
+    /// Sorted names of the objects directly in a folder, without its path.
     ///
     /// # Errors
     /// See [`Objects::exists`].
@@ -115,10 +115,10 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// The place that a URL names.
+    /// Opens the store of a URL.
     ///
     /// # Errors
-    /// [`StoreError::Url`] when the URL is not understood or its folder cannot be made.
+    /// [`StoreError::Url`] when the URL is invalid or its folder cannot be made.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, StoreError> {
         let (store, prefix) = parse(url, options)?;
         let wrong =

@@ -1,4 +1,4 @@
-//! Keepwell's topics: what they must be like, what they are like, and the way from one to the other.
+//! Keepwell's topics: compares their settings with what is required, and applies the differences.
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
 use std::collections::BTreeMap;
@@ -15,32 +15,33 @@ use crate::config::Config;
 use crate::log::LogError;
 use crate::log::kafka::settings::{Settings, not_made};
 
-/// How long one question to the broker may take.
+/// Time limit for one request to the broker.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often the broker is asked whether it shows a change.
+/// How often to check whether the broker reports a change.
 const SHOWN_POLL: Duration = Duration::from_millis(50);
 
 const WEEK_MS: i64 = 7 * 86_400_000;
-/// With this many replicas or more a record counts as written once two have it.
+/// With this many replicas or more, a write counts only after two replicas have it.
 const REPLICAS_FOR_TWO: usize = 3;
 
-/// A topic as it should be.
+/// A topic with its required settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
-    /// Name.
+    /// Topic name.
     pub name: String,
-    /// Partition count; raw topics may have any.
+    /// Partition count. None for raw topics, which may have any.
     pub partitions: Option<i32>,
-    /// Settings it must have.
+    /// Settings with a required value.
     pub settings: BTreeMap<&'static str, String>,
-    /// Settings that must be this or more; -1 is without bound.
+    /// Settings with a minimum. The value -1 means no limit and is always enough.
     pub at_least: BTreeMap<&'static str, i64>,
-    /// Settings that must be this or less.
+    /// Settings with a maximum.
     pub at_most: BTreeMap<&'static str, i64>,
 }
 
 impl Topic {
-    /// What its number of replicas asks for: that two have a record before it counts as written.
+    /// Adds what a number of replicas requires: with enough replicas, two must have a record before it counts as
+    /// written.
     fn of_replicas(&self, replicas: usize) -> Self {
         let mut topic = self.clone();
         if replicas >= REPLICAS_FOR_TWO && !topic.settings.is_empty() {
@@ -50,29 +51,29 @@ impl Topic {
     }
 }
 
-/// A difference between a topic as it is and as it should be.
+/// A difference between a topic and its requirements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// It does not exist.
+    /// The topic does not exist.
     Missing(Topic),
-    /// It has another number of partitions.
+    /// The number of partitions differs.
     Partitions {
-        /// Topic.
+        /// Topic name.
         topic: String,
-        /// As it is.
+        /// Number of partitions now.
         found: i32,
-        /// As pinned for the epoch.
+        /// Number of partitions that the epoch requires.
         expected: i32,
     },
     /// A setting differs.
     Setting {
-        /// Topic.
+        /// Topic name.
         topic: String,
-        /// Setting.
+        /// Name of the setting.
         name: &'static str,
-        /// As it is.
+        /// Value now.
         found: String,
-        /// As it should be.
+        /// Required value, or its limit.
         expected: String,
     },
 }
@@ -99,13 +100,13 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The topics a configuration needs.
+/// The topics that a configuration needs.
 pub fn wanted(config: &Config) -> Vec<Topic> {
-    // Replay must reach back behind the oldest snapshot kept; a day covers an outage.
+    // A replay may start at the oldest kept snapshot, and one more day covers an outage.
     let snapshots = config.snapshots.interval.as_duration() * config.snapshots.keep as u32;
     let min_retention_ms = (snapshots + Duration::from_secs(86_400)).as_millis() as i64;
     let own = |name: &str| {
-        // The last score of each account is kept for ever.
+        // The last score of each account is kept forever.
         let is_compacted = name == config.topics.scores;
         let policy = if is_compacted { "compact" } else { "delete" };
         Topic {
@@ -114,17 +115,17 @@ pub fn wanted(config: &Config) -> Vec<Topic> {
             settings: BTreeMap::from([
                 ("cleanup.policy", policy.to_owned()),
                 ("max.message.bytes", (config.kafka.max_record_bytes + 100_000).to_string()),
-                // What counts is for how long records stay, whatever their size.
+                // The retention depends on time only, not on size.
                 ("retention.bytes", "-1".to_owned()),
-                // A replica that has missed committed records must not lead: exactly-once rests on them.
+                // A replica without all committed records must not become the leader: exactly-once depends on them.
                 ("unclean.leader.election.enable", "false".to_owned()),
             ]),
             at_least: match is_compacted {
-                // A reader that is away for less sees every tombstone.
+                // A reader that is away for less time reads every tombstone.
                 true => BTreeMap::from([("delete.retention.ms", WEEK_MS)]),
                 false => BTreeMap::from([("retention.ms", min_retention_ms)]),
             },
-            // What was deleted is gone from the log soon, also where nothing else is written.
+            // Deleted data leaves the log soon, even if nothing else is written.
             at_most: match is_compacted {
                 true => BTreeMap::from([("max.compaction.lag.ms", WEEK_MS)]),
                 false => BTreeMap::new(),
@@ -141,7 +142,7 @@ pub fn wanted(config: &Config) -> Vec<Topic> {
     config.topics.all().into_iter().map(own).chain(config.sources.iter().map(|source| raw(&source.topic))).collect()
 }
 
-/// Topics on a cluster.
+/// Access to the topics of a cluster.
 pub struct Topics {
     admin: AdminClient<DefaultClientContext>,
     handle: BaseConsumer,
@@ -160,10 +161,10 @@ fn failed(doing: &str, why: impl fmt::Display) -> LogError {
 }
 
 impl Topics {
-    /// A client of the configured cluster; topics it makes have this replication factor.
+    /// A client of the configured cluster. New topics get this replication factor.
     ///
     /// # Errors
-    /// [`LogError`] when the client refuses its configuration.
+    /// [`LogError`] when the client rejects its configuration.
     pub fn connect(config: &Config, replication: i32) -> Result<Self, LogError> {
         let client = Settings::new(&config.kafka)?.client();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -175,10 +176,10 @@ impl Topics {
         })
     }
 
-    /// What differs from `wanted`.
+    /// The differences from `wanted`.
     ///
     /// # Errors
-    /// [`LogError`] when the cluster cannot be asked.
+    /// [`LogError`] when the cluster does not answer.
     pub fn check(&self, wanted: &[Topic]) -> Result<Vec<Finding>, LogError> {
         let metadata = self.handle.fetch_metadata(None, PATIENCE).map_err(|e| failed("asking for topics", e))?;
         let counts: BTreeMap<&str, i32> =
@@ -243,18 +244,18 @@ impl Topics {
         described.pop().ok_or_else(|| failed(&doing, "no answer"))?.map_err(|e| failed(&doing, e))
     }
 
-    /// The settings that were made for this topic.
+    /// The settings that were made for this topic itself.
     fn own_settings(&self, topic: &str) -> Result<Vec<(String, String)>, LogError> {
         let entries = self.describe(topic)?.entries.into_iter();
         let own = entries.filter(|entry| entry.source == ConfigSource::DynamicTopic);
         Ok(own.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
-    /// Removes what differs, as far as that loses nothing, and returns once the broker shows it.
-    /// Partition counts are never changed.
+    /// Applies the differences, if that loses no data, and returns once the broker reports the new settings. It never
+    /// changes partition counts.
     ///
     /// # Errors
-    /// [`LogError`] when the cluster refuses, or does not show the change in time.
+    /// [`LogError`] when the cluster refuses, or does not report the change in time.
     pub fn apply(&self, wanted: &[Topic], findings: &[Finding]) -> Result<(), LogError> {
         let mut changes: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
         for finding in findings {
@@ -280,7 +281,7 @@ impl Topics {
         for (name, value) in &topic.settings {
             new = new.set(name, value);
         }
-        // A retention of a week by default; more where it must be.
+        // The default retention is a week, or more if required.
         let roomy = |name: &str, least: i64| if name.ends_with(".ms") { least.max(WEEK_MS) } else { least };
         let bounds = topic.at_least.iter().map(|(name, least)| (*name, roomy(name, *least)));
         let bounds = bounds.chain(topic.at_most.iter().map(|(name, most)| (*name, *most)));
@@ -293,8 +294,8 @@ impl Topics {
         created.try_for_each(|result| result.map(|_| ()).map_err(|(_, code)| failed(&doing, code)))
     }
 
-    /// One call a topic: it replaces all of the topic's own settings, so those it has are sent along.
-    /// The broker may show a change only later: a second call could send what the first has replaced.
+    /// One call for each topic: the call replaces all of the topic's own settings, so the existing ones are sent, too.
+    /// The broker may report a change late, so a second call could restore an old value.
     fn alter(&self, topic: &str, settings: &BTreeMap<&str, &str>) -> Result<(), LogError> {
         let names: Vec<&str> = settings.keys().copied().collect();
         let doing = format!("setting {} of {topic}", names.join(", "));
@@ -309,7 +310,7 @@ impl Topics {
         altered.try_for_each(|result| result.map(|_| ()).map_err(|(_, code)| failed(&doing, code)))
     }
 
-    /// A broker applies what the controller accepted a little later; a program started next must find it.
+    /// A broker applies a change shortly after the controller accepted it. A program started next must find it applied.
     fn await_applied(&self, wanted: &[Topic]) -> Result<(), LogError> {
         let started = std::time::Instant::now();
         loop {

@@ -1,8 +1,8 @@
-//! Statements of time, in band, and the fold that turns them into a watermark.
+//! Statements of time inside the topics, and the fold that turns them into a watermark.
 //!
-//! Ingest states, behind the rows it covers, how far each source partition has come. Values merge by maximum,
-//! so ingest keeps no state; whether more is to be expected is as last said. The watermark is the minimum over
-//! all listed source partitions that may still hold back time. It never falls.
+//! Behind the rows it covers, ingest publishes how far each source partition has come. Values merge by maximum, so
+//! ingest keeps no state. Whether more is expected follows the latest statement. The watermark is the minimum over all
+//! listed source partitions that may still hold back time. It never falls.
 
 use std::collections::BTreeMap;
 
@@ -11,34 +11,34 @@ use serde::{Deserialize, Serialize};
 use crate::record::Record;
 use keepwell_core::offset::NextOffset;
 
-/// Header of an `events` record that carries a [`Statement`] as JSON.
+/// Header of an `events` record that contains a [`Statement`] as JSON.
 pub const STATEMENT_HEADER: &str = "keepwell.statement";
-/// Header of a record of any later topic that carries a [`Progress`] as JSON.
+/// Header of a record of any later topic that contains a [`Progress`] as JSON.
 pub const PROGRESS_HEADER: &str = "keepwell.progress";
 
-/// What ingest says about time in one record.
+/// What ingest publishes about time in one record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
-    /// Whether the wall clock moves proven sources. Without it they are left out of the minimum.
+    /// Whether the wall clock advances proven sources. Without it, proven sources are left out of the minimum.
     pub clock: bool,
-    /// Every source that must be heard from.
+    /// Every source that must report before the watermark exists.
     pub sources: Vec<Source>,
-    /// How far the partitions have come that this ingest owns.
+    /// Progress of the partitions that this ingest process owns.
     pub marks: Vec<Mark>,
 }
 
-/// A raw topic that holds back time until each of its partitions has been heard from.
+/// A raw topic that holds back the watermark until each of its partitions has reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// Topic name.
     pub topic: String,
     /// Rises when the topic is deleted and made again.
     pub epoch: u32,
-    /// Number of partitions; merged by maximum.
+    /// Number of partitions. Values merge by maximum.
     pub partitions: i32,
 }
 
-/// How far one source partition has come.
+/// Progress of one source partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// Topic name.
@@ -47,26 +47,26 @@ pub struct Mark {
     pub partition: i32,
     /// Everything below this raw offset has been read.
     pub next: NextOffset,
-    /// No event before this time is to be expected, UTC microseconds; for a complete partition its
-    /// highest event time. Null where no event has been read and no clock speaks for it.
+    /// No event before this time is expected, UTC microseconds. For a complete partition it is the highest event time.
+    /// Null if no event was read and the clock does not advance the partition.
     pub value_us: Option<i64>,
     /// Whether the partition is proven read to its end, or declared complete.
     pub state: SourceState,
 }
 
-/// Whether more is to be expected of a source partition.
+/// Whether more events of a source partition are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
-    /// Read further, or its end not proven.
+    /// It is still being read, or its end is not proven.
     Reading,
-    /// Proven read to its end.
+    /// It is proven to be read to its end.
     Proven,
-    /// Declared to be complete up to its highest event time.
+    /// It is declared complete up to its highest event time.
     Complete,
 }
 
-/// What aggregate and later stages say about time in a record.
+/// What aggregate and later stages publish about time in a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// The stage's watermark for this partition, UTC microseconds.
@@ -76,17 +76,17 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// What a record says, if it says anything.
+    /// The progress that a record contains, if any.
     ///
     /// # Errors
-    /// When its header is not of this form.
+    /// When its header cannot be decoded.
     pub fn of(record: &Record) -> Result<Option<Self>, serde_json::Error> {
         record.header(PROGRESS_HEADER).map(serde_json::from_slice).transpose()
     }
 
-    /// The header of a record that says so.
+    /// The header of a record that contains this progress.
     pub fn header(&self) -> (String, Option<Vec<u8>>) {
-        // A plain structure of numbers always has a JSON form.
+        // A structure of numbers always has a JSON form.
         (PROGRESS_HEADER.to_owned(), Some(serde_json::to_vec(self).unwrap_or_default()))
     }
 }
@@ -109,12 +109,12 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// Takes a statement in and returns whether the watermark rose.
+    /// Adds a statement and returns whether the watermark rose.
     pub fn observe(&mut self, statement: &Statement) -> bool {
         self.clock = statement.clock;
         for source in &statement.sources {
             let known = self.sources.entry(source.topic.clone()).or_insert((source.epoch, 0));
-            // Statements of a topic made again speak of other records: what was stated before is void.
+            // A topic that was made again contains other records, so its earlier statements are void.
             if source.epoch > known.0 {
                 self.progress.retain(|(topic, _), _| *topic != source.topic);
                 *known = (source.epoch, source.partitions);
@@ -128,8 +128,8 @@ impl Watermarks {
                 state: mark.state,
             });
             progress.value_us = progress.value_us.max(mark.value_us);
-            // The log has them in the order in which they were true: whoever is no longer the owner is fenced. A
-            // position that falls is that of a topic made again, or of one that is read once more.
+            // The log contains statements in the order in which they were true, because a former owner is fenced. A
+            // position falls only if the topic was made again, or is read once more.
             (progress.next, progress.state) = (mark.next, mark.state);
         }
         let before = self.watermark_us;
@@ -137,7 +137,7 @@ impl Watermarks {
         self.watermark_us > before
     }
 
-    /// No event before this time is to be expected. Null until every source has been heard from.
+    /// No event before this time is expected. Null until every source has reported.
     pub fn watermark_us(&self) -> Option<i64> {
         self.watermark_us
     }
@@ -149,7 +149,7 @@ impl Watermarks {
             && partitions.all(|progress| progress.is_some_and(|h| h.state == SourceState::Complete))
     }
 
-    /// What keeps the watermark where it is: the listed partition that says least, for people.
+    /// Name, for people, of the listed partition that holds the watermark back.
     pub fn holder(&self) -> Option<String> {
         let names = self.sources.iter().flat_map(|(topic, (_, count))| (0..*count).map(move |p| (topic.clone(), p)));
         names
@@ -170,8 +170,8 @@ impl Watermarks {
         }
     }
 
-    /// The minimum over the listed partitions that hold back time. When all are complete, the maximum:
-    /// the highest event time there is. Null where a partition has not been heard from.
+    /// The minimum over the listed partitions that hold back time. When all are complete, the maximum, which is the
+    /// highest event time of all. Null if a partition has not reported.
     fn minimum(&self) -> Option<i64> {
         let mut minimum: Option<i64> = None;
         let mut maximum: Option<i64> = None;

@@ -1,5 +1,5 @@
-//! What the SQL of a model may be: small, shallow, of functions on a list. A model comes with a record too, and no
-//! record may end a process.
+//! Limits on the SQL of a model: it must be small and shallow, and use only listed functions. A model can also arrive
+//! in a record, and no record may stop a process.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result as PlanResult};
@@ -7,19 +7,19 @@ use datafusion::logical_expr::{Expr, Volatility};
 
 /// Longest SQL of one factor, condition or value, in bytes.
 pub const MAX_SQL_BYTES: usize = 4096;
-/// Most pieces of SQL in a file.
+/// The most factors, triggers and remembered values in one file.
 pub const MAX_PIECES: usize = 500;
-/// Deepest nesting of one expression: it is walked by recursion, for every record.
+/// Deepest nesting of one expression. Every evaluation walks it recursively.
 const MAX_DEPTH: usize = 200;
-/// Deepest nesting of parentheses, calls and cases in the text. Parser and planner try each level in several ways: their
-/// time doubles with it (14 nested cases take 2.4 s in a debug build, 8 take 23 ms).
+/// Deepest nesting of parentheses, calls and cases in the text. Parser and planner try each level in several ways, so
+/// each level doubles their time. 14 nested cases take 2.4 s in a debug build, 8 take 23 ms.
 pub const MAX_NESTING: usize = 10;
-/// Most parts of one expression.
+/// The most parts of one expression.
 const MAX_PARTS: usize = 2000;
-/// Stack of the thread that plans: enough for [`MAX_SQL_BYTES`] of the deepest SQL there is, in every build.
+/// Stack of the thread that plans, in bytes: enough for [`MAX_SQL_BYTES`] of the deepest possible SQL in every build.
 pub const PLANNING_STACK_BYTES: usize = 128 << 20;
 
-/// Functions of their arguments alone, whose results are about as large as these.
+/// Functions that depend only on their arguments. Their results are about as large as the arguments.
 const FUNCTIONS: [&str; 67] = [
     "abs",
     "acos",
@@ -90,10 +90,10 @@ const FUNCTIONS: [&str; 67] = [
     "upper",
 ];
 
-/// Refuses what is not a small function of the row.
+/// Refuses an expression that is not a small function of the row.
 ///
 /// # Errors
-/// [`DataFusionError::Plan`] that says what is wrong.
+/// [`DataFusionError::Plan`] with what is wrong.
 pub fn check(expr: &Expr) -> PlanResult<()> {
     let plan = DataFusionError::Plan;
     let mut num_parts = 0;

@@ -1,4 +1,4 @@
-//! The command line of score: as every stage's, and what a model says of stored rows.
+//! The command line of score: the commands of every stage, and `try`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use keepwell_pipeline::process::{self, EXAMPLES, Job, RunArgs};
 
 use crate::{Score, plan, try_model};
 
-/// Arguments of score.
+/// Arguments of `keepwell-score`.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = EXAMPLES)]
 pub struct Cli {
@@ -20,13 +20,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Checks the configuration and the model, runs the model's tests, and prints the configuration, secrets by name only.
+    /// Check the configuration and the model, run the model's tests, and print the configuration. Secrets are shown by
+    /// name only.
     Check,
-    /// Scores stored window rows with a model, without Kafka.
+    /// Score stored window rows with a model, without Kafka.
     Try(try_model::TryArgs),
 }
 
-/// The whole of `main`.
+/// Runs the command and returns the exit code of the process.
 pub fn main(cli: &Cli) -> ExitCode {
     if let Some(Command::Try(args)) = &cli.command {
         let config = match cli.run.config.read() {

@@ -1,4 +1,4 @@
-//! From SQL text to physical expressions, once. Never planned again while records flow.
+//! Compiles SQL texts into physical expressions, once per model. Window rows never cause planning.
 
 use std::hash::Hasher;
 use std::sync::{Arc, LazyLock};
@@ -21,49 +21,49 @@ use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse, period
 use crate::points::Points;
 use crate::rate::nominal;
 
-/// A model file, ready to be evaluated.
+/// A model file, ready for evaluation.
 #[derive(Debug)]
 pub struct Compiled {
-    /// The file as text: part of every snapshot.
+    /// The text of the file. It is part of every snapshot.
     pub text: String,
     /// Version of the file.
     pub version: i64,
-    /// In order of precedence.
+    /// The models in order of precedence.
     pub models: Vec<CompiledModel>,
 }
 
-/// One model, ready to be evaluated.
+/// One model, ready for evaluation.
 #[derive(Debug)]
 pub struct CompiledModel {
-    /// Version of the file it is from.
+    /// Version of the file that contains it.
     pub version: i64,
-    /// As in the file.
+    /// The model as it is in the file.
     pub model: Model,
-    /// Tells this version of this model, with these factors, from any other.
+    /// Distinguishes this version of this model, with these factors, from any other.
     pub digest: u64,
-    /// Weights of the factors in percent when all of them count.
+    /// Weights of the factors in percent, when all of them count.
     pub weights: Vec<Points>,
-    /// One for each factor, giving a float.
+    /// One expression per factor. It gives a float.
     pub factors: Vec<Expression>,
-    /// One for each value to remember, giving a float.
+    /// One expression per value to remember. It gives a float.
     pub remember: Vec<Expression>,
-    /// One for each trigger.
+    /// The conditions of each trigger.
     pub triggers: Vec<CompiledTrigger>,
 }
 
-/// The conditions of a trigger, giving true or false.
+/// The conditions of a trigger. They give true or false.
 #[derive(Debug)]
 pub struct CompiledTrigger {
-    /// What raises it.
+    /// The condition that raises the trigger.
     pub when: Expression,
-    /// What clears it, where that is declared.
+    /// The condition that clears it, if declared.
     pub clear: Option<Expression>,
 }
 
-/// A column that SQL sees besides those of the window row, and its type.
+/// A column that SQL can use besides those of the window row, and its type.
 type Input = (&'static str, fn() -> DataType);
 
-/// What SQL sees of an account's earlier final rows.
+/// Columns about an account's earlier final rows.
 const PAST: [Input; 4] = [
     ("previous_as_of", time_type),
     ("previous_score", || DataType::Float64),
@@ -71,7 +71,7 @@ const PAST: [Input; 4] = [
     ("baseline_score", || DataType::Float64),
 ];
 
-/// What the SQL of triggers sees of the score of the row itself.
+/// Columns about the score of the row itself, for triggers only.
 const PRESENT: [Input; 4] = [
     ("score", || DataType::Float64),
     ("delta", || DataType::Float64),
@@ -79,17 +79,17 @@ const PRESENT: [Input; 4] = [
     ("band", || DataType::Utf8),
 ];
 
-/// Columns that are worked out of others: days of the window, of the account's life, and of the window that the
-/// account has lived, at least one.
+/// Columns that are computed from others: the age of the account in days, and the days of the window in which the
+/// account existed (at least 1).
 const DERIVED: [(&str, &str); 2] = [
     ("age_days", "days_between(coalesce(started_at, first_seen_at), as_of)"),
     ("known_days", "greatest(1, least(period_days, days_between(coalesce(started_at, first_seen_at), as_of)))"),
 ];
-/// So much of an SQL text stands in a message.
+/// A message shows at most this many characters of an SQL text.
 const EXCERPT_CHARS: usize = 200;
 const PERIOD_DAYS: &str = "period_days";
 
-/// Every column of a window row; any may be null, because a window may be missing.
+/// All columns of a window row. Any may be null, because the row of a window may be missing.
 static WINDOW_ROW: LazyLock<Vec<Field>> = LazyLock::new(|| {
     let nullable = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
     window::schema().fields().iter().map(nullable).collect()
@@ -99,9 +99,9 @@ impl Compiled {
     /// Reads, checks and compiles a model file.
     ///
     /// # Errors
-    /// [`ModelError`] naming file, line and column.
+    /// [`ModelError`] with file, line and column.
     pub fn parse(file: &str, text: &str, periods: &[String]) -> Result<Self, ModelError> {
-        // Planning recurses: a stack of its own is large enough for whatever the bounds let through.
+        // Planning is recursive. A thread of its own has a stack that is large enough for everything within the limits.
         let planner = std::thread::Builder::new().name("model".to_owned()).stack_size(PLANNING_STACK_BYTES);
         std::thread::scope(|scope| {
             let planned = planner.spawn_scoped(scope, || Self::parse_here(file, text, periods));
@@ -126,10 +126,10 @@ impl Compiled {
         Ok(Self { text: text.to_owned(), version, models })
     }
 
-    /// The model of an account.
+    /// The index of the first model that fits an account.
     pub fn model_of(&self, segment: Option<&str>, stage: Option<&str>) -> usize {
         let fits = |compiled: &CompiledModel| compiled.model.only_for.fits(segment, stage);
-        // The last model is for all.
+        // The last model fits all accounts.
         self.models.iter().position(fits).unwrap_or(self.models.len().saturating_sub(1))
     }
 }
@@ -139,7 +139,7 @@ struct ModelCompiler<'c> {
     file: &'c str,
     session: &'c SessionContext,
     period: &'c str,
-    /// What is remembered, factors and triggers see: each sees all that comes before it.
+    /// The columns for remembered values, factors and triggers. Each has all columns of those before it.
     rows: [Schema; 3],
 }
 
@@ -209,7 +209,7 @@ impl<'c> ModelCompiler<'c> {
         Ok(CompiledModel { version, digest, weights, model: model.clone(), factors, remember, triggers })
     }
 
-    /// A fault of planning, told at the place of the SQL.
+    /// Turns a planning error into an error at the position of the SQL.
     fn located<T>(&self, sql: &Spanned<String>, result: PlanResult<T>) -> Result<T, ModelError> {
         result.map_err(|error| {
             let start: String = sql.value.trim().chars().take(EXCERPT_CHARS).collect();
@@ -218,7 +218,7 @@ impl<'c> ModelCompiler<'c> {
         })
     }
 
-    /// SQL as an expression of columns alone: what is derived is put in its place.
+    /// Parses SQL into an expression of real columns: derived columns are replaced by their definition.
     fn parsed(&self, sql: &Spanned<String>, row: &Schema, period: &str) -> Result<Expr, ModelError> {
         let parse = || {
             if sql.value.len() > MAX_SQL_BYTES {
@@ -246,7 +246,7 @@ impl<'c> ModelCompiler<'c> {
         self.located(sql, parse())
     }
 
-    /// The value while what it is dated by is young enough.
+    /// The value, or null if its date is too old.
     fn expiring(&self, value: Expr, expires: &Expires, row: &Schema, period: &str) -> Result<Expr, ModelError> {
         let dated = self.parsed(&expires.dated_by, row, period)?;
         let kind = DFSchema::try_from(row.clone()).and_then(|row| dated.get_type(&row));
@@ -285,13 +285,13 @@ impl<'c> ModelCompiler<'c> {
         }
         let context = SimplifyContext::builder().with_schema(Arc::new(row.clone())).build();
         let simplifier = ExprSimplifier::new(context);
-        // Some functions, such as coalesce, exist only until they are simplified.
+        // Some functions, such as coalesce, cannot be executed until they are simplified.
         let expr = simplifier.simplify(simplifier.coerce(cast(expr, to.clone()), &row)?)?;
         Expression::new(period, columns, self.session.create_physical_expr(expr, &row)?)
     }
 }
 
-/// Part of every snapshot: it stays what it is.
+/// The digest is part of every snapshot, so its definition must never change.
 fn digest(version: i64, model: &Model) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(model.name.value.as_bytes());
@@ -303,7 +303,7 @@ fn digest(version: i64, model: &Model) -> u64 {
     hasher.finish()
 }
 
-/// The value over that of the window before; unknown where there is nothing to divide by.
+/// The value divided by that of the window before, or null if that is zero or unknown.
 fn against_previous(value: Expr) -> PlanResult<Expr> {
     let is_measure = |name: &str| window::WINDOWED.iter().any(|column| column.name == name);
     let before = value.clone().transform(|part| match &part {

@@ -1,55 +1,55 @@
-//! Episodes of a trigger: when one begins, lasts, is closed by an outcome, ends, and may begin again.
+//! Episodes of a trigger: when one begins, goes on, is closed by an outcome, ends, and may begin again.
 //!
-//! Only final rows move an episode. A live row is told what would be if it stood.
+//! Only final rows change an episode. A live row shows what would happen if it were final.
 
 use keepwell_core::interned::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Trigger;
 
-/// What is remembered of a trigger of an account; nothing at all while nothing is the matter.
+/// What is remembered of one trigger of an account. Nothing is stored while the trigger is quiet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Episode {
-    /// Since which final row the condition has held without an episode, UTC microseconds.
+    /// Time of the final row since which the condition holds without an episode, UTC microseconds.
     pub pending_since_us: Option<i64>,
-    /// The episode, if there is one.
+    /// The present episode, if there is one.
     pub raised: Option<Raised>,
     /// When the last episode ended or was closed, UTC microseconds.
     pub ended_us: Option<i64>,
 }
 
-/// An episode: enough to say that it is over, also when the model no longer knows the trigger.
+/// An episode. It contains enough to report its end even if the model no longer knows the trigger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Raised {
     /// `as_of` of the final row that raised it, UTC microseconds.
     pub since_us: i64,
-    /// `as_of` of the final row at which an outcome had closed it, UTC microseconds.
+    /// `as_of` of the final row at which an outcome closed it, UTC microseconds.
     pub closed_us: Option<i64>,
-    /// As the model said.
+    /// Severity from the model.
     pub severity: Name,
-    /// As the model said.
+    /// Playbook from the model.
     pub playbook: Name,
-    /// As the model said.
+    /// Owner role from the model.
     pub owner_role: Name,
 }
 
-/// What a row says of a trigger.
+/// The state of a trigger on one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// The condition holds, but not for long enough, or too soon after the last episode.
     Pending,
     /// The episode begins with this row.
     Raised,
-    /// It goes on.
+    /// The episode goes on.
     Active,
-    /// An outcome has closed it; the condition still holds.
+    /// An outcome has closed the episode, and the condition still holds.
     Closed,
-    /// It is over.
+    /// The episode is over.
     Cleared,
 }
 
 impl Phase {
-    /// As in the `health` table.
+    /// The word in the `health` table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -61,37 +61,37 @@ impl Phase {
     }
 }
 
-/// What a row says of a trigger, and since when.
+/// The state of a trigger on one row, and its begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
-    /// What.
+    /// The state.
     pub phase: Phase,
-    /// Since the final row of this time, UTC microseconds.
+    /// `as_of` of the final row at which the episode or the pending state began, UTC microseconds.
     pub since_us: i64,
-    /// Whether this row is the first to say so: an alert goes out.
+    /// Whether this row is the first with a change that causes an alert.
     pub is_news: bool,
 }
 
-/// What a row holds for a trigger.
+/// The values of a row that decide about a trigger.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Signs<'s> {
-    /// End of its windows, UTC microseconds.
+    /// End of the windows, UTC microseconds.
     pub as_of_us: i64,
-    /// Whether the condition holds; unknown is no.
+    /// Whether the condition holds. Unknown counts as no.
     pub holds: bool,
-    /// Whether what clears an episode holds; none where nothing was declared.
+    /// Whether the clearing condition holds. None if the trigger does not declare one.
     pub clears: Option<bool>,
-    /// What was told of the alert: accepted, done or dismissed.
+    /// The last outcome of the alert: accepted, done or dismissed.
     pub outcome: Option<&'s str>,
 }
 
 impl Episode {
-    /// Whether nothing is worth remembering.
+    /// Whether there is nothing to remember.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The episode after a row, and what the row says of it.
+    /// The episode after a row, and the state of the trigger on this row.
     pub fn after(&self, trigger: &Trigger, signs: Signs<'_>) -> (Self, Option<Transition>) {
         match &self.raised {
             Some(raised) => self.under_way(raised, trigger, signs),
@@ -130,7 +130,7 @@ impl Episode {
             cooldown_us > 0 && now_us - closed_us >= cooldown_us
         };
         match raised.closed_us {
-            // Long after it was closed it is as if it had ended then.
+            // The condition or the cooldown is over: the episode counts as ended when it was closed.
             Some(closed_us) if !goes_on || cooled(closed_us) => {
                 Self { ended_us: Some(closed_us), ..Self::default() }.quiet(trigger, signs)
             }
@@ -147,7 +147,7 @@ impl Episode {
         }
     }
 
-    /// The episode ends with the row of this time, whatever its condition.
+    /// Ends the episode with the row of this time, whatever the condition.
     pub fn over(&self, as_of_us: i64) -> (Self, Option<Transition>) {
         let ended = |ended_us| Self { ended_us, ..Self::default() };
         match &self.raised {
@@ -174,7 +174,7 @@ mod tests {
 
     const DAY_US: i64 = 86_400_000_000;
 
-    /// What each day says: `.` nothing, else the first letter of the phase, in capitals where it is news.
+    /// The phase of each day: `.` for none, else its first letter, upper case if it causes an alert.
     fn phases(trigger: &Trigger, holds: &str, clears: Option<&str>, outcomes: &str) -> String {
         let mut episode = Episode::default();
         let mut line = String::new();

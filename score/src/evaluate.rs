@@ -1,4 +1,5 @@
-//! Window rows to verdicts: each account by its model, each expression once for all of them.
+//! Turns window rows into verdicts. Each account is evaluated by its model, and each expression once for all accounts
+//! of a model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,45 +18,45 @@ use crate::rate::{FactorValue, Rating, rate};
 use crate::state::{LastFinal, Memory};
 use crate::windows::{Case, Windows};
 
-/// An account at one time, and what its earlier final rows left behind.
+/// An account at one time, and what score remembers of it.
 #[derive(Debug, Clone, Copy)]
 pub struct CaseWithPast<'c> {
-    /// The account.
+    /// The account and its window rows.
     pub case: &'c Case<'c>,
-    /// Of final rows before this one; empty where there are none.
+    /// What score remembers from final rows before this one. Empty if there are none.
     pub past: &'c Memory,
 }
 
-/// What the model says of one account at one time.
+/// The result of the model for one account at one time.
 #[derive(Debug)]
 pub struct Verdict<'m> {
     /// The model that was used.
     pub model: &'m CompiledModel,
-    /// The score and what it is made of.
+    /// The score and its parts.
     pub rating: Rating,
-    /// The band.
+    /// The band of the row.
     pub band: &'m str,
     /// Values to remember, in the order of the model.
     pub remember: Vec<Option<Points>>,
-    /// For each trigger of the model what the row holds for it.
+    /// The conditions of each trigger, in the order of the model.
     pub signs: Vec<Sign>,
 }
 
-/// What a row holds for a trigger; unknown is no.
+/// The conditions of one trigger on a row. Unknown counts as no.
 #[derive(Debug)]
 pub struct Sign {
-    /// Whether its condition holds.
+    /// Whether the condition holds.
     pub holds: bool,
-    /// Whether what clears it holds, where that is declared.
+    /// Whether the clearing condition holds, if one is declared.
     pub clears: Option<bool>,
-    /// The columns its condition looks at, as JSON, where the row will speak of it.
+    /// The columns of the condition as JSON, if the row may report the trigger.
     pub evidence: Option<String>,
 }
 
-/// Evaluates accounts in their order; each may appear once only.
+/// Evaluates accounts, in their order. Each account may occur only once.
 ///
 /// # Errors
-/// [`ArrowError`] when the rows are not those of the `windows` table.
+/// [`ArrowError`] when the rows do not belong to the `windows` table.
 pub fn evaluate<'m>(
     models: &'m Models,
     windows: &Windows<'_>,
@@ -84,9 +85,9 @@ pub fn evaluate<'m>(
 struct Evaluation<'e, 'm> {
     compiled: &'m CompiledModel,
     cases: &'e [CaseWithPast<'e>],
-    /// The rows of each window that is looked at.
+    /// The rows of each window that the model uses.
     rows: BTreeMap<&'m str, RecordBatch>,
-    /// What is seen of earlier final rows, by column.
+    /// Values from earlier final rows, by column.
     past: BTreeMap<&'m str, ArrayRef>,
 }
 
@@ -180,7 +181,7 @@ fn float(points: Option<Points>) -> Option<f64> {
     points.map(Points::to_f64)
 }
 
-/// The columns of earlier final rows, as `compile` declares them.
+/// The columns about earlier final rows, as `compile` declares them.
 fn past<'m>(compiled: &'m CompiledModel, cases: &[CaseWithPast<'_>]) -> BTreeMap<&'m str, ArrayRef> {
     let last = || cases.iter().map(|scene| scene.past.last.as_ref());
     let floats = |values: Float64Array| Arc::new(values) as ArrayRef;
@@ -208,7 +209,7 @@ fn past<'m>(compiled: &'m CompiledModel, cases: &[CaseWithPast<'_>]) -> BTreeMap
     columns
 }
 
-/// The columns of the row's own score, as `compile` declares them.
+/// The columns about the row's own score, as `compile` declares them.
 fn present(cases: &[CaseWithPast<'_>], rated: &[(Rating, &str)]) -> BTreeMap<&'static str, ArrayRef> {
     let delta = |(scene, (rating, _)): (&CaseWithPast<'_>, &(Rating, &str))| {
         let before = scene.past.last.as_ref().and_then(|last| last.score);

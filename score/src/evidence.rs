@@ -1,11 +1,11 @@
-//! Evidence: the columns that a condition looks at, as they are on a row.
+//! Evidence: the columns that a condition uses, with their values on a row.
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 
-/// Some rows as JSON objects, one each, in their order; what is unknown is null.
+/// The selected rows as JSON objects, in their order. Unknown values are null.
 ///
 /// # Errors
 /// [`ArrowError`] when a column has no JSON form.

@@ -1,4 +1,4 @@
-//! One compiled expression, and its values for rows.
+//! A compiled expression, and its values for rows.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,21 +15,22 @@ use datafusion::physical_expr::PhysicalExpr;
 use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::time_type;
 
-/// One expression over the row of one window.
+/// An expression over the row of one window.
 #[derive(Debug, Clone)]
 pub struct Expression {
-    /// The window.
+    /// Name of the window.
     pub period: String,
-    /// The columns it looks at.
+    /// The columns that the expression uses.
     columns: SchemaRef,
     expr: Arc<dyn PhysicalExpr>,
 }
 
 impl Expression {
-    /// An expression over these columns, tried on a row of nulls: what fails on that would fail on the first account.
+    /// An expression over these columns. It is tried on a row of nulls: what fails there would fail on the first
+    /// account.
     ///
     /// # Errors
-    /// When it fails.
+    /// When the expression fails on nulls.
     pub fn new(period: &str, columns: SchemaRef, expr: Arc<dyn PhysicalExpr>) -> PlanResult<Self> {
         let nulls = columns.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(1));
@@ -39,15 +40,15 @@ impl Expression {
         Ok(compute)
     }
 
-    /// Names of the columns it looks at.
+    /// Names of the columns that the expression uses.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
         self.columns.fields().iter().map(|field| field.name().as_str())
     }
 
-    /// The columns it looks at, of rows that have them.
+    /// The columns that the expression uses, as a batch of `num_rows` rows.
     ///
     /// # Errors
-    /// [`ArrowError`] when a column is missing or of another type.
+    /// [`ArrowError`] when a column is missing or has another type.
     pub fn inputs(
         &self,
         num_rows: usize,
@@ -59,14 +60,14 @@ impl Expression {
         RecordBatch::try_new_with_options(Arc::clone(&self.columns), columns, &options)
     }
 
-    /// Its values for [`Expression::inputs`].
+    /// Values of the expression for rows from [`Expression::inputs`].
     fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, ArrowError> {
         let evaluate = |rows: &RecordBatch| self.tried(rows);
         if let Ok(values) = evaluate(rows) {
             return Ok(values);
         }
-        // A row on which it fails, such as by a division by zero, is unknown; its neighbours are not. Row by
-        // row a condition guards what stands behind it, however the rows came together.
+        // A row on which the expression fails, e.g. by a division by zero, is unknown; other rows are not. Evaluated
+        // row by row, a condition protects the terms after it, whatever other rows are in the batch.
         let failed = |error: DataFusionError| ArrowError::ComputeError(error.to_string());
         let unknown = new_null_array(&self.expr.data_type(&self.columns).map_err(failed)?, 1);
         let values: Vec<ArrayRef> = (0..rows.num_rows())
@@ -78,31 +79,31 @@ impl Expression {
         concat(&values.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     }
 
-    /// Its values, or why there are none. A function that panics on a value has failed on it, like any other.
+    /// Evaluates once. A function that panics on a value counts as failed, like any other error.
     fn tried(&self, rows: &RecordBatch) -> PlanResult<ArrayRef> {
         let evaluate = || self.expr.evaluate(rows).and_then(|value| value.into_array(rows.num_rows()));
         std::panic::catch_unwind(AssertUnwindSafe(evaluate))
             .unwrap_or_else(|_| Err(DataFusionError::Execution("a function of it panicked".into())))
     }
 
-    /// The values of a factor.
+    /// The values as numbers, for factors and remembered values.
     ///
     /// # Errors
-    /// [`ArrowError`] when the rows are not of its columns.
+    /// [`ArrowError`] when the expression cannot be evaluated at all.
     pub fn numbers(&self, rows: &RecordBatch) -> Result<Float64Array, ArrowError> {
         Ok(self.evaluate(rows)?.as_primitive::<Float64Type>().clone())
     }
 
-    /// The values of a condition.
+    /// The values as flags, for conditions.
     ///
     /// # Errors
-    /// As [`Expression::numbers`].
+    /// See [`Expression::numbers`].
     pub fn flags(&self, rows: &RecordBatch) -> Result<BooleanArray, ArrowError> {
         Ok(self.evaluate(rows)?.as_boolean().clone())
     }
 }
 
-/// `days_between(from, to)`: days with decimals; negative where `from` is later.
+/// The SQL function `days_between(from, to)`: days with decimals, negative if `from` is later.
 pub fn days_between() -> ScalarUDF {
     let days = |values: &[ColumnarValue]| {
         let arrays = ColumnarValue::values_to_arrays(values)?;

@@ -1,4 +1,4 @@
-//! One health row: a verdict, compared with what was said before, and what is remembered of it.
+//! One health row: a verdict compared with what was published before, and what is remembered from it.
 
 use std::hash::Hasher;
 
@@ -14,7 +14,7 @@ use crate::small_map::SmallMap;
 use crate::state::{Account, LastFinal, Memory, Published};
 use crate::windows::Case;
 
-/// Most factors named as drivers.
+/// The most factors listed as drivers.
 const MAX_DRIVERS: usize = 3;
 
 /// Where a health row comes from.
@@ -24,9 +24,9 @@ pub struct Provenance {
     pub epoch: u32,
     /// Partition of the windows topic.
     pub partition: i32,
-    /// Window rows below this offset are in the row.
+    /// The row contains the window rows below this offset.
     pub next_offset: i64,
-    /// Order among rows with the same `next_offset`.
+    /// Number of the row among rows with the same `next_offset`.
     pub ordinal: i64,
 }
 
@@ -56,8 +56,8 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The row of an account, and what to remember of it; none means nothing any more. `past` is what final rows
-    /// before this one left behind.
+    /// The row of an account, and the new state of the account; none means that nothing is remembered any more. `past`
+    /// is what score remembers from final rows before this one.
     pub fn of(
         case: &'a Case<'a>,
         verdict: &'a Verdict<'a>,
@@ -86,16 +86,17 @@ impl<'a> Row<'a> {
             _ if case.is_final => Memory { episodes, ..row.remembered(past) },
             _ => Memory::default(),
         };
-        // Behind its last row nothing is remembered, but for what was said of a newer time.
+        // After an account's last row we keep only what was published for a newer time.
         let is_over = is_last && !is_outdated;
         (row, (!is_over).then_some(Account { memory, published: said }))
     }
 
-    /// Digest of what a reader of `scores` sees change: score, band, triggers, who and by which model.
+    /// Digest of what matters to a reader of `scores`: score, band, active triggers and their outcomes, segment, stage,
+    /// owner, model and its version, retired.
     fn digest(&self) -> u64 {
         let mut hasher = SipHasher13::new();
         if self.case.is_deleted {
-            // A tombstone says nothing else.
+            // All tombstones have the same digest.
             return hasher.finish();
         }
         let mut text = |text: Option<&str>| {
@@ -116,7 +117,7 @@ impl<'a> Row<'a> {
         hasher.finish()
     }
 
-    /// What the row leaves behind, episodes aside.
+    /// What score remembers from this row, except episodes.
     fn remembered(&self, past: &Memory) -> Memory {
         let (as_of_us, compiled, rating) = (self.case.as_of_us, self.verdict.model, &self.verdict.rating);
         let same_band = self.previous.map(|last| &last.band).filter(|band| ***band == *self.verdict.band);
@@ -236,7 +237,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The factors whose contribution changed most since the previous final row of the same model.
+/// The factors with the greatest change of contribution since the previous final row of the same model and version.
 fn drivers<'m>(verdict: &Verdict<'m>, previous: Option<&LastFinal>) -> Vec<(&'m str, Points)> {
     let before = previous.map(|last| last.contributions.as_slice()).unwrap_or_default();
     let factors = verdict.rating.factors.iter().zip(&verdict.model.model.factors).zip(before);
@@ -246,14 +247,14 @@ fn drivers<'m>(verdict: &Verdict<'m>, previous: Option<&LastFinal>) -> Vec<(&'m 
         })
         .filter(|(_, delta)| *delta != Points::ZERO)
         .collect();
-    // A stable sort: the model's order among equal ones.
+    // The sort is stable: equal changes keep the order of the model.
     deltas.sort_by_key(|(_, delta)| std::cmp::Reverse(delta.millionths().abs()));
     deltas.truncate(MAX_DRIVERS);
     deltas
 }
 
-/// What the row says of triggers, and the episodes after it. The last row of an account ends them all, and a row of
-/// another model those that it does not know. On live rows they are shown as they would be.
+/// The triggers of the row, and the episodes after it. The last row of an account ends all episodes. A row of another
+/// model ends episodes that this model does not know. A live row shows what would happen if it were final.
 fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> (Vec<Fired<'a>>, SmallMap<Episode>) {
     let is_last = case.is_deleted || case.is_retired;
     let nothing = Episode::default();
@@ -268,7 +269,7 @@ fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> 
         let signs = Signs { as_of_us: case.as_of_us, holds: sign.holds, clears: sign.clears, outcome };
         let (after, told) = if is_last { before.over(case.as_of_us) } else { before.after(trigger, signs) };
         if let Some(told) = told.and_then(|told| shown(told, case.is_final)) {
-            // An outcome belongs to the episode it was told of.
+            // An outcome belongs only to the episode of its alert.
             let outcome = outcome.filter(|_| Some(told.since_us) == since_us);
             fired.push(Fired {
                 name,
@@ -299,7 +300,7 @@ fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> 
     (fired, episodes)
 }
 
-/// As it is told: a live row raises and ends nothing.
+/// A transition as the row shows it. A live row neither raises nor ends an episode.
 fn shown(told: Transition, is_final: bool) -> Option<Transition> {
     match told.phase {
         _ if is_final => Some(told),
@@ -310,7 +311,7 @@ fn shown(told: Transition, is_final: bool) -> Option<Transition> {
 }
 
 impl Account {
-    /// Whether a final row of this time or later has been remembered.
+    /// Whether the last remembered final row has this time or a later one.
     pub fn is_ahead_of(&self, case: &Case<'_>) -> bool {
         self.memory.last.as_ref().is_some_and(|last| last.as_of_us >= case.as_of_us)
     }

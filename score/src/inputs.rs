@@ -1,4 +1,4 @@
-//! What a score was made of: for each factor the columns that its SQL looks at, as they were.
+//! The inputs of a score: for each factor the columns that its SQL uses, with their values.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use crate::compile::Compiled;
 use crate::evidence::evidence;
 use crate::windows::with_facts;
 
-/// The columns that a factor looks at.
+/// The columns that a factor uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Inputs {
-    /// The window whose row it sees.
+    /// Window of the row that the SQL reads.
     pub period: String,
-    /// Their values; what is unknown is null. What comes of earlier rows is not among them.
+    /// The values by column. Null means unknown. Columns about earlier rows are not included.
     pub columns: serde_json::Value,
 }
 
-/// The inputs of each factor of a model, by name, from the window rows of one account at one time.
+/// The inputs of each factor of a model, by name of the factor, from the window rows of one account at one time.
 ///
 /// # Errors
-/// [`ArrowError`] when the rows are not of the `windows` table.
+/// [`ArrowError`] when the rows do not belong to the `windows` table.
 pub fn inputs(file: &Compiled, model: &str, windows: &RecordBatch) -> Result<BTreeMap<String, Inputs>, ArrowError> {
     let mut inputs = BTreeMap::new();
     let Some(model) = file.models.iter().find(|known| *known.model.name.value == *model) else { return Ok(inputs) };

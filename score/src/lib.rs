@@ -1,8 +1,8 @@
-//! Score: window rows to health scores, explained to the last decimal.
+//! Score: turns window rows into health scores, explained to the last decimal.
 //!
-//! Contract: for each account in a record of `windows` one health row, live or final as the window rows
-//! are. Factors are SQL compiled once; everything after the normalised value is exact decimal; deltas,
-//! drivers and triggers compare final rows only. All of it is a fold over the log.
+//! Contract: each account in a record of `windows` gets one health row, live or final as the window rows are. Factors
+//! are SQL that is compiled once. Everything after the normalised value is an exact decimal. Deltas, drivers and
+//! triggers compare with final rows only. All of this is a fold over the log.
 
 mod bounds;
 pub mod cli;
@@ -39,18 +39,18 @@ use std::time::Duration;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::process::Plan;
 
-/// Reads, checks and compiles a model file, as a start does; `periods` are the configured windows.
+/// Reads, checks and compiles a model file, as at the start of the stage. `periods` are the configured windows.
 ///
 /// # Errors
-/// [`model::ModelError`] naming file, line and column.
+/// [`model::ModelError`] with file, line and column.
 pub fn check_model(file: &str, text: &str, periods: &[String]) -> Result<(), model::ModelError> {
     compile::Compiled::parse(file, text, periods).map(drop)
 }
 
-/// Nothing in this stage waits for the clock.
+/// The tick of the stage. Nothing in it waits for the clock.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What score reads and writes, and its rhythm.
+/// The topics that score reads and writes, and its ticks.
 pub fn plan(config: &Config) -> Plan {
     Plan {
         sources: vec![config.topics.windows.clone()],

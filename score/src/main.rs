@@ -1,4 +1,4 @@
-//! `keepwell-score`: window rows in, health scores out.
+//! `keepwell-score`: reads window rows, writes health rows.
 
 use std::process::ExitCode;
 

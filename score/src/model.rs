@@ -21,25 +21,27 @@ use keepwell_core::interned::Name;
 use keepwell_core::pane::DAY_US;
 use keepwell_pipeline::config::Span;
 
-/// The default model, built in.
+/// The default model, built into the program.
 pub const DEFAULT: &str = include_str!("../models/default.yaml");
 
-/// Band of an account of which too little is known.
+/// The band of an account when too little is known about it.
 pub const UNKNOWN: &str = "unknown";
 
 /// A model file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFile {
-    /// Rises with every change of meaning; part of every score.
+    /// The version of the file, part of every score. It must rise with every change.
     pub version: i64,
-    /// Values of the fact `segment` that models may name; any, where nothing is said.
+    /// Values of the fact `segment` that models may name. Without a list, any value is allowed.
     #[serde(default)]
     pub segments: Vec<Spanned<String>>,
-    /// Values of the fact `stage` that models may name, in the order of a customer's life; any, where nothing is said.
+    /// Values of the fact `stage` that models may name, in the order of a customer's life. Without a list, any value is
+    /// allowed.
     #[serde(default)]
     pub lifecycle: Vec<Spanned<String>>,
-    /// In order of precedence: the first whose `only_for` fits scores an account. The last fits all.
+    /// Models in order of precedence: the first with a fitting `only_for` scores an account. The last must fit all
+    /// accounts.
     pub models: Vec<Model>,
 }
 
@@ -47,45 +49,46 @@ pub struct ModelFile {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// Name; part of every score.
+    /// Name of the model, part of every score.
     pub name: Spanned<Name>,
-    /// Accounts it is for; all, where nothing is said.
+    /// The accounts that the model is for. The default is all accounts.
     #[serde(default)]
     pub only_for: OnlyFor,
-    /// Window whose row the SQL sees, unless a factor or trigger names another.
+    /// Window of the row that the SQL reads, unless a factor or trigger names another.
     pub period: Spanned<String>,
-    /// What stands in for an unknown value, unless a factor says otherwise.
+    /// What replaces an unknown value, unless a factor declares its own policy.
     #[serde(default)]
     pub missing: Missing,
-    /// Percent of the weights whose value must be known; below it the band is `unknown`.
+    /// Percent of the weights that must have a known value. Below it the band is `unknown`.
     #[serde(default)]
     pub minimum_coverage: f64,
-    /// What the weights mean.
+    /// The meaning of the weights.
     #[serde(default)]
     pub weights: Weights,
-    /// With `weights: additive`: the score of an account of which nothing is known.
+    /// With `weights: additive`: the points to which the factors add.
     #[serde(default)]
     pub start: f64,
-    /// Factors that are reduced to one value before they are weighed; none means that all are weighed together.
+    /// Groups of factors that become one value before they are weighed. Without groups, all factors are weighed
+    /// together.
     #[serde(default)]
     pub groups: Vec<Group>,
-    /// What the score is made of.
+    /// The factors of the score.
     pub factors: Vec<Factor>,
-    /// Values of earlier final rows that factors and triggers may look at.
+    /// Values of earlier final rows that factors and triggers may use.
     #[serde(default)]
     pub remember: Vec<Remember>,
-    /// From the worst to the best.
+    /// Bands from the worst to the best.
     pub bands: Vec<Band>,
-    /// What the bands go by.
+    /// Which form of the score decides the band.
     #[serde(default)]
     pub band_basis: BandBasis,
-    /// How the score is shown.
+    /// How the score is displayed.
     #[serde(default)]
     pub display: Display,
-    /// Age in days at which the score becomes the account's baseline.
+    /// Age of the account in days at which its score becomes the baseline.
     #[serde(default = "thirty")]
     pub baseline_day: f64,
-    /// What calls for action.
+    /// Conditions that raise alerts.
     #[serde(default)]
     pub triggers: Vec<Trigger>,
 }
@@ -94,18 +97,18 @@ fn thirty() -> f64 {
     30.0
 }
 
-/// Segments and stages; an empty list means any.
+/// Segments and stages. An empty list means any.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnlyFor {
-    /// Values of the fact `segment`.
+    /// Allowed values of the fact `segment`.
     pub segments: Vec<Spanned<String>>,
-    /// Values of the fact `stage`.
+    /// Allowed values of the fact `stage`.
     pub stages: Vec<Spanned<String>>,
 }
 
 impl OnlyFor {
-    /// Whether an account is meant.
+    /// Whether an account with this segment and stage fits.
     pub fn fits(&self, segment: Option<&str>, stage: Option<&str>) -> bool {
         let is_among = |names: &[Spanned<String>], name: Option<&str>| {
             names.is_empty() || name.is_some_and(|name| names.iter().any(|known| known.value == name))
@@ -118,54 +121,54 @@ impl OnlyFor {
     }
 }
 
-/// What the weights of a model mean.
+/// The meaning of the weights of a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Weights {
-    /// They sum to exactly 100: the score is the weighted mean.
+    /// Weights must sum to exactly 100. The score is the weighted mean.
     #[default]
     Percent,
-    /// They count relative to their sum: the score is the weighted mean.
+    /// Weights count relative to their sum. The score is the weighted mean.
     Raw,
-    /// Each factor adds its points, below zero too, times its own percentage (100 unless said), to `start`; the
-    /// score is kept within 0 and 100.
+    /// Each factor adds its points to `start`, multiplied by its own percentage (default 100). Points may be negative.
+    /// The score is limited to 0 to 100.
     Additive,
 }
 
-/// A value of earlier final rows: a column for the SQL of factors and triggers.
+/// A value of earlier final rows, as a column for the SQL of factors and triggers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Remember {
     /// Name of the column.
     pub name: Spanned<Name>,
-    /// DataFusion SQL over the window row: the value to remember of each final row, rounded to 6 decimals.
+    /// DataFusion SQL over the window row. It gives the value to remember of each final row, rounded to 6 decimals.
     pub sql: Spanned<String>,
-    /// Window whose row the SQL sees; the model's, where none is named.
+    /// Window of the row that the SQL reads. The default is the model's.
     pub period: Option<Spanned<String>>,
-    /// How far back: final rows less than so much older than the row at hand.
+    /// How far back values count: final rows must be younger than this, relative to the present row.
     pub over: Span,
-    /// What is made of the values; unknown ones do not count.
+    /// How the values become one. Unknown values do not count.
     pub by: Over,
 }
 
-/// What is made of remembered values.
+/// How remembered values become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Over {
-    /// Their mean, rounded half-up to 6 decimals.
+    /// The mean, rounded half-up to 6 decimals.
     Mean,
-    /// The lowest.
+    /// The lowest value.
     Min,
-    /// The highest.
+    /// The highest value.
     Max,
-    /// The oldest.
+    /// The oldest value.
     First,
-    /// The newest.
+    /// The newest value.
     Last,
 }
 
 impl Over {
-    /// One value of those in the order of time; none of none.
+    /// Reduces values, which must be in order of time, to one. None if there are no values.
     pub fn of(self, values: impl DoubleEndedIterator<Item = Points> + ExactSizeIterator) -> Option<Points> {
         let (count, mut values) = (values.len() as i64, values);
         match self {
@@ -178,7 +181,7 @@ impl Over {
     }
 }
 
-/// Why a model file is refused: file, line, column, and what is allowed.
+/// Why a model file is refused: file, line and column of the fault, and what is allowed.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}{place}: {why}")]
 pub struct ModelError {
@@ -188,19 +191,19 @@ pub struct ModelError {
 }
 
 impl ModelError {
-    /// A fault at a place of the file.
+    /// A fault at a position in the file.
     pub fn at(file: &str, place: Location, why: impl fmt::Display) -> Self {
         let place = format!(":{}:{}", place.line(), place.column());
         Self { file: file.to_owned(), place, why: why.to_string() }
     }
 
-    /// A fault of the file as a whole.
+    /// A fault of the whole file.
     pub fn of(file: &str, why: impl fmt::Display) -> Self {
         Self { file: file.to_owned(), place: String::new(), why: why.to_string() }
     }
 }
 
-/// The text of the model file at `path`.
+/// Reads the text of the model file at `path`.
 ///
 /// # Errors
 /// [`ModelError`] when it cannot be read.
@@ -208,10 +211,10 @@ pub fn read(path: &Path) -> Result<String, ModelError> {
     std::fs::read_to_string(path).map_err(|error| ModelError::of(&path.display().to_string(), error))
 }
 
-/// Days of a window by its name, e.g. `28d`.
+/// Length of a window in days, from its name, e.g. `28d`.
 ///
 /// # Errors
-/// When the name is no duration.
+/// When the name is not a duration.
 pub fn period_days(period: &str) -> Result<f64, String> {
     Ok(period.parse::<Span>()?.as_micros() as f64 / DAY_US as f64)
 }

@@ -1,9 +1,9 @@
-//! Which model scores which time, and how another takes over: through the log, at a declared event time.
+//! Which model scores which time, and how a new model takes over: through the log, at a declared event time.
 //!
-//! A partition begins with the model that is configured when it is first taken up. Another one is announced by a
-//! record without value in every partition of `windows`; of the rows behind it those whose `as_of` has come to the
-//! declared time are scored by it. What was said before stays. A partition keeps every model it was scored with, so
-//! that a replay says the same again.
+//! A partition begins with the model that is configured when it is first assigned. A new model is announced by a record
+//! without value in every partition of `windows`. It scores the later rows with an `as_of` at or after the declared
+//! time. Earlier scores stay as they are. A partition keeps every model in the schedule, so that a replay gives the
+//! same scores.
 
 use std::sync::Arc;
 
@@ -13,28 +13,28 @@ use serde::{Deserialize, Serialize};
 use crate::compile::Compiled;
 use crate::model::ModelError;
 
-/// A model that is to take over; as JSON in the header [`MODEL_HEADER`].
+/// A new model that is to take over. It is JSON in the header [`MODEL_HEADER`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// From which `as_of` on.
+    /// The first `as_of` that the model scores.
     pub from: jiff::Timestamp,
-    /// The model file.
+    /// The text of the model file.
     pub text: String,
 }
 
 impl Announcement {
-    /// What a record announces, if it does.
+    /// The announcement in a record, if it has one.
     ///
     /// # Errors
-    /// When the header is of another form.
+    /// When the header is not an announcement.
     pub fn of(record: &Record) -> Result<Option<Self>, serde_json::Error> {
         record.header(MODEL_HEADER).map(serde_json::from_slice).transpose()
     }
 
-    /// The record for one partition of the `windows` topic.
+    /// The record with this announcement for one partition of the `windows` topic.
     ///
     /// # Errors
-    /// None in practice: text and time have a form as JSON.
+    /// None in practice: text and time can always be written as JSON.
     pub fn message(&self, windows: &Arc<str>, partition: i32) -> Result<Message, serde_json::Error> {
         Ok(Message {
             topic: Arc::clone(windows),
@@ -47,74 +47,75 @@ impl Announcement {
     }
 }
 
-/// What becomes of an announcement.
+/// The result of an announcement.
 #[derive(Debug)]
 pub enum Taken {
-    /// The models from now on.
+    /// The new schedule of models.
     New(Models),
-    /// It was announced before.
+    /// The same announcement is already in the schedule.
     Known,
 }
 
 /// Why a model does not take over.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// The file is not allowed.
+    /// The model file is not valid.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Scores of two models must be told apart for ever.
+    /// The version does not rise, so scores of two models could not be distinguished.
     #[error("version {offered} is not above {known}, which was announced before: raise `version` in the model file")]
     Version {
-        /// Of the file.
+        /// Version of the announced file.
         offered: i64,
-        /// The highest there is.
+        /// The highest version in the schedule.
         known: i64,
     },
 }
 
-/// The models of a partition, in the order of the times they score.
+/// The models of a partition, in the order of the times that they score.
 #[derive(Debug, Clone, Default)]
 pub struct Models {
     taken: Vec<(i64, Arc<Compiled>)>,
 }
 
 impl Models {
-    /// One model for all times.
+    /// A schedule with one model for all times.
     pub fn beginning_with(model: &Arc<Compiled>) -> Self {
         Self { taken: vec![(i64::MIN, Arc::clone(model))] }
     }
 
-    /// Models and the times, UTC microseconds, from which on they score; as [`Models::texts`] gives them.
+    /// A schedule from models and the times from which they score, UTC microseconds. The order is that of
+    /// [`Models::texts`].
     pub fn of(taken: Vec<(i64, Arc<Compiled>)>) -> Self {
         Self { taken }
     }
 
-    /// Times and model files.
+    /// The times from which the models score, UTC microseconds, and their model files.
     pub fn texts(&self) -> Vec<(i64, String)> {
         self.taken.iter().map(|(from_us, model)| (*from_us, model.text.clone())).collect()
     }
 
-    /// The model for a time, UTC microseconds, and its number among those of now.
+    /// The model for a time in UTC microseconds, and its number in the present schedule.
     pub fn at(&self, as_of_us: i64) -> Option<(usize, &Arc<Compiled>)> {
         let behind = self.taken.partition_point(|(from_us, _)| *from_us <= as_of_us);
         let number = behind.checked_sub(1)?;
         self.taken.get(number).map(|(_, model)| (number, model))
     }
 
-    /// The model of the latest times.
+    /// The model that scores the latest times.
     pub fn newest(&self) -> Option<&Arc<Compiled>> {
         self.taken.last().map(|(_, model)| model)
     }
 
-    /// Whether a file is, or was, among them.
+    /// Whether the schedule contains this model file.
     pub fn know(&self, text: &str) -> bool {
         self.taken.iter().any(|(_, model)| model.text == text)
     }
 
-    /// With an announced model, which takes the place of those for its time and later.
+    /// Adds an announced model. It replaces the models that score its time and later times.
     ///
     /// # Errors
-    /// [`Refused`] when the file is not allowed or its version does not rise.
+    /// [`Refused`] when the file is not valid or its version does not rise.
     pub fn with(
         &self,
         announced: &Announcement,
@@ -145,7 +146,7 @@ mod tests {
     use crate::tests::{EXAMPLE, GOOD, all, announced, announcement, fresh, partition, record, stage, told};
     use crate::{Score, State};
 
-    /// The example with usage depth that counts half, in another version.
+    /// The example in another version, with half the points for usage depth.
     fn halved(version: i64) -> String {
         EXAMPLE.replace("to: 10}", "to: 20}").replace("version: 1", &format!("version: {version}"))
     }
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn a_bad_model_is_a_reject_with_line_and_column_and_the_one_in_use_goes_on() {
         let stage = stage(EXAMPLE);
-        // what is wrong, words the reject must hold
+        // what is wrong, words that the reject must contain
         let cases = [
             (halved(2).replace("sql: trained", "sql: traind"), ["traind", ":14:"]),
             (halved(2).replace("weight: 35", "weight: 34"), ["99", ":4:"]),

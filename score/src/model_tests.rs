@@ -1,4 +1,5 @@
-//! Tests of a model as tables: what window rows hold, and the score they must give. In `NAME.tests.yaml` beside `NAME.yaml`.
+//! Tests of a model as a table: the contents of window rows, and the score they must give. They are in
+//! `NAME.tests.yaml` beside `NAME.yaml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -26,31 +27,32 @@ const AS_OF_US: i64 = 1_767_225_600_000_000;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    /// What it shows.
+    /// Name of the test: what it shows.
     name: Spanned<String>,
-    /// Columns of the row of every window; the others are null, or zero where they cannot be. Times are `3d ago` or `in 3d`.
+    /// Columns of the rows of all windows. Other columns are null, or zero if they cannot be null. Times are `3d ago`
+    /// or `in 3d`.
     #[serde(default)]
     row: BTreeMap<String, Value>,
-    /// Columns of the row of one window, in place of those.
+    /// Columns of the row of one window, by window. They replace those in `row`.
     #[serde(default)]
     periods: BTreeMap<String, BTreeMap<String, Value>>,
-    /// The score, with all its decimals.
+    /// The expected score, with all its decimals.
     score: Option<f64>,
-    /// The band.
+    /// The expected band.
     band: Option<String>,
-    /// The triggers that hold, in the order of the model.
+    /// The triggers that must hold, in the order of the model.
     triggers: Option<Vec<String>>,
 }
 
-/// Where the tests of a model stand.
+/// Path of the tests of a model file.
 pub fn beside(model: &Path) -> PathBuf {
     model.with_extension("tests.yaml")
 }
 
-/// Runs the tests in a file; how many there are.
+/// Runs the tests in a file, and returns their number.
 ///
 /// # Errors
-/// [`ModelError`] naming the file, line and column of the first test that fails, and what it gave.
+/// [`ModelError`] with file, line and column of the first test that fails, and its result.
 pub fn run(path: &Path, model: &Arc<Compiled>, periods: &[String]) -> Result<usize, ModelError> {
     let file = path.display().to_string();
     let text = read(path)?;
@@ -149,7 +151,7 @@ fn append(rows: &mut RowBuilder, column: &'static Column, period: &str, value: O
     Ok(())
 }
 
-/// `3d ago` or `in 3d`, from the end of the windows.
+/// The time of `3d ago` or `in 3d`, relative to the end of the windows. UTC microseconds.
 fn time(value: &Value) -> Option<i64> {
     let text = value.as_str()?;
     let (span, sign) = match text.strip_suffix(" ago") {
@@ -186,7 +188,7 @@ mod tests {
         let (_, model) = shipped("worked_example.yaml");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.tests.yaml");
-        // text, words the message must hold
+        // text, words that the message must contain
         let cases: [(&str, &[&str]); 7] = [
             ("- {name: a, row: {trained: 60}, score: 61}", &["m.tests.yaml:1:10", "a: score is \"60\"", "not \"61\""]),
             ("- {name: a, row: {trained: 60}, band: green}", &["band is \"unknown\"", "\"green\""]),

@@ -1,4 +1,4 @@
-//! Normalisers: from a value in its own unit to points, 0-100; in additive models down to -100.
+//! Normalisers: they turn a value in its own unit into points, 0 to 100; in additive models from -100.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -9,21 +9,22 @@ use crate::points::Points;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Normalise {
-    /// A straight line. `from` above `to` turns it round.
+    /// A straight line. With `from` above `to`, higher values give the points of `from`.
     Linear(Linear),
-    /// 0 at 0, 100 at the target and beyond.
+    /// 0 at 0, and 100 from the target on.
     Ratio {
-        /// Value that gives 100.
+        /// The value that gives 100.
         target: f64,
     },
-    /// 100 at 0, 0 at the limit and beyond: 1 - value / limit.
+    /// 100 at 0, and 0 from the limit on: 1 - value / limit.
     InverseRatio {
-        /// Value that gives 0.
+        /// The value that gives 0.
         limit: f64,
     },
-    /// Straight lines between `[value, points]` pairs with rising values; flat outside.
+    /// Straight lines between `[value, points]` pairs with rising values. Outside of the pairs, the points of the
+    /// nearest pair.
     Piecewise(Vec<[f64; 2]>),
-    /// Points by range. The ranges follow each other from -inf to inf without gap or overlap.
+    /// Points per range of values. The ranges follow each other from -inf to inf without gap or overlap.
     Steps(Vec<Step>),
 }
 
@@ -31,14 +32,14 @@ pub enum Normalise {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Linear {
-    /// Value that gives the first of the points.
+    /// The value that gives the first of `points`.
     pub from: f64,
-    /// Value that gives the second.
+    /// The value that gives the second of `points`.
     pub to: f64,
     /// Points at `from` and at `to`.
     #[serde(default = "zero_to_hundred")]
     pub points: [f64; 2],
-    /// What values outside give.
+    /// The points of values outside of the line.
     #[serde(default)]
     pub outside: Outside,
 }
@@ -47,43 +48,43 @@ fn zero_to_hundred() -> [f64; 2] {
     [0.0, 100.0]
 }
 
-/// What values outside of a line give.
+/// The points of values outside of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outside {
     /// The points of the nearer end.
     #[default]
     Clamp,
-    /// Nothing: 0 points.
+    /// 0 points.
     Zero,
 }
 
-/// Points of a range of values.
+/// The points of one range of values.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// The values.
+    /// The range of values.
     #[serde(rename = "in")]
     pub range: Range,
-    /// What they give.
+    /// The points for these values.
     pub points: f64,
 }
 
-/// A range of values with declared ends: `(0, 10]` holds 10 and not 0.
+/// A range of values with declared ends: `(0, 10]` contains 10 but not 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
-    /// Lower end; -inf where there is none.
+    /// Lower end, or -inf.
     pub low: f64,
-    /// Whether the lower end is in it.
+    /// Whether the range contains its lower end.
     pub has_low: bool,
-    /// Upper end; inf where there is none.
+    /// Upper end, or inf.
     pub high: f64,
-    /// Whether the upper end is in it.
+    /// Whether the range contains its upper end.
     pub has_high: bool,
 }
 
 impl Range {
-    /// Whether a value is in it.
+    /// Whether the range contains a value.
     pub fn holds(&self, value: f64) -> bool {
         let above = if self.has_low { value >= self.low } else { value > self.low };
         above && if self.has_high { value <= self.high } else { value < self.high }
@@ -112,7 +113,7 @@ impl<'de> Deserialize<'de> for Range {
 }
 
 impl Normalise {
-    /// The straight line, where it is one.
+    /// The straight line, if the normaliser is one.
     pub fn line(&self) -> Option<Linear> {
         let between = |from, to| Linear { from, to, points: zero_to_hundred(), outside: Outside::Clamp };
         match self {
@@ -123,7 +124,7 @@ impl Normalise {
         }
     }
 
-    /// What is wrong with it, if anything; points must lie between `least` and 100.
+    /// The first fault of the normaliser, if any. Points must be between `least` and 100.
     pub fn fault(&self, least: f64) -> Option<String> {
         let are_points = |points: &[f64]| points.iter().all(|points| (least..=100.0).contains(points));
         let out_of_range = || format!("points must lie in {least} to 100");
@@ -148,7 +149,7 @@ impl Normalise {
         }
     }
 
-    /// Points for a value; none for what is no number.
+    /// Points for a value. None if the value is not a finite number.
     pub fn points(&self, value: f64) -> Option<Points> {
         if !value.is_finite() {
             return None;
@@ -177,7 +178,7 @@ impl Linear {
     }
 }
 
-/// The first place where ranges do not follow each other.
+/// The first fault in the sequence of ranges, if any.
 fn gap_or_overlap(steps: &[Step]) -> Option<String> {
     let (Some(first), Some(last)) = (steps.first(), steps.last()) else {
         return Some("steps: at least one".into());

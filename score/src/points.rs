@@ -1,7 +1,7 @@
 //! Points and percent as exact decimals with six places: integers of millionths.
 //!
-//! A factor's value is rounded once, when it is normalised. Everything after is integer arithmetic, so
-//! contributions sum to the score and plain SQL gives the same digits.
+//! The value of a factor is rounded once, when it is normalised. Everything after that is integer arithmetic. So
+//! contributions sum to the score, and plain SQL gives the same digits.
 
 use std::fmt;
 use std::iter::Sum;
@@ -22,66 +22,66 @@ impl Points {
     /// 0.
     pub const ZERO: Self = Self(0);
 
-    /// So many millionths.
+    /// A number of this many millionths.
     pub const fn from_millionths(millionths: i64) -> Self {
         Self(millionths)
     }
 
-    /// In millionths.
+    /// The number in millionths.
     pub const fn millionths(self) -> i64 {
         self.0
     }
 
-    /// Rounds half-up to six decimals. None for what is no number or beyond all use.
+    /// Rounds half-up to six decimals. None if the value is not a number or too large (10^9).
     pub fn round(value: f64) -> Option<Self> {
         let scaled = (value * SCALE as f64 + 0.5).floor();
         (scaled.abs() < 1e15).then_some(Self(scaled as i64))
     }
 
-    /// Divided by a count above 0, rounded half-up.
+    /// Divides by a count above 0 and rounds half-up.
     pub fn over(self, count: i64) -> Self {
         quotient(i128::from(self.0), i128::from(count))
     }
 
-    /// As a float: up to 2^53 millionths its shortest form is the decimal itself.
+    /// The number as a float. Up to 2^53 millionths the shortest form of the float is the decimal itself.
     pub fn to_f64(self) -> f64 {
         self.0 as f64 / SCALE as f64
     }
 
-    /// Rounded half-up to a whole number.
+    /// Rounds half-up to a whole number.
     pub fn whole(self) -> i64 {
         (self.0 + SCALE / 2).div_euclid(SCALE)
     }
 }
 
-/// Rounded half-up; nothing of nothing is nothing.
+/// The quotient, rounded half-up. A denominator of 0 gives 0.
 fn quotient(numerator: i128, denominator: i128) -> Points {
     if denominator == 0 {
         return Points::ZERO;
     }
     let (doubled, by) = (2 * numerator + denominator, 2 * denominator);
-    // Nearly always both are small, and a division of 64 bits is several times faster.
+    // Usually both are small, and a 64-bit division is several times faster.
     match (i64::try_from(doubled), i64::try_from(by)) {
         (Ok(doubled), Ok(by)) => Points(doubled.div_euclid(by)),
         _ => Points(doubled.div_euclid(by) as i64),
     }
 }
 
-/// A sum of percentages of points in the making, exact; only what it comes to is rounded.
+/// A running sum of percentages of points. The sum is exact; only its results are rounded.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sum100 {
     sum: i128,
 }
 
 impl Sum100 {
-    /// Takes `percent` of `points` in, and gives how far the sum has come with it.
+    /// Adds `percent` of `points`, and returns the sum so far.
     pub fn with(&mut self, points: Points, percent: Points) -> Points {
         self.sum += i128::from(points.0) * i128::from(percent.0);
         quotient(self.sum, i128::from(Points::HUNDRED.0))
     }
 }
 
-/// Shares out `total` by weights: each share is rounded so that they sum to exactly `total`.
+/// Divides `total` in proportion to the weights. The shares are rounded so that they sum to exactly `total`.
 pub fn shared_out(total: Points, weights: &[Points]) -> Vec<Points> {
     let sum: i128 = weights.iter().map(|weight| i128::from(weight.0)).sum();
     let (mut running, mut given) = (0_i128, Points::ZERO);

@@ -1,59 +1,59 @@
-//! From normalised values to a score: exact decimals, nothing rounded twice.
+//! From normalised values to a score, with exact decimals and without double rounding.
 //!
-//! Every factor has an effective weight in percent, with six decimals. score = sum(normalised * effective
-//! weight / 100), rounded half-up to 6 decimals: the weighted mean of composite indicators. Each running sum is
-//! rounded and a contribution is the step from one to the next, so contributions sum to the score exactly.
-//! Effective weights sum to exactly 100: what is left out is carried by the others, by their weights; a group
-//! that is reduced to its lowest or highest value gives its weight to the factor that has it.
+//! Every factor has an effective weight in percent, with six decimals. score = sum(normalised * effective weight /
+//! 100), rounded half-up to 6 decimals: the weighted mean of composite indicators. Each running sum is rounded, and a
+//! contribution is the difference of two running sums. So contributions sum to the score exactly. Effective weights sum
+//! to exactly 100: the other factors take the weight of a factor that is left out, in proportion to their own. A group
+//! that takes its lowest or highest value gives its whole weight to the factor with that value.
 
 use crate::model::{Fallback, Model, Reduce, Weights};
 use crate::points::{Points, Sum100, shared_out};
 
-/// The points at which an additive model starts, as a factor of its own.
+/// The points at which an additive model starts, listed as a factor.
 pub const START: &str = "(start)";
-/// What an additive score lies beyond 0 or 100, as a factor of its own.
+/// What the limits 0 and 100 add to an additive score, listed as a factor.
 pub const LIMIT: &str = "(limit)";
 
-/// The value of a factor.
+/// The value of a factor for one row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct FactorValue {
-    /// What its SQL gives now.
+    /// The result of its SQL for this row.
     pub value: Option<f64>,
-    /// What it gave the last time, and when, where that may stand in for it.
+    /// The last known value and its time in UTC microseconds, if it may be carried.
     pub carried: Option<(f64, i64)>,
 }
 
-/// What became of one factor.
+/// The result for one factor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rated {
-    /// What its SQL gave, now or where it is carried from.
+    /// The result of its SQL, for this row or carried.
     pub value: Option<f64>,
-    /// Its points; none where it is left out.
+    /// Its points. None if the factor is left out.
     pub normalised: Option<Points>,
     /// Weight in the model, percent.
     pub weight: Points,
     /// Weight among the factors that count, percent.
     pub effective_weight: Points,
-    /// Its part of the score.
+    /// Its contribution to the score.
     pub contribution: Option<Points>,
-    /// What stood in for an unknown value.
+    /// The policy that replaced an unknown value.
     pub missing: Option<&'static str>,
-    /// `as_of` of the final row its value is carried from, UTC microseconds.
+    /// `as_of` of the final row that the value is carried from, UTC microseconds.
     pub carried_from_us: Option<i64>,
 }
 
-/// A score and what it is made of.
+/// A score and its parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rating {
-    /// In the order of the model; then the start and the limit of an additive model.
+    /// Factors in the order of the model. An additive model has its start and limit after them.
     pub factors: Vec<Rated>,
-    /// 0-100; none where no factor counts.
+    /// The score, 0-100. None if no factor counts.
     pub score: Option<Points>,
-    /// Share of the weights whose value is known or carried, percent.
+    /// Share of the weights with a known or carried value, percent.
     pub coverage: Points,
 }
 
-/// Rates the values of one account, in the order of the model's factors; `weights` are the [`nominal`] ones.
+/// Rates the values of one account, in the order of the model's factors. `weights` comes from [`nominal`].
 pub fn rate(model: &Model, weights: &[Points], values: impl IntoIterator<Item = FactorValue>) -> Rating {
     let is_additive = model.weights == Weights::Additive;
     let mut factors: Vec<Rated> = model
@@ -105,7 +105,7 @@ fn share_of_all(part: Points, factors: &[Rated]) -> Points {
     shared_out(Points::HUNDRED, &[part, all - part]).first().copied().unwrap_or_default()
 }
 
-/// Contributions as steps of the running sum; the sum is the score.
+/// Sets each contribution to the difference of two running sums, and returns the last sum as the score.
 fn mean(factors: &mut [Rated]) -> Option<Points> {
     let (mut running, mut score) = (Sum100::default(), None);
     for factor in factors {
@@ -118,7 +118,7 @@ fn mean(factors: &mut [Rated]) -> Option<Points> {
     score
 }
 
-/// As [`mean`], from the start on, and kept within 0 and 100.
+/// Like [`mean`], but adds the start and limits the score to 0 to 100.
 fn add(model: &Model, factors: &mut Vec<Rated>) -> Option<Points> {
     let start = Points::round(model.start).unwrap_or_default();
     let sum = mean(factors)? + start;
@@ -143,7 +143,7 @@ pub fn nominal(model: &Model) -> Vec<Points> {
     shared(model, |_| true, |members| members.iter().map(|(_, weight)| *weight).collect())
 }
 
-/// The weights in percent of the factors that count, by their points.
+/// The weights in percent of the factors that count. `points` contains none for factors that do not count.
 fn effective(model: &Model, points: &[Option<Points>]) -> Vec<Points> {
     let of = |index: usize| points.get(index).copied().flatten();
     shared(
@@ -153,7 +153,7 @@ fn effective(model: &Model, points: &[Option<Points>]) -> Vec<Points> {
             let by = members.first().and_then(|(index, _)| reduce_of(model, *index)).unwrap_or_default();
             let chosen = match by {
                 Reduce::Weighted | Reduce::Mean => return members.iter().map(|(_, weight)| *weight).collect(),
-                // Of equal ones the first.
+                // Of equal ones, the first.
                 Reduce::Min => members.iter().min_by_key(|(index, _)| of(*index)),
                 Reduce::Max => members.iter().rev().max_by_key(|(index, _)| of(*index)),
             };
@@ -168,8 +168,8 @@ fn reduce_of(model: &Model, index: usize) -> Option<Reduce> {
     model.groups.iter().find(|group| group.name.value == *name).map(|group| group.by)
 }
 
-/// Shares 100 percent out over the groups that count, and each group's part over its members that count, by the
-/// weights that `weigh` gives them.
+/// Divides 100 percent among the groups that count, and the part of each group among its members that count. `weigh`
+/// gives the weights of the members.
 fn shared(
     model: &Model,
     counts: impl Fn(usize) -> bool,
@@ -205,7 +205,7 @@ fn shared(
 }
 
 impl Rating {
-    /// The score, where as much is known as the model asks for.
+    /// The score, if the coverage reaches the minimum of the model.
     pub fn covered(&self, model: &Model) -> Option<Points> {
         let is_covered = Points::round(model.minimum_coverage).is_some_and(|least| self.coverage >= least);
         self.score.filter(|_| is_covered)

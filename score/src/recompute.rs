@@ -1,10 +1,10 @@
-//! The score as plain SQL: what `health` must say, worked out from window rows one statement after another.
+//! The score as plain SQL: computes what `health` must contain from window rows, one statement after another.
 //!
-//! It shares with the stage the model file, the SQL in it and `days_between`, nothing else: normalisers, missing
-//! policies, weights, bands, comparisons with earlier rows and triggers are stated anew, in integers of
-//! millionths. Where a row depends on the one before it (bands, triggers, baselines), it is judged by what was told
-//! of that one; so that, row by row, all of them are. Which version of the model file a row is judged by stands on
-//! the row that was told.
+//! It shares only three things with the stage: the model file, the SQL in it, and `days_between`. Everything else is
+//! written again, in integers of millionths: normalisers, missing policies, weights, bands, comparisons with earlier
+//! rows, and triggers. Some results depend on the previous row (bands, triggers, baselines). They are computed from the
+//! published previous row, so that each row is checked on its own and, together, all rows are. The version of the model
+//! file for a row comes from the published row.
 
 pub mod audit;
 mod factors;
@@ -28,16 +28,17 @@ use crate::model::{Band, BandBasis, Model, ModelFile};
 use crate::points::Points;
 use crate::windows::with_facts;
 
-/// What was told: what is judged, and by which each row is compared with the one before it.
+/// The published rows. They are checked, and each row is compared with the published row before it.
 #[derive(Debug)]
 pub struct PublishedRows {
     /// Rows of the `health` or `scores` table.
     pub scores: RecordBatch,
-    /// Their triggers, one row each: account_id, as_of, name, state, since, news, severity, playbook, owner_role.
+    /// Triggers of these rows, one row each: account_id, as_of, name, state, since, news, severity, playbook,
+    /// owner_role.
     pub triggers: RecordBatch,
 }
 
-/// What `health` must say. Points are millionths, times microseconds.
+/// The expected contents of `health`. Points are in millionths, times in microseconds.
 #[derive(Debug)]
 pub struct Expected {
     /// account_id, as_of, retired, deleted, score, display, band, band_since, previous_as_of, previous_score,
@@ -48,19 +49,20 @@ pub struct Expected {
     pub factors: Vec<RecordBatch>,
     /// account_id, as_of, position, name, delta.
     pub drivers: Vec<RecordBatch>,
-    /// account_id, as_of, name, state, since, news, severity, playbook, owner_role, outcome; as for final rows.
+    /// account_id, as_of, name, state, since, news, severity, playbook, owner_role, outcome; computed as for final
+    /// rows.
     pub triggers: Vec<RecordBatch>,
 }
 
-/// A model of a file, and the rows that are its own: told of with the version of that file.
+/// A model with the version of its file. It judges the rows that were published with this version.
 #[derive(Debug, Clone, Copy)]
 struct Numbered<'m> {
     version: i64,
     model: &'m Model,
 }
 
-/// What must be told of window rows, `pane_us` being the width of a pane; by the versions of the model file, the
-/// newest last, of which rows were told.
+/// Computes what must be published for these window rows. `pane_us` is the width of a pane. `files` are the versions of
+/// the model file for these rows, the newest last.
 ///
 /// # Errors
 /// When a statement fails.
@@ -97,7 +99,7 @@ pub async fn expected(
     })
 }
 
-/// What was told of alerts, one row each: account_id, as_of, alert_id, outcome.
+/// Outcomes of alerts, one row each: account_id, as_of, alert_id, outcome.
 fn outcomes(windows: &RecordBatch) -> Result<RecordBatch> {
     let columns = Columns::Batch(windows);
     let (accounts, as_of, maps) = (columns.text("account_id")?, columns.time("as_of")?, columns.map("outcomes")?);
@@ -122,7 +124,7 @@ fn outcomes(windows: &RecordBatch) -> Result<RecordBatch> {
     ])?)
 }
 
-/// Decimals as integers of millionths, and without the lists.
+/// Converts decimals to integers of millionths, and drops nested columns.
 fn in_millionths(rows: &RecordBatch) -> Result<RecordBatch> {
     let schema = rows.schema();
     let flat = schema.fields().iter().zip(rows.columns()).filter(|(field, _)| !field.data_type().is_nested());
@@ -139,7 +141,7 @@ fn in_millionths(rows: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
-/// Name and SQL of each table, in the order in which they build on each other.
+/// Name and SQL of each table. Each may use the tables before it.
 fn statements(files: &[ModelFile], pane_us: i64) -> Result<Vec<(String, String)>> {
     let of = |file: &'_ ModelFile| file.version;
     let numbered = files.iter().flat_map(|file| file.models.iter().map(|model| Numbered { version: of(file), model }));
@@ -154,7 +156,8 @@ fn statements(files: &[ModelFile], pane_us: i64) -> Result<Vec<(String, String)>
     Ok(tables)
 }
 
-/// Each account at each time, by which model, and what was told of it. What was not told is the newest's.
+/// SQL for each account at each time: its model, and its published row. Without a published row the newest version
+/// counts.
 fn judged(models: &[Numbered<'_>], newest: i64) -> String {
     let (mut number, mut name) = ("case".to_owned(), "case".to_owned());
     for (n, Numbered { version, model }) in models.iter().enumerate() {
@@ -179,7 +182,7 @@ fn judged(models: &[Numbered<'_>], newest: i64) -> String {
     )
 }
 
-/// With the row before it. A row after a retired or deleted one begins a life; another model begins a run.
+/// Adds the row before. The row after a retired or deleted one begins a life. A row of another model begins a run.
 const CASES: &str = "
 with before as (
   select *, lag(as_of) over w as last_as_of, lag(told_score) over w as last_score, lag(told_band) over w as last_band,
@@ -195,7 +198,7 @@ select account_id, as_of, us, retired, deleted, segment, stage, owner, began_at,
   sum(case when is_first or model <> last_model then 1 else 0 end) over (partition by account_id order by as_of) as run
 from before";
 
-/// Scores and what of the weights is known. An additive score is kept within 0 and 100.
+/// SQL for scores, coverage and displayed scores.
 fn rated(models: &[Numbered<'_>]) -> String {
     let mut shown = "case".to_owned();
     for (number, Numbered { model, .. }) in models.iter().enumerate() {
@@ -221,7 +224,7 @@ fn banded(models: &[Numbered<'_>], pane_us: i64) -> String {
     format!("select *, {bands} end as band, {baselines} end as baseline from rated")
 }
 
-/// The band that is kept, else the highest one that is reached.
+/// SQL for the band: the one that is kept, otherwise the highest that is reached.
 fn band(model: &Model, pane_us: i64) -> String {
     let basis = match model.band_basis {
         BandBasis::Exact => "score".to_owned(),
@@ -259,7 +262,7 @@ select account_id, as_of, retired, deleted, score, display, band,
   case when not deleted then baseline end as baseline_score, segment, stage, owner, model, version as model_version
 from banded";
 
-/// Floor of a quotient of integers, the divisor above 0.
+/// SQL for the floor of an integer quotient. The divisor must be above 0.
 fn floor_of(dividend: &str, divisor: &str) -> String {
     format!("((({dividend}) - ((({dividend}) % ({divisor})) + ({divisor})) % ({divisor})) / ({divisor}))")
 }

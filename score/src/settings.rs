@@ -1,4 +1,4 @@
-//! What score is told.
+//! The configuration of score.
 
 use std::sync::Arc;
 
@@ -7,30 +7,30 @@ use keepwell_pipeline::config::Config;
 use crate::compile::Compiled;
 use crate::model::{self, ModelError};
 
-/// What score is told.
+/// The settings of score.
 #[derive(Debug)]
 pub struct Settings {
     /// Epoch of the log.
     pub epoch: u32,
     /// Topic of health rows.
     pub health: Arc<str>,
-    /// Largest record written, in bytes.
+    /// Size of the largest record to write, in bytes.
     pub max_record_bytes: usize,
     /// Topic of rejects.
     pub rejects: Arc<str>,
-    /// The configured windows, e.g. `28d`.
+    /// Names of the configured windows, e.g. `28d`.
     pub periods: Vec<String>,
     /// Width of a pane in microseconds.
     pub pane_us: i64,
-    /// The model file that a partition begins with.
+    /// The configured model file. A new partition begins with it.
     pub model: Arc<Compiled>,
 }
 
 impl Settings {
-    /// The settings of a configuration.
+    /// The settings from a configuration.
     ///
     /// # Errors
-    /// [`ModelError`] naming file, line and column of what is wrong in the model file.
+    /// [`ModelError`] with file, line and column of the fault in the model file.
     pub fn new(config: &Config) -> Result<Self, ModelError> {
         let periods: Vec<String> = config.aggregate.windows.iter().map(ToString::to_string).collect();
         let model = match &config.score.model {
@@ -48,10 +48,10 @@ impl Settings {
         })
     }
 
-    /// A model file, compiled; the configured one once for all.
+    /// Compiles a model file. The configured one is compiled only once.
     ///
     /// # Errors
-    /// [`ModelError`] naming line and column of what is wrong, in the file of that name.
+    /// [`ModelError`] with line and column of the fault. `name` is the name of the file in the message.
     pub fn compiled(&self, name: &str, text: &str) -> Result<Arc<Compiled>, ModelError> {
         if text == self.model.text {
             return Ok(Arc::clone(&self.model));

@@ -1,11 +1,11 @@
-//! A few values by name.
+//! A map for a few values by name.
 
 use std::collections::BTreeMap;
 
 use keepwell_core::interned::Name;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Values by name, for a dozen names at most: one after another in the order of the names, so that an account takes little memory.
+/// Values by name, for about a dozen names at most. They are a sorted list, so that an account takes little memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmallMap<T>(Vec<(Name, T)>);
 
@@ -21,7 +21,7 @@ impl<T> SmallMap<T> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// Puts a value in the place of the one with its name.
+    /// Inserts a value, or replaces the one with the same name.
     pub fn insert(&mut self, name: Name, value: T) {
         match self.0.binary_search_by(|(known, _)| known.cmp(&name)) {
             Ok(at) => self.0[at].1 = value,
@@ -29,14 +29,14 @@ impl<T> SmallMap<T> {
         }
     }
 
-    /// All of them, in the order of the names.
+    /// All names and values, in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &T)> {
         self.0.iter().map(|(name, value)| (name, value))
     }
 }
 
 impl<T: Serialize> Serialize for SmallMap<T> {
-    /// As a map.
+    /// Written as a map.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }

@@ -1,4 +1,4 @@
-//! The bytes of a partition's state: version, model files, accounts. Every version that was ever written is read.
+//! The state of a partition in a snapshot: version, model files, accounts. Versions 2 to 4 can be read.
 
 use std::sync::Arc;
 
@@ -13,13 +13,14 @@ use crate::model::ModelError;
 use crate::model_schedule::Models;
 use crate::state::{Account, PartitionState};
 
-/// Version of the bytes that are written: a head and parts of the accounts.
+/// Version of the format that is written: a head, and the accounts in parts.
 const VERSION: u32 = 4;
 
-/// Name of the part that says the rest: it changes with every record.
+/// Name of the part with everything except the accounts. It changes with every record.
 const HEAD: &str = "head";
 
-/// All but the accounts: the models and the times, UTC microseconds, from which on they score.
+/// Everything except the accounts. `models` contains the model files and the times from which they score, UTC
+/// microseconds.
 #[derive(Serialize, Deserialize)]
 struct Head {
     version: u32,
@@ -27,7 +28,7 @@ struct Head {
     progress: Option<Progress>,
 }
 
-/// Version 3: all in one.
+/// Version 3: everything in one part.
 #[derive(Deserialize)]
 struct Saved3 {
     _version: u32,
@@ -35,7 +36,7 @@ struct Saved3 {
     state: PartitionState,
 }
 
-/// Version 2: one model.
+/// Version 2: everything in one part, with only one model.
 #[derive(Deserialize)]
 struct Saved2 {
     _version: u32,
@@ -43,10 +44,10 @@ struct Saved2 {
     state: PartitionState,
 }
 
-/// A state as bytes, without the parts that are known. Equal states give equal bytes.
+/// The state as parts of a snapshot. Parts with a revision in `known` have no bytes. Equal states give equal bytes.
 ///
 /// # Errors
-/// None in practice: all of it has a form.
+/// None in practice: every value can be serialised.
 pub fn parts(state: &PartitionState, known: &SavedRevisions) -> Result<Parts, postcard::Error> {
     let head = Head { version: VERSION, models: state.models.texts(), progress: state.progress.clone() };
     let mut parts = Parts::from([(HEAD.to_owned(), Part::Changing(postcard::to_stdvec(&head)?))]);
@@ -55,10 +56,10 @@ pub fn parts(state: &PartitionState, known: &SavedRevisions) -> Result<Parts, po
     Ok(parts)
 }
 
-/// The state that bytes hold.
+/// The state from a snapshot.
 ///
 /// # Errors
-/// What is wrong: a version of another program, damage, or a model that this program does not allow.
+/// When the version belongs to another program, the bytes are damaged, or this program does not accept a model in it.
 pub fn restored(
     whole: &SnapshotBytes,
     compile: impl Fn(&str) -> Result<Arc<Compiled>, ModelError>,

@@ -1,4 +1,4 @@
-//! The score stage: `windows` to `health`.
+//! The score stage: reads `windows`, writes `health`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::snapshot;
 use crate::state::{Account, Changes, Memory, PartitionChanges, PartitionState, State};
 use crate::windows::{Case, Windows};
 
-/// Reason of a reject: an announced model that is not allowed. Mend the file and announce it again.
+/// Reject reason for an announced model that is not valid. To fix it, correct the file and announce it again.
 const MODEL_REFUSED: &str = "model_refused";
 
 /// The score stage.
@@ -37,7 +37,7 @@ pub struct Score {
     settings: Settings,
 }
 
-/// The rows of a partition in the making, and what they change.
+/// The health rows of a partition in this step, and the changes that they make.
 struct Fold<'s> {
     state: &'s PartitionState,
     changes: PartitionChanges,
@@ -48,24 +48,24 @@ impl Score {
     /// The stage as configured.
     ///
     /// # Errors
-    /// [`ModelError`] naming file, line and column of what is wrong in the model file.
+    /// [`ModelError`] with file, line and column of the fault in the model file.
     pub fn new(config: &Config) -> Result<Self, ModelError> {
         Ok(Self { settings: Settings::new(config)? })
     }
 
-    /// Runs the tests beside the configured model file, where there are any; how many.
+    /// Runs the tests beside the configured model file, if there are any. Returns their number.
     ///
     /// # Errors
-    /// [`ModelError`] naming the first that fails.
+    /// [`ModelError`] naming the first test that fails.
     pub fn test_model(&self, config: &Config) -> Result<usize, ModelError> {
         let tests = config.score.model.as_deref().map(model_tests::beside).filter(|path| path.exists());
         tests.map_or(Ok(0), |path| model_tests::run(&path, &self.settings.model, &self.settings.periods))
     }
 
-    /// The inputs of each factor of the configured model file, where it has this version; see [`inputs`].
+    /// The inputs of each factor, if the configured model file has this version; see [`inputs`].
     ///
     /// # Errors
-    /// [`arrow::error::ArrowError`] when the rows are not of the `windows` table.
+    /// [`arrow::error::ArrowError`] when the rows do not belong to the `windows` table.
     pub fn inputs(
         &self,
         model: &str,
@@ -114,7 +114,7 @@ impl Score {
         Ok(())
     }
 
-    /// Takes an announced model, or rejects it: a bad one changes nothing.
+    /// Adds an announced model, or rejects it. A rejected model changes nothing.
     fn observe(&self, record: &Record, fold: &mut Fold<'_>, step: &mut Step<Changes>) {
         let announced = match Announcement::of(record) {
             Ok(None) => return,
@@ -147,8 +147,8 @@ impl Score {
         }
     }
 
-    /// The health rows of one record. What an account's row says depends on its rows before: so the rows are evaluated in turns, in
-    /// each of which an account appears once, and told in that order.
+    /// Makes the health rows of one record. The row of an account depends on its earlier rows. So the rows are
+    /// evaluated and written in turns, and each account occurs only once in a turn.
     fn score(
         &self,
         models: &Models,
@@ -192,7 +192,7 @@ impl Score {
         Ok(())
     }
 
-    /// Rows, and how far time has come; the latter alone where it moved without rows.
+    /// Writes the rows with how far time has come. If time moved, one more record reports it after all rows.
     fn emit(
         &self,
         fold: &mut Fold<'_>,
@@ -210,7 +210,7 @@ impl Score {
             headers: progress.map(Progress::header).into_iter().collect(),
         };
         let progress = changes.progress.as_ref().or(state.progress.as_ref());
-        // Rows say how far time has come, but only a record behind all of them says that it is complete.
+        // Rows report how far time has come. Only the record after all rows may report that it is complete.
         let incomplete = progress.map(|progress| Progress { complete: false, ..progress.clone() });
         if rows.num_rows() > 0 {
             let rows = rows.finish()?;
@@ -232,15 +232,15 @@ impl Score {
     }
 }
 
-/// What final rows before a row left behind. What is told again, or late behind a newer final row, is compared with
-/// nothing.
+/// What score remembers from final rows before this row. A repeated row, or one that is older than the last final row,
+/// is compared with nothing.
 fn past_of<'p>(case: &Case<'_>, before: Option<&'p Account>) -> Option<&'p Memory> {
     before.filter(|account| !account.is_ahead_of(case)).map(|account| &account.memory)
 }
 
-/// The accounts of a record in turns: no account appears twice in one.
+/// Divides the accounts of a record into turns. No account occurs twice in a turn.
 fn turns<'c>(cases: &'c [Case<'c>]) -> Vec<Vec<&'c Case<'c>>> {
-    // Nearly always: a slice of a close holds each account once.
+    // The usual case: a slice of a close contains each account once.
     if !cases.is_empty() && cases.is_sorted_by(|a, b| a.account_id < b.account_id) {
         return vec![cases.iter().collect()];
     }

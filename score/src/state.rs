@@ -1,4 +1,4 @@
-//! What score remembers of each account, and what a step changes in it.
+//! What score remembers of each account, and the changes that one step makes.
 
 use std::collections::BTreeMap;
 
@@ -15,60 +15,60 @@ use crate::model_schedule::Models;
 use crate::points::Points;
 use crate::small_map::SmallMap;
 
-/// All partitions this member owns.
+/// The state of all partitions that this member owns.
 pub type State = BTreeMap<TopicPartition, PartitionState>;
 
-/// What a step changes.
+/// The changes of one step, by partition.
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
 
-/// The fold of one partition.
+/// The state of one partition: the fold of its records.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct PartitionState {
-    /// Accounts by id.
+    /// Accounts by account id.
     pub accounts: Accounts<Account>,
-    /// How far time was said to have come.
+    /// How far time has come, as aggregate last reported it.
     pub progress: Option<Progress>,
-    /// By which model which time is scored; stands beside the state in a snapshot.
+    /// Which model scores which time. A snapshot stores it separately.
     #[serde(skip)]
     pub models: Models,
-    /// Which accounts have changed since they were last saved.
+    /// Accounts that have changed since the last snapshot.
     #[serde(skip)]
     pub dirty: ChangeBuckets,
 }
 
-/// What is remembered of an account.
+/// The state of one account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Account {
-    /// What its final rows left behind.
+    /// What score remembers from its final rows.
     pub memory: Memory,
-    /// What was last said of it, live or final.
+    /// What was last published about it, from a live or a final row.
     pub published: Option<Published>,
 }
 
-/// What final rows leave behind. Live rows leave nothing, so that timing changes no final row.
+/// What score remembers from final rows. Live rows change nothing here, so that timing cannot change a final row.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     /// The last final row.
     pub last: Option<LastFinal>,
-    /// Score of the first final row at which the account was old enough.
+    /// Score of the first final row at which the account was old enough for a baseline.
     pub baseline: Option<Points>,
-    /// The last known value of each factor that may be carried, and its time, UTC microseconds. Of one model, as
-    /// what is remembered: both begin anew when another model takes over.
+    /// The last known value of each factor that may be carried, and its time in UTC microseconds. Like `remembered` it
+    /// belongs to one model. Both start empty when another model takes over.
     pub known: SmallMap<(f64, i64)>,
-    /// Values to remember by name: time, UTC microseconds, and value, oldest first.
+    /// Remembered values by name: time in UTC microseconds and value, oldest first.
     pub remembered: SmallMap<Vec<(i64, Points)>>,
-    /// Triggers with something to remember, by name.
+    /// Triggers with an episode or a pending condition, by name.
     pub episodes: SmallMap<Episode>,
 }
 
 impl Memory {
-    /// Whether the last final row was scored by this model: what is carried and remembered is of one model.
+    /// Whether this model scored the last final row. Otherwise carried and remembered values must not be used.
     pub fn is_of(&self, model: &Model) -> bool {
         self.last.as_ref().is_some_and(|last| last.model_name == model.name.value)
     }
 }
 
-/// The last final row.
+/// The last final row of an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastFinal {
     /// End of its windows, UTC microseconds.
@@ -77,43 +77,43 @@ pub struct LastFinal {
     pub score: Option<Points>,
     /// Its band.
     pub band: Name,
-    /// Since which final row the account is in that band, UTC microseconds.
+    /// `as_of` of the final row at which the account entered this band, UTC microseconds.
     pub band_since_us: i64,
     /// Digest of the model's name, version and factors.
     pub model: u64,
     /// Name of the model.
     pub model_name: Name,
-    /// In the order of the row's factors.
+    /// Contribution of each factor, in the order of the row's factors.
     pub contributions: Vec<Option<Points>>,
 }
 
-/// What was last said of an account.
+/// What was last published about an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
-    /// End of its windows, UTC microseconds.
+    /// End of the windows, UTC microseconds.
     pub as_of_us: i64,
-    /// Digest of what a reader of `scores` sees change.
+    /// Digest of the values that matter to a reader of `scores` when they change.
     pub digest: u64,
 }
 
-/// What a step changes in one partition.
+/// The changes of one step in one partition.
 #[derive(Debug, Default)]
 pub struct PartitionChanges {
-    /// Accounts that changed; none means forgotten.
+    /// Accounts that changed. None means that the account is removed.
     pub accounts: ById<Option<Account>>,
-    /// How far time was said to have come.
+    /// How far time has come, if a record reported it.
     pub progress: Option<Progress>,
-    /// The models from now on, where another was announced.
+    /// The new schedule of models, if a model was announced.
     pub models: Option<Models>,
 }
 
 impl PartitionChanges {
-    /// The id of an account, the same as before where it is known.
+    /// The id of an account. A known account keeps its shared id.
     pub fn id(&self, state: &PartitionState, id: &str) -> Name {
         state.accounts.id(id).cloned().unwrap_or_else(|| Name::from(id))
     }
 
-    /// An account as of now: as changed in this step, else as it was.
+    /// The present state of an account: from this step if it changed, else from before.
     pub fn account<'a>(&'a self, state: &'a PartitionState, id: &str) -> Option<&'a Account> {
         match self.accounts.get(id) {
             Some(changed) => changed.as_ref(),
@@ -123,7 +123,7 @@ impl PartitionChanges {
 }
 
 impl PartitionState {
-    /// Makes the changes of a committed step.
+    /// Applies the changes of a committed step.
     pub fn merge(&mut self, changes: PartitionChanges) {
         for (id, account) in changes.accounts {
             self.dirty.mark(&id);
@@ -136,7 +136,7 @@ impl PartitionState {
         self.models = changes.models.unwrap_or(std::mem::take(&mut self.models));
     }
 
-    /// Version of the model by which the time that has come is scored.
+    /// Version of the model that scores the time of the watermark.
     pub fn model_version(&self) -> Option<i64> {
         let as_of_us = self.progress.as_ref().and_then(|progress| progress.watermark_us).unwrap_or(i64::MIN);
         self.models.at(as_of_us).map(|(_, model)| model.version)

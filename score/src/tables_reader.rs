@@ -1,4 +1,4 @@
-//! The Parquet tables as they stand at their place: rows of some accounts, at some times.
+//! Reads the Parquet tables from their store: rows of some accounts, at some times.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use keepwell_pipeline::shown;
 use keepwell_pipeline::store;
 use tokio::runtime::Runtime;
 
-/// The tables.
+/// The stored tables.
 pub struct Stored {
     session: SessionContext,
     runtime: Runtime,
@@ -26,14 +26,14 @@ impl std::fmt::Debug for Stored {
     }
 }
 
-/// Final rows of some accounts. What of the tables is newer than the other one of `windows` and `scores` is left out.
+/// Final rows of some accounts. Rows that only one of `windows` and `scores` has reached are left out.
 #[derive(Debug)]
 pub struct Rows {
-    /// Of `windows`.
+    /// Rows of `windows`.
     pub windows: RecordBatch,
-    /// Of `scores`.
+    /// Rows of `scores`.
     pub scores: RecordBatch,
-    /// Of `score_factors`.
+    /// Rows of `score_factors`.
     pub factors: RecordBatch,
 }
 
@@ -46,16 +46,16 @@ fn schema_of(table: &str) -> SchemaRef {
 }
 
 impl Stored {
-    /// The tables below a URL; see [`keepwell_pipeline::store::parse`].
+    /// Opens the tables below a URL, see [`keepwell_pipeline::store::parse`].
     ///
     /// # Errors
-    /// When the URL is not understood or the store does not answer.
+    /// When the URL is not valid or the store does not respond.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self> {
         let external =
             |error: &dyn std::fmt::Display| DataFusionError::Execution(format!("{}: {error}", shown::url(url)));
         let (store, _) = store::parse(url, options).map_err(|error| external(&error))?;
         let parsed = url::Url::parse(url).map_err(|error| external(&error))?;
-        // Files lie in a folder for each month; those of before lie in one for each day.
+        // Files are in a folder per month. Older files are in a folder per day.
         let config = SessionConfig::new()
             .with_target_partitions(2)
             .set_bool("datafusion.execution.listing_table_ignore_subdirectory", false);
@@ -71,10 +71,10 @@ impl Stored {
         Ok(Self { session, runtime })
     }
 
-    /// The tables of a configuration, or those below `url`.
+    /// Opens the tables below `url`, or else those of the configuration.
     ///
     /// # Errors
-    /// When neither names a place, or see [`Stored::open`].
+    /// When there is neither a URL nor a configuration of tables, and see [`Stored::open`].
     pub fn of_config(config: &Config, url: Option<&str>) -> Result<Self> {
         let configured = config.tables.as_ref();
         let url = url.or(configured.map(|tables| &*tables.url)).ok_or_else(|| {
@@ -89,7 +89,7 @@ impl Stored {
         self.runtime.block_on(answer).map_err(|error| error.context(sql.to_owned()))
     }
 
-    /// Rows of a table in its own form.
+    /// Runs `sql` and returns the rows with the schema of `table`.
     fn rows(&self, table: &str, sql: &str) -> Result<RecordBatch> {
         let schema = schema_of(table);
         let batches = self.collect(sql)?.into_iter().map(|batch| {
@@ -103,10 +103,10 @@ impl Stored {
         Ok(concat_batches(&schema, &batches.collect::<Result<Vec<_>>>()?)?)
     }
 
-    /// All accounts that were ever scored, in order.
+    /// All accounts that have a score, in order.
     ///
     /// # Errors
-    /// When the store does not answer or a file cannot be read; the same below.
+    /// When the store does not respond or a file cannot be read. The functions below fail in the same way.
     pub fn accounts(&self) -> Result<Vec<String>> {
         let mut accounts = Vec::new();
         for batch in self.collect("select distinct account_id from scores order by 1")? {
@@ -116,7 +116,7 @@ impl Stored {
         Ok(accounts)
     }
 
-    /// All rows of accounts, up to the time that both `windows` and `scores` have come to.
+    /// All rows of these accounts, up to the last time that both `windows` and `scores` contain.
     ///
     /// # Errors
     /// See [`Stored::accounts`].
@@ -143,8 +143,8 @@ impl Stored {
         Ok(Rows { windows: of("windows")?, scores: of("scores")?, factors: of("score_factors")? })
     }
 
-    /// The last score of an account at a time, UTC microseconds, as a row of `health`, and the window rows that it
-    /// was made of; none when it had none.
+    /// The last score of an account at or before a time (UTC microseconds) as a row of `health`, and the window rows of
+    /// that score. None if there is no score.
     ///
     /// # Errors
     /// See [`Stored::accounts`].
@@ -171,7 +171,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A row of `health`: one of `scores`, and its factors.
+/// A row of `health`, made from a row of `scores` and its factors.
 fn with_factors(score: &RecordBatch, factors: &RecordBatch) -> Result<RecordBatch> {
     let schema = health::schema();
     let missing = |name: &str| DataFusionError::Execution(format!("no column {name}"));

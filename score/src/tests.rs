@@ -1,4 +1,4 @@
-//! Model files and the stage as a whole.
+//! Tests of model files, and of the stage as a whole.
 
 mod over_days;
 mod worked_examples;
@@ -43,7 +43,7 @@ fn the_shipped_models_compile() {
 
 #[test]
 fn what_is_wrong_in_a_model_is_named_with_its_place() {
-    // text to replace, replacement, words the message must hold
+    // text to replace, replacement, words that the message must contain
     let cases: Vec<(&str, &str, &[&str])> = vec![
         ("sql: uses_per_user", "sql: stage", &["a number", "Utf8", ":10:"]),
         ("sql: uses_per_user", "sql: as_of", &["a number", ":10:"]),
@@ -113,7 +113,7 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
     }
 }
 
-/// A process ends when its stack does: these texts ended it, or would (found on a record of 3.3 kB).
+/// A stack overflow ends a process. These texts caused one, or would (first found with a record of 3.3 kB).
 #[test]
 fn sql_that_is_too_long_too_deep_or_too_wide_is_refused_whatever_its_shape() {
     let chain = |n: usize, of: &str| vec![of; n].join("+");
@@ -125,7 +125,7 @@ fn sql_that_is_too_long_too_deep_or_too_wide_is_refused_whatever_its_shape() {
         ("long", chain(40_000, "1"), "bytes"),
         ("very long", format!("\"{}\"", chain(1_000_000, "1")), "bytes"),
         ("in", format!("uses in ({})", vec!["1"; 2010].join(",")), "parts"),
-        // The parser tries each level in two ways: without a bound on nesting these would not end.
+        // The parser tries each level in two ways. Without a limit on nesting these would not finish.
         ("casts", nested(250, "cast(", " as bigint)"), "Recursion"),
         ("cases", nested(40, "case when ", " > 1 then true end"), ":10:"),
         ("calls", nested(500, "abs(", ")"), ":10:"),
@@ -173,7 +173,7 @@ pub(crate) fn stage(model: &str) -> Score {
 /// Values of a window row that are not null or zero, by column.
 pub(crate) type Values<'v> = &'v [(&'v str, f64)];
 
-/// A window row of 28 days with these values.
+/// Appends a window row of 28 days with these values.
 fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
     for column in window::columns() {
         let value = values.iter().find(|(name, _)| *name == column.name).map(|(_, value)| *value);
@@ -227,12 +227,12 @@ pub(crate) fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) 
     }
 }
 
-/// A model file that scores from a day on.
+/// An announcement of a model file that scores from this day on.
 pub(crate) fn announcement(day: i64, text: impl Into<String>) -> Announcement {
     Announcement { from: jiff::Timestamp::from_microsecond(day * DAY_US).unwrap(), text: text.into() }
 }
 
-/// The record that announces it.
+/// The record of an announcement.
 pub(crate) fn announced(offset: i64, announcement: &Announcement) -> Record {
     let message = announcement.message(&"keepwell.windows".into(), 0).unwrap();
     Record { headers: message.headers, ..Record::at(partition(), Offset(offset)) }
@@ -243,7 +243,7 @@ pub(crate) const GOOD: Values<'_> =
 pub(crate) const BAD: Values<'_> =
     &[("uses_per_user", 1.0), ("trained", 60.0), ("ticket_csat_mean", 1.0), ("invoices", 70.0)];
 
-/// Folds records and gives what each health row says: score, delta, drivers, triggers, changed.
+/// Folds records, and returns the contents of each health row: score, delta, drivers, triggers, changed.
 pub(crate) fn told(stage: &Score, state: &mut State, records: &[Record]) -> Vec<String> {
     let first = records.first().map_or(0, |record| record.offset.0);
     let batch = Batch {
@@ -322,7 +322,7 @@ fn comparisons_and_triggers_go_by_final_rows_and_news_by_what_was_said_last() {
             "29 0 [] [unhappy:active] same",
             "74.75 45.75 [usage_depth+ticket_csat] [unhappy:cleared] changed",
             "74.75 0 [] [] same",
-            // Final, but older than what was said: no news, although the score differs.
+            // Final, but older than what was published: not `changed`, although the score differs.
             "29 -45.75 [usage_depth+ticket_csat] [unhappy:raised] same",
         ]
     );
@@ -383,11 +383,11 @@ fn a_retired_account_is_forgotten_and_comes_back_as_new() {
     assert_eq!(told(&stage, &mut state, &records[2..]), ["74.75 - [] [] changed"]);
 }
 
-/// A golden file is never edited; a changed state is a new version with a file of its own.
+/// A golden file is never edited. A changed format gets a new version with a file of its own.
 const STATE_1: &[u8] = include_bytes!("../golden/state-1.postcard");
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
 const STATE_3: &[u8] = include_bytes!("../golden/state-3.postcard");
-/// From here on an object as it lies in the store, with all parts in it.
+/// From version 4 on: an object as it is in the store, with all parts.
 const STATE_4: &[u8] = include_bytes!("../golden/state-4.snapshot");
 
 /// All parts of a state.

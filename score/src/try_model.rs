@@ -18,36 +18,36 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::{Score, State};
 
-/// Rows scored at once.
+/// Rows that are scored at once, about.
 const ROWS: usize = 3000;
 
-/// What is tried on what.
+/// Arguments of `keepwell-score try`.
 #[derive(Debug, clap::Args)]
 pub struct TryArgs {
-    /// The model file; the configured one, where none is named.
+    /// Model file to use. The default is the configured one.
     #[arg(long)]
     pub model: Option<PathBuf>,
     /// Parquet files of the table `windows`. May be repeated.
     #[arg(long, required = true, num_args = 1..)]
     pub windows: Vec<PathBuf>,
-    /// Form of the answer.
+    /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     pub output: Output,
 }
 
-/// Form of the answer.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    /// One line a score, for people.
+    /// One line per score, for people.
     Text,
-    /// One row of the `health` table a line.
+    /// One row of the `health` table per line, as JSON.
     Json,
 }
 
 /// Writes the scores of the rows to `out`, in the order of time and account.
 ///
 /// # Errors
-/// When a file is no table of windows, or the model is refused.
+/// When a file is not a table of window rows, or the model file is refused.
 pub fn run(config: &Config, args: &TryArgs, out: &mut impl Write) -> Result<()> {
     let mut config = config.clone();
     config.score.model = args.model.clone().or(config.score.model);
@@ -100,7 +100,7 @@ fn sorted(args: &TryArgs) -> Result<RecordBatch> {
     Ok(take_record_batch(&all, &order)?)
 }
 
-/// Pieces that end between two accounts.
+/// Divides the rows into chunks. Each chunk ends between two accounts.
 fn chunks(rows: &RecordBatch) -> Vec<RecordBatch> {
     let Some(accounts) = rows.column_by_name("account_id").and_then(|column| column.as_string_opt::<i32>()) else {
         return Vec::new();

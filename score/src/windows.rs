@@ -1,4 +1,4 @@
-//! Window rows, account by account: all windows of an account at one time stand side by side.
+//! Window rows, account by account. All windows of an account at one time are next to each other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -14,10 +14,11 @@ use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::columns::{Columns, TimeArray, number, text};
 use keepwell_core::schema::window::ONCE;
 
-/// The rows with what stands once an account and time on each of its rows: as a factor's SQL sees them.
+/// Copies the columns that are only on one row per account and time to all of its rows. The SQL of a factor needs them
+/// there.
 ///
 /// # Errors
-/// [`ArrowError`] when the rows are not of the `windows` table.
+/// [`ArrowError`] when the rows do not belong to the `windows` table.
 pub fn with_facts(windows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = Columns::Batch(windows);
     let (accounts, as_of) = (columns.text("account_id")?, columns.time("as_of")?);
@@ -59,43 +60,43 @@ pub struct Windows<'b> {
 /// One account at one time.
 #[derive(Debug, Clone)]
 pub struct Case<'b> {
-    /// Its rows, one for each window.
+    /// Its rows in the batch, one per window.
     pub rows: Range<usize>,
     /// Account id.
     pub account_id: &'b str,
     /// End of the windows, UTC microseconds.
     pub as_of_us: i64,
-    /// Whether the row stands.
+    /// Whether the rows are final.
     pub is_final: bool,
-    /// Whether it is the account's last row before silence.
+    /// Whether these are the account's last rows because of its silence.
     pub is_retired: bool,
     /// Whether the account was deleted.
     pub is_deleted: bool,
-    /// Events below this offset are in the row.
+    /// The rows contain the events below this offset.
     pub events_next_offset: i64,
-    /// Watermark when the row was made, UTC microseconds.
+    /// Watermark when the rows were made, UTC microseconds.
     pub watermark_us: Option<i64>,
-    /// Fact.
+    /// The fact `segment`.
     pub segment: Option<&'b str>,
-    /// Fact.
+    /// The fact `stage`.
     pub stage: Option<&'b str>,
-    /// Fact.
+    /// The fact `owner`.
     pub owner: Option<&'b str>,
-    /// Start of the contract, else of the first event's pane, UTC microseconds.
+    /// Time of the fact `started_at`, otherwise start of the first event's pane, UTC microseconds.
     pub began_us: Option<i64>,
-    /// What was last told of alerts, by alert id.
+    /// The last outcome of each alert, by alert id.
     pub outcomes: BTreeMap<&'b str, &'b str>,
 }
 
 impl Case<'_> {
-    /// Age of the account at the end of the windows, days with decimals.
+    /// Age of the account at the end of the windows, in days with decimals.
     pub fn age_days(&self) -> Option<f64> {
         self.began_us.map(|began_us| (self.as_of_us - began_us) as f64 / DAY_US as f64)
     }
 }
 
 impl<'b> Windows<'b> {
-    /// Looks at a batch of the `windows` table.
+    /// Finds the columns in a batch of the `windows` table.
     ///
     /// # Errors
     /// [`ArrowError::SchemaError`] when a column is missing.
@@ -120,7 +121,7 @@ impl<'b> Windows<'b> {
         })
     }
 
-    /// The accounts, in order.
+    /// The accounts in the order of the rows.
     pub fn cases(&self) -> Vec<Case<'b>> {
         let mut cases: Vec<Case<'b>> = Vec::new();
         for row in 0..self.batch.num_rows() {
@@ -159,8 +160,8 @@ impl<'b> Windows<'b> {
         (*from as usize..*to as usize).map(|entry| (ids.value(entry), outcomes.value(entry))).collect()
     }
 
-    /// The rows of one window, one for each of `cases`, with these columns only; all null where an
-    /// account has none.
+    /// The rows of one window, one for each of `cases`, with only these columns. If an account has no row of this
+    /// window, its row is null.
     ///
     /// # Errors
     /// [`ArrowError`] when rows cannot be taken.
@@ -173,7 +174,7 @@ impl<'b> Windows<'b> {
         let row =
             |case: &&Case<'_>| case.rows.clone().find(|row| self.periods.value(*row) == period).map(|row| row as u32);
         let rows: UInt32Array = cases.iter().map(row).collect();
-        // What stands once an account and time stands on its first row.
+        // These columns are only on the first row of an account and time.
         let firsts: UInt32Array = cases.iter().map(|case| Some(case.rows.start as u32)).collect();
         let mut fields = Vec::new();
         let mut arrays = Vec::new();

@@ -1,4 +1,4 @@
-//! What is buffered of one partition: records read and not yet in files.
+//! The buffer of one partition: records that were read and are not in files yet.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,66 +12,66 @@ use keepwell_pipeline::record::Record;
 use crate::claim::Claim;
 use crate::range_files::{File, Source};
 
-/// Rows of live records only are claimed this late: the place to go on from follows the log.
+/// A range without final rows is claimed only at this age. The claim lets the start position follow the log.
 const EMPTY_AGE: Duration = Duration::from_secs(3600);
 
-/// Whether a range is to be cut before it is old.
+/// Whether a range must be cut before it is old enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// No.
+    /// No early cut.
     No,
-    /// If it holds rows: too much is buffered.
+    /// Cut if the range contains final rows: too much is buffered.
     Rows,
-    /// Also if it holds none: nothing is read after it.
+    /// Cut even if the range contains no final rows: nothing is read after it.
     All,
 }
 
-/// One owned partition.
+/// The buffer of one owned partition.
 #[derive(Debug)]
 pub struct PartitionBuffer {
-    /// Its table or tables.
+    /// Source of the rows; it decides which tables they go to.
     pub source: Source,
-    /// Where the range begins.
+    /// Begin of the range.
     pub first: NextOffset,
-    /// Behind the last record taken in.
+    /// Next offset: behind the last record that was decoded.
     pub next: NextOffset,
-    /// A claim to be fulfilled: the range ends where it says.
+    /// An unfinished claim that this process must fulfil. The range ends where the claim ends.
     pub adopted: Option<Claim>,
-    /// End of the partition when it was taken up.
+    /// End of the partition when this process took it over.
     pub drain_to: NextOffset,
-    /// Records that hold final rows: those rows, and the size of the record.
+    /// Records with final rows: the offset, these rows, and the size of the record in bytes.
     rows: Vec<(Offset, RecordBatch, usize)>,
     bytes: usize,
     since: Option<Duration>,
-    /// Records not yet taken in: a range must be cut first.
+    /// Records that are not decoded yet, because a range must be cut first.
     waiting: VecDeque<Record>,
     waiting_bytes: usize,
-    /// A claimed range whose files are being written.
+    /// A claimed range with files still to be written.
     pub writing: Option<Writing>,
 }
 
-/// A claimed range whose files are being written, one after another.
+/// A claimed range. Its files are written one after another.
 #[derive(Debug)]
 pub struct Writing {
-    /// Behind the last record of the range.
+    /// Next offset: behind the last record of the range.
     pub end: NextOffset,
     /// Files still to be written.
     pub files: VecDeque<File>,
-    /// Files of the range.
+    /// Number of files of the range.
     pub num_files: usize,
 }
 
-/// What became of the rows of a record.
+/// How many rows of a record were read and dropped.
 #[derive(Debug, Clone, Copy)]
 pub struct Counts {
-    /// Rows read.
+    /// Number of rows read.
     pub read: u64,
-    /// Live rows: they are dropped.
+    /// Number of live rows. They are dropped.
     pub live: u64,
 }
 
 impl PartitionBuffer {
-    /// A partition taken up at `first`.
+    /// An empty buffer for a partition that starts at `first`.
     pub fn new(source: Source, first: NextOffset, adopted: Option<Claim>, drain_to: NextOffset) -> Self {
         Self {
             source,
@@ -88,31 +88,31 @@ impl PartitionBuffer {
         }
     }
 
-    /// A record that was read.
+    /// Adds a record that was read.
     pub fn queue(&mut self, record: Record) {
         self.waiting_bytes += record.value.as_ref().map_or(0, Bytes::len);
         self.waiting.push_back(record);
     }
 
-    /// The record that is taken in next.
+    /// Offset of the record that is decoded next.
     pub fn first_waiting(&self) -> Option<Offset> {
         self.waiting.front().map(|record| record.offset)
     }
 
-    /// Records not yet taken in.
+    /// Number of records that are not decoded yet.
     pub fn num_waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Bytes of records not yet taken in.
+    /// Size in bytes of the records that are not decoded yet.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
-    /// Takes the next record in, unless a range must be cut before it.
+    /// Decodes the next record, unless a range must be cut before it.
     ///
     /// # Errors
-    /// [`CodecError`] when it is not of the source's table.
+    /// [`CodecError`] when the record is not a batch of the source's table.
     pub fn decode_waiting(&mut self, now: Duration) -> Result<Option<Counts>, CodecError> {
         let is_beyond = |record: &Record| self.adopted.as_ref().is_some_and(|claim| record.offset.0 >= claim.end.0);
         if self.waiting.front().is_none_or(is_beyond) {
@@ -135,7 +135,7 @@ impl PartitionBuffer {
         Ok(Some(counts))
     }
 
-    /// All up to the end is read: the markers there are in the range.
+    /// The consumer has read everything up to `end`. The transaction markers before `end` then belong to the range.
     pub fn pass_markers(&mut self, end: NextOffset, now: Duration) {
         if end > self.next && self.waiting.is_empty() {
             self.next = end;
@@ -143,8 +143,10 @@ impl PartitionBuffer {
         }
     }
 
-    /// Where to cut now, if it is time: an adopted claim is complete, what is buffered is old enough, or it is wanted.
-    /// Rows of live records alone wait until they are old, or until the last cut: what was read may expire afterwards.
+    /// End of the range to cut now, if a cut is due. It is due when an adopted claim is complete, when the buffer is
+    /// old enough, or when a cut is wanted.
+    /// A range with live rows only waits until it is old, or until the last cut: afterwards the records that were read
+    /// may expire.
     pub fn range_due(&self, now: Duration, roll_age: Duration, wanted: Wanted) -> Option<NextOffset> {
         if let Some(writing) = &self.writing {
             return Some(writing.end);
@@ -163,7 +165,7 @@ impl PartitionBuffer {
         (self.next > self.first && (is_old || is_wanted)).then_some(self.next)
     }
 
-    /// Size of the records whose final rows are buffered.
+    /// Size in bytes of the records with buffered final rows.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -173,7 +175,7 @@ impl PartitionBuffer {
         self.rows.iter().filter(|(offset, ..)| offset.0 < end.0).map(|(_, rows, _)| rows.clone()).collect()
     }
 
-    /// The range up to `end` is in its files. Returns how many rows that were.
+    /// Marks the range up to `end` as written to its files. Returns its number of rows.
     pub fn written(&mut self, end: NextOffset, now: Duration) -> u64 {
         let below = self.rows.partition_point(|(offset, ..)| offset.0 < end.0);
         let written = self.rows.drain(..below).map(|(_, rows, _)| rows.num_rows() as u64).sum();
@@ -183,7 +185,7 @@ impl PartitionBuffer {
         written
     }
 
-    /// Whether nothing is buffered and the partition was read to where it ended when it was taken up.
+    /// Whether nothing is buffered and the partition was read up to the end it had when this process took it over.
     pub fn is_drained(&self, met_end: Option<NextOffset>) -> bool {
         let is_read = self.next >= self.drain_to || met_end.is_some_and(|end| end >= self.drain_to);
         self.waiting.is_empty() && self.adopted.is_none() && is_read

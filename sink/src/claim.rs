@@ -1,8 +1,9 @@
-//! Claims: who writes which range. A range is claimed before it is written, and never cut anew.
+//! Claims decide who writes which range. A writer claims a range before it writes it, and nobody cuts that range again.
 //!
-//! `_claims/<source>/<epoch>/<partition>/<first, 20 digits>` holds the end, the files and the writer. It is
-//! created if absent: of two that would cut a range, one finds the other's claim and adopts it. A writer
-//! finishes a claim before it makes the next, so only the newest can be unfinished.
+//! The object `_claims/<source>/<epoch>/<partition>/<first, 20 digits>` contains the end, the files and the writer.
+//! It is created only if absent. When two writers cut a range at the same first record, one finds the claim of the
+//! other and adopts it.
+//! A writer finishes a claim before it makes the next one, so only the newest claim can be unfinished.
 
 use keepwell_core::offset::NextOffset;
 use keepwell_pipeline::store::{Objects, StoreError};
@@ -10,31 +11,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::range_files::{File, Range, Source};
 
-/// What a claim says.
+/// Content of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// First record.
+    /// Offset of the first record.
     pub first: NextOffset,
-    /// Behind the last record.
+    /// Next offset: behind the last record.
     pub end: NextOffset,
-    /// The files, in the order of their names.
+    /// The file names, sorted.
     pub files: Vec<String>,
-    /// Instance that claimed it; for people.
+    /// Instance that made the claim; only for people.
     pub writer: String,
 }
 
 /// Why a claim cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// The store.
+    /// The object store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Its content.
+    /// The content of the claim is not valid.
     #[error("claim {name}: {why}; was it written by another program? Restore it, or put the tables into a new place")]
     Foreign {
-        /// Which.
+        /// Name of the claim.
         name: String,
-        /// What is wrong.
+        /// What is wrong with it.
         why: String,
     },
 }
@@ -57,7 +58,7 @@ fn read(store: &dyn Objects, name: &str) -> Result<Claim, ClaimError> {
     Ok(claim)
 }
 
-/// The newest claim of a partition, and whether all its files are there.
+/// The newest claim of a partition, and whether all its files exist.
 ///
 /// # Errors
 /// [`ClaimError`] when the store does not answer or the claim is foreign.
@@ -78,7 +79,7 @@ pub fn newest(
     Ok(Some((claim, true)))
 }
 
-/// Every claim of a partition, in the order of their ranges.
+/// Every claim of a partition, ordered by range.
 ///
 /// # Errors
 /// See [`newest`].
@@ -87,10 +88,10 @@ pub fn all(store: &dyn Objects, source: Source, epoch: u32, partition: i32) -> R
     store.list(&folder)?.into_iter().map(|name| read(store, &format!("{folder}/{name}"))).collect()
 }
 
-/// Claims a range for its files, or gives the claim that another made before.
+/// Claims a range for its files. If another writer has claimed it, returns that claim instead.
 ///
 /// # Errors
-/// [`ClaimError`] when the store does not answer or the other's claim is foreign.
+/// [`ClaimError`] when the store does not answer or the other writer's claim is foreign.
 pub fn make(store: &dyn Objects, range: Range, files: &[File], writer: &str) -> Result<Claim, ClaimError> {
     let files = files.iter().map(|file| file.name.clone()).collect();
     let claim = Claim { first: range.first, end: range.end, files, writer: writer.to_owned() };
@@ -104,7 +105,7 @@ pub fn make(store: &dyn Objects, range: Range, files: &[File], writer: &str) -> 
 mod tests {
     use super::*;
 
-    /// As it was first written; it is never edited.
+    /// A claim as the first version wrote it. Never edit it.
     const CLAIM_1: &str =
         r#"{"first":7,"end":12,"files":["windows/as_of_date=2024-01-01/1-0-7.parquet"],"writer":"a"}"#;
 

@@ -1,6 +1,7 @@
-//! An account taken out of the tables: files that hold it are written again without it, under their names.
+//! Removes an account from the tables: files that contain it are written again without it, under the same names.
 //!
-//! Claims stay as they are: a range is what it was, one account less. A file is replaced whole, as the object store does.
+//! Claims do not change: a range keeps its offsets and its files, without this account. The object store replaces a
+//! file as a whole.
 
 use std::sync::Arc;
 
@@ -14,42 +15,42 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::claim::{self, ClaimError};
 use crate::range_files::{RANGE_KEY, Source, parquet, same};
 
-/// What was done.
+/// Result of an erasure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Erased {
-    /// Files looked into.
+    /// Number of files that were read.
     pub num_files: usize,
-    /// Files written again.
+    /// Number of files that were written again.
     pub num_rewritten: usize,
-    /// Rows of the account that are gone.
+    /// Number of rows of the account that were removed.
     pub num_rows: usize,
-    /// Files that are claimed and not written yet.
+    /// Number of claimed files that are not written yet.
     pub num_missing: usize,
 }
 
-/// Why an account was not taken out.
+/// Why an account was not erased.
 #[derive(Debug, thiserror::Error)]
 pub enum EraseError {
-    /// A claim, or the store.
+    /// A claim is not valid, or the store failed.
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// The store.
+    /// The object store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file is not what its claim says.
+    /// A file cannot be read as Parquet rows with an account id.
     #[error("{file}: {why}; it stays as it is")]
     File {
-        /// Which.
+        /// Name of the file.
         file: String,
-        /// The reader's words.
+        /// Message of the Parquet reader.
         why: ArrowError,
     },
 }
 
-/// Takes an account out of every table, in one epoch and the partition it belongs to. May be done again.
+/// Removes an account from every table, in one epoch and in the partition of the account. It is safe to repeat.
 ///
 /// # Errors
-/// [`EraseError`]; what was rewritten by then stays so.
+/// [`EraseError`]. Files that were rewritten before the error stay rewritten.
 pub fn account(store: &dyn Objects, epoch: u32, partition: i32, account: &str) -> Result<Erased, EraseError> {
     let mut erased = Erased::default();
     for source in Source::ALL {
@@ -73,7 +74,7 @@ pub fn account(store: &dyn Objects, epoch: u32, partition: i32, account: &str) -
     Ok(erased)
 }
 
-/// A file without the rows of an account, and how many those were; none where it has no such row.
+/// Content of a file without the rows of an account, and the number of removed rows. `None` if it has no such row.
 fn without(content: Bytes, account: &str) -> Result<Option<(Vec<u8>, usize)>, ArrowError> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(content).map_err(ArrowError::from)?;
     let schema = reader.schema().clone();
@@ -89,7 +90,7 @@ fn without(content: Bytes, account: &str) -> Result<Option<(Vec<u8>, usize)>, Ar
     if num_rows == 0 {
         return Ok(None);
     }
-    // What the file says of its range is no part of the rows' schema, as it was when it was written first.
+    // The range belongs to the file's metadata, not to the schema of the rows. The same is true for the first write.
     let metadata = schema.metadata().iter().filter(|(key, _)| *key != RANGE_KEY);
     let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
     let schema = Arc::new(schema.as_ref().clone().with_metadata(metadata));

@@ -1,8 +1,10 @@
-//! Sink: health and windows to those who use them. Two stages in one binary, each at its own position.
+//! Sink delivers health and windows to their users. It runs two stages in one binary; each has its own position.
 //!
-//! Contract of `publish`: each row of `health` that is news becomes one record of `scores`, a tombstone
-//! where the account was deleted; each trigger raised or cleared one record of `alerts`. Contract of
-//! `tables`: each final row of `windows`, `feature_days` and `health` stands in the Parquet tables once.
+//! Contract of `publish`: each `health` row that is news becomes one record of `scores`, or a tombstone if the account
+//! was deleted.
+//! Each trigger that is raised, closed or cleared becomes one record of `alerts`.
+//! Contract of `tables`: each final row of `windows`, `feature_days` and `health` is in the Parquet tables exactly
+//! once.
 
 mod buffer;
 pub mod claim;
@@ -31,10 +33,10 @@ use keepwell_pipeline::stage::{Fate, Stage};
 pub use publish::Publish;
 pub use tables::Tables;
 
-/// Nothing in `publish` waits for the clock.
+/// Interval of the ticks of `publish`. Nothing in it waits for the clock.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What `publish` reads and writes, and its rhythm.
+/// What `publish` reads and writes, and how often it ticks.
 pub fn publish_plan(config: &Config) -> Plan {
     Plan {
         sources: vec![config.topics.health.clone()],
@@ -45,7 +47,7 @@ pub fn publish_plan(config: &Config) -> Plan {
     }
 }
 
-/// Refuses a configuration that says nothing of the tables.
+/// Returns the configuration of the tables. Refuses a configuration without one.
 ///
 /// # Errors
 /// When `tables` is missing.
@@ -53,10 +55,11 @@ pub fn check(config: &Config) -> Result<keepwell_pipeline::config::Tables> {
     config.tables.clone().context("tables: missing; sink needs to know where the Parquet tables go, e.g. tables: {url: 'file:///var/lib/keepwell/tables'}")
 }
 
-/// Runs both stages until `shutdown`, or until both are drained. When one stops by name, so does the other.
+/// Runs both stages until `shutdown`, or until both are drained. When one stage stops with an error, the other stops
+/// too.
 ///
 /// # Errors
-/// What stopped the first that stopped.
+/// The error of a stage that stopped; that of `publish` if both did.
 pub fn run(
     config: &Config,
     tables: &keepwell_pipeline::config::Tables,
@@ -98,7 +101,7 @@ pub fn run(
     })
 }
 
-/// One report of both, with the stage's name before each fate.
+/// Combines both reports into one, with the name of the stage before each fate.
 fn both(publish: &Report, tables: &Report) -> Report {
     let mut report = Report {
         num_steps: publish.num_steps + tables.num_steps,
@@ -111,7 +114,7 @@ fn both(publish: &Report, tables: &Report) -> Report {
     report
 }
 
-/// The whole of `main`.
+/// Runs sink as a process: the whole of `main`.
 pub fn main(cli: &process::Cli) -> ExitCode {
     process::main_of("sink", cli.run_args(), cli.is_check(), check, |config, tables, args, shutdown| {
         run(config, &tables, args, shutdown)

@@ -1,6 +1,6 @@
-//! The publish stage: `health` to the `scores` topic and to `alerts`.
+//! The publish stage: sends `health` rows to the `scores` and `alerts` topics.
 //!
-//! It remembers nothing: whether a row is news stands on the row.
+//! It has no state: each row contains whether it is news.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,40 +24,40 @@ use crate::score_json::{Health, Previous, Row, Trigger, rows};
 /// Name and version of the JSON form of an alert.
 pub const ALERT: &str = "alerts/2";
 
-/// A trigger raised or cleared: the value of a record of `alerts`.
+/// A trigger that was raised, closed or cleared: the value of a record of `alerts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
-    /// `alerts/2`.
+    /// Always `alerts/2`.
     pub schema: String,
-    /// Names the episode: the same when raised and when cleared.
+    /// Id of the episode: the same when it is raised and when it ends.
     pub alert_id: String,
-    /// `raised`, `closed` by an outcome, or `cleared`.
+    /// `raised`, `closed` (by an outcome) or `cleared`.
     pub event: String,
-    /// Account.
+    /// Account id.
     pub account_id: String,
-    /// `as_of` of the final row that says so.
+    /// `as_of` of the final row that reports this event.
     pub as_of: String,
-    /// The trigger, as the model names it.
+    /// Name of the trigger in the model.
     pub trigger: String,
     /// `as_of` of the final row that raised it.
     pub since: String,
     /// `low`, `medium` or `high`.
     pub severity: String,
-    /// What to do.
+    /// Name of the playbook: what to do.
     pub playbook: String,
-    /// Who is to do it.
+    /// Role of the person who must act.
     pub owner_role: String,
-    /// The columns it looks at, as they are at `as_of`.
+    /// The columns that the trigger reads, with their values at `as_of`.
     pub evidence: serde_json::Value,
-    /// What was last told of its playbook: `accepted`, `done` or `dismissed`.
+    /// Last reported outcome of the playbook: `accepted`, `done` or `dismissed`.
     pub outcome: Option<String>,
     /// Who looks after the account: its fact `owner`.
     pub owner: Option<String>,
-    /// Score at that time.
+    /// Score of the account at `as_of`.
     pub score: Option<f64>,
-    /// Its band.
+    /// Band of the account at `as_of`.
     pub band: Option<String>,
-    /// The final row before.
+    /// The previous final row.
     pub previous: Option<Previous>,
 }
 
@@ -69,11 +69,12 @@ pub struct Publish {
     max_record_bytes: usize,
 }
 
-/// Scores and alerts that went out without evidence, drivers and factors, as all of it is larger than a record.
+/// Fate of scores sent without evidence, drivers and factors, and of alerts sent without evidence, because the whole
+/// does not fit into a record.
 const THINNED: Fate = Fate::of("thinned");
 
 impl Publish {
-    /// The stage as configured.
+    /// Makes the stage from a configuration.
     pub fn new(config: &Config) -> Self {
         Self {
             scores: config.topics.scores.as_str().into(),
@@ -122,7 +123,7 @@ impl Publish {
         if is_changed {
             let tombstone = message(&self.scores, None);
             health.triggers.retain(|trigger| matches!(trigger.state.as_str(), "raised" | "active"));
-            // Written into memory that all rows share: a value then takes as much as it needs.
+            // All rows share this buffer, and the value is then copied at its exact size.
             json.clear();
             serde_json::to_writer(&mut *json, &health)?;
             if json.len() > max_bytes {
@@ -218,7 +219,7 @@ impl Stage for Publish {
     }
 }
 
-/// The rows of which something is to be said; most are not among them.
+/// The rows that lead to a record. Most rows do not.
 fn changed_rows(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = Columns::Batch(batch);
     let (changed, finals, (triggers, _)) =

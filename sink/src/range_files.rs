@@ -1,8 +1,8 @@
 //! Files of a range: a pure function of the records in it.
 //!
-//! A range of one partition becomes, for each table and each month of `as_of`, one Parquet file, sorted
-//! by account. A month, so that a history of years is few files. Equal ranges give equal names and equal bytes, whoever
-//! writes them.
+//! A range of one partition becomes one Parquet file for each table and each month of `as_of`, sorted by account.
+//! Months keep the number of files low when a history covers years.
+//! Equal ranges give equal names and equal bytes, whoever writes them.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,38 +22,38 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
-/// A topic whose final rows become tables.
+/// A topic with final rows that become tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// `windows`.
+    /// The topic for the table `windows`.
     Windows,
-    /// `feature_days`.
+    /// The topic for the table `feature_days`.
     FeatureDays,
-    /// `scores` and `score_factors`.
+    /// The topic for the tables `scores` and `score_factors`.
     Health,
 }
 
-/// A range of one partition.
+/// A range of offsets of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// Its table or tables.
+    /// Source of the rows; it decides which tables they go to.
     pub source: Source,
     /// Epoch of the log.
     pub epoch: u32,
-    /// Partition.
+    /// Number of the partition.
     pub partition: i32,
-    /// First record.
+    /// Offset of the first record.
     pub first: NextOffset,
-    /// Behind the last record.
+    /// Next offset: behind the last record.
     pub end: NextOffset,
 }
 
-/// A file to be written.
+/// A file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Path below the tables' place.
+    /// Path below the URL of the tables.
     pub name: String,
-    /// All of it.
+    /// The whole content.
     pub content: Vec<u8>,
 }
 
@@ -61,7 +61,7 @@ impl Source {
     /// Every source.
     pub const ALL: [Self; 3] = [Self::Windows, Self::FeatureDays, Self::Health];
 
-    /// Name, as in the claims.
+    /// Name of the source, as in the claims.
     pub fn name(self) -> &'static str {
         match self {
             Self::Windows => "windows",
@@ -70,7 +70,7 @@ impl Source {
         }
     }
 
-    /// The schema of its records.
+    /// Schema of the source's records.
     pub fn schema(self) -> SchemaRef {
         match self {
             Self::Windows => window::schema(),
@@ -79,10 +79,10 @@ impl Source {
         }
     }
 
-    /// The rows that are final; live rows are dropped.
+    /// The final rows of a batch. Live rows are dropped.
     ///
     /// # Errors
-    /// [`ArrowError`] when the batch is of another form.
+    /// [`ArrowError`] when the batch has another schema.
     pub fn finals(self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         match self {
             Self::FeatureDays => Ok(batch.clone()),
@@ -90,7 +90,7 @@ impl Source {
         }
     }
 
-    /// The tables made of its rows.
+    /// The tables that this source fills.
     fn tables(self) -> &'static [Table] {
         match self {
             Self::Windows => &[Table { name: "windows", rows: same }],
@@ -102,21 +102,21 @@ impl Source {
     }
 }
 
-/// A table: what its rows are, of some final rows of its source in their order.
+/// A table, and the function that makes its rows from final rows of its source.
 struct Table {
     name: &'static str,
     rows: Rows,
 }
 
-/// Rows of a table that some final rows come to.
+/// Makes the rows of a table from final rows of its source, in the same order.
 type Rows = fn(&RecordBatch) -> Result<RecordBatch, ArrowError>;
 
-/// A table of rows as they are.
+/// Rows of a table that takes the final rows unchanged.
 pub(crate) fn same(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     Ok(finals.clone())
 }
 
-/// The flat table: health rows without their factors.
+/// Rows of the flat table: health rows without their factors.
 fn scores(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let schema = score::schema();
     let columns = schema.fields().iter().map(|field| column(finals, field.name()));
@@ -124,7 +124,7 @@ fn scores(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(schema, columns)
 }
 
-/// The long table: one row for each factor, in the order of the model.
+/// Rows of the long table: one row for each factor, in the order of the model.
 fn score_factors(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let (lists, _) = Columns::Batch(finals).list("factors")?;
     let ends = lists.value_offsets();
@@ -158,7 +158,7 @@ fn column(batch: &RecordBatch, name: &str) -> Result<ArrayRef, ArrowError> {
     batch.column_by_name(name).cloned().ok_or_else(|| missing(name))
 }
 
-/// The files of a range that holds these final rows, in the order of their names.
+/// The files of a range with these final rows, ordered by name.
 ///
 /// # Errors
 /// [`ArrowError`] when the rows cannot be written.
@@ -174,7 +174,7 @@ pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowErr
                 table.name, range.epoch, range.partition, range.first.0, range.end.0
             );
             let (content, num_rows) = parquet(finals, &rows, table.rows, words(range))?;
-            // Scores without factors have no rows in the long table.
+            // If no score has factors, the long table has no rows and gets no file.
             if num_rows > 0 {
                 files.push(File { name, content });
             }
@@ -184,19 +184,20 @@ pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowErr
     Ok(files)
 }
 
-/// Rows brought together at a time: they stay in the processor's cache until they are written.
+/// Number of scattered rows to copy together at a time. So few stay in the processor's cache until they are written.
 const CHUNK_ROWS: usize = 1024;
-/// So many rows that already follow each other in a batch are written from where they are. A close's rows come in the order of a
-/// file, so that most are.
+/// A run of at least this many rows that already follow each other in a batch is written without a copy. The rows of a
+/// close come in file order, so most rows are in such runs.
 const RUN_ROWS: usize = 64;
 
-/// Where a row is: which batch, which of its rows.
+/// Position of a row: index of the batch, index of the row in it.
 type RowRef = (usize, usize);
 
-/// The order of rows in a file: by account, then time, then the order in which they were made.
+/// Sort order of the rows in a file: by account, then time, then the order in which they were made.
 const ORDER: [&str; 4] = ["account_id", "as_of", "next_offset", "ordinal"];
 
-/// Rows by the UTC month of their `as_of`, e.g. `2024-03`, in the order of a file. They stay where they are: only what orders them is copied.
+/// Groups rows by the UTC month of their `as_of`, for example `2024-03`, in file order. It copies only the columns that
+/// order the rows.
 fn by_month(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<RowRef>>, ArrowError> {
     let of_all = |name: &str| -> Result<Option<ArrayRef>, ArrowError> {
         let parts: Option<Vec<_>> = batches.iter().map(|batch| batch.column_by_name(name).map(AsRef::as_ref)).collect();
@@ -209,11 +210,11 @@ fn by_month(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<RowRef>>, Ar
     let as_of = as_of.as_primitive::<TimestampMicrosecondType>();
     let rows_of = |(batch, rows): (usize, &RecordBatch)| (0..rows.num_rows()).map(move |row| (batch, row));
     let rows: Vec<RowRef> = batches.iter().enumerate().flat_map(rows_of).collect();
-    // Few days are asked for their month, however many rows there are.
+    // Compute the month once a day, not once a row: there are few days, however many rows.
     let mut days: BTreeMap<i64, String> = BTreeMap::new();
     let mut months: BTreeMap<String, Vec<RowRef>> = BTreeMap::new();
     let mut order: Vec<usize> = (0..rows.len()).collect();
-    // A stable sort takes what is in order as it is.
+    // A stable sort is fast on rows that are already in order.
     order.sort_by(|a, b| keys.row(*a).cmp(&keys.row(*b)));
     for index in order {
         let day = as_of.value(index).div_euclid(DAY_US);
@@ -229,25 +230,25 @@ fn by_month(batches: &[RecordBatch]) -> Result<BTreeMap<String, Vec<RowRef>>, Ar
     Ok(months)
 }
 
-/// The month of a day since 1970, e.g. `2024-03`.
+/// Month of a day, counted in days since 1970; for example `2024-03`.
 fn month_of(day: i64) -> Result<String, ArrowError> {
     let time = jiff::Timestamp::from_microsecond(day.saturating_mul(DAY_US));
     Ok(time.map_err(|error| ArrowError::ExternalError(Box::new(error)))?.strftime("%Y-%m").to_string())
 }
 
-/// Key of a file's metadata that names the range it was made of.
+/// Key in a file's metadata. Its value names the range from which the file was made.
 pub(crate) const RANGE_KEY: &str = "keepwell.range";
 
-/// The words of a file's metadata on its range.
+/// Text that names a range in a file's metadata.
 fn words(range: Range) -> String {
     let Range { source, epoch, partition, first, end } = range;
     format!("{} epoch {epoch} partition {partition} offsets [{first}, {end})", source.name())
 }
 
-/// How a file is written that is made of the range these words name.
+/// Settings of the Parquet writer. `of` is the text that names the file's range.
 ///
 /// # Errors
-/// None in practice: the level of compression is one.
+/// None in practice: the compression level is valid.
 pub fn properties(of: String) -> Result<WriterProperties, ArrowError> {
     let level = ZstdLevel::try_new(3).map_err(ArrowError::from)?;
     Ok(WriterProperties::builder()
@@ -256,8 +257,8 @@ pub fn properties(of: String) -> Result<WriterProperties, ArrowError> {
         .build())
 }
 
-/// A table's rows of some final rows as a file that is made of the range these words name, and how many they are. What a table's rows
-/// are is worked out a piece at a time: all of them, ten factors of each score, are never in memory.
+/// Writes the rows of a table as a Parquet file; returns its content and number of rows. `of` names the range. The rows
+/// are computed chunk by chunk: all of them, with ten factors for each score, are never in memory at once.
 pub(crate) fn parquet(
     finals: &[RecordBatch],
     order: &[RowRef],
@@ -341,8 +342,8 @@ mod tests {
             concat_batches(&feature_day::schema(), &rows).unwrap()
         };
         let name = |n: usize| format!("{n:05}");
-        // A run that is written as it stands, single rows of two batches in turns, more of them than are brought together at a
-        // time, and a run again.
+        // The first run is written without a copy. Then single rows of two batches alternate, more of them than one
+        // copy takes. Then comes another run.
         let turns = 1000..1000 + 3 * CHUNK_ROWS;
         let batches = [
             rows((0..3 * RUN_ROWS).chain(turns.clone().filter(|n| n % 2 == 0)).map(name).collect()),
@@ -354,7 +355,7 @@ mod tests {
         assert_eq!(names_of(file), expected);
     }
 
-    /// A cell that says as little as its column allows.
+    /// Fills a cell with the least that its column allows.
     fn cell(rows: &mut RowBuilder, column: &Column) {
         let known = (!column.nullable).then_some(1);
         match column.kind {
@@ -370,7 +371,7 @@ mod tests {
         }
     }
 
-    /// A score of an account, with so many factors.
+    /// A score of an account with this number of factors.
     fn score_of(account: &str, num_factors: usize) -> RecordBatch {
         let mut rows = health::builder();
         for column in health::COLUMNS {
@@ -399,7 +400,7 @@ mod tests {
             super::files(range, batches).unwrap().iter().map(|file| (table(file), bytes_of(file))).collect()
         };
         let batches = [whole(&[score_of("c", 2), score_of("a", 3)]), whole(&[score_of("d", 0), score_of("b", 1)])];
-        // Several batches, one, and a part of one.
+        // The rows come in several batches, in one, and in a slice of one.
         for batches in [&batches[..], &[whole(&batches)], &[whole(&[score_of("0", 5), whole(&batches)]).slice(1, 4)]] {
             let [(factors, rows), (scores, _)] = &tables(batches)[..] else { panic!("two files") };
             assert_eq!((factors.as_str(), scores.as_str()), ("score_factors", "scores"));
@@ -413,7 +414,7 @@ mod tests {
             let positions = positions.as_primitive::<arrow::datatypes::Int32Type>().values();
             assert_eq!(positions.to_vec(), [0, 1, 2, 0, 0, 1]);
         }
-        // Rows that are written as they lie, whose lists begin in the middle of the factors.
+        // Rows of a slice, which are written without a copy: their lists begin in the middle of the factors.
         let part = whole(&[score_of("0", 5), score_of("a", 3)]).slice(1, 1);
         assert_eq!(super::score_factors(&part).unwrap(), super::score_factors(&score_of("a", 3)).unwrap());
         let [(scores, _)] = &tables(&[score_of("a", 0)])[..] else { panic!("one file") };

@@ -1,4 +1,4 @@
-//! Health rows as records: what one row of the `health` table says, for JSON.
+//! The JSON form of health rows: the values of `scores` records.
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -11,56 +11,56 @@ mod columns;
 /// Name and version of the JSON form of a score.
 pub const SCORE: &str = "scores/2";
 
-/// What is known of an account's health: the value of a record of `scores`. Points and percent are
-/// decimals with at most six places; times are RFC 3339 in UTC; null means unknown.
+/// The last known health of an account: the value of a record of `scores`. Points and percentages are decimals with at
+/// most six decimal places. Times are RFC 3339 in UTC. Null means unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
-    /// `scores/2`.
+    /// Always `scores/2`.
     pub schema: String,
-    /// Account.
+    /// Account id.
     pub account_id: String,
     /// End of the windows, exclusive.
     pub as_of: String,
-    /// Whether the pane has closed and this stands.
+    /// Whether the pane has closed, so that this row will not change.
     #[serde(rename = "final")]
     pub is_final: bool,
-    /// Whether the account fell silent for `retire_after`.
+    /// Whether the account was silent for `retire_after`.
     pub retired: bool,
-    /// 0-100, the sum of the contributions.
+    /// Score from 0 to 100: the sum of the contributions.
     pub score: Option<f64>,
-    /// The score as it is shown, on the model's scale.
+    /// The score as users see it, on the model's scale.
     pub display: Option<f64>,
-    /// Band.
+    /// Band of the score.
     pub band: Option<String>,
-    /// Since which final row the account is in it.
+    /// `as_of` of the final row since which the account is in this band.
     pub band_since: Option<String>,
     /// The previous final row.
     pub previous: Option<Previous>,
-    /// Score less that of the previous final row.
+    /// Score minus the score of the previous final row.
     pub delta: Option<f64>,
-    /// Share of the weights whose value is known or carried, percent.
+    /// Share of the weights with a known or carried value, in percent.
     pub coverage: f64,
-    /// Score when the account came of age.
+    /// Score when the account reached the model's `baseline_day`.
     pub baseline_score: Option<f64>,
-    /// What the score is made of.
+    /// The factors of the score.
     pub factors: Vec<Factor>,
-    /// The factors that moved it most.
+    /// The factors that moved the score most.
     pub drivers: Vec<Driver>,
     /// Triggers that hold.
     pub triggers: Vec<Trigger>,
-    /// Fact.
+    /// The account's fact `segment`.
     pub segment: Option<String>,
-    /// Fact.
+    /// The account's fact `stage`.
     pub stage: Option<String>,
-    /// Fact.
+    /// The account's fact `owner`.
     pub owner: Option<String>,
-    /// By what it was scored.
+    /// The model that made the score.
     pub model: ModelName,
-    /// What it was made of.
+    /// Position of the input from which the score was made.
     pub provenance: Provenance,
 }
 
-/// The previous final row.
+/// The previous final row of an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Previous {
     /// End of its windows.
@@ -74,91 +74,91 @@ pub struct Previous {
 /// One factor of a score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Factor {
-    /// As the model names it.
+    /// Name of the factor in the model.
     pub name: String,
-    /// Its group, as the model names it.
+    /// Name of its group in the model.
     pub group: Option<String>,
-    /// What its SQL gave, now or where it is carried from.
+    /// Result of the factor's SQL, from this row or from the row it is carried from.
     pub value: Option<f64>,
-    /// Its points.
+    /// The value as points, before the weight. Null: left out of the score.
     pub normalised: Option<f64>,
-    /// Weight in the model, percent.
+    /// Weight in the model, in percent.
     pub weight: f64,
-    /// Weight among the factors that count, percent.
+    /// Weight among the factors that count, in percent.
     pub effective_weight: f64,
-    /// Its part of the score.
+    /// Points that the factor adds to the score.
     pub contribution: Option<f64>,
-    /// What stood in for an unknown value.
+    /// What replaced an unknown value: `reweight`, `zero`, `neutral` or `carry`.
     pub missing: Option<String>,
-    /// Time of the final row its value is carried from.
+    /// `as_of` of the final row from which the value is carried.
     pub carried_from: Option<String>,
 }
 
 /// A factor that moved the score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Driver {
-    /// As the model names it.
+    /// Name of the factor in the model.
     pub name: String,
-    /// Its contribution less that of the previous final row.
+    /// Contribution minus the contribution of the previous final row.
     pub delta: f64,
 }
 
-/// A trigger.
+/// A trigger of the model and its state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trigger {
-    /// As the model names it.
+    /// Name of the trigger in the model.
     pub name: String,
     /// `pending`, `raised`, `active`, `closed` or `cleared`.
     pub state: String,
-    /// `as_of` of the row that raised it; while it is pending, of the first row at which it held.
+    /// `as_of` of the row that raised the trigger. While it is pending: of the first row at which it held.
     pub since: String,
-    /// Whether the row is the first to say so.
+    /// Whether this row is the first with this state.
     #[serde(skip)]
     pub is_news: bool,
     /// `low`, `medium` or `high`.
     pub severity: String,
-    /// What to do.
+    /// Name of the playbook: what to do.
     pub playbook: String,
-    /// Who is to do it.
+    /// Role of the person who must act.
     pub owner_role: String,
-    /// The columns it looks at, as they are.
+    /// The columns that the trigger reads, with their values on this row.
     pub evidence: serde_json::Value,
-    /// What was last told of its playbook: `accepted`, `done` or `dismissed`.
+    /// Last reported outcome of the playbook: `accepted`, `done` or `dismissed`.
     pub outcome: Option<String>,
 }
 
-/// By what an account was scored.
+/// The model that scored an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelName {
-    /// As in the model file.
+    /// Name in the model file.
     pub name: String,
-    /// Version of the file.
+    /// Version of the model file.
     pub version: i64,
 }
 
-/// What a score was made of; monotone per account, in this order.
+/// Position of the input from which a score was made. It never falls for an account; compare the fields in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Provenance {
     /// Epoch of the log.
     pub epoch: i32,
     /// Partition of the windows topic.
     pub partition: i32,
-    /// Window rows below this offset are in it.
+    /// The score includes the window rows below this offset.
     pub next_offset: i64,
     /// Order among rows with the same `next_offset`.
     pub ordinal: i64,
-    /// Events below this offset are in it.
+    /// The score includes the events below this offset.
     pub events_next_offset: i64,
     /// Watermark when the window rows were made.
     pub watermark: Option<String>,
 }
 
-/// One row: the account's health, and what becomes of it.
+/// One health row, and what to do with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The record's value.
+    /// Value of the `scores` record.
     pub health: Health,
-    /// Whether it differs from what was last said of the account.
+    /// Whether the row differs from what was last published for the account.
     pub is_changed: bool,
     /// Whether the account was deleted.
     pub is_deleted: bool,
@@ -167,7 +167,7 @@ pub struct Row {
 /// The rows of a batch of the `health` table.
 ///
 /// # Errors
-/// [`ArrowError::SchemaError`] when the batch is of another form.
+/// [`ArrowError::SchemaError`] when the batch has another schema.
 pub fn rows(batch: &RecordBatch) -> Result<Vec<Row>, ArrowError> {
     let scores = Scores::of(batch)?;
     (0..batch.num_rows()).map(|row| scores.row(row)).collect()

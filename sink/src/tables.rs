@@ -1,4 +1,4 @@
-//! The tables stage: final rows to Parquet, each once. Its position comes from its claims alone.
+//! The tables stage: writes each final row to Parquet once. Its position comes only from its claims.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,44 +21,44 @@ use crate::buffer::{PartitionBuffer, Wanted, Writing};
 use crate::claim::{self, ClaimError};
 use crate::range_files::{Range, Source, files};
 
-/// How long files are written between two polls.
+/// Longest time for writing files between two polls.
 const WRITE_TURN: Duration = Duration::from_secs(1);
 
-/// Why the tables stage ended otherwise than asked.
+/// Why the tables stage ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum TablesError {
-    /// The log, a record or a position.
+    /// The log, a record or a position is wrong.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The tables' place.
+    /// The store of the tables failed.
     #[error("tables.url: {0}")]
     Store(#[from] StoreError),
-    /// A secret of the tables' place.
+    /// A secret for the store of the tables is missing or not valid.
     #[error("{0}")]
     Secret(String),
-    /// A claim.
+    /// A claim is not valid, or the store failed.
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// Rows cannot be written.
+    /// Rows cannot be written as Parquet.
     #[error("writing {source_name} of partition {partition}: {why}")]
     Rows {
-        /// Their source.
+        /// Name of the rows' source.
         source_name: &'static str,
-        /// Their partition.
+        /// Partition of the rows.
         partition: i32,
-        /// Arrow's words.
+        /// Arrow's error.
         why: ArrowError,
     },
-    /// A claim names other files than its range gives.
+    /// A claim names other files than this version makes from its range.
     #[error(
         "the claim of {partition} from {first} to {end} names other files than this version writes; finish it with the version that claimed it"
     )]
     OtherFiles {
-        /// Their partition.
+        /// Partition of the claim.
         partition: TopicPartition,
-        /// First record.
+        /// Offset of the first record.
         first: NextOffset,
-        /// Behind the last record.
+        /// Next offset: behind the last record.
         end: NextOffset,
     },
 }
@@ -111,10 +111,10 @@ fn sources(config: &Config) -> BTreeMap<String, Source> {
 }
 
 impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
-    /// The stage as configured, before it has read anything.
+    /// Makes the stage from a configuration. It has not read anything yet.
     ///
     /// # Errors
-    /// [`TablesError::Store`] when the URL is not understood.
+    /// [`TablesError::Store`] when the URL is not understood; [`TablesError::Secret`] when a secret cannot be read.
     pub fn new(
         session: Session<L, &'t C>,
         config: &Config,
@@ -126,7 +126,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         Ok(Self::on(store, session, config, tables, args))
     }
 
-    /// The stage as configured, on a store that is at hand.
+    /// Makes the stage from a configuration, on a given store.
     pub fn on(
         store: Box<dyn Objects + 't>,
         mut session: Session<L, &'t C>,
@@ -148,7 +148,8 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         Self { session, store, sources: sources(config), options, buffers: BTreeMap::new() }
     }
 
-    /// Goes on where the newest claim ends, or finishes it first.
+    /// The position at which each partition starts: the end of the newest claim, or its begin if it is unfinished. The
+    /// stage finishes such a claim first.
     fn positions(
         &mut self,
         partitions: &[TopicPartition],
@@ -165,7 +166,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
                 None => (NextOffset(0), None),
             };
             let reached = adopted.as_ref().map_or(first, |claim| claim.end);
-            // The last thing in Keepwell's own topics is the marker that ends a transaction: that is no record.
+            // The last entry in Keepwell's own topics is the marker that ends a transaction. It is not a record.
             let is_marker = adopted.is_none() && ends.first == ends.next && first.0 + 1 == ends.first.0;
             if (first < ends.first && !is_marker) || reached > ends.next {
                 let why = format!(
@@ -182,7 +183,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         Ok(starts)
     }
 
-    /// What is buffered besides adopted ranges, whose size another has chosen.
+    /// Size of the buffered records in bytes. Adopted ranges do not count: another process has chosen their size.
     fn buffered_bytes(&self) -> usize {
         self.buffers.values().filter(|buffer| buffer.adopted.is_none()).map(PartitionBuffer::bytes).sum()
     }
@@ -219,7 +220,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             && self.buffers.iter().all(|(tp, buffer)| buffer.is_drained(self.session.log.met_end(tp)))
     }
 
-    /// Goes on with a range that is due. True when none is.
+    /// Continues with a range that is due. Returns true when no range is due.
     fn write_due_ranges(&mut self, is_last: bool) -> Result<bool, TablesError> {
         let now = self.session.clock.monotonic();
         if self.session.store_retry_at.is_some_and(|at| now < at) {
@@ -228,7 +229,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         }
         self.session.store_retry_at = None;
         let roll_age = self.options.roll_age;
-        // Where too much is buffered in all, the partition that holds most is written.
+        // When the buffers of all partitions together are full, write the partition with the largest buffer.
         let is_full = self.buffered_bytes() >= self.options.roll_bytes;
         let free = self.buffers.iter().filter(|(_, buffer)| is_full && buffer.adopted.is_none());
         let largest = free.max_by_key(|(_, buffer)| buffer.bytes()).map(|(tp, _)| tp.clone());
@@ -240,7 +241,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             };
             buffer.range_due(now, roll_age, wanted)
         };
-        // One a turn: between two the membership is kept alive.
+        // Write one range a turn: between two turns the process keeps its group membership alive.
         let Some((tp, end)) = self.buffers.iter().find_map(|(tp, buffer)| Some((tp.clone(), range_due(tp, buffer)?)))
         else {
             return Ok(true);
@@ -258,8 +259,8 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         }
     }
 
-    /// Goes on with a range: claims it, then writes its files for about a second. Where another has claimed it
-    /// to a different end, that claim is adopted.
+    /// Continues with a range: claims it, then writes its files for about a second. If another writer has claimed it to
+    /// a different end, adopts that claim.
     fn write_range(&mut self, tp: &TopicPartition, end: NextOffset) -> Result<(), TablesError> {
         let before = self.session.clock.monotonic();
         if self.buffers.get(tp).is_some_and(|buffer| buffer.writing.is_none()) {
@@ -288,7 +289,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         Ok(())
     }
 
-    /// Makes the files of a range and claims it, or adopts the claim that another made before.
+    /// Makes the files of a range and claims it, or adopts the claim that another writer made before.
     fn claim(&mut self, tp: &TopicPartition, end: NextOffset) -> Result<(), TablesError> {
         let Some(buffer) = self.buffers.get_mut(tp) else { return Ok(()) };
         let range = Range {
@@ -328,7 +329,7 @@ impl<'t, L: Log, C: Clock> Worker for Tables<'t, L, C> {
         &mut self.session
     }
 
-    /// None while the store does not answer.
+    /// The capacity is zero while the store does not answer.
     fn capacity(&self) -> (usize, usize) {
         let waiting: usize = self.buffers.values().map(PartitionBuffer::num_waiting).sum();
         let waiting_bytes: usize = self.buffers.values().map(PartitionBuffer::waiting_bytes).sum();
@@ -374,7 +375,7 @@ impl<'t, L: Log, C: Clock> Worker for Tables<'t, L, C> {
         Ok(())
     }
 
-    /// It lags behind what is in files.
+    /// The lag counts from the end of the last range in files.
     fn standings(&self) -> Vec<Standing> {
         let standing = |(tp, buffer): (&TopicPartition, &PartitionBuffer)| Standing {
             partition: tp.clone(),

@@ -1,4 +1,4 @@
-//! Texts through ingest, each between two good neighbours.
+//! Sends texts through ingest, each between two good neighbours.
 
 use anyhow::{Context, Result, ensure};
 use keepwell::in_process::{self, InMemory};
@@ -13,21 +13,21 @@ use keepwell_pipeline::stage::Fate;
 use crate::compare::rows_of;
 
 const CONFIG: &str = "epoch: 1\npartitions: 2\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
-/// 2025-01-01.
+/// The wall clock of the run: 2025-01-01T00:00:00Z.
 const WALL_US: i64 = 1_735_689_600_000_000;
 
-/// What ingest made of a text.
+/// Result of ingest for one text.
 #[derive(Debug)]
 pub struct Judged {
-    /// The reject's reason; none where the text was accepted.
+    /// Reason of the reject; `None` if ingest accepted the text.
     pub reason: Option<String>,
 }
 
-/// Judges each text, and checks that every reject keeps its bytes, that the fates add up and that all
-/// good neighbours, one before each text and one behind the last, are accepted.
+/// Judges each text. Checks that every reject keeps its bytes and that the fates add up. Also checks that ingest
+/// accepts all good neighbours: one before each text and one after the last.
 ///
 /// # Errors
-/// Names what does not hold.
+/// Names the check that failed.
 pub fn judge(texts: &[Vec<u8>]) -> Result<Vec<Judged>> {
     let config = Config::parse("bad input", CONFIG, &[])?;
     let broker = in_process::broker(&config, 1);
@@ -67,7 +67,7 @@ pub fn judge(texts: &[Vec<u8>]) -> Result<Vec<Judged>> {
         ensure!(offset % 2 == 1, "the good neighbour at offset {offset} was rejected: {}", header(REASON_HEADER)?);
         let text = texts.get(offset / 2).context("a reject of no text")?;
         let is_right = match record.header(CUT_HEADER).map(serde_json::from_slice::<Truncation>).transpose()? {
-            // What does not fit says what it was.
+            // A cut reject contains the size and the beginning of the value.
             Some(cut) => {
                 cut.value_bytes == Some(text.len()) && text.starts_with(record.value.as_deref().unwrap_or(b"?"))
             }

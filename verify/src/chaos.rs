@@ -1,4 +1,4 @@
-//! A deployment on a real Kafka, struck again and again, and judged at its end.
+//! A deployment on a real Kafka: faults strike it again and again, and its outputs are judged at the end.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: faults strike and are waited for by the clock")]
 
 pub mod away;

@@ -1,4 +1,4 @@
-//! The promises, checked on what a deployment has said: against the oracle, and of itself.
+//! Checks the promises on the outputs of a deployment, against the oracle and among each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,26 +21,26 @@ use crate::streamed::{Streamed, check_claims, finals, last_lives, stacked, table
 const WINDOW_KEYS: [&str; 3] = ["account_id", "as_of", "period"];
 const SCORE_KEYS: [&str; 2] = ["account_id", "as_of"];
 
-/// What was found equal.
+/// Number of things that were found equal.
 #[derive(Debug)]
 pub struct Checked {
-    /// Final window rows.
+    /// Number of final window rows.
     pub windows: usize,
-    /// Columns of a window row that were compared.
+    /// Number of compared columns of a window row.
     pub columns: usize,
-    /// Live window rows.
+    /// Number of live window rows.
     pub live_windows: usize,
-    /// Feature days.
+    /// Number of feature days.
     pub feature_days: usize,
-    /// Scores, the last live ones included.
+    /// Number of scores, including the last live ones.
     pub scores: usize,
-    /// Factors of scores.
+    /// Number of factors of scores.
     pub factors: usize,
-    /// Triggers on final rows.
+    /// Number of triggers on final rows.
     pub triggers: usize,
-    /// Accounts whose last record on `scores` is right.
+    /// Number of accounts with a correct last record on `scores`.
     pub published: usize,
-    /// Fates of events, as the oracle has them.
+    /// Fates of events in the oracle, with their counts.
     pub fates: BTreeMap<String, u64>,
 }
 
@@ -53,7 +53,7 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let window_finals = finals(&streamed.windows)?;
     let windows = same_rows(&window_finals, &answer.finals, &WINDOW_KEYS).context("final window rows")?;
     let lives = last_lives(&streamed.windows)?;
-    // An account at rest has no row, whatever is told of it.
+    // An account without a live row in the oracle needs none, even if an event touched it.
     let at_work = accounts_of(&answer.lives)?;
     let touched = accounts_of(&answer.touched)?.into_iter().filter(|account| at_work.contains(account)).collect();
     let live = accounts_of(std::slice::from_ref(&lives))?;
@@ -63,8 +63,8 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let feature_days = same_rows(&streamed.feature_days, &answer.feature_days, &["account_id", "as_of", "feature"])
         .context("feature days")?;
 
-    // A live row is compared with the finals before it. Where final rows followed it, those are not the ones that
-    // the oracle takes; only live rows behind all final ones of their accounts can be judged.
+    // The oracle compares a live row with the last final rows of its account. If final rows followed the live row, it
+    // was made from earlier ones. So only live rows after all final rows of their account can be judged.
     let health_finals = finals(&streamed.health)?;
     let health_lives = behind_finals(&last_lives(&streamed.health)?, &health_finals)?;
     let [judged] = &of_accounts(std::slice::from_ref(&lives), &health_lives)?[..] else { anyhow::bail!("no rows") };
@@ -103,7 +103,7 @@ fn accounts_of(batches: &[RecordBatch]) -> Result<BTreeSet<String>> {
     Ok(accounts)
 }
 
-/// The rows of accounts that `rows` has.
+/// The expected rows of those accounts that occur in `rows`.
 fn of_accounts(expected: &[RecordBatch], rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
     let known = accounts_of(std::slice::from_ref(rows))?;
     let kept = expected.iter().map(|batch| {
@@ -115,7 +115,7 @@ fn of_accounts(expected: &[RecordBatch], rows: &RecordBatch) -> Result<Vec<Recor
     kept.collect()
 }
 
-/// Of live health rows those that stand behind every final row of their accounts in the log.
+/// The live health rows that are after every final row of their accounts in the log.
 fn behind_finals(lives: &RecordBatch, finals: &RecordBatch) -> Result<RecordBatch> {
     let places = |rows: &RecordBatch| -> Result<Vec<(String, i64)>> {
         let accounts = rows.column_by_name("account_id").context("no accounts")?.as_string::<i32>();
@@ -131,7 +131,7 @@ fn behind_finals(lives: &RecordBatch, finals: &RecordBatch) -> Result<RecordBatc
     Ok(filter_record_batch(lives, &places(lives)?.iter().map(is_behind).collect::<BooleanArray>())?)
 }
 
-/// Of the expected triggers those of final rows: live rows raise and clear nothing.
+/// The expected triggers of final rows. Live rows raise and clear nothing.
 fn of_finals(expected: &[RecordBatch], health_finals: &RecordBatch) -> Result<Vec<RecordBatch>> {
     let keys = |batch: &RecordBatch| -> Result<Vec<(String, i64)>> {
         let accounts = cast(batch.column_by_name("account_id").context("no accounts")?, &DataType::Utf8)?;
@@ -147,7 +147,7 @@ fn of_finals(expected: &[RecordBatch], health_finals: &RecordBatch) -> Result<Ve
     kept.collect()
 }
 
-/// What a reader of `scores` sees change.
+/// The parts of a health row that lead to a new record on `scores`.
 fn news(health: &Health) -> impl PartialEq + std::fmt::Debug + use<> {
     let holding = health.triggers.iter().filter(|trigger| matches!(trigger.state.as_str(), "raised" | "active"));
     (
@@ -157,8 +157,8 @@ fn news(health: &Health) -> impl PartialEq + std::fmt::Debug + use<> {
     )
 }
 
-/// `scores` holds, account by account, the newest that is known of it, and only news; `alerts` each
-/// trigger raised and cleared once, in turn. Returns the number of accounts.
+/// Checks that the last record of each account on `scores` is the newest row of the account, and that each record is
+/// news. Checks that `alerts` contains each raise once, with at most one end after it. Returns the number of accounts.
 fn published(streamed: &Streamed) -> Result<usize> {
     let mut rows = keepwell_sink::score_json::rows(&streamed.health)?;
     rows.sort_by(|a, b| a.health.provenance.cmp(&b.health.provenance));
@@ -205,7 +205,7 @@ fn published(streamed: &Streamed) -> Result<usize> {
     Ok(newest.len())
 }
 
-/// The values of each key, in order.
+/// The values of each key, in log order.
 fn values<T: serde::de::DeserializeOwned>(records: &[Record]) -> Result<BTreeMap<String, Vec<Option<T>>>> {
     let mut by_key: BTreeMap<String, Vec<Option<T>>> = BTreeMap::new();
     for record in records {
@@ -216,7 +216,7 @@ fn values<T: serde::de::DeserializeOwned>(records: &[Record]) -> Result<BTreeMap
     Ok(by_key)
 }
 
-/// The Parquet tables hold the final rows of the topics, each once. Returns the number of files' claims.
+/// Checks that the Parquet tables contain each final row of the topics once. Returns the number of claims.
 ///
 /// # Errors
 /// Names the first cells that differ.

@@ -1,4 +1,4 @@
-//! Comparison of the stages' rows with the oracle's, cell by cell.
+//! Compares rows of the stages with the oracle's rows, cell by cell.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ pub use keepwell_score::recompute::items_of;
 /// The rows of all records of a table, in one batch.
 ///
 /// # Errors
-/// When a record is not of that table.
+/// When a record is not a batch of that table.
 pub fn rows_of(records: &[Record], schema: &SchemaRef) -> Result<RecordBatch> {
     let values = records.iter().filter_map(|record| record.value.as_deref());
     let batches = values.map(|value| codec::decode(value, schema)).collect::<Result<Vec<_>, _>>()?;
     Ok(concat_batches(schema, &batches)?)
 }
 
-/// The rows for which the flag column holds `value`.
+/// The rows in which the flag column has this value.
 ///
 /// # Errors
 /// When there is no such column.
@@ -32,11 +32,11 @@ pub fn where_flag(rows: &RecordBatch, column: &str, value: bool) -> Result<Recor
     Ok(arrow::compute::filter_record_batch(rows, &keep)?)
 }
 
-/// In one form that both sides can be brought to: times as microseconds, maps as sorted `key=value;` texts.
+/// Converts a column to a form that both sides can have: times as microseconds, maps as sorted `key=value;` texts.
 fn plain(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
         DataType::Timestamp(..) => cast(column, &DataType::Int64)?,
-        // Points and percent, as millionths.
+        // Points and percentages become millionths.
         DataType::Decimal128(_, 6) => {
             let millionths =
                 column.as_primitive::<Decimal128Type>().iter().map(|value| value.map(|value| value as i64));
@@ -69,7 +69,7 @@ fn plain(column: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
-/// Rows in the order of `keys`, with `columns` only, in plain form.
+/// The rows sorted by `keys`, with only these `columns`, in the common form.
 fn normal(rows: &RecordBatch, columns: &[&str], keys: &[&str]) -> Result<RecordBatch> {
     let mut fields = Vec::new();
     let mut arrays = Vec::new();
@@ -87,7 +87,7 @@ fn normal(rows: &RecordBatch, columns: &[&str], keys: &[&str]) -> Result<RecordB
     Ok(take_record_batch(&rows, &order)?)
 }
 
-/// Checks that both sides hold the same rows, cell by cell, in the columns of the oracle. Returns their number.
+/// Checks that both sides have the same rows, cell by cell, in the columns of the oracle. Returns the number of rows.
 ///
 /// # Errors
 /// Names the first rows and cells that differ.

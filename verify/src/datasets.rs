@@ -1,4 +1,4 @@
-//! Folders of events, and what the way to a topic may do to them.
+//! Folders of events, and disorder as it happens on the way to a topic.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::fleet::Raw;
 
-/// Files of a folder: those that are there.
+/// The files that a folder may contain.
 const FILES: [(&str, Kind); 5] = [
     ("usage", Kind::Usage),
     ("tickets", Kind::Ticket),
@@ -18,19 +18,19 @@ const FILES: [(&str, Kind); 5] = [
     ("people", Kind::Person),
 ];
 
-/// Names of the files found, and what their lines are.
+/// Names of the files found, and the kind of their events.
 pub type Sources = Vec<(&'static str, Kind)>;
 
 #[derive(Deserialize)]
 struct Glance {
-    /// UTC milliseconds.
+    /// Event time, UTC milliseconds.
     occurred_at: i64,
 }
 
-/// The events of a folder with `usage.ndjson`, `tickets.ndjson` and so on, one a line, file by file.
+/// Reads the events of a folder with `usage.ndjson`, `tickets.ndjson` and so on, one per line, file by file.
 ///
 /// # Errors
-/// When a file cannot be read, a line has no `occurred_at` in milliseconds, or there is none.
+/// When a file cannot be read, a line has no `occurred_at` in milliseconds, or the folder has no events.
 pub fn read(folder: &Path) -> Result<(Vec<Raw>, Sources)> {
     let mut raws = Vec::new();
     let mut sources = Vec::new();
@@ -49,18 +49,19 @@ pub fn read(folder: &Path) -> Result<(Vec<Raw>, Sources)> {
     Ok((raws, sources))
 }
 
-/// What was done to events on their way.
+/// How to disturb the order and the content of events.
 #[derive(Debug, Clone, Copy)]
 pub struct Disorder {
-    /// Each event arrives at most so much after a later one, in milliseconds.
+    /// Each event arrives at most this long after a later one, in milliseconds.
     pub most_ms: i64,
-    /// Events that come twice, of 100.
+    /// Percentage of events that come twice.
     pub repeated_percent: u32,
-    /// Damaged copies among them, of 100.
+    /// Percentage of events that get an additional damaged copy.
     pub corrupt_percent: u32,
 }
 
-/// The events in another order, some of them twice, with damaged copies between them; and how many of each.
+/// Puts the events into another order, repeats some, and adds damaged copies. Returns them with the numbers of repeated
+/// and of damaged copies.
 pub fn disordered(raws: &[Raw], disorder: Disorder, seed: u64) -> (Vec<Raw>, usize, usize) {
     let mut rng = Rng::with_seed(seed);
     let mut arriving: Vec<(i64, Raw)> = Vec::with_capacity(raws.len());
@@ -73,7 +74,7 @@ pub fn disordered(raws: &[Raw], disorder: Disorder, seed: u64) -> (Vec<Raw>, usi
             num_repeated += 1;
         }
         if rng.u32(0..100) < disorder.corrupt_percent {
-            // Cut off somewhere before its closing brace: no JSON.
+            // Cut before the closing brace, so that it is not JSON.
             let text = raw.value.clone().unwrap_or_default();
             let end = rng.usize(1..text.len().max(2));
             let value = text.get(..end).map(<[u8]>::to_vec);

@@ -1,4 +1,4 @@
-//! What tests and measurements need of a deployment in this process.
+//! Helpers of tests and measurements for a deployment in this process.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use keepwell_pipeline::record::Message;
 
 use crate::fleet::Raw;
 
-/// The message a raw record is written as: spread over the partitions in turn.
+/// The message for a raw record. `serial` spreads the records over the partitions in turn.
 ///
 /// # Errors
 /// When no source is configured for its kind.

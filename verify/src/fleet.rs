@@ -1,36 +1,37 @@
-//! A generated fleet of accounts, dirty on purpose: repeats, disorder within the bound, late and too late
-//! events, corrupt records, tickets whose times go backwards or that move, accounts deleted and made again.
-//! Same seed, same records.
+//! Generates a fleet of accounts that is dirty on purpose. It contains repeats, disorder within the bound, late and too
+//! late events, and corrupt records.
+//! It also contains tickets with times that go backwards, tickets that move, and accounts that are deleted and made
+//! again. The same seed gives the same records.
 
 use fastrand::Rng;
 use keepwell_core::event::Kind;
 use serde_json::{Value, json};
 
-/// One raw record, to be written in this order.
+/// One raw record. Records are written in the order of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raw {
-    /// Raw topic, by kind.
+    /// Kind of the event; it decides the raw topic.
     pub kind: Kind,
-    /// Key.
+    /// Key of the record.
     pub key: Option<String>,
-    /// Value; none is a tombstone.
+    /// Value of the record; `None` for a tombstone.
     pub value: Option<Vec<u8>>,
-    /// When it happened, where known, UTC milliseconds.
+    /// Event time, UTC milliseconds.
     pub at_ms: i64,
 }
 
-/// How large and how dirty.
+/// Size of a fleet.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Accounts.
+    /// Number of accounts.
     pub accounts: usize,
-    /// Days of history.
+    /// Number of days of history.
     pub days: i64,
-    /// Usage events an account and day, about.
+    /// About the number of usage events for each account and day.
     pub usage: usize,
 }
 
-/// 2024-01-01 in milliseconds.
+/// 2024-01-01T00:00:00Z in milliseconds.
 const START_MS: i64 = 1_704_067_200_000;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -42,14 +43,14 @@ struct Fleet {
     rng: Rng,
     /// Arrival time and record.
     records: Vec<(i64, Raw)>,
-    /// Accounts that stay away after this time.
+    /// Accounts without any event after this time.
     gone: Vec<(String, i64)>,
     serial: usize,
     survey_serial: usize,
     manner: Manner,
 }
 
-/// How the events of a fleet come about.
+/// How the events of a fleet happen and arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Dirty,
@@ -59,7 +60,7 @@ enum Manner {
 }
 
 impl Raw {
-    /// Whether its value names an account.
+    /// Whether the value contains this account's name.
     fn names(&self, account: &str) -> bool {
         let name = format!("\"{account}\"");
         let value = self.value.as_deref().unwrap_or_default();
@@ -67,22 +68,22 @@ impl Raw {
     }
 }
 
-/// The raw records of a fleet, in the order of their arrival.
+/// The raw records of a dirty fleet, in arrival order.
 pub fn dirty(seed: u64, shape: Shape) -> Vec<Raw> {
     generate(seed, shape, Manner::Dirty)
 }
 
-/// The same fleet in the order of event time: no repeats, nothing corrupt, nothing late.
+/// A fleet in the order of event time: nothing repeated, corrupt or late.
 pub fn punctual(seed: u64, shape: Shape) -> Vec<Raw> {
     generate(seed, shape, Manner::Punctual)
 }
 
-/// The same fleet, busy around midnight only: that is where panes end, so disorder matters most.
+/// A punctual fleet with all its events around midnight. Panes end there, so disorder matters most.
 pub fn nightly(seed: u64, shape: Shape) -> Vec<Raw> {
     generate(seed, shape, Manner::Nightly)
 }
 
-/// The records in an order in which none comes more than `bound_ms` later than one that happened after it.
+/// Reorders the records so that none comes after one that happened `bound_ms` or more later.
 pub fn shuffled_within(raws: &[Raw], seed: u64, bound_ms: i64) -> Vec<Raw> {
     let mut rng = Rng::with_seed(seed);
     let mut delayed: Vec<_> = raws.iter().map(|raw| (raw.at_ms + rng.i64(0..bound_ms), raw)).collect();
@@ -112,8 +113,8 @@ fn generate(seed: u64, shape: Shape, manner: Manner) -> Vec<Raw> {
     for n in (0..shape.accounts).step_by(4) {
         (0..shape.days).for_each(|day| fleet.outcomes(&format!("account-{n:03}"), day));
     }
-    // A stable sort keeps the order of generation among equal arrivals.
-    // Some deleted accounts stay away.
+    // Some deleted accounts have no events after their deletion. The sort below is stable: equal arrival times keep the
+    // order of generation.
     fleet
         .records
         .retain(|(_, raw)| !fleet.gone.iter().any(|(account, at_ms)| raw.at_ms > *at_ms && raw.names(account)));
@@ -135,14 +136,14 @@ impl Fleet {
         from[self.rng.usize(0..from.len())]
     }
 
-    /// A moment of a day, at whole minutes, so that equal times occur.
+    /// A time on a day, in whole minutes, so that equal times occur.
     fn moment(&mut self, day: i64) -> i64 {
         let minute = self.rng.i64(0..24 * 60);
         let minute = if self.manner == Manner::Nightly { minute / 24 - 30 } else { minute };
         START_MS + day * DAY_MS + minute * 60_000
     }
 
-    /// Adds an event in the ways in which events arrive.
+    /// Adds an event with the delays, damage and repeats of its manner.
     fn arrive(&mut self, kind: Kind, at_ms: i64, event: &Value) {
         if self.manner != Manner::Dirty {
             let raw = Raw { kind, key: None, value: Some(event.to_string().into_bytes()), at_ms };
@@ -168,7 +169,7 @@ impl Fleet {
     }
 
     fn usage(&mut self, account: &str, day: i64, usage: usize, n: usize) {
-        // Some accounts fall silent halfway, some use little at weekends.
+        // Some accounts fall silent after day 20; all have less usage at weekends.
         if n % 5 == 1 && day > 20 || day % 7 > 4 && self.chance(70) {
             return;
         }
@@ -229,11 +230,11 @@ impl Fleet {
         }
         let at_ms = self.moment(day);
         let (survey, best) = self.pick(&[("nps", 10), ("csat", 5), ("ces", 7)]);
-        // Who has answered may think again, in the same moment or later.
+        // A person may answer again, at the same time or later.
         let user = self.chance(70).then(|| format!("{account}-user-{}", self.rng.u32(0..3)));
         for _ in 0..self.rng.i64(1..4) {
             let at_ms = at_ms + self.rng.i64(0..3) * HOUR_MS;
-            // Surveys come from a system of their own, which counts for itself.
+            // Surveys come from another system, which has its own numbers.
             self.survey_serial += 1;
             let id = format!("e{}", self.survey_serial);
             let event = json!({"event_id": id, "account_id": account, "user_id": user, "occurred_at": at_ms,
@@ -242,7 +243,7 @@ impl Fleet {
         }
     }
 
-    /// What became of alerts that may have been raised at the start of the day.
+    /// Outcomes of alerts that may have been raised at the start of the day.
     fn outcomes(&mut self, account: &str, day: i64) {
         for trigger in ["inactivity", "champion_exit", "usage_drop"] {
             for (outcome, percent) in [("accepted", 50), ("done", 15), ("dismissed", 10)] {
@@ -313,7 +314,7 @@ impl Fleet {
         let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "deleted"});
         self.arrive(Kind::Account, at_ms, &event);
         if self.manner == Manner::Dirty {
-            // What happened before, and arrives when the pane is closed.
+            // Usage from before the deletion that arrives when its pane has closed.
             for hours in [26, 30, 36, 40, 44] {
                 let before_ms = at_ms - 2 * HOUR_MS;
                 let event = json!({"event_id": self.id(), "account_id": account, "feature": "export", "occurred_at": before_ms});

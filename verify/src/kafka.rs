@@ -1,4 +1,4 @@
-//! A real Apache Kafka for tests and measurements: the one that is named, or one started for this process.
+//! A real Apache Kafka for tests and measurements: a named broker, or one started for this process.
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
 use std::borrow::Borrow;
@@ -27,27 +27,27 @@ use rdkafka::error::KafkaResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-/// Names a running broker (`host:port`) to be used instead of one started for the tests.
+/// Environment variable with the `host:port` of a running broker. Tests then use it instead of starting one.
 pub const BROKER_VARIABLE: &str = "KEEPWELL_TEST_KAFKA";
 
-/// How long a partition may take to be read.
+/// Time limit for reading a partition.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a call to the broker may take.
+/// Time limit for a call to the broker.
 const CALL: Duration = Duration::from_secs(20);
 
-/// A broker that ends with this value, or one that was there before.
+/// A broker. It stops when this value is dropped, except if it ran before.
 #[derive(Debug)]
 pub struct Kafka {
-    /// `host:port`.
+    /// `host:port` of the broker.
     pub address: String,
     child: Option<Child>,
 }
 
-/// A transaction that hides what it wrote.
+/// An open transaction; its records are hidden until it ends.
 pub struct OpenTransaction(BaseProducer);
 
 impl OpenTransaction {
-    /// Shows what was written.
+    /// Commits the transaction, so that its records become visible.
     ///
     /// # Errors
     /// When the broker refuses.
@@ -56,11 +56,11 @@ impl OpenTransaction {
     }
 }
 
-/// What is written to some topics from a moment on.
+/// Reads records written to some topics after a point in time.
 pub struct TopicTail(BaseConsumer);
 
 impl TopicTail {
-    /// Waits until a record is there; false when none is within the limit.
+    /// Waits for a record. Returns false if none comes within the limit.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -70,7 +70,7 @@ impl TopicTail {
 }
 
 impl Kafka {
-    /// What is written to these topics from now on.
+    /// Follows these topics from their current ends.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -88,10 +88,10 @@ impl Kafka {
         Ok(TopicTail(consumer))
     }
 
-    /// The broker named by [`BROKER_VARIABLE`], or a fresh one from `deploy/kafka`.
+    /// The broker named by [`BROKER_VARIABLE`], or a new one from `deploy/kafka`.
     ///
     /// # Errors
-    /// When there is no way to get one; says how.
+    /// When there is no broker and none can be started.
     pub fn start() -> Result<Self> {
         if let Ok(address) = std::env::var(BROKER_VARIABLE) {
             return Ok(Self { address, child: None });
@@ -114,7 +114,7 @@ impl Kafka {
         }
     }
 
-    /// A broker that is there and stays.
+    /// A broker that already runs and keeps running.
     pub fn at(address: &str) -> Self {
         Self { address: address.to_owned(), child: None }
     }
@@ -125,12 +125,12 @@ impl Kafka {
         config
     }
 
-    /// The same as Keepwell's own clients are told it.
+    /// The same address as a configuration of Keepwell's own clients.
     fn kafka(&self) -> keepwell_pipeline::config::Kafka {
         keepwell_pipeline::config::Kafka::at(&self.address)
     }
 
-    /// Makes a topic with one replica.
+    /// Creates a topic with one replica.
     ///
     /// # Errors
     /// When the broker refuses.
@@ -138,13 +138,14 @@ impl Kafka {
         self.create_topic_with(name, partitions, &[])
     }
 
-    /// The same with settings of its own.
+    /// Creates a topic with one replica and these settings.
     ///
     /// # Errors
     /// When the broker refuses.
     pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<()> {
         let (admin, options) = self.admin()?;
-        // Loads are of days that have passed: a broker keeps a week unless told, and would take a large one's beginning away.
+        // Loads have old timestamps. By default a broker keeps a week, so it would delete the beginning of a large
+        // load.
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
         let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
         all_done(wait(admin.create_topics([&topic], &options))?)
@@ -154,11 +155,11 @@ impl Kafka {
         Ok((self.config().create()?, AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)))))
     }
 
-    /// Sets one setting of a topic; what was set before is back to its default.
-    /// Returns once the broker shows it.
+    /// Sets one setting of a topic and resets all its other settings to the defaults. Returns when the broker reports
+    /// the new value.
     ///
     /// # Errors
-    /// When the broker refuses, or does not show it in time.
+    /// When the broker refuses, or does not report it in time.
     pub fn set(&self, topic: &str, name: &str, value: &str) -> Result<()> {
         let (admin, options) = self.admin()?;
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
@@ -182,7 +183,7 @@ impl Kafka {
         Ok(own.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
-    /// Behind the last offset of a partition.
+    /// End offset of a partition: behind its last record.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -191,7 +192,7 @@ impl Kafka {
         Ok(handle.fetch_watermarks(topic, partition, CALL)?.1)
     }
 
-    /// Gives a topic more partitions: so many in all.
+    /// Increases a topic to this number of partitions.
     ///
     /// # Errors
     /// When the broker refuses.
@@ -203,13 +204,13 @@ impl Kafka {
     /// Deletes a topic and waits until it is gone.
     ///
     /// # Errors
-    /// When the broker refuses, or does not within two minutes.
+    /// When the broker refuses, or the topic still exists after two minutes.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         let (admin, options) = self.admin()?;
         all_done(wait(admin.delete_topics(&[name], &options))?)?;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            // Asked for by name, a topic would be made again.
+            // A metadata request that names a topic would create it again, so ask for all.
             let all = admin.inner().fetch_metadata(None, Duration::from_secs(20))?;
             if all.topics().iter().all(|topic| topic.name() != name) {
                 return Ok(());
@@ -218,7 +219,7 @@ impl Kafka {
         bail!("{name} was not deleted within two minutes")
     }
 
-    /// Deletes all topics whose names begin so; how many.
+    /// Deletes all topics with this prefix. Returns their number.
     ///
     /// # Errors
     /// When the broker refuses.
@@ -231,7 +232,7 @@ impl Kafka {
         Ok(names.len())
     }
 
-    /// The broker's process, where this value started it.
+    /// Process id of the broker, if this value started it.
     pub fn process_id(&self) -> Option<u32> {
         let script = self.child.as_ref()?.id();
         std::fs::read_to_string(format!("/proc/{script}/task/{script}/children")).ok()?.split_whitespace().find_map(
@@ -242,10 +243,10 @@ impl Kafka {
         )
     }
 
-    /// Changes one byte of a record that stands in a partition's first segment, as a bad disk does. Its checksum is wrong then.
+    /// Changes one byte of a record in a partition's first segment, as a bad disk does. Its checksum is then wrong.
     ///
     /// # Errors
-    /// When this value has not started the broker, or no record holds these bytes.
+    /// When this value has not started the broker, or no record contains these bytes.
     pub fn damage(&self, topic: &str, partition: i32, bytes: &[u8]) -> Result<()> {
         let id = self
             .process_id()
@@ -259,7 +260,7 @@ impl Kafka {
         let at =
             content.windows(bytes.len()).position(|window| window == bytes).context("no record holds these bytes")?;
         content[at] ^= 1;
-        // In place: the broker has the file open.
+        // Write in place, because the broker has the file open.
         let mut file = std::fs::OpenOptions::new().write(true).open(&segment)?;
         file.seek(SeekFrom::Start(at as u64))?;
         Ok(file.write_all(&content[at..=at])?)
@@ -288,7 +289,7 @@ impl Kafka {
         Ok(consumer.commit(&list, CommitMode::Sync)?)
     }
 
-    /// Records of a topic, transaction markers included; none where there is no such topic.
+    /// Number of offsets of a topic, including transaction markers; `None` if there is no such topic.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -305,7 +306,7 @@ impl Kafka {
         Ok(Some(count))
     }
 
-    /// Waits until a topic holds at least `count` offsets over all partitions.
+    /// Waits until the ends of all partitions of a topic sum to at least `count`.
     ///
     /// # Errors
     /// When that does not happen within two minutes.
@@ -329,7 +330,7 @@ impl Kafka {
     /// Writes messages, in order.
     ///
     /// # Errors
-    /// When one cannot be delivered.
+    /// When a message cannot be delivered.
     pub fn produce<M: Borrow<Message>>(&self, messages: impl IntoIterator<Item = M>) -> Result<usize> {
         let mut writer = Writer::open(&self.kafka())?;
         let mut count = 0;
@@ -341,7 +342,7 @@ impl Kafka {
         Ok(count)
     }
 
-    /// Writes a value as a batch of its own, compressed: a few kilobytes that become many megabytes.
+    /// Writes a value as a compressed batch of its own: a few kilobytes that unpack to many megabytes.
     ///
     /// # Errors
     /// When it cannot be delivered.
@@ -365,13 +366,13 @@ impl Kafka {
         Ok(self.write_open(topic, transactional_id, b"half")?.0.abort_transaction(CALL)?)
     }
 
-    /// Writes a record to partition 0 of a topic in a transaction that stays open until the producer ends it.
+    /// Writes a record to partition 0 of a topic in a transaction. It stays open until the producer ends it.
     ///
     /// # Errors
     /// When the broker refuses.
     pub fn write_open(&self, topic: &str, transactional_id: &str, value: &[u8]) -> Result<OpenTransaction> {
         let mut config = self.config();
-        // Longer than any test takes: nobody but its producer or an operator ends it.
+        // Longer than any test: only its producer or an operator ends the transaction.
         config.set("transactional.id", transactional_id).set("transaction.timeout.ms", "600000");
         let producer: BaseProducer = config.create()?;
         producer.init_transactions(CALL)?;
@@ -382,10 +383,10 @@ impl Kafka {
         Ok(OpenTransaction(producer))
     }
 
-    /// Ends the transaction that begins at an offset, as an operator does: `kafka-transactions.sh abort`.
+    /// Aborts the transaction that begins at an offset, as an operator does with `kafka-transactions.sh abort`.
     ///
     /// # Errors
-    /// When the tool fails; says what it said.
+    /// When the tool fails; the error contains its output.
     pub fn end_hanging(&self, topic: &str, partition: i32, start_offset: i64) -> Result<()> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kafka/kafka");
         let [partition, start_offset] = [partition.to_string(), start_offset.to_string()];
@@ -402,7 +403,7 @@ impl Kafka {
     /// Every committed record of a topic, partition by partition.
     ///
     /// # Errors
-    /// When the topic cannot be read within two minutes.
+    /// When a partition cannot be read within two minutes.
     pub fn records(&self, topic: &str) -> Result<Vec<Record>> {
         let kafka = self.kafka();
         let (tail, count) = (Tail::open(&kafka)?, Writer::open(&kafka)?.partitions(topic)?);
@@ -420,7 +421,7 @@ impl Kafka {
 impl Drop for Kafka {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // The script ends the broker when its input closes.
+            // The script stops the broker when its input closes.
             drop(child.stdin.take());
             if let Err(error) = child.wait() {
                 eprintln!("waiting for Kafka to end: {error}");
@@ -429,7 +430,7 @@ impl Drop for Kafka {
     }
 }
 
-/// Waits for an answer.
+/// Blocks until the answer comes.
 fn wait<T>(answer: impl Future<Output = KafkaResult<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(answer)?)
@@ -441,17 +442,17 @@ fn all_done(results: Vec<TopicResult>) -> Result<()> {
         .try_for_each(|result| result.map(|_| ()).map_err(|(name, code)| anyhow::anyhow!("{name}: {code}")))
 }
 
-/// Ports for servers: below those that the system gives to outgoing connections, which would take them while a
-/// server is away for a moment.
+/// Ports for servers. They are below the range for outgoing connections, which could take a port while its server is
+/// down.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// A port that nobody uses, and that this process is given once only.
+/// A port that nobody uses. This process gets each port only once, until all have been used.
 ///
 /// # Errors
-/// When there is none.
+/// When no port is free.
 pub fn free_port() -> Result<u16> {
     static NUM_TRIED: AtomicU16 = AtomicU16::new(0);
-    // Processes that run at once begin at different places.
+    // Parallel processes start at different ports.
     let start = std::process::id().wrapping_mul(97) % u32::from(PORTS.end - PORTS.start);
     for _ in PORTS {
         let tried = u32::from(NUM_TRIED.fetch_add(1, Ordering::Relaxed));

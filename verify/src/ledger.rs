@@ -1,4 +1,4 @@
-//! What became of every raw record, and of every key: lost, doubled, inverted.
+//! Checks every raw record and every key for losses, duplicates and inversions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,18 +12,18 @@ use keepwell_sink::publish::Alert;
 use keepwell_sink::score_json::Health;
 use serde::{Deserialize, Serialize};
 
-/// Counts of what must not be; all but `sent` are zero.
+/// Counts of errors. In a correct run all except `sent` are zero.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// Records of raw topics.
+    /// Number of records of raw topics.
     pub sent: usize,
-    /// Those that are neither a row of `events` nor a reject.
+    /// Number of raw records that are neither a row of `events` nor a reject.
     pub lost: usize,
-    /// Those that are more than one; records of `scores` and `alerts` that say the same twice.
+    /// Number of raw records with several fates, and of repeated records of `scores` and `alerts`.
     pub doubled: usize,
-    /// Records of `scores` and `alerts` behind a newer one of their key.
+    /// Number of records of `scores` and `alerts` after a newer record of their key.
     pub inverted: usize,
-    /// The first of them.
+    /// Description of the first error.
     pub example: Option<String>,
 }
 
@@ -39,10 +39,10 @@ impl Ledger {
     }
 }
 
-/// Each record of each raw topic must be one row of `events` or one reject of ingest.
+/// Checks that each record of each raw topic is one row of `events` or one reject of ingest.
 ///
 /// # Errors
-/// When a topic cannot be read or holds something else.
+/// When a topic cannot be read or contains something else.
 pub fn of_raw(config: &Config, records: impl Fn(&str) -> Result<Vec<Record>>) -> Result<Ledger> {
     let mut fates: BTreeMap<(String, i32, i64), u32> = BTreeMap::new();
     for record in records(&config.topics.events)? {
@@ -80,10 +80,10 @@ pub fn of_raw(config: &Config, records: impl Fn(&str) -> Result<Vec<Record>>) ->
     Ok(ledger)
 }
 
-/// Of each key of `scores` and `alerts` every record must be newer than the one before it.
+/// Checks for each key of `scores` and `alerts` that every record is newer than the one before it.
 ///
 /// # Errors
-/// When a record is of another form.
+/// When a record has another form.
 pub fn of_keys(ledger: &mut Ledger, scores: &[Record], alerts: &[Record]) -> Result<()> {
     let mut last: BTreeMap<String, keepwell_sink::score_json::Provenance> = BTreeMap::new();
     for value in scores.iter().filter_map(|record| record.value.as_deref()) {

@@ -1,4 +1,4 @@
-//! What the promises are checked with: the oracle, the simulator, the chaos runner, generated and public data, comparisons.
+//! Tools that check the promises: the oracle, the simulator, the chaos runner, generated and public data, comparisons.
 
 pub mod bad_input;
 pub mod chaos;

@@ -1,7 +1,8 @@
-//! The oracle: every measure as plain DataFusion SQL over all accepted events with their arrival.
+//! The oracle: every measure as plain DataFusion SQL over all accepted events and their arrival.
 //!
-//! Slow and obviously right. It shares with the stages the schemas and the decoder of `events`, nothing
-//! else: watermark, fates, panes, windows and measures are stated anew, in `oracle/*.sql`.
+//! It is slow, and simple enough to be obviously right. It shares only the schemas and the decoder of `events` with the
+//! stages.
+//! Watermark, fates, panes, windows and measures are implemented again, in `oracle/*.sql` and `arrival.rs`.
 
 mod arrival;
 
@@ -17,22 +18,22 @@ use keepwell_pipeline::record::Record;
 
 pub use arrival::{Arrivals, read};
 
-/// What the stages must have said.
+/// The rows that the stages must publish.
 #[derive(Debug)]
 pub struct Answer {
-    /// The final rows, in the order of account, time and period; maps as `key=value;` texts, times as microseconds.
+    /// The final rows, ordered by account, time and period. Maps are `key=value;` texts, times are microseconds.
     pub finals: Vec<RecordBatch>,
-    /// The rows of the open pane, as live rows must say at the end; in the same form.
+    /// The rows of the open pane, as the last live rows must be, in the same form.
     pub lives: Vec<RecordBatch>,
-    /// Accounts with an event that no final row has seen: each has a live row at the end.
+    /// Accounts with an event that no final row contains. Each must have a live row at the end.
     pub touched: Vec<RecordBatch>,
-    /// The feature days, in the order of account, pane and feature.
+    /// The feature days, ordered by account, pane and feature.
     pub feature_days: Vec<RecordBatch>,
-    /// Fates and counts, in the order of their names.
+    /// Fates with their counts, ordered by name.
     pub fates: Vec<(String, i64)>,
 }
 
-/// The statements, in the order in which they build on each other.
+/// The SQL files, in the order in which they build on each other.
 const STATEMENTS: [&str; 6] = [
     include_str!("oracle/fates.sql"),
     include_str!("oracle/grid.sql"),
@@ -42,10 +43,10 @@ const STATEMENTS: [&str; 6] = [
     include_str!("oracle/rows.sql"),
 ];
 
-/// Answers for the records of `events`, all partitions.
+/// Computes the answer for the records of `events`, all partitions.
 ///
 /// # Errors
-/// When a record is not understood or a statement fails.
+/// When a record cannot be decoded or a statement fails.
 pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
     let arrivals = read(records, config.time.panes())?;
     let closed_us = arrivals.closed_us;
@@ -65,7 +66,7 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
             let frame = session.sql(sql).await?;
             let empty = RecordBatch::new_empty(Arc::clone(frame.schema().inner()));
             let mut batches = frame.collect().await?;
-            // Nullability differs between plan and batches; an empty batch stands for a table without rows.
+            // Nullability differs between the plan and the batches. A table without rows gets an empty batch.
             if batches.is_empty() {
                 batches.push(empty);
             }
@@ -95,10 +96,10 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
     })
 }
 
-/// Tables of the answer itself, by name.
+/// Names of the tables that the answer itself reads.
 const ANSWERED: [&str; 4] = ["finals", "accepted", "fated", "feature_day"];
 
-/// Large data would not fit into memory else.
+/// Drops tables early; otherwise large data would not fit into memory.
 fn forget_what_no_later_statement_reads(session: &SessionContext, later: &[(&str, String)]) -> Result<()> {
     let schema = session.catalog("datafusion").and_then(|catalog| catalog.schema("public")).context("no schema")?;
     let is_read = |table: &str| {
@@ -111,7 +112,7 @@ fn forget_what_no_later_statement_reads(session: &SessionContext, later: &[(&str
     Ok(())
 }
 
-/// Text after the last statement's line that starts with `--` belongs to the next table.
+/// Drops comment lines. Those after a statement describe the next table.
 fn without_comments(sql: &str) -> String {
     sql.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n")
 }
@@ -179,7 +180,7 @@ fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
         by_priority.collect::<Vec<_>>().join(", ")
     };
     let shortest = aggregate.windows.iter().min().map(ToString::to_string).unwrap_or_default();
-    // What an account has any number of stands on the row of the shortest window.
+    // Columns of any size are only on the row of the shortest window.
     let as_of: Vec<String> = AS_OF
         .iter()
         .map(|column| match column.name {

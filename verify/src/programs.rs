@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-/// The `keepwell` that was built with the running test.
+/// Path of the `keepwell` binary that was built with the running test.
 ///
 /// # Errors
-/// When it is not there, with the command that builds it.
+/// When it does not exist. The error names the command that builds it.
 pub fn keepwell() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let built = test.ancestors().nth(2).context("a test lies in target/PROFILE/deps")?;

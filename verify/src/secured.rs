@@ -1,4 +1,4 @@
-//! A broker with TLS, SASL and ACLs: who comes by its secured listener may do what was allowed.
+//! A broker with TLS, SASL and ACLs. Clients of its secured listener may do only what the ACLs allow.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -7,14 +7,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::kafka::{Kafka, free_port};
 
-/// A broker that ends with this value.
+/// A broker that stops when this value is dropped.
 #[derive(Debug)]
 pub struct Secured {
-    /// By the listener at which everything is allowed.
+    /// Access through the listener that allows everything.
     pub open: Kafka,
     /// `host:port` of the secured listener.
     pub address: String,
-    /// The certificate that its clients must know.
+    /// The certificate that clients must trust.
     pub certificate: PathBuf,
     folder: PathBuf,
 }
@@ -24,10 +24,10 @@ fn script() -> Command {
 }
 
 impl Secured {
-    /// Starts a broker in a folder, with these users and their passwords.
+    /// Starts a broker in a folder, with these users and passwords.
     ///
     /// # Errors
-    /// When it does not start; its log is shown.
+    /// When the broker does not start; its log is shown.
     pub fn start(folder: &Path, users: &[(String, &str)]) -> Result<Self> {
         let [port, controller, secured] = [free_port()?, free_port()?, free_port()?];
         let users: Vec<String> = users.iter().map(|(name, password)| format!("{name}={password}")).collect();
@@ -48,10 +48,10 @@ impl Secured {
         })
     }
 
-    /// Runs `kafka-acls.sh` with these arguments, as one who may do everything.
+    /// Runs `kafka-acls.sh` with these arguments, through the listener that allows everything.
     ///
     /// # Errors
-    /// When it fails; says what it said.
+    /// When the tool fails; the error contains its output.
     pub fn acls(&self, args: &str) -> Result<()> {
         let args = ["acls", "--bootstrap-server", &self.open.address].into_iter().chain(args.split_whitespace());
         let Output { status, stdout, stderr } = script().args(args).output()?;

@@ -1,11 +1,16 @@
-//! A simulator: all stages in one thread on the in-memory log, under a scheduler driven by a seed.
+//! A simulator: all stages run in one thread on the in-memory log, under a scheduler driven by a seed.
 //!
-//! A seed decides the fleet, the configuration's cut (partitions, batches, slices), who takes a turn when, and
-//! which faults strike. Same seed, same run. A run is *tidy* where every event arrives within bound and delay:
-//! then its final rows must be those of the same events in their order, without delay or fault. Some tidy runs
-//! are *nightly*: their events come around the ends of panes and from one source, for others, quieter, would hold time
-//! back by themselves. A *wild* run has events of any age, repeats, corrupt records and clocks that are hours wrong; its
-//! final rows are judged from `events` on.
+//! A seed decides the fleet, the cut of the configuration (partitions, batches, slices), the order of turns, and the
+//! faults that strike. The same seed gives the same run.
+//!
+//! A run is *tidy* if every event arrives within bound and delay. Its final rows must equal those of the same events in
+//! event-time order, without delay or fault.
+//!
+//! Some tidy runs are *nightly*: their events are around the ends of panes. They have only one source, because quieter
+//! sources would hold time back.
+//!
+//! A *wild* run has events of any age, repeats, corrupt records, and clocks that are hours wrong. Its final rows are
+//! judged only from `events` on.
 
 mod announced;
 pub mod chaos;
@@ -40,41 +45,41 @@ use world::Stages;
 
 const MINUTE_US: i64 = 60_000_000;
 const DAY_US: i64 = 24 * 60 * MINUTE_US;
-/// Events arrive at most so much after they happened in a tidy run: below every source's bound of an hour.
+/// Longest time between event and arrival in a tidy run. It is below every source's bound of an hour.
 const TIDY_DELAY_US: i64 = 50 * MINUTE_US;
-/// With the delay this stays below the bound, too.
+/// Longest clock error in a tidy run. Together with the delay it stays below the bound.
 const TIDY_CLOCK_ERROR_US: i64 = 9 * MINUTE_US;
-/// A record of a few events.
+/// Record size for a few events.
 const LEAST_RECORD_BYTES: usize = 9000;
 const WILD_CLOCK_ERROR_US: i64 = 30 * 60 * MINUTE_US;
 
-/// What a seed is asked for.
+/// What to simulate.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
     /// The seed.
     pub seed: u64,
-    /// Whether the oracle judges it, too; it takes seconds.
+    /// Whether the oracle also judges the run; that takes seconds.
     pub with_oracle: bool,
-    /// How many times as often as usual faults strike.
+    /// Multiplies the usual frequency of faults.
     pub rate: u32,
 }
 
-/// What a seed brought.
+/// Result of a seed.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Faults that struck.
+    /// Number of faults that struck, by kind.
     pub faults: BTreeMap<Fault, u64>,
-    /// Turns taken.
+    /// Number of turns.
     pub num_turns: u64,
-    /// How often a source that was ahead was made to wait for others.
+    /// How often a source that was ahead had to wait for others.
     pub num_paused: u64,
-    /// What was compared.
+    /// Number of things that were compared.
     pub compared: Compared,
-    /// Whether all events arrived in time, so that the run without faults was compared as well.
+    /// Whether all events arrived in time, so that the run was also compared with one without faults.
     pub is_tidy: bool,
-    /// Final rows that the oracle found right.
+    /// Number of final rows that equal the oracle's.
     pub num_judged: usize,
-    /// Of every record of every topic: the same run has the same.
+    /// Hash of every record of every topic. Equal runs have equal hashes.
     pub digest: u64,
 }
 
@@ -87,14 +92,14 @@ fn base() -> Result<Config> {
 /// Runs a seed and checks every promise.
 ///
 /// # Errors
-/// Names the promise that is broken.
+/// Names the broken promise.
 pub fn simulate(asked: Asked) -> Result<Outcome> {
     let mut rng = Rng::with_seed(asked.seed);
     let is_tidy = rng.u32(0..2) == 0;
     let with_tables = rng.u32(0..4) == 0;
     let shape = Shape { accounts: rng.usize(1..7), days: rng.i64(5..14), usage: rng.usize(1..4) };
     let fleet_seed = rng.u64(..);
-    // Of a source of its own: so what a seed brought before, it still brings.
+    // A separate random source, so that old seeds keep all their other choices.
     let is_nightly = is_tidy && Rng::with_seed(asked.seed.rotate_left(32)).u32(0..3) == 0;
     let mut raws = match (is_tidy, is_nightly) {
         (_, true) => fleet::nightly(fleet_seed, shape),
@@ -107,14 +112,14 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
         config.sources.retain(|source| source.kind == EventKind::Usage);
     }
     for source in &mut config.sources {
-        // A required topic that is never written to holds time for ever.
+        // A required topic without any record would hold time back for ever.
         source.optional = !raws.iter().any(|raw| raw.kind == source.kind);
     }
     let raw_partitions = rng.i32(1..4);
     let arrivals = arrivals(&raws, &config, raw_partitions, is_tidy, &mut rng)?;
     let start_us = raws.iter().map(|raw| raw.at_ms * 1000).min().context("no events")?;
     let last_us = arrivals.last().context("no events")?.at_us;
-    // Noon two days on: every pane with an event has closed, and no clock error moves another one.
+    // No clock error can move a pane: the end is at noon two days on, so every pane with an event has closed.
     let end_us = (last_us / DAY_US + 2) * DAY_US + DAY_US / 2;
     let announced = announced::files(asked.seed, &config, start_us..last_us, is_tidy)?;
     let scenario = Scenario {
@@ -128,7 +133,7 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
         with_tables,
     };
     let slice_rows = rng.usize(3..60);
-    // Of a source of its own: so what a seed brought before, it still brings.
+    // A separate random source, so that old seeds keep all their other choices.
     let event_record_bytes = [LEAST_RECORD_BYTES, usize::MAX][Rng::with_seed(!asked.seed).usize(0..2)];
     let stages = Stages::new(config, slice_rows, event_record_bytes)?;
     let time = Rc::new(Time::at(start_us));
@@ -156,7 +161,7 @@ fn digest(broker: &MemoryBroker, config: &Config) -> u64 {
     hasher.finish()
 }
 
-/// Another cut of everything that must not matter.
+/// Varies everything that must not change the results.
 fn varied(rng: &mut Rng, with_tables: bool) -> Result<Config> {
     let mut config = base()?;
     config.partitions = rng.i32(1..5);
@@ -168,11 +173,11 @@ fn varied(rng: &mut Rng, with_tables: bool) -> Result<Config> {
     Ok(config)
 }
 
-/// When each record reaches its topic, and in which partition.
+/// Decides when each record reaches its topic, and in which partition.
 fn arrivals(raws: &[Raw], config: &Config, raw_partitions: i32, is_tidy: bool, rng: &mut Rng) -> Result<Vec<Arrival>> {
-    // At times some partitions of a raw topic never hold anything.
+    // Sometimes a part of a raw topic's partitions stays empty.
     let used = rng.i32(1..raw_partitions + 1);
-    // At times a source appears late, with all that happened before: until then it holds time.
+    // Sometimes a source appears late, with all its earlier events. Until then it holds time back.
     let absent = [None, None, Some(EventKind::Survey), Some(EventKind::Person)][rng.usize(0..4)];
     let first_us = raws.first().context("no events")?.at_ms * 1000;
     let appears_us = first_us + rng.i64(1..4) * DAY_US;
@@ -180,7 +185,7 @@ fn arrivals(raws: &[Raw], config: &Config, raw_partitions: i32, is_tidy: bool, r
     let mut arrivals = Vec::with_capacity(raws.len());
     for (serial, raw) in raws.iter().enumerate() {
         let occurred_us = raw.at_ms * 1000;
-        // A dirty fleet comes in the order of its arrival, which the newest event so far tells roughly.
+        // A dirty fleet is in arrival order, and the newest event time so far is about the arrival time.
         newest_us = newest_us.max(occurred_us);
         let mut at_us = if is_tidy { occurred_us + rng.i64(0..TIDY_DELAY_US) } else { newest_us };
         if absent == Some(raw.kind) {
@@ -192,7 +197,8 @@ fn arrivals(raws: &[Raw], config: &Config, raw_partitions: i32, is_tidy: bool, r
     Ok(arrivals)
 }
 
-/// The same events in their order, each at its time, one process a stage, another partition count, no fault.
+/// Compares with a calm run: the same events in order, each at its time, one process a stage, another partition count,
+/// no fault.
 fn as_without_faults(scenario: &Scenario, stages: &Stages, broker: &MemoryBroker, start_us: i64) -> Result<()> {
     let mut config = stages.config.clone();
     config.partitions = config.partitions % 4 + 1;
@@ -235,7 +241,7 @@ fn as_without_faults(scenario: &Scenario, stages: &Stages, broker: &MemoryBroker
     Ok(())
 }
 
-/// The oracle's judgement on everything behind `events`.
+/// The oracle judges everything after `events`.
 fn judge(broker: &MemoryBroker, config: &Config) -> Result<usize> {
     let streamed = Streamed::read(config, |topic| Ok(broker.records(topic)))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;

@@ -1,4 +1,4 @@
-//! What a deployment has said, read back from its topics and tables.
+//! The outputs of a deployment, read back from its topics and tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,16 +20,16 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::compare;
 use crate::versions::Versions;
 
-/// Everything that was said.
+/// All outputs of a deployment.
 #[derive(Debug)]
 pub struct Streamed {
     /// Records of `events`.
     pub events: Vec<Record>,
     /// Window rows, live and final.
     pub windows: RecordBatch,
-    /// The versions of the model file, as configured and announced.
+    /// The versions of the model file, configured and announced.
     pub versions: Versions,
-    /// Feature days.
+    /// Rows of `feature_days`.
     pub feature_days: RecordBatch,
     /// Health rows, live and final.
     pub health: RecordBatch,
@@ -40,10 +40,10 @@ pub struct Streamed {
 }
 
 impl Streamed {
-    /// Reads the topics of a deployment with `records`.
+    /// Reads the topics of a deployment. `records` returns the records of a topic.
     ///
     /// # Errors
-    /// When a topic cannot be read or a record is not of its table.
+    /// When a topic cannot be read or a record is not a batch of its table.
     pub fn read(config: &Config, records: impl Fn(&str) -> Result<Vec<Record>>) -> Result<Self> {
         let topics = &config.topics;
         let windows = records(&topics.windows)?;
@@ -60,10 +60,10 @@ impl Streamed {
 }
 
 impl Streamed {
-    /// The same without an account.
+    /// The same outputs without one account.
     ///
     /// # Errors
-    /// When a record is not of its table.
+    /// When a record is not a batch of its table.
     pub fn without(mut self, account: &str) -> Result<Self> {
         let name = Scalar::new(StringArray::from(vec![account]));
         let others = |rows: &RecordBatch| -> Result<RecordBatch> {
@@ -91,7 +91,7 @@ pub fn finals(rows: &RecordBatch) -> Result<RecordBatch> {
     compare::where_flag(rows, "final", true)
 }
 
-/// Of the live rows, the last of each account (and period) if it is newer than the account's last final row.
+/// The last live row of each account (and period), if it is newer than the account's last final row.
 ///
 /// # Errors
 /// When a column is missing.
@@ -120,18 +120,18 @@ pub fn last_lives(rows: &RecordBatch) -> Result<RecordBatch> {
     Ok(take_record_batch(rows, &rows_kept.collect::<UInt32Array>())?)
 }
 
-/// Both, one below the other.
+/// The rows of both batches, one after the other.
 ///
 /// # Errors
-/// When they are of different tables.
+/// When the batches are of different tables.
 pub fn stacked(upper: &RecordBatch, lower: &RecordBatch) -> Result<RecordBatch> {
     Ok(concat_batches(&upper.schema(), [upper, lower])?)
 }
 
-/// A table as it stands in Parquet files below `folder`.
+/// Reads a table from the Parquet files below `folder`.
 ///
 /// # Errors
-/// When a file cannot be read or is of another form.
+/// When a file cannot be read or has another schema.
 pub fn table(folder: &Path, name: &str, schema: &SchemaRef) -> Result<RecordBatch> {
     let mut batches = Vec::new();
     for path in files_below(&folder.join(name))? {
@@ -146,7 +146,7 @@ pub fn table(folder: &Path, name: &str, schema: &SchemaRef) -> Result<RecordBatc
     Ok(concat_batches(schema, &batches)?)
 }
 
-/// Rows of a table, as its files say.
+/// Number of rows of a table, from the metadata of its files.
 ///
 /// # Errors
 /// When a file is damaged.
@@ -166,7 +166,7 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        // A kill in the middle of a write leaves `NAME#1`, which no reader's pattern and no listing of the store shows.
+        // A kill during a write leaves `NAME#1`. No reader's pattern and no listing of the store includes it.
         let is_staged = path.file_name().is_some_and(|name| name.to_string_lossy().contains('#'));
         if path.is_dir() {
             files.extend(files_below(&path)?);
@@ -178,8 +178,8 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Claims follow each other without gap or overlap, their files are there, and no other file is.
-/// Returns the number of claims.
+/// Checks that claims follow each other without gap or overlap, that their files exist, and that there are no other
+/// files. Returns the number of claims.
 ///
 /// # Errors
 /// Names the first claim or file that breaks the rule.

@@ -1,4 +1,4 @@
-//! The versions of the model file in a deployment: as configured, and as announced since in its log.
+//! The versions of the model file in a deployment: the configured one, and those announced in its log.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use keepwell_pipeline::record::Record;
 use keepwell_score::model::{self, ModelFile};
 use keepwell_score::model_schedule::Announcement;
 
-/// A model file and from which `as_of` on, UTC microseconds, it scores what stands behind an offset.
+/// A model version. It scores rows after offset `behind` with `as_of` at or after `from_us` (UTC microseconds).
 #[derive(Debug)]
 struct Version {
     behind: i64,
@@ -21,14 +21,14 @@ struct Version {
 /// The versions of all partitions.
 #[derive(Debug)]
 pub struct Versions {
-    /// The files, the newest last.
+    /// The model files, the newest last.
     pub files: Vec<ModelFile>,
     of_partition: BTreeMap<i32, Vec<Version>>,
 }
 
 impl Versions {
-    /// Of a configuration, and of the records of its `windows` topic, each partition in order. An announced file
-    /// that is not allowed, or whose version does not rise, is none.
+    /// Reads the versions from a configuration and from the records of its `windows` topic, each partition in order.
+    /// An announced file that is not valid, or with a version that does not rise, is ignored.
     ///
     /// # Errors
     /// When the configured model is refused.
@@ -56,11 +56,11 @@ impl Versions {
         Ok(Self { files: std::iter::once(first).chain(files.into_values()).collect(), of_partition })
     }
 
-    /// Each health row was scored by the model of its time: of those announced before it the last one that is for
-    /// its `as_of` or for earlier times.
+    /// Checks that each health row was scored by the right model. That is the last one announced before the row with a
+    /// start time at or before its `as_of`.
     ///
     /// # Errors
-    /// Names the first row that was not.
+    /// Names the first wrong row.
     pub fn check(&self, health: &RecordBatch) -> Result<()> {
         let column = |name: &str| health.column_by_name(name).with_context(|| format!("no column {name}"));
         let told = column("model_version")?.as_primitive::<Int64Type>();

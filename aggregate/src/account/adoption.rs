@@ -1,4 +1,4 @@
-//! Who used what in which panes: breadth and depth of adoption are counted from it.
+//! Which users and features were active in which panes. Breadth and depth of adoption are counted from this.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,19 +13,19 @@ use keepwell_core::interned::{Name, Names};
 /// Users and features of an account.
 #[derive(Debug, Clone, Default)]
 pub struct Adoption {
-    /// Panes in which each user was active. A user's place is the number that stands for the name elsewhere.
+    /// Panes in which each user was active. Other structures use the index of a user here instead of the name.
     users: NameIndex<PaneSet>,
     features: NameIndex<Feature>,
-    /// Place of the user seen last: users come in sessions.
+    /// Index of the user of the last event. Events of one user often come together.
     recent: u32,
 }
 
-/// What is kept of a feature.
+/// The state of one feature.
 #[derive(Debug, Clone, Default)]
 struct Feature {
-    /// Panes in which it was used.
+    /// Panes in which the feature was used.
     panes: PaneSet,
-    /// Its use in the panes that are still open; they are few.
+    /// Use of the feature in panes that are still open. There are few of them.
     open: Vec<(Pane, FeatureUse)>,
 }
 
@@ -33,15 +33,15 @@ struct Feature {
 #[derive(Debug, Clone, Default)]
 struct FeatureUse {
     usage: Usage,
-    /// Places of the users, in their order.
+    /// Indexes of the users, sorted.
     users: Vec<u32>,
 }
 
-/// Use by feature of one pane, with names, as in a snapshot: sums and users.
+/// Use of each feature in one pane, as a snapshot stores it: the sums, and the names of the users.
 pub type ByFeature = BTreeMap<Name, (Usage, BTreeSet<Name>)>;
 
 impl PartialEq for Adoption {
-    /// In which order names came is no part of the state.
+    /// The order in which names arrived does not count as state.
     fn eq(&self, other: &Self) -> bool {
         type Panes<'a> = BTreeMap<&'a Name, &'a PaneSet>;
         type Uses<'a> = BTreeMap<(&'a Name, Pane), (&'a Usage, BTreeSet<&'a Name>)>;
@@ -61,7 +61,7 @@ impl PartialEq for Adoption {
 }
 
 impl Adoption {
-    /// A use of a feature in a pane, by a user where one is told.
+    /// Adds a use of a feature in a pane, by a user if the user is known.
     pub fn add(&mut self, pane: Pane, feature: &str, user: Option<&str>, uses: Uses, names: &mut Names) {
         let user = user.map(|user| self.user_at(user, pane));
         let of = self.feature(feature, pane, names).in_pane(pane);
@@ -73,7 +73,7 @@ impl Adoption {
         }
     }
 
-    /// Notes a pane for a user, and gives the place.
+    /// Records that a user was active in a pane, and returns the user's index.
     fn user_at(&mut self, user: &str, pane: Pane) -> u32 {
         if self.users.at(self.recent as usize).is_none_or(|(name, _)| name.as_str() != user) {
             self.recent = self.users.of_or_new(user, |user| Name::from(user)).0 as u32;
@@ -84,7 +84,7 @@ impl Adoption {
         self.recent
     }
 
-    /// Notes a pane for a feature.
+    /// Records that a feature was used in a pane.
     fn feature(&mut self, feature: &str, pane: Pane, names: &mut Names) -> &mut Feature {
         let (_, feature) = self.features.of_or_new(feature, |name| names.shared(name));
         feature.panes.insert(pane);
@@ -100,12 +100,12 @@ impl Adoption {
         self.users.values()
     }
 
-    /// Whether a feature is known.
+    /// Whether the account has used a feature.
     pub fn knows_feature(&self, feature: &str) -> bool {
         self.features.of(feature).is_some()
     }
 
-    /// Whether a user is known.
+    /// Whether a user was active in the account.
     pub fn knows_user(&self, user: &str) -> bool {
         self.users.of(user).is_some()
     }
@@ -115,18 +115,19 @@ impl Adoption {
         self.users.get(name)
     }
 
-    /// Features with the panes in which they were used.
+    /// Names of the features, with the panes in which they were used.
     pub fn features(&self) -> impl ExactSizeIterator<Item = (&str, &PaneSet)> {
         self.features.iter().map(|(name, feature)| (name.as_str(), &feature.panes))
     }
 
-    /// The open panes of which there is use by feature.
+    /// The open panes with use by feature. A pane can appear several times.
     pub fn open_panes(&self) -> impl Iterator<Item = Pane> {
         self.features.values().flat_map(|feature| feature.open.iter().map(|(pane, _)| *pane))
     }
 
-    /// Features used in an open pane, by name: sums and numbers of distinct users. The first of those behind a name, and one more
-    /// where there are more; so that of very many each part costs one walk and no sort of all.
+    /// Features used in an open pane, sorted by name: the sums and the number of distinct users. Returns the first
+    /// `at_most` features with names greater than `behind`, and one more if there are more. So each part of a very long
+    /// list costs one walk, and no sort of the whole list.
     pub fn by_feature(&self, pane: Pane, behind: Option<&str>, at_most: usize) -> Vec<(&str, &Usage, usize)> {
         let of_pane = self.in_pane(pane).map(|(name, of)| (name.as_str(), &of.usage, of.users.len()));
         let mut used: Vec<_> = of_pane.filter(|(name, ..)| behind.is_none_or(|behind| *name > behind)).collect();
@@ -144,7 +145,7 @@ impl Adoption {
         })
     }
 
-    /// What is kept for a pane: users, features, and use by feature where the pane is open, all by name.
+    /// The part of a snapshot for a pane, sorted by name: users, features, and use by feature if the pane is open.
     pub fn of_pane(&self, pane: Pane) -> impl Serialize {
         fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
             let mut items: Vec<T> = items.collect();
@@ -159,7 +160,7 @@ impl Adoption {
         (users, features, (!open.is_empty()).then_some(open))
     }
 
-    /// Takes back what was kept for a pane.
+    /// Restores what a snapshot contains for a pane.
     pub fn take_pane(
         &mut self,
         pane: Pane,
@@ -181,11 +182,11 @@ impl Adoption {
         }
     }
 
-    /// Puts another name in the place of a user's.
+    /// Replaces the name of a user.
     pub fn rename(&mut self, user: &str, name: &Name) {
         let Some(from) = self.users.of(user) else { return };
         match self.users.of(name) {
-            // It is a name that nobody has: what stands for it elsewhere is its place.
+            // The new name is not in use. References use the index, so they stay valid.
             None => self.users.rename(from, name.clone()),
             Some(to) => {
                 let panes = self.users.at_mut(from).map(std::mem::take);
@@ -197,7 +198,7 @@ impl Adoption {
         }
     }
 
-    /// Forgets the use by feature of panes up to `closed`: it is told.
+    /// Forgets the use by feature in panes up to `closed`: their final rows are written.
     pub fn close(&mut self, closed: Pane) {
         for feature in self.features.values_mut() {
             feature.open.retain(|(pane, _)| *pane > closed);
@@ -205,7 +206,7 @@ impl Adoption {
         }
     }
 
-    /// Forgets all panes before `first`, and who and what was in no other.
+    /// Forgets all panes before `first`, and users and features without any other pane.
     pub fn forget_before(&mut self, first: Pane) {
         self.features.retain(|feature| {
             feature.open.retain(|(pane, _)| *pane >= first);
@@ -216,7 +217,7 @@ impl Adoption {
         self.leave_out_idle(|place| place);
     }
 
-    /// Leaves out users without a pane. `moved` tells who takes the place of whom before that.
+    /// Removes users without a pane. `moved` maps an old index to the index that replaces it before the removal.
     fn leave_out_idle(&mut self, moved: impl Fn(usize) -> usize) {
         if self.users.values().all(|panes| !panes.is_empty()) {
             return;
@@ -244,7 +245,7 @@ impl Adoption {
 }
 
 impl Feature {
-    /// Its use in an open pane.
+    /// Use of the feature in an open pane. Creates it if needed.
     fn in_pane(&mut self, pane: Pane) -> &mut FeatureUse {
         let at = self.open.iter().rposition(|(open, _)| *open == pane).unwrap_or_else(|| {
             self.open.reserve_exact(1);
@@ -262,7 +263,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever was forgotten, closed or renamed between, what is left is what the events that are left give.
+        /// After any mix of forgetting, closing and renaming, the state equals the state from the remaining events
+        /// alone.
         #[test]
         fn what_is_left_is_what_the_events_that_are_left_give(
             steps in prop::collection::vec((0..3_i32, 0..5_u8, 0..6_u8, 0..8_u8), 1..80),
@@ -273,7 +275,7 @@ mod tests {
                 adoption.add(pane, &feature, Some(&user), Uses { count: 1, duration_ms: None, errors: None }, &mut names);
                 left.push((pane, feature, user.clone()));
                 match then {
-                    // The open pane closes; two panes before it are remembered.
+                    // The open pane closes. Two panes before the new open pane are kept.
                     0 | 1 => {
                         adoption.close(Pane(open));
                         open += 1;

@@ -1,4 +1,4 @@
-//! Survey answers: of each person the last one, and sums of those that nobody is known for.
+//! Survey answers: the last answer of each person, and sums of anonymous answers.
 
 use std::collections::BTreeMap;
 
@@ -10,28 +10,28 @@ use serde::{Deserialize, Serialize};
 /// Sums over the answers to one kind of survey.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
-    /// Answers.
+    /// Number of answers.
     pub responses: i64,
-    /// Sum of scores; for NPS promoters minus detractors.
+    /// Sum of scores. For NPS: promoters minus detractors.
     pub score: i64,
-    /// Sum of best possible scores.
+    /// Sum of the best possible scores.
     pub best: i64,
-    /// Low answers: NPS detractors (0-6), else at most two fifths of the best possible one.
+    /// Number of low answers. For NPS: detractors (0-6). Otherwise: at most two fifths of the best possible score.
     pub low: i64,
-    /// Last answer, UTC microseconds.
+    /// Time of the last answer, UTC microseconds.
     pub last_us: Option<i64>,
 }
 
-/// One answer of a person.
+/// One answer to a survey.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// When, UTC microseconds.
+    /// Event time, UTC microseconds.
     pub at_us: i64,
-    /// Event id; decides between equal times.
+    /// Event id. It decides between answers of the same time.
     pub event_id: Name,
-    /// The answer, `0..=scale_max`.
+    /// The score, `0..=scale_max`.
     pub score: i64,
-    /// Best possible answer.
+    /// The best possible score.
     pub scale_max: i64,
 }
 
@@ -42,7 +42,7 @@ impl Answer {
 }
 
 impl Answers {
-    /// Takes one answer in.
+    /// Adds one answer.
     pub fn add(&mut self, survey: Survey, answer: &Answer) {
         let Answer { at_us, score, scale_max, .. } = *answer;
         self.responses += 1;
@@ -67,15 +67,15 @@ impl Answers {
     }
 }
 
-/// What a pane holds of surveys. Few panes hold anything: one without takes no more than a pointer.
+/// The survey answers of a pane. Few panes have any: a pane without answers takes only the size of a pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Surveys(Option<Box<NonEmpty>>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct NonEmpty {
-    /// Answers of which nobody is known, by kind.
+    /// Answers without a person, by kind. With `answers: all`, all answers are here.
     sums: [Answers; 3],
-    /// The last answer of each person, by code of the survey.
+    /// The last answer of each person, by code of the survey and name.
     last: BTreeMap<(u8, Name), Answer>,
 }
 
@@ -91,12 +91,12 @@ fn place(survey: Survey) -> usize {
 }
 
 impl Surveys {
-    /// Sums alone, as older programs kept them.
+    /// Sums alone, as older programs stored them.
     pub(super) fn of_sums(sums: [Answers; 3]) -> Self {
         Self((sums != <[Answers; 3]>::default()).then(|| Box::new(NonEmpty { sums, last: BTreeMap::new() })))
     }
 
-    /// Takes an answer in: of a person the last one counts, in whatever order they come.
+    /// Adds an answer. The last answer of a person counts, whatever the order of arrival.
     pub fn take(&mut self, survey: Survey, person: Option<&str>, answer: Answer) {
         let held = self.0.get_or_insert_default();
         let Some(person) = person else { return held.sums[place(survey)].add(survey, &answer) };
@@ -106,7 +106,7 @@ impl Surveys {
         }
     }
 
-    /// Takes in the times of the last answers of another.
+    /// Takes over the times of the last answers in `other`.
     pub(super) fn merge_times(&mut self, other: &Self) {
         if other.0.is_none() {
             return;
@@ -118,7 +118,7 @@ impl Surveys {
         }
     }
 
-    /// Last answer of one kind, UTC microseconds.
+    /// Time of the last answer of one kind, UTC microseconds.
     pub fn last_us(&self, survey: Survey) -> Option<i64> {
         let held = self.0.as_deref()?;
         let of_people =
@@ -126,7 +126,7 @@ impl Surveys {
         of_people.max().max(held.sums[place(survey)].last_us)
     }
 
-    /// Puts another name in the place of a person's.
+    /// Replaces the name of a person.
     pub(super) fn rename(&mut self, person: &str, name: &Name) {
         let Some(held) = self.0.as_deref_mut() else { return };
         for survey in Survey::ALL {
@@ -139,14 +139,14 @@ impl Surveys {
 }
 
 impl<'a> Answered<'a> {
-    /// Takes in what a later pane holds.
+    /// Adds the answers of a later pane.
     pub fn merge(&mut self, surveys: &'a Surveys) {
         let Some(held) = surveys.0.as_deref() else { return };
         self.sums.iter_mut().zip(&held.sums).for_each(|(mine, more)| mine.plus(more));
         self.last.extend(held.last.iter().map(|((survey, person), answer)| ((*survey, person), answer)));
     }
 
-    /// The answers to one kind of survey: one of each person.
+    /// The sums of one kind of survey, with one answer per person.
     pub fn of(&self, survey: Survey) -> Answers {
         let mut answers = self.sums[place(survey)];
         let of_people = self.last.iter().filter(|((code, _), _)| *code == survey.code());

@@ -1,7 +1,7 @@
-//! A user id that is to be forgotten: in the state of its account another name stands for it from then on.
+//! Erasure of a user id: in the state of its account another name replaces it from then on.
 //!
-//! Measures count users and never name them, so no row changes, in whatever order the erasure and the events of the
-//! user arrive. The name is a hash of account and id; it is kept as long as the person's history is.
+//! Measures count users but never name them. So no row changes, whatever the order in which the erasure and the user's
+//! events arrive. The new name is a hash of account and id. It is kept as long as the person's history.
 
 use std::borrow::Cow;
 use std::ops::Bound;
@@ -13,15 +13,16 @@ use crate::settings::Settings;
 use keepwell_core::interned::Name;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-/// Names of those who are forgotten begin so.
+/// Prefix of the names of erased users.
 const ERASED: &str = "erased:";
 
-/// What stands for a user. Whoever has the key and a list of ids could find the id again; so the key is a secret.
+/// The name that replaces a user id. Anyone with the key and a list of ids could find the id again, so the key is a
+/// secret.
 fn pseudonym(account_id: &str, user_id: &str, key: &[u8; 16]) -> String {
     use std::hash::Hasher;
     let mut hasher = SipHasher24::new_with_key(key);
     hasher.write(account_id.as_bytes());
-    // 0xff is in no UTF-8 text: account "a" with id "bc" differs from "ab" with "c".
+    // 0xff never occurs in UTF-8 text: account "a" with id "bc" differs from "ab" with "c".
     hasher.write_u8(0xff);
     hasher.write(user_id.as_bytes());
     let hash = hasher.finish128();
@@ -29,9 +30,9 @@ fn pseudonym(account_id: &str, user_id: &str, key: &[u8; 16]) -> String {
 }
 
 impl Account {
-    /// The name of a user here: the id, or what stands for it.
+    /// The name of a user in this account: the id, or the name that replaces it.
     pub(super) fn name_of<'u>(&self, account_id: &str, user_id: &'u str, settings: &Settings) -> Cow<'u, str> {
-        // Hardly any account has forgotten anybody, and most know of no people: most ids need not be hashed.
+        // Few accounts have erased a user, and most know no people at all. So most ids need no hash.
         if self.people.is_empty() {
             return Cow::Borrowed(user_id);
         }
@@ -42,7 +43,7 @@ impl Account {
         erased.filter(|name| self.people.contains_key(name.as_str())).map_or(Cow::Borrowed(user_id), Cow::Owned)
     }
 
-    /// Puts another name in the place of a user id, wherever it stands, and gives that name.
+    /// Replaces a user id everywhere in the account, and returns the new name.
     pub(super) fn forget_user(&mut self, account_id: &str, user_id: &str, settings: &Settings) -> Name {
         let name = Name::from(pseudonym(account_id, user_id, &settings.erasure_key).as_str());
         self.adoption.rename(user_id, &name);
@@ -53,7 +54,7 @@ impl Account {
         name
     }
 
-    /// Forgets what was told of people at or before `floor_us`, but not who is to be forgotten.
+    /// Forgets events of people at or before `floor_us`, except erasures.
     pub(super) fn erase_people(&mut self, floor_us: i64) {
         self.people.retain(|_, history| {
             history.erase_unless(floor_us, |event| event.action == PersonAction::Erased);
@@ -75,7 +76,7 @@ mod tests {
 
     const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
-    /// What may happen to a person, one event each.
+    /// Events that may happen to a person, one of each.
     fn events() -> Vec<Event<'static>> {
         let usage = |feature| Body::Usage {
             user_id: Some("eve".into()),

@@ -1,4 +1,4 @@
-//! Cells: what is kept of an account per pane, integers only.
+//! Cells: the integer sums and the times of an account for each pane.
 
 use keepwell_core::pane::Pane;
 use serde::{Deserialize, Serialize};
@@ -7,18 +7,19 @@ use super::View;
 use super::answers::Surveys;
 use keepwell_core::interned::Name;
 
-/// One pane of one account.
+/// The totals of one account in one pane. All times are UTC microseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
-    /// Last event of any kind.
+    /// Time of the last event of any kind.
     pub last_activity_us: i64,
-    /// Last event whose exact time is kept (tickets, facts, milestones, people): it can survive a deletion within the pane.
+    /// Time of the last event that keeps its exact time (ticket, fact, milestone, person). Such an event can survive a
+    /// deletion within the pane.
     pub last_exact_us: Option<i64>,
-    /// Last usage.
+    /// Time of the last usage event.
     pub last_use_us: Option<i64>,
-    /// First use of the first-value feature.
+    /// Time of the first use of the first-value feature.
     pub first_value_us: Option<i64>,
-    /// Usage.
+    /// Sums of usage.
     pub usage: Usage,
     /// Survey answers.
     pub surveys: Surveys,
@@ -27,35 +28,35 @@ pub struct Cell {
 /// Sums over usage events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Events.
+    /// Number of usage events.
     pub events: i64,
-    /// Uses.
+    /// Number of uses. One event can report several.
     pub uses: i64,
-    /// Milliseconds, over the events that tell.
+    /// Total duration in milliseconds, over the events that have a duration.
     pub duration_ms: i64,
-    /// Events that tell a duration.
+    /// Number of events that have a duration.
     pub num_durations: i64,
-    /// Errors, over the events that tell.
+    /// Total errors, over the events that report errors.
     pub errors: i64,
-    /// Uses of the events that tell errors.
+    /// Number of uses in the events that report errors.
     pub error_uses: i64,
-    /// Events that tell errors.
+    /// Number of events that report errors.
     pub num_errors: i64,
 }
 
-/// What one event of usage says.
+/// The numbers of one usage event.
 #[derive(Debug, Clone, Copy)]
 pub struct Uses {
-    /// Uses it stands for.
+    /// Number of uses that the event reports.
     pub count: i64,
-    /// Duration, if known.
+    /// Duration in milliseconds, if known.
     pub duration_ms: Option<i64>,
-    /// Failed uses, if known.
+    /// Number of failed uses, if known.
     pub errors: Option<i64>,
 }
 
 impl Usage {
-    /// One event.
+    /// Adds one event.
     pub fn add(&mut self, uses: Uses) {
         let Uses { count, duration_ms, errors } = uses;
         self.events += 1;
@@ -80,40 +81,41 @@ impl Usage {
         }
     }
 
-    /// Total duration; none where no event tells.
+    /// Total duration in milliseconds. None if no event has a duration.
     pub fn known_duration_ms(&self) -> Option<i64> {
         (self.num_durations > 0).then_some(self.duration_ms)
     }
 
-    /// Total errors; none where no event tells.
+    /// Total errors. None if no event reports errors.
     pub fn known_errors(&self) -> Option<i64> {
         (self.num_errors > 0).then_some(self.errors)
     }
 }
 
 impl Cell {
-    /// One usage event.
+    /// Adds one usage event at `at_us`.
     pub fn use_feature(&mut self, at_us: i64, uses: Uses) {
         self.last_use_us = self.last_use_us.max(Some(at_us));
         self.usage.add(uses);
     }
 }
 
-/// The cells of an account, oldest first, and what remains of those no window looks at any more.
+/// The cells of an account, oldest first, and a summary of the panes that no window looks at any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cells {
     cells: Vec<(Pane, Cell)>,
-    /// The first pane and the times of all panes that are forgotten.
+    /// The first pane and the times of all forgotten panes.
     settled: Option<Box<(Pane, Cell)>>,
 }
 
 impl Cells {
-    /// Notes an event and gives its cell.
+    /// Records an event at `at_us` and returns the cell of its pane.
     pub fn touch(&mut self, pane: Pane, at_us: i64, is_exact: bool) -> &mut Cell {
         let at = match self.cells.binary_search_by_key(&pane, |(known, _)| *known) {
             Ok(at) => at,
             Err(at) => {
-                // One more at a time: most accounts have few, and to double would take more than what they hold.
+                // Grow by one entry: most accounts have few panes, and doubling would take more memory than the entries
+                // themselves.
                 self.cells.reserve_exact(1);
                 self.cells.insert(at, (pane, Cell { last_activity_us: at_us, ..Cell::default() }));
                 at
@@ -127,12 +129,12 @@ impl Cells {
         cell
     }
 
-    /// Cells of which nothing is known but what remains of forgotten panes.
+    /// Cells that contain only the summary of forgotten panes.
     pub(super) fn of_settled(settled: Option<(Pane, Cell)>) -> Self {
         Self { cells: Vec::new(), settled: settled.map(Box::new) }
     }
 
-    /// What remains of forgotten panes.
+    /// The summary of forgotten panes.
     pub(super) fn settled(&self) -> Option<&(Pane, Cell)> {
         self.settled.as_deref()
     }
@@ -142,7 +144,7 @@ impl Cells {
         self.cells.iter().map(|(pane, _)| *pane)
     }
 
-    /// Puts another name in the place of a person's.
+    /// Replaces the name of a person in all survey answers.
     pub(super) fn rename(&mut self, person: &str, name: &Name) {
         self.cells.iter_mut().for_each(|(_, cell)| cell.surveys.rename(person, name));
     }
@@ -153,17 +155,17 @@ impl Cells {
         self.cells.get(at).map(|(_, cell)| cell)
     }
 
-    /// Puts a cell behind all others.
+    /// Appends the cell of a pane that is newer than all others.
     pub(super) fn put(&mut self, pane: Pane, cell: Cell) {
         self.cells.push((pane, cell));
     }
 
-    /// The newest pane.
+    /// The newest pane with an event.
     pub fn newest(&self) -> Option<Pane> {
         self.cells.last().or(self.settled.as_deref()).map(|(pane, _)| *pane)
     }
 
-    /// The oldest pane.
+    /// The oldest pane with an event, forgotten panes included.
     pub fn oldest(&self) -> Option<Pane> {
         self.settled.as_deref().or(self.cells.first()).map(|(pane, _)| *pane)
     }
@@ -179,13 +181,14 @@ impl Cells {
         self.cells.get(first..).unwrap_or_default().iter().take_while(move |(pane, _)| *pane < to).map(|(_, cell)| cell)
     }
 
-    /// All cells a view shows, oldest first, the settled one before them.
+    /// All cells that a view shows, oldest first. The summary of forgotten panes comes first.
     fn of<'c>(&'c self, view: &View<'_>) -> impl DoubleEndedIterator<Item = &'c (Pane, Cell)> + use<'c> {
         let (first, last) = (view.first, view.last);
         self.settled.iter().map(Box::as_ref).chain(&self.cells).filter(move |(pane, _)| *pane >= first && *pane <= last)
     }
 
-    /// Within the pane of a deletion only events with exact times can survive.
+    /// The pane of a deletion and its last activity, if an event survives there. Only events with exact times can
+    /// survive within that pane.
     fn survivor(&self, view: &View<'_>) -> Option<(Pane, i64)> {
         let pane = Pane(view.first.0.checked_sub(1)?);
         let at = self.cells.binary_search_by_key(&pane, |(known, _)| *known).ok()?;
@@ -202,17 +205,17 @@ impl Cells {
         self.of(view).next_back().map(|(_, cell)| cell.last_activity_us).max(survivor)
     }
 
-    /// The latest of a time over the cells a view shows.
+    /// The latest value of `time_us` over the cells that a view shows.
     pub fn latest(&self, view: &View<'_>, time_us: impl Fn(&Cell) -> Option<i64>) -> Option<i64> {
         self.of(view).filter_map(|(_, cell)| time_us(cell)).max()
     }
 
-    /// The earliest of a time over the cells a view shows.
+    /// The earliest value of `time_us` over the cells that a view shows.
     pub fn earliest(&self, view: &View<'_>, time_us: impl Fn(&Cell) -> Option<i64>) -> Option<i64> {
         self.of(view).filter_map(|(_, cell)| time_us(cell)).min()
     }
 
-    /// Keeps of the cells before `horizon` only the first pane and the times.
+    /// Reduces the cells before `horizon` to the first pane and the times.
     pub(super) fn settle(&mut self, horizon: Pane) {
         let num_old = self.cells.partition_point(|(pane, _)| *pane < horizon);
         for (pane, cell) in self.cells.drain(..num_old) {
@@ -225,7 +228,7 @@ impl Cells {
         }
     }
 
-    /// Erases all panes up to `pane`; of `pane` itself what happened after `deleted_us` and is kept with exact times stays.
+    /// Erases all panes up to `pane`. In `pane` itself, events with exact times after `deleted_us` stay.
     pub(super) fn erase(&mut self, pane: Pane, deleted_us: i64) {
         self.settled = None;
         self.cells.retain_mut(|(known, cell)| {

@@ -1,4 +1,4 @@
-//! People and milestones: short histories, kept whole.
+//! People and milestones: short histories, kept complete.
 
 use keepwell_core::event::{Change, PersonAction};
 use keepwell_core::pane::Pane;
@@ -8,62 +8,62 @@ use super::View;
 use super::history::{History, Ordered, Version};
 use keepwell_core::interned::Name;
 
-/// Something that happened to a person.
+/// One event of a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersonEvent {
-    /// What.
+    /// What happened to the person.
     pub action: PersonAction,
-    /// Role from then on.
+    /// New role from this event on.
     pub role: Change<Name>,
 }
 
 impl Ordered for PersonEvent {}
 
-/// Something that was told of a milestone.
+/// One event of a milestone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MilestoneEvent {
-    /// When it is due, UTC microseconds.
+    /// New due time, UTC microseconds.
     pub due_us: Change<i64>,
-    /// When it was done, UTC microseconds.
+    /// New time of completion, UTC microseconds.
     pub done_us: Change<i64>,
 }
 
 impl Ordered for MilestoneEvent {}
 
-/// People as of a view.
+/// Number of people as of a view.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Headcount {
-    /// Added and not removed.
+    /// People who were added and not removed.
     pub people: i64,
-    /// Of these, with a champion role.
+    /// How many of them have a champion role.
     pub champions: i64,
 }
 
 /// Changes among people within a window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PeopleChanges {
-    /// Added.
+    /// Number of people added.
     pub added: i64,
-    /// Removed.
+    /// Number of people removed.
     pub removed: i64,
-    /// Champions who were removed or lost the role.
+    /// Number of champions who were removed or lost the role.
     pub champions_lost: i64,
 }
 
-/// Milestones as of a view.
+/// Number of milestones as of a view.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MilestoneCounts {
-    /// Known.
+    /// Milestones that are known.
     pub known: i64,
-    /// Done.
+    /// Milestones that are done.
     pub done: i64,
-    /// Due and not done.
+    /// Milestones that are due and not done.
     pub overdue: i64,
-    /// Due time of the oldest overdue one.
+    /// Due time of the oldest overdue milestone, UTC microseconds.
     pub oldest_overdue_us: Option<i64>,
 }
 
-/// One person, folded event by event. The role stays when a person leaves, and counts again on return.
+/// One person, folded event by event. The role stays when a person leaves, and counts again when the person returns.
 #[derive(Default)]
 struct Person<'a> {
     is_member: bool,
@@ -86,7 +86,7 @@ impl<'a> Person<'a> {
 }
 
 impl View<'_> {
-    /// People as of this view.
+    /// Counts people as of this view.
     pub fn headcount(&self, champion_roles: &[String]) -> Headcount {
         let mut count = Headcount::default();
         for history in self.account.people.values() {
@@ -98,7 +98,7 @@ impl View<'_> {
         count
     }
 
-    /// Champions as of `end_us` with usage in the panes `[from, to)`.
+    /// Number of champions as of `end_us` who were active in the panes `[from, to)`.
     pub fn champions_active(&self, end_us: i64, from: Pane, to: Pane, champion_roles: &[String]) -> i64 {
         let is_active = |user: &Name| self.account.adoption.user(user).is_some_and(|set| set.intersects(from, to));
         let is_champion = |history: &History<PersonEvent>| {
@@ -110,7 +110,7 @@ impl View<'_> {
         people.filter(|(user, history)| is_active(user) && is_champion(history)).count() as i64
     }
 
-    /// Changes among people in `[from_us, end_us)`.
+    /// Counts changes among people in `[from_us, end_us)`.
     pub fn people_changes(&self, from_us: i64, end_us: i64, champion_roles: &[String]) -> PeopleChanges {
         let mut changes = PeopleChanges::default();
         for history in self.account.people.values() {
@@ -128,7 +128,7 @@ impl View<'_> {
         changes
     }
 
-    /// Milestones as of this view.
+    /// Counts milestones as of this view.
     pub fn milestones(&self) -> MilestoneCounts {
         let mut counts = MilestoneCounts::default();
         for history in self.account.milestones.values() {

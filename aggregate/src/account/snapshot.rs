@@ -1,4 +1,4 @@
-//! An account in a snapshot: what is kept of it by pane, pane by pane, and the rest.
+//! An account in a snapshot: its panes, one by one, and the rest.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,11 @@ use super::tickets::Ticket;
 use super::{Account, Deletion, Fact};
 use keepwell_core::interned::{Name, Names};
 
-/// What is kept of an account for one pane: its cell, who was active, what was used, and usage by feature where the pane
-/// is open.
+/// The state of an account for one pane: its cell, active users, used features, and use by feature if the pane is open.
 pub type OfPane = (Cell, (Vec<Name>, Vec<Name>, Option<ByFeature>));
 
-/// What is kept of an account beside its panes: what remains of forgotten ones, tickets, facts, people, milestones,
-/// outcomes, deletions, and up to where it is pruned.
+/// The state of an account besides its panes. In this order: summary of forgotten panes, tickets, facts, people,
+/// milestones, outcomes, deletions, and the pane up to which it was pruned.
 pub type Rest = (
     Option<(Pane, Cell)>,
     BTreeMap<Name, Ticket>,
@@ -32,17 +31,17 @@ pub type Rest = (
 );
 
 impl Account {
-    /// The panes of which something is kept, oldest first.
+    /// The panes in which the account has a cell, oldest first.
     pub fn panes(&self) -> impl Iterator<Item = Pane> {
         self.cells.panes()
     }
 
-    /// What is kept for a pane, in the form of [`OfPane`].
+    /// The state for a pane, in the form of [`OfPane`].
     pub fn of_pane(&self, pane: Pane) -> Option<impl Serialize> {
         Some((self.cells.at(pane)?, self.adoption.of_pane(pane)))
     }
 
-    /// Takes back what was kept for a pane; panes come oldest first.
+    /// Restores the state for a pane. Panes must come oldest first.
     pub fn take_pane(&mut self, pane: Pane, (cell, (users, features, open)): OfPane, names: &mut Names) {
         self.cells.put(pane, cell);
         self.adoption.take_pane(pane, &users, &features, open, names);
@@ -62,7 +61,7 @@ impl Account {
         )
     }
 
-    /// An account of which nothing by pane is known yet.
+    /// An account from its rest, without panes.
     pub fn of_rest(rest: Rest) -> Self {
         let (settled, tickets, facts, people, milestones, outcomes, deletions, pruned) = rest;
         let cells = Cells::of_settled(settled);

@@ -1,5 +1,5 @@
-//! An account in a snapshot of version 3: sums of survey answers instead of each person's last one, and what was told of
-//! people and milestones without what a null clears.
+//! An account in a snapshot of version 3. It has sums of survey answers instead of the last answer of each person. Its
+//! events of people and milestones cannot express that a null clears a value.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::snapshot::{OfPane, Rest};
 use super::tickets::Ticket;
 use super::{Deletion, Fact};
 
-/// One pane of an account.
+/// The totals of one pane of an account.
 #[derive(Debug, Deserialize)]
 pub struct Cell3 {
     last_activity_us: i64,
@@ -28,7 +28,7 @@ pub struct Cell3 {
     surveys: [Answers; 3],
 }
 
-/// What was told of a person.
+/// One event of a person.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PersonEvent3 {
     action: PersonAction,
@@ -37,7 +37,7 @@ pub struct PersonEvent3 {
 
 impl Ordered for PersonEvent3 {}
 
-/// What was told of a milestone.
+/// One event of a milestone.
 #[derive(Debug, Clone, Deserialize)]
 pub struct MilestoneEvent3 {
     due_us: Option<i64>,
@@ -46,10 +46,10 @@ pub struct MilestoneEvent3 {
 
 impl Ordered for MilestoneEvent3 {}
 
-/// See [`OfPane`].
+/// Version 3 of [`OfPane`].
 pub type OfPane3 = (Cell3, (Vec<Name>, Vec<Name>, Option<ByFeature>));
 
-/// See [`Rest`].
+/// Version 3 of [`Rest`].
 pub type Rest3 = (
     Option<(Pane, Cell3)>,
     BTreeMap<Name, Ticket>,
@@ -83,12 +83,12 @@ fn each<A: Ordered, B: Ordered>(
     histories.into_iter().map(|(name, old)| (name, history(old))).collect()
 }
 
-/// A pane of an account, as it is kept now.
+/// Converts a pane of an account into the present format.
 pub fn of_pane((cell, adoption): OfPane3) -> OfPane {
     (cell.into(), adoption)
 }
 
-/// The rest of an account, as it is kept now.
+/// Converts the rest of an account into the present format.
 pub fn rest(old: Rest3) -> Rest {
     let (settled, tickets, facts, people, milestones, outcomes, deletions, pruned) = old;
     let people = each(people, |old| PersonEvent { action: old.action, role: change(old.role) });

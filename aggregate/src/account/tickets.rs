@@ -1,8 +1,8 @@
-//! Tickets: the life of each, folded in the order of event time.
+//! Tickets: the life of each ticket, folded in the order of event time.
 //!
-//! A ticket counts at the account at which it was opened. Nothing happens to a ticket before it is opened: what is told of an
-//! earlier time happened at its opening. An account that sees events of a ticket it never saw opened counts it as moved and
-//! applies none of them.
+//! A ticket counts for the account that opened it. Nothing can happen to a ticket before its opening. Events with an
+//! earlier time therefore take effect at the opening. If an account gets events of a ticket but no opening, the ticket
+//! counts as moved. Then none of these events take effect.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ use super::history::{History, Ordered, Version};
 use crate::settings::{Settings, by_priority};
 use keepwell_core::interned::Name;
 
-/// Ratings up to this one call for an answer.
+/// Ratings up to this value are low and call for a reply.
 const LOW_RATING: u8 = 2;
 
-/// Something that happened to a ticket.
+/// One event of a ticket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketEvent {
-    /// What.
+    /// The step of the ticket's life.
     pub action: TicketAction,
-    /// Priority from then on, where told.
+    /// New priority from this event on, if the event has one.
     pub priority: Option<Priority>,
-    /// Category from then on, where told.
+    /// New category from this event on, if the event has one.
     pub category: Option<Name>,
-    /// Rating, with `rated`.
+    /// Rating from 1 to 5, with the action `rated`.
     pub csat: Option<u8>,
 }
 
 impl Ordered for TicketEvent {
-    /// The steps of a life, as one follows from another.
+    /// Steps of a ticket's life in their natural order. It decides between events of the same time.
     fn step(&self) -> u8 {
         match self.action {
             TicketAction::Opened => 0,
@@ -46,36 +46,36 @@ impl Ordered for TicketEvent {
     }
 }
 
-/// One ticket.
+/// The state of one ticket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
-    /// The fold of all events that no window looks at any more.
+    /// The result of all events that no window looks at any more.
     base: Life,
-    /// The events since.
+    /// The events that are not yet folded into `base`.
     pub events: History<TicketEvent>,
 }
 
-/// A ticket as of some time.
+/// The state of a ticket as of some time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
-    /// When it was opened here.
+    /// When this account opened the ticket, UTC microseconds.
     pub opened_us: Option<i64>,
-    /// Its priority.
+    /// Current priority.
     pub priority: Option<Priority>,
-    /// Its category.
+    /// Current category.
     pub category: Option<Name>,
-    /// Whether it is open.
+    /// Whether the ticket is open.
     pub is_open: bool,
-    /// Whether an agent has answered.
+    /// Whether an agent has responded.
     pub is_answered: bool,
-    /// Last resolution that was not undone, and the priority it had.
+    /// Time of the last resolution without a later reopening (UTC microseconds), and the priority at that time.
     pub resolved: Option<(i64, Option<Priority>)>,
-    /// Whether any event was seen.
+    /// Whether the account has had any event of this ticket.
     pub is_seen: bool,
 }
 
-/// The events of a ticket in the order of its life, each with when it happened: its opening first, and what is told of before
-/// as if it had happened then. Without an opening, as they were told.
+/// The events of a ticket in the order of its life, each with its effective time. The opening comes first. Events with
+/// an earlier time follow it and get the time of the opening. Without an opening the events keep their order and time.
 fn lived<'e>(base: &Life, events: &'e [Version<TicketEvent>]) -> impl Iterator<Item = (i64, &'e Version<TicketEvent>)> {
     let is_opening = |event: &Version<TicketEvent>| event.value.action == TicketAction::Opened;
     let opening = if base.opened_us.is_some() { None } else { events.iter().position(is_opening) };
@@ -87,7 +87,7 @@ fn lived<'e>(base: &Life, events: &'e [Version<TicketEvent>]) -> impl Iterator<I
 }
 
 impl Life {
-    /// Takes in what happened at `at_us`.
+    /// Applies one event that takes effect at `at_us`.
     fn fold(&mut self, at_us: i64, event: &TicketEvent) {
         self.is_seen = true;
         let is_opening = event.action == TicketAction::Opened && self.opened_us.is_none();
@@ -110,7 +110,7 @@ impl Life {
         }
     }
 
-    /// Takes in all of these.
+    /// Applies all of these events.
     fn live(&mut self, events: &[Version<TicketEvent>]) {
         for (at_us, event) in lived(&self.clone(), events) {
             self.fold(at_us, &event.value);
@@ -118,14 +118,14 @@ impl Life {
     }
 }
 
-/// Times to respond or to resolve within a window.
+/// Durations until the response, or until the resolution, within a window.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Durations {
-    /// Each, in milliseconds.
+    /// All durations, in milliseconds.
     pub all_ms: Vec<i64>,
-    /// How many by priority.
+    /// Number of durations, by priority.
     pub count: [i64; 4],
-    /// How many of these within the target.
+    /// How many of them are within the target, by priority.
     pub within: [i64; 4],
 }
 
@@ -138,46 +138,46 @@ impl Durations {
         self.within[i] += i64::from(duration_ms <= target_ms[i]);
     }
 
-    /// Mean in milliseconds.
+    /// Mean duration in milliseconds.
     pub fn mean_ms(&self) -> Option<f64> {
         let sum: i64 = self.all_ms.iter().sum();
         (!self.all_ms.is_empty()).then(|| sum as f64 / self.all_ms.len() as f64)
     }
 
-    /// 90th percentile, nearest rank: the value at rank ceil(0.9 n).
+    /// 90th percentile in milliseconds, by nearest rank: the value at rank ceil(0.9 n).
     pub fn p90_ms(&mut self) -> Option<i64> {
         self.all_ms.sort_unstable();
         let rank = (self.all_ms.len() * 9).div_ceil(10);
         self.all_ms.get(rank.checked_sub(1)?).copied()
     }
 
-    /// Share within the target, by priority.
+    /// Share of the durations of this priority that are within the target, from 0 to 1.
     pub fn share_within(&self, priority: Priority) -> Option<f64> {
         let i = by_priority(Some(priority));
         (self.count[i] > 0).then(|| self.within[i] as f64 / self.count[i] as f64)
     }
 }
 
-/// Ticket load within a window.
+/// Counts of ticket events within a window.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Load<'a> {
-    /// Opened, by priority at opening.
+    /// Tickets opened, by priority at the opening.
     pub opened: [i64; 4],
-    /// Opened, by category at opening.
+    /// Tickets opened, by category at the opening.
     pub opened_by_category: BTreeMap<&'a str, i64>,
-    /// Escalations.
+    /// Number of escalations.
     pub escalated: i64,
-    /// Reopenings.
+    /// Number of reopenings.
     pub reopened: i64,
-    /// Ratings.
+    /// Number of ratings.
     pub ratings: i64,
-    /// Sum of ratings.
+    /// Sum of the ratings.
     pub rating_sum: i64,
-    /// Ratings of 1 or 2.
+    /// Number of ratings of 1 or 2.
     pub low_ratings: i64,
-    /// First responses.
+    /// Durations from the opening to the first response.
     pub responses: Durations,
-    /// Resolutions.
+    /// Durations from the opening to the last resolution.
     pub resolutions: Durations,
 }
 
@@ -189,24 +189,24 @@ impl Load<'_> {
     }
 }
 
-/// Tickets open as of a view.
+/// Tickets that are open as of a view.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Backlog<'a> {
-    /// By priority.
+    /// Open tickets by priority.
     pub open: [i64; 4],
-    /// By category.
+    /// Open tickets by category.
     pub by_category: BTreeMap<&'a str, i64>,
-    /// Tickets that were opened elsewhere.
+    /// Tickets with events here, but without an opening here.
     pub moved: i64,
 }
 
 impl Ticket {
     fn base(&self, floor_us: i64) -> Life {
-        // A deletion is younger than anything settled: it erases the base.
+        // A deletion is younger than everything in the base, so it erases the base.
         if floor_us == i64::MIN { self.base.clone() } else { Life::default() }
     }
 
-    /// Folds the events before `horizon_us` when none has come since.
+    /// Folds all events into the base, if all of them are before `horizon_us`.
     pub(super) fn settle(&mut self, horizon_us: i64) {
         if self.events.is_empty() || !self.events.between(horizon_us - 1, i64::MAX).is_empty() {
             return;
@@ -215,7 +215,7 @@ impl Ticket {
         self.events = History::default();
     }
 
-    /// Erases all up to `deleted_us`; whether anything is left.
+    /// Erases everything up to `deleted_us`. Returns whether anything is left.
     pub(super) fn erase(&mut self, deleted_us: i64) -> bool {
         self.base = Life::default();
         self.events.erase(deleted_us);
@@ -224,7 +224,7 @@ impl Ticket {
 }
 
 impl View<'_> {
-    /// Ticket load in `[from_us, end_us)`.
+    /// Counts ticket events in `[from_us, end_us)`.
     pub fn load<'s>(&self, from_us: i64, end_us: i64, settings: &'s Settings) -> Load<'s>
     where
         Self: 's,
@@ -255,7 +255,7 @@ impl View<'_> {
                 TicketAction::Escalated => load.escalated += 1,
                 TicketAction::Reopened => load.reopened += 1,
                 TicketAction::Rated => {
-                    // A ticket has one rating: what is rated again was changed.
+                    // A ticket has one rating: a later rating replaces the earlier one, except with `answers: all`.
                     let earlier = rating.replace(event.value.csat.unwrap_or_default());
                     earlier.filter(|_| settings.counts_all_answers).into_iter().for_each(|earlier| load.rate(earlier));
                 }
@@ -273,7 +273,7 @@ impl View<'_> {
         }
     }
 
-    /// Tickets open as of this view.
+    /// Counts tickets that are open as of this view.
     pub fn backlog<'s>(&self, settings: &'s Settings) -> Backlog<'s> {
         let mut backlog = Backlog::default();
         for ticket in self.account.tickets.values() {
@@ -295,7 +295,7 @@ impl View<'_> {
     }
 }
 
-/// The configured name a category is counted under.
+/// The configured name under which a category counts, or `other`.
 fn counted_under<'s>(settings: &'s Settings, category: Option<&str>) -> &'s str {
     let found = category.and_then(|name| settings.categories.iter().find(|known| *known == name));
     found.map_or("other", String::as_str)

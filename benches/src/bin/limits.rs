@@ -1,6 +1,6 @@
-//! The limits and the stages beside them, on one machine in one run.
+//! Measures the limits and the stages beside them, on one machine in one run.
 //!
-//! `cargo run --release --bin limits -- --runs 5`
+//! Run `cargo run --release --bin limits -- --runs 5`.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
 
 use std::collections::BTreeMap;
@@ -47,24 +47,24 @@ const PARTITIONS: i32 = 2;
 #[derive(Debug, Parser)]
 #[command(about = "Reading and decoding alone against the stages")]
 struct Args {
-    /// Events.
+    /// Number of events.
     #[arg(long, default_value_t = 500_000)]
     events: usize,
-    /// Accounts.
+    /// Number of accounts.
     #[arg(long, default_value_t = 10_000)]
     accounts: usize,
     /// Days from the first event to the last.
     #[arg(long, default_value_t = 7)]
     days: i64,
-    /// How often all of it is measured.
+    /// How often everything is measured.
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// Where measurements are kept.
+    /// File to which the measurements are appended.
     #[arg(long, default_value = "benches/measured/limits.ndjson")]
     results: PathBuf,
 }
 
-/// What was measured, a second.
+/// Measured rates, per second.
 type Rates = BTreeMap<&'static str, f64>;
 
 fn main() -> Result<()> {
@@ -94,7 +94,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What goes through the broker: events a second.
+/// Measures steps that use the broker, in events per second.
 fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
     let kafka = Kafka::start()?;
     let config = config(&kafka.address)?;
@@ -116,14 +116,14 @@ fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, rates: &mut Rates) -> 
     rate("produce of the same batches, in transactions", &|| produce(&config, &fixture.events))
 }
 
-/// The same number of records to a transaction as ingest writes in one of its steps: those of `batch.max_records` events.
+/// Writes transactions with as many records as one step of ingest writes: those of `batch.max_records` events.
 fn produce(config: &Config, events: &[Record]) -> Result<()> {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", &config.kafka.bootstrap_servers).set("transactional.id", "limits");
     let producer: BaseProducer =
         settings.set("linger.ms", "0").set("queue.buffering.max.kbytes", "1000000").create()?;
     producer.init_transactions(ANSWER)?;
-    // The fixture's records hold a thousand events each.
+    // Each record of the fixture contains a thousand events.
     for records in events.chunks(config.batch.max_records / 1000) {
         producer.begin_transaction()?;
         for value in records.iter().filter_map(|record| record.value.as_ref()) {
@@ -135,7 +135,7 @@ fn produce(config: &Config, events: &[Record]) -> Result<()> {
     Ok(())
 }
 
-/// What one thread does without a broker.
+/// Measures the work of one thread without a broker.
 fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
     let Fixture { config, events, windows, .. } = fixture;
     let schema = window::schema();
@@ -175,9 +175,9 @@ fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
     })
 }
 
-/// How long the broker may take to answer.
+/// Time limit for an answer of the broker.
 const ANSWER: Duration = Duration::from_secs(60);
-/// Topic of what is produced for its own sake.
+/// Topic for the measurement of produce alone.
 const COPIES: &str = "limits-copies";
 const DAY_MS: i64 = 86_400_000;
 const LIMITS: Limits = Limits {
@@ -206,7 +206,8 @@ fn rate(rates: &mut Rates, what: &'static str, count: usize, work: impl FnOnce()
     Ok(())
 }
 
-/// As [`rate`], the second time it is done: in memory that the process has, as one that runs for months.
+/// Like [`rate`], but measures the second run. It then uses memory that the process already has, like a process that
+/// runs for months.
 fn rate_again(rates: &mut Rates, what: &'static str, count: usize, work: &dyn Fn() -> Result<()>) -> Result<()> {
     work().with_context(|| what.to_owned())?;
     rate(rates, what, count, work)
@@ -259,7 +260,7 @@ fn run_ingest(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Batches of rows, and nothing done with them.
+/// Decodes batches of rows and does nothing else with them.
 fn decode_all(records: &[Record], schema: &SchemaRef) -> Result<()> {
     let mut num_rows = 0;
     for value in records.iter().filter_map(|record| record.value.as_ref()) {
@@ -269,7 +270,7 @@ fn decode_all(records: &[Record], schema: &SchemaRef) -> Result<()> {
     Ok(())
 }
 
-/// Folds records of one partition, one a step.
+/// Folds records of one partition, one record a step.
 fn fold<S: Stage<State: Default>>(stage: &S, records: &[Record]) -> Result<()> {
     let mut state = S::State::default();
     let tp = &records.first().context("no record")?.topic_partition;

@@ -1,6 +1,6 @@
 //! Keeps a load in a real Kafka, or sends it at a rate.
 //!
-//! `cargo run --release --bin load -- --kafka 127.0.0.1:9092 --accounts 10000 --events 5000000`
+//! Run `cargo run --release --bin load -- --kafka 127.0.0.1:9092 --accounts 10000 --events 5000000`.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: sends at a rate")]
 
 use std::time::{Duration, Instant};
@@ -13,25 +13,25 @@ use keepwell_verify::kafka::Kafka;
 #[derive(Debug, Parser)]
 #[command(about = "A load of known content, by seed")]
 struct Args {
-    /// The broker.
+    /// Address of the broker.
     #[arg(long, default_value = "127.0.0.1:9092")]
     kafka: String,
-    /// Seed.
+    /// Seed of the load.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Accounts.
+    /// Number of accounts.
     #[arg(long, default_value_t = 10_000)]
     accounts: usize,
-    /// Events.
+    /// Number of events.
     #[arg(long, default_value_t = 1_000_000)]
     events: usize,
     /// Days from the first event to the last.
     #[arg(long, default_value_t = 28)]
     days: i64,
-    /// Partitions of the topic.
+    /// Number of partitions of the topic.
     #[arg(long, default_value_t = 2)]
     partitions: i32,
-    /// Events a second: sent now and with the times of now, to a topic of your own, instead of kept.
+    /// Events per second: sends them now, with current times, to --topic, instead of keeping the load.
     #[arg(long, requires = "topic")]
     rate: Option<u32>,
     /// The topic to send to.
@@ -39,7 +39,7 @@ struct Args {
     topic: Option<String>,
 }
 
-/// A Monday.
+/// 2024-01-01T00:00:00Z, a Monday.
 const START_MS: i64 = 1_704_067_200_000;
 
 fn main() -> Result<()> {

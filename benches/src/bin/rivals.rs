@@ -1,6 +1,7 @@
-//! Keepwell beside Apache Flink and Kafka Streams: the same broker, topic and job, one after another, rows compared.
+//! Compares Keepwell with Apache Flink and Kafka Streams: the same broker, topic and job, one after another. The rows
+//! must be equal.
 //!
-//! `cargo run --release --bin rivals -- throughput --runs 5`
+//! Run `cargo run --release --bin rivals -- throughput --runs 5`.
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use serde_json::json;
 
 const DAY_MS: i64 = 86_400_000;
 const WEEK_MS: i64 = 7 * DAY_MS;
-/// A Monday.
+/// 2024-01-01T00:00:00Z, a Monday.
 const MONDAY_MS: i64 = 1_704_067_200_000;
 
 #[derive(Debug, Parser)]
@@ -31,35 +32,35 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Works off a load that is there.
+    /// Process a load that is already in the topic.
     Throughput {
         #[command(flatten)]
         common: Common,
-        /// Events.
+        /// Number of events.
         #[arg(long, default_value_t = 3_000_000)]
         events: usize,
-        /// Accounts.
+        /// Number of accounts.
         #[arg(long, default_value_t = 10_000)]
         accounts: usize,
-        /// Days from the first event to the last; the rows of all but the last two are compared.
+        /// Days from the first event to the last. The rows of all days except the last two are compared.
         #[arg(long, default_value_t = 4)]
         days: i64,
-        /// Whether each account comes first of all once.
+        /// Give each account one event before any account has a second.
         #[arg(long)]
         every_account: bool,
-        /// Name of the measurement: beside `throughput`, the report knows `growth` (Keepwell by accounts) and `processes` (Keepwell by
-        /// partitions and processes).
+        /// Name of the measurement. Besides `throughput`, the report knows `growth` (Keepwell by accounts) and
+        /// `processes` (Keepwell by partitions and processes).
         #[arg(long, default_value = "throughput")]
         what: String,
     },
-    /// From event to output, at a rate.
+    /// Measure the time from an event to its output, at a rate.
     Latency {
         #[command(flatten)]
         common: Common,
-        /// Events a second.
+        /// Events per second.
         #[arg(long)]
         rate: u32,
-        /// Seconds.
+        /// Duration in seconds.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
@@ -67,35 +68,35 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// Which systems, e.g. `keepwell,flink-heap`; all unless told.
+    /// The systems to run, e.g. `keepwell,flink-heap`. Default: all.
     #[arg(long, value_delimiter = ',')]
     systems: Vec<String>,
-    /// Runs of each.
+    /// Number of measured runs of each system.
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// Runs of each before these, which are not kept: a broker compiles its own code for the first minutes, and takes a
-    /// quarter of two cores for that.
+    /// Number of runs of each system before the measured ones; their results are not kept. A broker compiles its own
+    /// code in the first minutes, which takes a quarter of two cores.
     #[arg(long, default_value_t = 0)]
     warm_ups: usize,
-    /// How often peers commit, in milliseconds; Keepwell commits after each batch.
+    /// Commit interval of the peers, in milliseconds. Keepwell commits after each batch.
     #[arg(long, default_value_t = 1000)]
     commit_ms: u64,
-    /// How often live rows are sent, in milliseconds.
+    /// Interval of live rows, in milliseconds.
     #[arg(long, default_value_t = 10_000)]
     live_ms: u64,
-    /// Heap of a JVM.
+    /// Heap size of a JVM.
     #[arg(long, default_value = "4g")]
     heap: String,
     /// Managed memory of Flink.
     #[arg(long, default_value = "512m")]
     managed: String,
-    /// Partitions of every topic.
+    /// Number of partitions of every topic.
     #[arg(long, default_value_t = PARTITIONS)]
     partitions: i32,
-    /// Processes of each of Keepwell's stages.
+    /// Number of processes of each of Keepwell's stages.
     #[arg(long, default_value_t = 1)]
     processes: usize,
-    /// Where measurements are kept.
+    /// File to which the measurements are appended.
     #[arg(long, default_value = "benches/measured/rivals.ndjson")]
     results: PathBuf,
 }
@@ -108,7 +109,7 @@ impl Common {
         if self.systems.is_empty() { Ok(System::ALL.to_vec()) } else { self.systems.iter().map(named).collect() }
     }
 
-    /// Runs each system so often, in turns, and keeps what `measure` says of it once the broker is warm.
+    /// Runs the systems in turns, `warm_ups + runs` times each. Appends what `measure` returns after the warm-ups.
     fn each(
         &self,
         kafka: &Kafka,
@@ -136,7 +137,7 @@ impl Common {
                 match measure(system, &job) {
                     Ok(measured) if run < self.warm_ups => println!("{system}, warm-up {run}: {measured}"),
                     Ok(measured) => results.append(&measured)?,
-                    // One that fails does not keep the others from being measured; it has no line among the results.
+                    // A failed run does not stop the others. It gets no line in the results.
                     Err(error) => {
                         println!("{system}, run {run}: void: {error:#}; logs are kept in {}", folder.keep().display());
                         num_void += 1;
@@ -154,7 +155,7 @@ fn main() -> Result<()> {
     let kafka = Kafka::start()?;
     match Cli::parse().what {
         What::Throughput { common, events, accounts, days, every_account, what } => {
-            // The last Monday from which on as many days have passed: the load is one of these days.
+            // Start at the last Monday after which `days` full days have passed, so that the load ends in the past.
             let past_ms = jiff::Timestamp::now().as_millisecond() - days * DAY_MS - MONDAY_MS;
             let start_ms = MONDAY_MS + past_ms / WEEK_MS * WEEK_MS;
             let shape = Shape { seed: 1, accounts, events, span_ms: days * DAY_MS, start_ms, every_account };

@@ -1,7 +1,8 @@
-//! What a fleet costs by its size: a day's close, accounts that change, state and restore, a model change, explain, audit.
+//! Measures the cost of a fleet by its size: a day's close, changed accounts, state and restore, a model change,
+//! explain, audit.
 //!
-//! `cargo run --release --bin scale -- --accounts 10000,100000,1000000`, with a model of ten factors and ten triggers; one line a
-//! size among the measurements.
+//! Run `cargo run --release --bin scale -- --accounts 10000,100000,1000000`. The model has ten factors and ten
+//! triggers. The results get one line for each size.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
 
 use std::path::{Path, PathBuf};
@@ -37,32 +38,32 @@ const START_US: i64 = 1_704_067_200_000_000;
 const MINUTE_US: i64 = 60_000_000;
 const HOUR_US: i64 = 60 * MINUTE_US;
 const DAY_US: i64 = 24 * HOUR_US;
-/// Accounts audited at once, as `keepwell audit` does.
+/// Number of accounts audited at once, as in `keepwell audit`.
 const AT_ONCE: usize = 500;
 
 #[derive(Debug, Parser)]
 #[command(about = "What a fleet costs by its size")]
 struct Args {
-    /// Accounts, one fleet after another.
+    /// Numbers of accounts; one fleet is measured after another.
     #[arg(long, value_delimiter = ',', default_value = "100000")]
     accounts: Vec<usize>,
-    /// Instead: each fleet without and with one more account that uses so many features in a day.
+    /// Instead, measure each fleet without and with one more account that uses this many features in a day.
     #[arg(long)]
     features: Option<usize>,
-    /// How often all of it is measured.
+    /// How often everything is measured.
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// Accounts that are audited, in fleets of 100,000 accounts at most.
+    /// Number of audited accounts, for fleets of at most 100,000 accounts.
     #[arg(long, default_value_t = 5000)]
     audited: usize,
-    /// Where measurements are kept.
+    /// File to which the measurements are appended.
     #[arg(long, default_value = "benches/measured/scale.ndjson")]
     results: PathBuf,
 }
 
 type On<'s, S> = Runner<'s, S, MemoryLog, SetClock>;
 
-/// The deployment, each stage with what it knows; without snapshots, which go on beside the work.
+/// The deployment, with the state of each stage. It has no snapshots, because they are saved beside the work.
 struct Fleet<'s> {
     config: &'s Config,
     broker: &'s MemoryBroker,
@@ -97,7 +98,7 @@ fn configuration(folder: &Path, model: &Path) -> Result<Config> {
     Ok(Config::parse("scale", &text, &[])?)
 }
 
-/// What one huge account costs the others: a fleet without it, and with it.
+/// Measures the cost of one huge account for the others: a fleet without it, and with it.
 fn beside(num_accounts: usize, features: usize) -> Result<Value> {
     let mut measured = Map::new();
     for giant in [0, features] {
@@ -124,7 +125,7 @@ fn beside(num_accounts: usize, features: usize) -> Result<Value> {
     Ok(json!({"what": "beside", "accounts": num_accounts, "measured": measured}))
 }
 
-/// A fleet's days, one after another.
+/// Measures the days of a fleet, one after another.
 fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
@@ -141,7 +142,7 @@ fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
         measured.insert("close".into(), fleet.day("a day's close", num_accounts)?);
     }
     for (minute, percent) in (1..).zip([1, 10, 100]) {
-        // What is due is asked for by the clock.
+        // Live rows become due by the clock.
         clock.set(START_US + 2 * DAY_US + 2 * HOUR_US + minute * MINUTE_US);
         let few = num_accounts * percent / 100;
         fleet.observe(few, 100 / percent, 1 + minute)?;
@@ -172,7 +173,7 @@ fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
     Ok(json!({"what": "scale", "accounts": num_accounts, "measured": measured}))
 }
 
-/// How long it takes to write a state as bytes and to make it of them again; how many bytes.
+/// Measures the time to encode a state and to restore it, and its size in bytes.
 fn state<S: Stage<State: Default>>(stage: &S, state: &S::State, topic: &str, partitions: i32) -> Result<Value> {
     let (mut bytes, mut save_s, mut restore_s) = (0, 0.0, 0.0);
     for partition in 0..partitions {
@@ -188,7 +189,7 @@ fn state<S: Stage<State: Default>>(stage: &S, state: &S::State, topic: &str, par
     Ok(json!({"bytes": bytes, "save_s": save_s, "restore_s": restore_s}))
 }
 
-/// Explains and audits what the tables hold.
+/// Explains and audits the content of the tables.
 fn looked_at(num_accounts: usize, audited: usize, config: &Config, model: &Path, text: &str) -> Result<()> {
     let started = Instant::now();
     let stored = Stored::of_config(config, None)?;
@@ -219,7 +220,7 @@ fn looked_at(num_accounts: usize, audited: usize, config: &Config, model: &Path,
     Ok(())
 }
 
-/// The account's event of that day; `round` tells those of one day apart.
+/// The account's event of a day. `round` makes the ids of several events on one day different.
 fn event(n: usize, day: i64, round: i64, config: &Config) -> Message {
     let at_ms = (START_US + day * DAY_US) / 1000 + (n % 3_000_000) as i64;
     let value = format!(
@@ -259,13 +260,14 @@ impl<'s> Fleet<'s> {
         })
     }
 
-    /// One event of so many accounts, each the `apart`th, on the day that has come.
+    /// Sends one event for each of `num_accounts` accounts, with a distance of `apart` between their numbers, on the
+    /// current day.
     fn observe(&self, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
         let day = (keepwell_pipeline::clock::Clock::wall_us(self.clock) - START_US) / DAY_US;
         (0..num_accounts).try_for_each(|n| Ok(self.broker.produce(&event(n * apart, day, round, self.config))?))
     }
 
-    /// One account uses so many features, each once.
+    /// Sends events of one account that uses this many features, each once.
     fn use_features(&self, features: usize, round: i64) -> Result<()> {
         let at_ms = (START_US + round * HOUR_US) / 1000;
         (0..features).try_for_each(|n| {
@@ -278,7 +280,8 @@ impl<'s> Fleet<'s> {
         })
     }
 
-    /// Everything there is to do: each account that is meant is scored once. Microseconds of each stage and bytes, an account.
+    /// Runs all stages and checks that `accounts` scores are made. Returns microseconds of each stage, and bytes, for
+    /// each account.
     fn day(&mut self, what: &str, accounts: usize) -> Result<Value> {
         let go_on = AtomicBool::new(false);
         self.ingest.run(&go_on)?;
@@ -309,7 +312,7 @@ impl<'s> Fleet<'s> {
     }
 
     fn num_scored(&mut self) -> u64 {
-        // A run that is stopped at once does nothing but tell.
+        // A run that is stopped at once only returns the report.
         let report = self.score.run(&AtomicBool::new(true)).unwrap_or_default();
         report
             .fates

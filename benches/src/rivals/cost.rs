@@ -1,4 +1,4 @@
-//! What processes cost, as the kernel counts it.
+//! The cost of processes, as the kernel counts it.
 
 use std::ops::AddAssign;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use anyhow::{Context, Result};
 /// The kernel counts processor time in hundredths of a second.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Processor time and memory.
+/// Processor time and memory of one or more processes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cost {
-    /// Processor time since its start, of all threads.
+    /// Processor time of all threads since the start of the process.
     pub cpu: Duration,
-    /// Most resident memory since its start, in kilobytes.
+    /// Highest resident memory since the start of the process, in kilobytes.
     pub peak_kb: u64,
 }
 
 impl Cost {
-    /// Of one process.
+    /// The cost of one process.
     ///
     /// # Errors
     /// When there is no such process.
@@ -28,7 +28,8 @@ impl Cost {
                 .with_context(|| format!("process {process_id}"))
         };
         let (stat, status) = (read("stat")?, read("status")?);
-        // Behind the name, which may hold blanks: state, then numbers; user and system time are the 12th and 13th.
+        // After the name, which may contain blanks, come the state and then numbers. User and system time are the 12th
+        // and 13th.
         let behind = stat.rsplit_once(')').context("no name in stat")?.1;
         let ticks = behind.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
         let ticks = ticks.sum::<Result<u32, _>>().context("no times in stat")?;
@@ -38,7 +39,7 @@ impl Cost {
     }
 }
 
-/// Several processes together: peaks are added, though they may not have been at one time.
+/// Adds up several processes. The sum of the peaks is an upper bound, because they may not be at the same time.
 impl AddAssign for Cost {
     fn add_assign(&mut self, other: Self) {
         self.cpu += other.cpu;
@@ -52,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_process_that_works_costs_time_and_memory() {
-        // Some tenths of a second.
+        // Works for some tenths of a second.
         let sum = (0..300_000_000_u64).fold(0, |sum: u64, n| std::hint::black_box(sum.wrapping_add(n)));
         let cost = Cost::of(std::process::id()).unwrap();
         assert!(cost.cpu >= TICK && cost.peak_kb > 1000, "{cost:?} {sum}");

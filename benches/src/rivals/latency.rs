@@ -1,8 +1,9 @@
-//! A load at a rate: how long it takes from an event to what is said of its account.
+//! Sends a load at a rate and measures the time from an event to the output for its account.
 //!
-//! Among the load's events there is a probe from time to time: the only event of an account of its own, so that the first
-//! record with the account's name tells of it. The time from just before the probe is handed to the producer until a
-//! `read_committed` consumer has the record is what is measured.
+//! From time to time a probe is among the load's events. It is the only event of its account, so the first record with
+//! that account as the key is the answer.
+//! The measured time starts just before the producer gets the probe. It ends when a `read_committed` consumer has the
+//! record.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,17 +27,17 @@ use keepwell_verify::kafka::Kafka;
 
 /// Time between two probes.
 const PROBE: Duration = Duration::from_millis(50);
-/// How long the last probes may take.
+/// Time limit for the answers to the last probes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// When probes were sent and their records came, by account.
+/// For each account of a probe: when the probe was sent, and when its record came.
 type Probes = Mutex<HashMap<String, (Instant, Option<Instant>)>>;
 
-/// Sends a load at `rate` events a second for as long as told and says how long probes took. Those of the first third count as
-/// start.
+/// Sends a load at `rate` events a second for the time `lasting` and reports how long the probes took. Probes of the
+/// first third count as warm-up.
 ///
 /// # Errors
-/// When the system ends by itself or a probe is never answered.
+/// When the system ends by itself or a probe gets no answer.
 pub fn run(kafka: &Kafka, system: System, job: &Job, rate: u32, lasting: Duration) -> Result<Value> {
     kafka.create_topic(&job.input, job.partitions)?;
     for topic in job.topics(system) {
@@ -116,7 +117,7 @@ fn read(reader: &BaseConsumer, probes: &Probes, stop: &AtomicBool) -> Result<()>
     Ok(())
 }
 
-/// Sends load and probes; when it began.
+/// Sends the load and the probes. Returns the start time.
 fn send(job: &Job, probes: &Probes, rate: u32, lasting: Duration) -> Result<Instant> {
     let mut writer = Writer::open(&config::Kafka::at(&job.broker))?;
     let topic: Arc<str> = job.input.as_str().into();

@@ -1,4 +1,4 @@
-//! A measurement as a line of JSON: what reports and plots are made of.
+//! A measurement as a line of JSON. Reports and plots are made from these lines.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -12,20 +12,20 @@ use serde_json::{Map, Value, json};
 #[derive(Debug)]
 pub struct Results {
     path: PathBuf,
-    /// The commit from which this program was made: that of the tree when it began.
+    /// The commit of the source tree when this program started.
     build: String,
 }
 
 impl Results {
-    /// The file at a path, made where there is none.
+    /// The file at a path; it is created when it does not exist.
     ///
     /// # Errors
-    /// When git does not say which commit this is.
+    /// When git does not report the commit.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self { path: path.to_owned(), build: build()? })
     }
 
-    /// Writes a line behind the others: what was measured, and with which build, when and on which machine.
+    /// Appends a line with the measurement, the build, the time and the machine.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -43,7 +43,7 @@ impl Results {
     }
 }
 
-/// The commit, and whether something beside it was changed. What was measured stands in the tree, too.
+/// The commit, and whether the tree has changes. Changes of the measurements themselves do not count.
 fn build() -> Result<String> {
     let git = |args: &[&str]| Command::new("git").args(args).output().context("git");
     let commit = String::from_utf8(git(&["describe", "--always"])?.stdout)?.trim().to_owned();

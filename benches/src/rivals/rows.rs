@@ -1,4 +1,4 @@
-//! The rows of the job, of whatever system they are: equal or the comparison is void.
+//! The rows of the job from any system. They must be equal; otherwise the comparison is void.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
@@ -15,10 +15,10 @@ const DAY_MS: i64 = 86_400_000;
 /// Trailing windows, in days.
 pub const WINDOWS: [i64; 3] = [1, 7, 28];
 
-/// Final rows as a number and a sum of hashes: equal where the rows are, in whatever order, each as often.
+/// Final rows as a count and a sum of hashes. It is equal for equal rows with equal multiplicity, in any order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rows {
-    /// How many.
+    /// Number of rows.
     pub count: u64,
     sum: u64,
 }
@@ -26,18 +26,18 @@ pub struct Rows {
 /// One final row: events, users, features and duration of an account in the days before a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Row<'r> {
-    /// Whose.
+    /// Account id.
     pub account: &'r str,
     /// End of the window, UTC milliseconds.
     pub end_ms: i64,
-    /// Days.
+    /// Length of the window in days.
     pub window: i64,
-    /// Events, distinct users, distinct features, milliseconds.
+    /// Events, distinct users, distinct features, duration in milliseconds.
     pub measures: [i64; 4],
 }
 
 impl Rows {
-    /// Adds a row, where its window ends by then: systems close the last days at different times.
+    /// Adds a row if its window ends by `last_end_ms`. Systems close the last days at different times.
     pub fn add(&mut self, row: Row<'_>, last_end_ms: i64) {
         if row.end_ms <= last_end_ms {
             self.count += 1;
@@ -45,10 +45,10 @@ impl Rows {
         }
     }
 
-    /// Adds the final rows of a record of a peer, which is one row as text.
+    /// Adds the row of a peer's record, which is one row as text, if it is final.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the record is not a row.
     pub fn add_text(&mut self, text: &[u8], last_end_ms: i64) -> Result<()> {
         let text = std::str::from_utf8(text)?;
         let cells: Vec<&str> = text.split(',').collect();
@@ -65,7 +65,7 @@ impl Rows {
     /// Adds the final rows of a record of Keepwell's `windows`.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the record is not a batch of `windows`.
     pub fn add_windows(&mut self, value: &[u8], last_end_ms: i64) -> Result<()> {
         let batch = codec::decode(value, &window::schema())?;
         let column = |name: &str| batch.column_by_name(name).with_context(|| format!("no column {name}"));
@@ -78,7 +78,7 @@ impl Rows {
         let measures = [events?, users?, features?, duration_ms?];
         for row in (0..batch.num_rows()).filter(|row| is_final.value(*row)) {
             let window = periods.value(row).trim_end_matches('d').parse()?;
-            // Where no event tells a duration it is null.
+            // The duration is null if no event has one.
             let measures = measures.map(|column| if column.is_valid(row) { column.value(row) } else { 0 });
             self.add(
                 Row { account: accounts.value(row), end_ms: as_of.value(row) / 1000, window, measures },
@@ -89,22 +89,22 @@ impl Rows {
     }
 }
 
-/// What is known of an account while a load is counted.
+/// Counts of one account.
 #[derive(Default)]
 struct Account {
     first: i64,
-    /// Events and milliseconds by day.
+    /// Number of events and duration in milliseconds, by day.
     days: HashMap<i64, (i64, i64)>,
-    /// Days of users and features, as bits.
+    /// The days of each user and feature, as bits.
     users: HashMap<String, u64>,
     features: HashMap<String, u64>,
 }
 
-/// The rows a load comes to, counted plainly: one for each account and window (in days) at the end of each day from its first to the
-/// last that has ended by `last_end_ms`.
+/// The rows of a load, counted in the simplest way. Each account and window (in days) has one row at the end of each
+/// day, from its first day to the last that ends by `last_end_ms`.
 ///
 /// # Errors
-/// When a call is none.
+/// When a call cannot be parsed, or the load has more than 64 days.
 pub fn truth(shape: Shape, windows: &[i64], last_end_ms: i64) -> Result<Rows> {
     let mut accounts: HashMap<String, Account> = HashMap::new();
     let mut ids: HashSet<String> = HashSet::new();

@@ -1,4 +1,4 @@
-//! The systems: Keepwell as four processes, each peer as one JVM.
+//! The compared systems: Keepwell with four stages, each peer as one JVM.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,25 +11,25 @@ use anyhow::{Context, Result, ensure};
 use super::cost::Cost;
 use super::rows::WINDOWS;
 
-/// Partitions of every topic, raw or not, unless told; the peers have as many tasks.
+/// Default number of partitions of every topic. The peers have as many tasks.
 pub const PARTITIONS: i32 = 2;
 
-/// Events of the load are none that may be too late, as in a deployment that keeps up: their raw bytes are not carried along.
-/// Ids are kept for as long.
+/// Allowed lateness. No event of the load may be too late, as in a deployment that keeps up, so that their raw bytes
+/// are not carried along. Ids are kept for the same time.
 const LATENESS: &str = "14d";
-/// How far events may be out of order within a partition.
+/// Bound for events out of order within a partition.
 const FLINK_BOUND: Duration = Duration::from_secs(60);
-/// How far partitions may drift apart in Kafka Streams, whose time is that of the newest record behind the re-keying.
+/// Bound for partitions that drift apart in Kafka Streams. Its time is that of the newest record after the re-keying.
 const STREAMS_GRACE: Duration = Duration::from_secs(36 * 3600);
 
 /// A system that does the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum System {
-    /// Four stages; scores and Parquet files beside the rows.
+    /// Keepwell with four stages. It also writes scores and Parquet files.
     Keepwell,
-    /// Apache Flink, state on the heap or in RocksDB.
+    /// Apache Flink, with its state on the heap or in RocksDB.
     Flink(State),
-    /// Kafka Streams, stores in memory or in RocksDB.
+    /// Kafka Streams, with its stores in memory or in RocksDB.
     Streams(State),
 }
 
@@ -38,12 +38,12 @@ pub enum System {
 pub enum State {
     /// In the heap of the JVM.
     Heap,
-    /// In RocksDB.
+    /// In RocksDB, on disk.
     Rocks,
 }
 
 impl System {
-    /// All of them.
+    /// All systems.
     pub const ALL: [Self; 5] = [
         Self::Keepwell,
         Self::Flink(State::Heap),
@@ -65,46 +65,46 @@ impl fmt::Display for System {
     }
 }
 
-/// How a system is run.
+/// Settings of a run.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// `host:port` of the broker.
     pub broker: String,
-    /// Name of this run: of groups, transactions and topics.
+    /// Name of the run; groups, transactions and topics have it as a prefix.
     pub name: String,
-    /// Raw topic.
+    /// Name of the raw topic.
     pub input: String,
-    /// Days since 1970 of the first event.
+    /// Day of the first event, in days since 1970.
     pub first_day: i64,
-    /// How often live rows are sent.
+    /// Interval of live rows.
     pub live: Duration,
-    /// How often a peer commits. Keepwell commits after each batch.
+    /// Commit interval of a peer. Keepwell commits after each batch.
     pub commit: Duration,
-    /// Heap of a JVM, e.g. `4g`.
+    /// Heap size of a JVM, e.g. `4g`.
     pub heap: String,
     /// Managed memory of Flink for RocksDB, e.g. `1g`.
     pub managed: String,
-    /// Partitions of every topic, raw or not.
+    /// Number of partitions of every topic.
     pub partitions: i32,
-    /// Processes of each of Keepwell's stages.
+    /// Number of processes of each of Keepwell's stages.
     pub processes: usize,
-    /// State, snapshots, logs and files of this run.
+    /// Folder for state, snapshots, logs and files of the run.
     pub folder: PathBuf,
 }
 
 impl Job {
-    /// The topic in which the rows of a system end up.
+    /// The topic with the rows of a system.
     pub fn output(&self, system: System) -> String {
         let Self { name, .. } = self;
         if system == System::Keepwell { format!("{name}-windows") } else { format!("{name}-rows") }
     }
 
-    /// Topics of Keepwell, by what they hold.
+    /// A topic of this run, by its content.
     pub fn topic(&self, of: &str) -> String {
         format!("{}-{of}", self.name)
     }
 
-    /// All topics that a run needs, but the raw one.
+    /// All topics that a run needs, except the raw one.
     pub fn topics(&self, system: System) -> Vec<String> {
         let of: &[&str] = match system {
             System::Keepwell => &["events", "windows", "feature-days", "health", "scores", "alerts", "rejects"],
@@ -114,7 +114,7 @@ impl Job {
         of.iter().map(|of| self.topic(of)).collect()
     }
 
-    /// What must have been read until the job is done, group by group, in the order in which it flows.
+    /// The groups and the topics they must have read until the job is done, in the order of the flow.
     pub fn flow(&self, system: System) -> Vec<(String, String)> {
         let (name, input) = (&self.name, self.input.clone());
         match system {
@@ -130,7 +130,7 @@ impl Job {
     }
 
     fn configuration(&self) -> Result<PathBuf> {
-        // Ten factors and ten triggers, over windows that the peers have, too.
+        // The model has ten factors and ten triggers, over windows that the peers have too.
         let model = self.folder.join("model.yaml");
         std::fs::write(&model, include_str!("../../scale.yaml").replace("period: 90d", "period: 28d"))?;
         let windows: Vec<String> = WINDOWS.iter().map(|days| format!("{days}d")).collect();
@@ -155,7 +155,7 @@ impl Job {
     /// Starts a system.
     ///
     /// # Errors
-    /// When a program is missing; says what makes it.
+    /// When a program is missing. The error names the command that builds it.
     pub fn start(&self, system: System) -> Result<Running> {
         std::fs::create_dir_all(&self.folder)?;
         let mut running = Running { children: Vec::new() };
@@ -211,7 +211,7 @@ impl Job {
 /// Keepwell's programs.
 const STAGES: [&str; 4] = ["ingest", "aggregate", "score", "sink"];
 
-/// Processes that end with this value, each with what it is.
+/// Running processes with their names. They end when this value is dropped.
 #[derive(Debug)]
 pub struct Running {
     children: Vec<(String, Child)>,
@@ -226,10 +226,10 @@ impl Running {
         Ok(())
     }
 
-    /// What the processes have cost since their start, those of a stage together.
+    /// The cost of the processes since their start, summed by stage.
     ///
     /// # Errors
-    /// When one has ended.
+    /// When a process has ended.
     pub fn costs(&self) -> Result<BTreeMap<String, Cost>> {
         self.children.iter().try_fold(BTreeMap::new(), |mut costs: BTreeMap<String, Cost>, (name, child)| {
             *costs.entry(name.clone()).or_default() += Cost::of(child.id())?;
@@ -237,10 +237,10 @@ impl Running {
         })
     }
 
-    /// Nothing has ended by itself.
+    /// Checks that no process has ended by itself.
     ///
     /// # Errors
-    /// When something has.
+    /// When a process has ended.
     pub fn check(&mut self) -> Result<()> {
         for (name, child) in &mut self.children {
             if let Some(status) = child.try_wait()? {

@@ -1,4 +1,4 @@
-//! A load that is there: how fast it is worked off, and at what cost.
+//! Processes a load that is already in the topic, and measures the speed and the cost.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -21,21 +21,21 @@ use keepwell_verify::chaos::watch::Watch;
 use keepwell_verify::kafka::Kafka;
 use keepwell_verify::streamed::num_rows;
 
-/// How long a system may take.
+/// Time limit for a system.
 const LIMIT: Duration = Duration::from_secs(900);
-/// How long the broker may take to answer.
+/// Time limit for an answer of the broker.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often it is asked how far a system has come.
+/// Interval between two checks of the progress.
 const LOOK: Duration = Duration::from_millis(100);
-/// What is read before counts as start: JVMs compile, caches fill.
+/// Share of the events that counts as warm-up: JVMs compile, caches fill.
 const WARM: f64 = 0.2;
 
-/// Where a system was at a moment.
+/// Progress and cost at a point in time.
 #[derive(Debug, Clone)]
 struct Mark {
     at: Instant,
     read: i64,
-    /// By stage.
+    /// The cost by stage.
     system: BTreeMap<String, Cost>,
     broker: Cost,
 }
@@ -46,26 +46,26 @@ impl Mark {
     }
 }
 
-/// A broker with a load, on which systems are run.
+/// A broker with a load, on which the systems run.
 #[derive(Debug)]
 pub struct Course<'k> {
-    /// The broker, started by this process.
+    /// The broker. This process must have started it.
     pub kafka: &'k Kafka,
-    /// Events in the raw topic.
+    /// Number of events in the raw topic.
     pub num_events: i64,
-    /// The rows that end by then are compared, UTC milliseconds.
+    /// Rows with an end up to this time are compared, UTC milliseconds.
     pub last_end_ms: i64,
-    /// What they must be.
+    /// The expected rows.
     pub truth: Rows,
-    /// The rows of every day that has ended, as Keepwell has them in its tables.
+    /// The expected rows of every day that has ended, as in Keepwell's tables.
     pub closed: Rows,
 }
 
 impl Course<'_> {
-    /// Runs a system until it has read everything, checks its rows and says what was measured.
+    /// Runs a system until it has read everything, checks its rows, and returns the measurement.
     ///
     /// # Errors
-    /// When it ends by itself or does not come to an end, or when its rows are not those they must be.
+    /// When a process ends by itself, the system does not finish in time, or its rows are wrong.
     pub fn run(&self, system: System, job: &Job) -> Result<Value> {
         for topic in job.topics(system) {
             self.kafka.create_topic(&topic, job.partitions)?;
@@ -88,7 +88,7 @@ impl Course<'_> {
                 .with_context(|| format!("{system}: {group} on {topic}, see {}", job.folder.display()))?;
         }
         if system == System::Keepwell {
-            // Analysts have every final row, too: each account's windows, and its score.
+            // The tables must have every final row too: the windows and the score of each account.
             for (table, count) in [("windows", self.closed.count), ("scores", self.closed.count / WINDOWS.len() as u64)]
             {
                 self.until(&mut running, |_| Ok((num_rows(&job.folder.join("tables"), table)? == count).then_some(())))
@@ -141,7 +141,7 @@ impl Course<'_> {
         })
     }
 
-    /// Asks until there is an answer. A broker that has just begun may not know a group or topic yet.
+    /// Asks until there is an answer. A broker that has just started may not know a group or topic yet.
     fn until<T>(&self, running: &mut Running, mut ask: impl FnMut(&Running) -> Result<Option<T>>) -> Result<T> {
         let (started, mut why) = (Instant::now(), String::new());
         while started.elapsed() < LIMIT {

@@ -1,4 +1,4 @@
-//! Columns of a batch by name and type. A missing column or another type is an error, never a panic.
+//! Access to columns by name and type. A missing column or another type is an error, never a panic.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray,
@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 /// Times in UTC microseconds.
 pub type TimeArray = PrimitiveArray<TimestampMicrosecondType>;
 
-/// What has columns with names: a batch, or the rows in a list.
+/// Something with named columns: a batch, or the rows in a list.
 #[derive(Debug, Clone, Copy)]
 pub enum Columns<'b> {
     /// The columns of a batch.
@@ -34,10 +34,10 @@ impl<'b> Columns<'b> {
         column.as_any().downcast_ref::<T>().ok_or_else(wrong)
     }
 
-    /// A column of texts.
+    /// A column of strings.
     ///
     /// # Errors
-    /// [`ArrowError::SchemaError`] when there is none of that name and type; the same below.
+    /// [`ArrowError::SchemaError`] when no column has this name and type. The same holds for the methods below.
     pub fn text(self, name: &str) -> Result<&'b StringArray, ArrowError> {
         self.typed(name)
     }
@@ -98,7 +98,7 @@ impl<'b> Columns<'b> {
         self.typed(name)
     }
 
-    /// A column of lists, and the rows in them.
+    /// A column of lists, and the columns of the rows in them.
     ///
     /// # Errors
     /// See [`Columns::text`].
@@ -110,17 +110,17 @@ impl<'b> Columns<'b> {
     }
 }
 
-/// The text of a row, if it is known.
+/// The text in a row, or none if it is null.
 pub fn text(column: &StringArray, row: usize) -> Option<&str> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// The number of a row, if it is known.
+/// The number in a row, or none if it is null.
 pub fn number<T: ArrowPrimitiveType>(column: &PrimitiveArray<T>, row: usize) -> Option<T::Native> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// Points of a row, in millionths, if they are known.
+/// The points in a row, in millionths, or none if they are null.
 pub fn millionths(column: &PrimitiveArray<Decimal128Type>, row: usize) -> Option<i64> {
     column.is_valid(row).then(|| column.value(row) as i64)
 }

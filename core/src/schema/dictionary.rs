@@ -1,8 +1,8 @@
-//! The data dictionary: every table's columns, from the lists that make the schemas.
+//! The data dictionary: the columns of every table, from the lists that also define the schemas.
 
 use super::{Column, ColumnType, event, feature_day, health, score, window};
 
-/// A table, where it is found and what it holds.
+/// A table, where to find it, and its columns.
 struct Table {
     name: &'static str,
     place: &'static str,
@@ -50,7 +50,7 @@ fn kind(kind: ColumnType) -> String {
     }
 }
 
-/// The dictionary as Markdown.
+/// The data dictionary as Markdown.
 pub fn markdown() -> String {
     let mut out = String::from(
         "# Data dictionary\n\nMade from the schemas by `keepwell dictionary`; a test compares it with this file.\nNull means unknown, never zero. A column that may be null can be added to a version; any other change is a new one. A record of a topic leaves out the columns that are null in all of its rows.\n",

@@ -1,4 +1,4 @@
-//! The `events` table: accepted events of every kind, in one wide batch.
+//! The `events` table: accepted events of all kinds, in one wide batch.
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -19,10 +19,10 @@ use crate::event::{
 mod builder;
 mod sparse;
 
-/// Name and version, as in the schema metadata.
+/// Name and version of the table, as in the schema metadata.
 pub const TABLE: &str = "events/1";
 
-/// The columns, in order.
+/// The columns of the table, in order.
 pub const COLUMNS: &[Column] = &[
     known("account_id", Text, "account the event belongs to; decides the partition"),
     known("event_id", Text, "unique within the account and the kind"),
@@ -63,12 +63,12 @@ pub const COLUMNS: &[Column] = &[
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, COLUMNS));
 
-/// The Arrow schema.
+/// The Arrow schema of the table.
 pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// Where the columns stand.
+/// Indexes of the columns.
 mod at {
     use super::COLUMNS;
     use crate::schema::position;
@@ -106,12 +106,12 @@ mod at {
     pub const CLEARED: usize = position(COLUMNS, "cleared");
 }
 
-/// What an event is: its kind with its action. That all its kind needs is there was checked when the shape was made.
+/// The kind of an event, with its action. A shape exists only after a check that all columns its kind needs are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A use of a feature.
     Usage,
-    /// A step of a ticket.
+    /// An event of a ticket.
     Ticket(TicketAction),
     /// An answer to a survey.
     Survey(Survey),
@@ -121,13 +121,13 @@ pub enum Shape {
     Deleted,
     /// A milestone of an account.
     Milestone,
-    /// What became of an alert.
+    /// The outcome of an alert.
     Outcome(Outcome),
     /// A change of a person.
     Person(PersonAction),
 }
 
-/// A code in a batch that no version of this table knows, or an event without a column its kind needs.
+/// A row that cannot be read: its code is in no version of this table, or a column that its kind needs is null.
 #[derive(Debug, thiserror::Error)]
 #[error("row {row} of an events batch: {what}; was it written by a newer Keepwell?")]
 pub struct RowError {
@@ -135,8 +135,8 @@ pub struct RowError {
     what: &'static str,
 }
 
-/// Typed access to the rows of a batch whose schema was checked by [`crate::codec::decode`]. What rows of usage, by far the
-/// most, need is looked up once a batch.
+/// Typed access to the rows of a batch. [`crate::codec::decode`] must have checked the schema. Most rows are usage, so
+/// the columns they need are looked up once per batch.
 #[derive(Debug, Clone, Copy)]
 pub struct EventRows<'b> {
     batch: &'b RecordBatch,
@@ -161,7 +161,7 @@ fn int_at(array: &Int64Array, row: usize) -> Option<i64> {
 }
 
 impl<'b> EventRows<'b> {
-    /// Access to `batch`.
+    /// Access to the rows of `batch`.
     pub fn new(batch: &'b RecordBatch) -> Self {
         Self {
             batch,
@@ -183,7 +183,7 @@ impl<'b> EventRows<'b> {
         self.batch.num_rows()
     }
 
-    /// Whether there is no row.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.batch.num_rows() == 0
     }
@@ -206,7 +206,7 @@ impl<'b> EventRows<'b> {
         array.is_valid(row).then(|| array.value(row))
     }
 
-    /// What `row` says of a value that a null may have cleared.
+    /// The change of a value in `row`. `bit` is the value's bit in the `cleared` column.
     fn change<T>(&self, row: usize, value: Option<T>, bit: u8) -> Change<T> {
         match value {
             Some(value) => Change::Set(value),
@@ -215,12 +215,12 @@ impl<'b> EventRows<'b> {
         }
     }
 
-    /// The kind of `row`; none where a newer program wrote it.
+    /// The kind of `row`. None if a newer program wrote an unknown kind.
     pub fn kind(&self, row: usize) -> Option<Kind> {
         Kind::from_code(self.kind.value(row))
     }
 
-    /// The account of `row`.
+    /// The account id of `row`.
     pub fn account_id(&self, row: usize) -> &'b str {
         self.account_id.value(row)
     }
@@ -235,7 +235,7 @@ impl<'b> EventRows<'b> {
         self.occurred_at.value(row)
     }
 
-    /// Where `row` came from.
+    /// The raw record that `row` came from.
     pub fn origin(&self, row: usize) -> Origin<'b> {
         let payload = self.batch.column(at::PAYLOAD).as_binary::<i32>();
         Origin {
@@ -247,7 +247,7 @@ impl<'b> EventRows<'b> {
         }
     }
 
-    /// What the event in `row` is, once all that its kind needs is found to be there.
+    /// Checks that all columns that the event in `row` needs are there, and returns its shape.
     ///
     /// # Errors
     /// [`RowError`] when a code is unknown or a needed column is null.
@@ -293,7 +293,7 @@ impl<'b> EventRows<'b> {
         })
     }
 
-    /// The event in `row`, whose shape is known.
+    /// The event in `row`, given the shape of that row.
     pub fn event(&self, row: usize, shape: Shape) -> Event<'b> {
         let needed = |column: usize| Cow::Borrowed(self.batch.column(column).as_string::<i32>().value(row));
         let body = match shape {

@@ -1,4 +1,4 @@
-//! The `feature_days` table: adoption by feature and pane, final only.
+//! The `feature_days` table: adoption per feature and pane. It contains final rows only.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,10 +7,10 @@ use arrow::datatypes::SchemaRef;
 use super::ColumnType::{Int32, Int64, Text, Time};
 use super::{Column, RowBuilder, known, maybe, schema_of};
 
-/// Name and version, as in the schema metadata.
+/// Name and version of the table, as in the schema metadata.
 pub const TABLE: &str = "feature_days/1";
 
-/// The columns, in order.
+/// The columns of the table, in order.
 pub const COLUMNS: &[Column] = &[
     known("account_id", Text, "account"),
     known("as_of", Time, "end of the pane, exclusive"),
@@ -28,12 +28,12 @@ pub const COLUMNS: &[Column] = &[
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, COLUMNS));
 
-/// The Arrow schema.
+/// The Arrow schema of the table.
 pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// A builder of rows.
+/// A builder for rows of the table.
 pub fn builder() -> RowBuilder {
     RowBuilder::new(schema(), COLUMNS.iter())
 }

@@ -1,5 +1,5 @@
-//! Bytes of every version that was ever written must stay readable. A golden file is never edited; a
-//! changed table is a new version with a file of its own.
+//! Tests that every version ever written stays readable. A golden file is never edited. A changed table is a new
+//! version with its own file.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const WINDOWS_2: &[u8] = include_bytes!("../../golden/windows-2.arrow");
 const HEALTH_2: &[u8] = include_bytes!("../../golden/health-2.arrow");
 const FEATURE_DAYS_1: &[u8] = include_bytes!("../../golden/feature_days-1.arrow");
 
-/// One event of each form.
+/// One event of each kind and form.
 fn every_form() -> Vec<Event<'static>> {
     let text = Cow::Borrowed::<str>;
     let bodies = vec![
@@ -87,7 +87,7 @@ fn every_form_of_event_survives_the_table_behind_every_other() {
     }
 }
 
-/// Cells that depend on name and type of a column only. The last one is null where it may be.
+/// Cells that depend only on the name and type of a column. The last cell is null if the column allows it.
 fn cells(field: &Field, num_rows: usize) -> ArrayRef {
     let seed = field.name().bytes().map(i64::from).sum::<i64>();
     let numbers = move |row: usize| seed * 1_000 + row as i64;

@@ -1,4 +1,4 @@
-//! The `health` table: an account's score, what it is made of and what it sets off, live and final.
+//! The `health` table: the score of an account, its factors and its triggers. It contains live and final rows.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,10 +7,10 @@ use arrow::datatypes::SchemaRef;
 use super::ColumnType::{Flag, Float, Int32, Int64, List, Points, Text, Time};
 use super::{Column, RowBuilder, known, maybe, schema_of};
 
-/// Name and version, as in the schema metadata.
+/// Name and version of the table, as in the schema metadata.
 pub const TABLE: &str = "health/2";
 
-/// One factor of a score.
+/// Columns of one factor of a score.
 pub const FACTORS: &[Column] = &[
     known(
         "name",
@@ -35,13 +35,13 @@ pub const FACTORS: &[Column] = &[
     maybe("carried_from", Time, "as_of of the final row its value is carried from"),
 ];
 
-/// One factor that moved the score.
+/// Columns of one driver: a factor that moved the score.
 pub const DRIVERS: &[Column] = &[
     known("name", Text, "factor, as the model names it"),
     known("delta", Points, "its contribution less that of the previous final row"),
 ];
 
-/// One trigger that holds or has just ended.
+/// Columns of one trigger that is active or has just ended.
 pub const TRIGGERS: &[Column] = &[
     known("name", Text, "trigger, as the model names it"),
     known(
@@ -62,7 +62,7 @@ pub const TRIGGERS: &[Column] = &[
     maybe("outcome", Text, "what was last told of its playbook: accepted, done or dismissed"),
 ];
 
-/// The columns, in order.
+/// The columns of the table, in order.
 pub const COLUMNS: &[Column] = &[
     known("account_id", Text, "account"),
     known("as_of", Time, "end of the windows, exclusive; a pane end"),
@@ -104,25 +104,25 @@ pub const COLUMNS: &[Column] = &[
     maybe("watermark", Time, "watermark when the window rows were made"),
 ];
 
-/// UTC microseconds as RFC 3339; as a number where no such time exists.
+/// A time in UTC microseconds as RFC 3339. A time out of range is written as a number.
 pub fn rfc3339(us: i64) -> String {
     jiff::Timestamp::from_microsecond(us).map_or_else(|_| us.to_string(), |time| time.to_string())
 }
 
-/// What names an episode of a trigger, from its raise to its end: account, trigger and the time it was raised.
-/// `since` is RFC 3339, as [`rfc3339`] writes it.
+/// Id of an episode of a trigger, from its raise to its end. It consists of the account, the trigger and the time of
+/// the raise. `since` is RFC 3339, as [`rfc3339`] writes it.
 pub fn alert_id(account_id: &str, trigger: &str, since: &str) -> String {
     format!("{account_id}/{trigger}/{since}")
 }
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, COLUMNS));
 
-/// The Arrow schema.
+/// The Arrow schema of the table.
 pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// A builder of rows.
+/// A builder for rows of the table.
 pub fn builder() -> RowBuilder {
     RowBuilder::new(schema(), COLUMNS.iter())
 }

@@ -1,4 +1,4 @@
-//! Rows of a table, written cell by cell.
+//! Builds rows of a table cell by cell.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 use super::ColumnType::{CountMap, Flag, Float, Int32, List, Money, Points, Text, TextMap, Time};
 use super::{Column, ColumnType, fields_of, time_type};
 
-/// The cells of a column. Nulls are only counted until a cell is known: many columns of a batch are null from end to end.
+/// The cells of a column. Nulls are only counted until a value follows, because many columns of a batch are all null.
 #[derive(Debug)]
 struct Cells<B> {
     known: B,
@@ -94,12 +94,12 @@ impl ColumnBuilder {
     }
 }
 
-/// Rows of a batch whose names are compared.
+/// Number of first rows of a batch in which column names are checked.
 const NAMED_ROWS: usize = 16;
 
-/// Builds rows of a table cell by cell, from left to right. Each call names its column; a type out of turn, or a name in the first
-/// rows of a batch, is remembered and makes [`RowBuilder::finish`] fail. In which order cells are written is a matter of the code,
-/// not of the row: to compare each name of each row makes a close and score 5 to 7 % slower.
+/// Builds rows of a table cell by cell, from left to right. Each call names its column. A wrong type, or a wrong name
+/// in the first rows of a batch, makes [`RowBuilder::finish`] fail. The order of cells depends on the code and not on
+/// the row, so later rows are not checked: comparing every name makes a close and score 5 to 7 % slower.
 #[derive(Debug)]
 pub struct RowBuilder {
     schema: SchemaRef,
@@ -111,7 +111,7 @@ pub struct RowBuilder {
 }
 
 impl RowBuilder {
-    /// A builder for a table of these columns.
+    /// A builder for a table with these columns.
     pub fn new(schema: SchemaRef, columns: impl Iterator<Item = &'static Column>) -> Self {
         let (names, builders) = columns.map(|column| (column.name, ColumnBuilder::of(column.kind))).unzip();
         Self { schema, builders, names, cursor: 0, num_rows: 0, out_of_turn: None }
@@ -119,7 +119,7 @@ impl RowBuilder {
 
     fn next_column(&mut self, name: &'static str) -> Option<&mut ColumnBuilder> {
         if self.num_rows < NAMED_ROWS {
-            // A measure is written once for the window and once for the one before it.
+            // A measure is written for the window and for the window before it, under the same name.
             let turn = self.names.get(self.cursor).copied().unwrap_or_default();
             if turn != name && turn.strip_prefix("previous_") != Some(name) {
                 self.out_of_turn.get_or_insert(name);
@@ -129,7 +129,7 @@ impl RowBuilder {
         self.builders.get_mut(self.cursor - 1)
     }
 
-    /// A text cell.
+    /// Writes a text cell.
     pub fn text(&mut self, name: &'static str, value: Option<&str>) {
         match self.next_column(name) {
             Some(ColumnBuilder::Text(b)) => {
@@ -139,7 +139,7 @@ impl RowBuilder {
         }
     }
 
-    /// A true-or-false cell.
+    /// Writes a true-or-false cell.
     pub fn flag(&mut self, name: &'static str, value: bool) {
         match self.next_column(name) {
             Some(ColumnBuilder::Flag(b)) => b.append_value(value),
@@ -147,7 +147,7 @@ impl RowBuilder {
         }
     }
 
-    /// A 32-bit integer cell.
+    /// Writes a 32-bit integer cell.
     pub fn int32(&mut self, name: &'static str, value: i32) {
         match self.next_column(name) {
             Some(ColumnBuilder::Int32(b)) => b.append_value(value),
@@ -155,7 +155,7 @@ impl RowBuilder {
         }
     }
 
-    /// A 64-bit integer cell.
+    /// Writes a 64-bit integer cell.
     pub fn int(&mut self, name: &'static str, value: impl Into<Option<i64>>) {
         match self.next_column(name) {
             Some(ColumnBuilder::Int64(b)) => {
@@ -165,7 +165,7 @@ impl RowBuilder {
         }
     }
 
-    /// A float cell.
+    /// Writes a float cell.
     pub fn float(&mut self, name: &'static str, value: Option<f64>) {
         match self.next_column(name) {
             Some(ColumnBuilder::Float(b)) => {
@@ -175,7 +175,7 @@ impl RowBuilder {
         }
     }
 
-    /// A money cell, in hundredths.
+    /// Writes a money cell, in hundredths.
     pub fn money(&mut self, name: &'static str, value: Option<i128>) {
         match self.next_column(name) {
             Some(ColumnBuilder::Decimal(b)) => {
@@ -185,12 +185,12 @@ impl RowBuilder {
         }
     }
 
-    /// A cell of points or percent, in millionths.
+    /// Writes a cell of points or percent, in millionths.
     pub fn points(&mut self, name: &'static str, value: Option<i64>) {
         self.money(name, value.map(i128::from));
     }
 
-    /// A list of rows; `write` ends each of them.
+    /// Writes a list of rows. `write` must end each row with [`RowBuilder::end_row`].
     pub fn list(&mut self, name: &'static str, write: impl FnOnce(&mut Self)) {
         let Some(ColumnBuilder::List { items, lengths }) = self.next_column(name) else {
             self.out_of_turn = Some(name);
@@ -201,7 +201,7 @@ impl RowBuilder {
         lengths.push(items.num_rows - before);
     }
 
-    /// A time cell, UTC microseconds.
+    /// Writes a time cell, UTC microseconds.
     pub fn time(&mut self, name: &'static str, value: Option<i64>) {
         match self.next_column(name) {
             Some(ColumnBuilder::Time(b)) => {
@@ -211,7 +211,7 @@ impl RowBuilder {
         }
     }
 
-    /// A map of texts, or null.
+    /// Writes a map of texts, or null.
     pub fn text_map<'t>(&mut self, name: &'static str, entries: Option<impl Iterator<Item = (&'t str, &'t str)>>) {
         let Some(ColumnBuilder::TextMap(b)) = self.next_column(name) else {
             self.out_of_turn = Some(name);
@@ -227,7 +227,7 @@ impl RowBuilder {
         }
     }
 
-    /// A map of counts.
+    /// Writes a map of counts.
     pub fn count_map<'t>(&mut self, name: &'static str, entries: impl Iterator<Item = (&'t str, i64)>) {
         let Some(ColumnBuilder::CountMap(b)) = self.next_column(name) else {
             self.out_of_turn = Some(name);
@@ -242,7 +242,7 @@ impl RowBuilder {
         }
     }
 
-    /// Ends a row.
+    /// Ends the current row.
     pub fn end_row(&mut self) {
         if self.cursor != self.builders.len() {
             self.out_of_turn.get_or_insert("end of row");
@@ -251,15 +251,15 @@ impl RowBuilder {
         self.num_rows += 1;
     }
 
-    /// Rows since the last [`RowBuilder::finish`].
+    /// Number of rows since the last [`RowBuilder::finish`].
     pub fn num_rows(&self) -> usize {
         self.num_rows
     }
 
-    /// The batch; the builder is empty again.
+    /// Returns the batch and empties the builder.
     ///
     /// # Errors
-    /// [`ArrowError`] when a cell was written out of turn or the columns do not form the schema.
+    /// [`ArrowError`] when a cell was written out of order or the columns do not fit the schema.
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         if let Some(name) = self.out_of_turn {
             return Err(ArrowError::SchemaError(format!("cell {name} was written out of turn")));

@@ -1,4 +1,4 @@
-//! The tables `scores` and `score_factors`: final health rows for analysts, flat and long.
+//! The tables `scores` and `score_factors`: final health rows for analysts, in a flat and in a long form.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,12 +7,12 @@ use arrow::datatypes::SchemaRef;
 use super::ColumnType::{Float, Int32, Int64, Points, Text, Time};
 use super::{Column, health, known, maybe, schema_of};
 
-/// Name and version of the flat table.
+/// Name and version of the flat table, as in the schema metadata.
 pub const SCORES: &str = "scores/2";
-/// Name and version of the long table.
+/// Name and version of the long table, as in the schema metadata.
 pub const SCORE_FACTORS: &str = "score_factors/2";
 
-/// The columns of `score_factors`, in order: one row for each factor of a final score.
+/// The columns of `score_factors`, in order. It has one row for each factor of a final score.
 pub const FACTOR_COLUMNS: &[Column] = &[
     known("account_id", Text, "account"),
     known("as_of", Time, "end of the windows, exclusive; a pane end"),

@@ -1,4 +1,4 @@
-//! The `windows` table: what is known of an account over one trailing window, live and final.
+//! The `windows` table: measures of an account over one trailing window. It contains live and final rows.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,10 +7,10 @@ use arrow::datatypes::SchemaRef;
 use super::ColumnType::{CountMap, Flag, Float, Int32, Int64, Money, Text, TextMap, Time};
 use super::{Column, RowBuilder, known, maybe, schema_of};
 
-/// Name and version, as in the schema metadata.
+/// Name and version of the table, as in the schema metadata.
 pub const TABLE: &str = "windows/2";
 
-/// What the row is about.
+/// Columns that identify a row and its state.
 pub const KEYS: &[Column] = &[
     known("account_id", Text, "account"),
     known("as_of", Time, "end of the window, exclusive; a pane end"),
@@ -20,12 +20,12 @@ pub const KEYS: &[Column] = &[
     known("deleted", Flag, "true: the account was deleted; every measure is null or zero"),
 ];
 
-/// Declares the measures of a window once and lists them for the window and for the one before it.
+/// Declares the measures of a window once, and lists them for the window and for the window before it.
 macro_rules! windowed {
     ($($name:literal $kind:ident $nullable:literal $doc:literal)+) => {
         /// Measures of the window `[as_of - period, as_of)`.
         pub const WINDOWED: &[Column] = &[$(Column { name: $name, kind: $kind, nullable: $nullable, doc: $doc },)+];
-        /// The same measures of the equal window before it.
+        /// The same measures for the window of equal length before it.
         pub const PREVIOUS: &[Column] = &[$(Column {
             name: concat!("previous_", $name), kind: $kind, nullable: $nullable,
             doc: concat!("the window before: ", $doc),
@@ -90,7 +90,7 @@ windowed! {
     "ces" Float true "surveys: sum of answers / sum of best possible answers"
 }
 
-/// What is known as of the end of the window, whatever its length.
+/// Columns for the state at the end of the window. They do not depend on its length.
 pub const AS_OF: &[Column] = &[
     known("tickets_backlog", Int64, "tickets open"),
     known("tickets_backlog_low", Int64, "tickets open with priority low"),
@@ -138,10 +138,11 @@ pub const AS_OF: &[Column] = &[
     maybe("left_out", Int64, "other facts and outcomes of the account that did not fit into its rows; null: none"),
 ];
 
-/// Columns that hold a value on the row of the shortest window only: an account has any number of facts and outcomes.
+/// Columns that have a value only on the row of the shortest window, because an account can have many facts and
+/// outcomes.
 pub const ONCE: [&str; 2] = ["other_facts", "outcomes"];
 
-/// What the row was made of.
+/// Columns that record what the row was made from.
 pub const PROVENANCE: &[Column] = &[
     known("epoch", Int32, "epoch of the log"),
     known("partition", Int32, "partition of the events topic"),
@@ -150,19 +151,19 @@ pub const PROVENANCE: &[Column] = &[
     maybe("watermark", Time, "watermark when the row was made"),
 ];
 
-/// Every column, in order.
+/// All columns of the table, in order.
 pub fn columns() -> impl Iterator<Item = &'static Column> {
     [KEYS, WINDOWED, PREVIOUS, AS_OF, PROVENANCE].into_iter().flatten()
 }
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, columns()));
 
-/// The Arrow schema.
+/// The Arrow schema of the table.
 pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// A builder of rows.
+/// A builder for rows of the table.
 pub fn builder() -> RowBuilder {
     RowBuilder::new(schema(), columns())
 }

@@ -1,7 +1,7 @@
-//! Accounts: facts, deletion, milestones and outcomes.
+//! Account events: facts, deletion, milestones and outcomes.
 //!
-//! Known facts have types. They are written as canonical JSON texts, so that what reads them need not
-//! know the input's forms: times as epoch microseconds, money with two decimals, features sorted.
+//! Known facts have types. They are stored as canonical JSON texts, so that readers need not know the forms of the
+//! input. Times become epoch microseconds, money gets two decimals, and features are sorted.
 
 use std::borrow::Cow;
 
@@ -72,14 +72,14 @@ struct AlertOutcome<'a> {
     event: Given<OneOf<Outcome>>,
 }
 
-/// The account event in `text`.
+/// Decodes the account event in `text`.
 pub(super) fn decode<'a>(text: &'a str, limits: &Limits) -> Result<Event<'a>, Reason> {
     let a: Account<'_> = object(text)?;
     let account_id = account_of(a.account_id)?;
     let body = match a.r#type.required("type")?.0 {
         Action::Upsert => {
             let given = a.facts.optional("facts")?.ok_or_else(|| missing("facts, which `upsert` needs"))?;
-            // Whoever sees the reject must find the account.
+            // The account is named, so that the reader of the reject can find it.
             let of_account =
                 |Reason { code, detail }| Reason { code, detail: format!("account {account_id:?}: {detail}") };
             Body::Facts {
@@ -137,20 +137,20 @@ fn fact<'a>(name: Cow<'a, str>, value: &'a RawValue, limits: &Limits) -> Result<
     Ok((name, text))
 }
 
-/// A typed value in the JSON text of a fact; none where it is an empty text, which clears it.
+/// The typed value of a fact. None for an empty text, which clears the fact.
 fn typed<'a, T: Accept<'a>>(name: &str, text: &'a str) -> Result<Option<T>, Reason> {
     let given: Given<T> = serde_json::from_str(text).map_err(|error| Reason::new(Code::NotJson, error.to_string()))?;
     given.optional(&format!("fact {name}"))
 }
 
-/// The canonical JSON text of a fact; texts of unknown facts stay as given.
+/// The canonical JSON text of a fact. Unknown facts keep their text as given.
 fn canonical<'a>(name: &str, text: &'a str) -> Result<Cow<'a, str>, Reason> {
     const CLEARED: Cow<'_, str> = Cow::Borrowed("null");
     let wrong = |why: &str| Reason::new(Code::WrongType, format!("fact {name} is {:?}, {why}", excerpt(text)));
     Ok(match name {
         "plan" | "segment" | "stage" | "owner" => match typed::<Name<'_>>(name, text)? {
             None => CLEARED,
-            // Numbers are texts here, too: what reads them need not know.
+            // A whole number becomes a text here too, so that readers find only texts.
             Some(value) if !text.starts_with('"') => Cow::Owned(format!("\"{}\"", value.0)),
             Some(_) => Cow::Borrowed(text),
         },
@@ -191,7 +191,7 @@ fn is_known(name: &str) -> bool {
     ["mrr", "sentiment", "trained", "invoices", "features"].contains(&name)
 }
 
-/// A plain decimal number in hundredths, rounded half up.
+/// A decimal number without sign and exponent, in hundredths, rounded half up.
 fn hundredths(text: &str) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_plain = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());

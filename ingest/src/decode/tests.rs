@@ -11,7 +11,7 @@ const LIMITS: Limits = Limits {
     earliest_us: 946_684_800_000_000,
 };
 
-/// The event in a text, or why there is none.
+/// The event in a text, or the reason why it is rejected.
 fn event(kind: Kind, text: &str) -> Result<Event<'_>, Reason> {
     match decode(kind, text.as_bytes(), &LIMITS)? {
         Decoded::Event(event) => Ok(event),
@@ -56,7 +56,7 @@ fn known_facts_are_written_in_one_form_and_others_as_given() {
 fn every_kind_of_mistake_has_its_reason() {
     use Code::*;
     let long = "x".repeat(600);
-    // kind, valid text, what is replaced, by what, reason
+    // kind, valid text, text to replace, replacement, reason
     #[rustfmt::skip]
     let cases: &[(Kind, &str, &str, &str, Code)] = &[
         (Kind::Usage, TRACK, "{\"type\"", "[{\"type\"", NotJson),
@@ -125,7 +125,7 @@ fn ids_that_are_numbers_are_their_text_and_empty_texts_are_absent() {
     assert_eq!(event(Kind::Usage, &with("\"m1\"", "18446744073709551615")).unwrap().event_id, "18446744073709551615");
     assert_eq!(event(Kind::Usage, &with("\"acme\"", "-7")).unwrap().account_id, "-7");
     assert_eq!(used(&with("\"u1\"", "42")).as_deref(), Some("42"));
-    // rudderlabs/rudder-sdk-js issue 201: visitors who are not known have an empty text for a user id.
+    // rudderlabs/rudder-sdk-js issue 201: unknown visitors have an empty text as their user id.
     assert_eq!(used(&with("\"u1\"", "\"\",\"anonymousId\":\"a9\"")).as_deref(), Some("a9"));
     assert_eq!(used(&with("\"u1\"", "\"\"")), None);
     let group = with("{\"groupId\":\"acme\"}", "{\"groupId\":\"\"},\"groupId\":\"beta\"");
@@ -176,7 +176,7 @@ fn other_calls_of_segments_are_ignored_and_no_mistake() {
     }
 }
 
-/// Wrong clocks: segmentio/analytics-react-native issue 977.
+/// Wrong device clocks: segmentio/analytics-react-native issue 977.
 #[test]
 fn nothing_happens_after_it_was_received() {
     let received = |at: &str| TRACK.replacen("{\"type\"", &format!("{{\"receivedAt\":\"{at}\",\"type\""), 1);

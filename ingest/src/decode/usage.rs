@@ -1,4 +1,4 @@
-//! Usage: Segment's calls and the flat form.
+//! Usage events: Segment calls and the flat form.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::input::{Given, Integer, Milliseconds, Name, Object, excerpt};
 use crate::reason::{Code, Reason};
 use crate::time_of::{When, segment_time};
 
-/// Both forms in one. What a field of the other form holds does not matter.
+/// The fields of both forms. Fields of the other form may contain anything.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Usage<'a> {
@@ -60,21 +60,21 @@ struct Numbers {
     errors: Given<Integer>,
 }
 
-/// What stands on a usage topic.
+/// The result of decoding a record of a usage topic.
 pub(super) enum Call<'a> {
     /// A use of a feature.
     Use(Received<'a>),
-    /// Another call of Segment's, by its name: it says nothing of usage.
+    /// Another Segment call, by its name. It is not about usage.
     Other(&'static str),
 }
 
-/// Calls of Segment's that are no use of a feature.
+/// Segment calls that are not a use of a feature.
 const OTHER_CALLS: [&str; 5] = ["page", "screen", "identify", "group", "alias"];
 
-/// The usage event in `text`.
+/// Decodes the usage event in `text`.
 pub(super) fn decode(text: &str) -> Result<Call<'_>, Reason> {
     let usage: Usage<'_> = object(text)?;
-    // A Segment call may carry a name of the flat form; it has no feature.
+    // A Segment call may contain a field name of the flat form, but never `feature`.
     let is_segment = usage.message_id.is_there() && !usage.feature.is_there();
     if (usage.event_id.is_there() || usage.occurred_at.is_there()) && !is_segment {
         return flat(usage).map(|event| Call::Use((event, None)));

@@ -1,4 +1,4 @@
-//! From files: all stages in this process, chunk by chunk, so that memory holds the state and no history.
+//! Backfill from files: all stages in this process, chunk by chunk. So memory contains the state, but not the history.
 
 use crate::in_process::InMemory;
 use std::fs;
@@ -16,17 +16,17 @@ use crate::files::Files;
 use crate::in_process::{InProcess, Ledger, Stages, broker, expire};
 use crate::last_scores::{LastScores, SCORES};
 
-/// Partitions of the raw topics.
+/// Number of partitions of each raw topic.
 const RAW_PARTITIONS: i32 = 2;
-/// Records taken through all stages at once.
+/// Number of records that go through all stages at once.
 const CHUNK: usize = 200_000;
-/// Records between two looks at the progress.
+/// Number of records between two updates of the progress bar.
 const GLANCE: usize = 10_000;
 
 /// Fills from files.
 ///
 /// # Errors
-/// When the folder is not empty, a file cannot be read, or a stage stops by name.
+/// When the folder is not empty, a file cannot be read, or a stage stops with a named error.
 pub fn run(args: &BackfillArgs, config: Config) -> Result<()> {
     let progress = ProgressBar::new(0)
         .with_style(ProgressStyle::with_template("{bytes}/{total_bytes} [{bar:40}] {msg}, {elapsed}, {eta} to go")?);
@@ -40,12 +40,12 @@ pub fn run(args: &BackfillArgs, config: Config) -> Result<()> {
     Ok(())
 }
 
-/// What a backfill came to.
+/// Result of a backfill.
 struct Filled {
     ledger: Ledger,
-    /// Accounts that have a score.
+    /// Number of accounts that have a score.
     num_scores: usize,
-    /// Files whose lines are not in order.
+    /// One line for each file that is not in order.
     disorder: Vec<String>,
 }
 
@@ -54,10 +54,10 @@ fn fill(args: &BackfillArgs, mut config: Config, progress: &ProgressBar) -> Resu
     let url =
         url::Url::from_directory_path(&folder).map_err(|()| anyhow::anyhow!("{} is no path", folder.display()))?;
     config.tables = Some(Tables::at(url.join("tables")?.to_string(), 1 << 30, Span::from_secs(86_400)));
-    // History knows no clock: time is what the events say.
+    // In a backfill of history only the events advance time, not the clock.
     config.time.clock = false;
     let broker = broker(&config, RAW_PARTITIONS);
-    // A line of any length gets its fate.
+    // No limit on record size here: a line of any length must get a fate.
     config.sources.iter().for_each(|source| broker.limit(&source.topic, usize::MAX));
     let mut files = Files::open(&args.files, &config, |_| Ok(RAW_PARTITIONS))?;
     progress.set_length(files.total_bytes());
@@ -86,7 +86,7 @@ fn fill(args: &BackfillArgs, mut config: Config, progress: &ProgressBar) -> Resu
     Ok(Filled { ledger, num_scores: scores.len(), disorder: files.disorder() })
 }
 
-/// The next chunk into the raw topics. True when it was the last.
+/// Writes the next chunk to the raw topics. Returns true when it was the last.
 fn produce(files: &mut Files, broker: &MemoryBroker, num_records: &mut usize, progress: &ProgressBar) -> Result<bool> {
     for n in 0..CHUNK {
         let Some(message) = files.take()? else { return Ok(true) };
@@ -99,7 +99,7 @@ fn produce(files: &mut Files, broker: &MemoryBroker, num_records: &mut usize, pr
     Ok(false)
 }
 
-/// A folder that is made, or empty.
+/// Makes the folder, or accepts an empty one.
 fn new_folder(out: &Path) -> Result<PathBuf> {
     if out.exists() && fs::read_dir(out).with_context(|| out.display().to_string())?.next().is_some() {
         bail!("{} is not empty: name another folder with --out, so that nothing there is mixed up", out.display());

@@ -1,6 +1,7 @@
-//! From the raw topics: the four stages of a new epoch on Kafka, one after the other, up to the ends of now.
+//! Backfill from the raw topics: the four stages of a new epoch run on Kafka, one after the other. Each runs to the end
+//! that its sources have at that time.
 //!
-//! Afterwards the processes of that configuration go on where it ended.
+//! Afterwards the processes of that configuration continue at the committed positions.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -21,7 +22,8 @@ use keepwell_pipeline::stage::Stage;
 
 use super::{BackfillArgs, print_fates};
 
-/// Name of this process in each group: after a stop the same command takes its place again.
+/// Name of this process in each group. The name is fixed: after a stop, the same command takes the same membership
+/// again.
 const INSTANCE: &str = "backfill";
 /// How often the progress is shown.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -29,9 +31,9 @@ const GLANCE: Duration = Duration::from_millis(500);
 /// Where to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum From {
-    /// At the first record of each partition that was written then or later, UTC milliseconds.
+    /// At the first record of each partition with this timestamp or a later one, in UTC milliseconds.
     Time(i64),
-    /// One partition at an offset.
+    /// At an offset of one partition.
     Offset(TopicPartition, NextOffset),
 }
 
@@ -56,11 +58,12 @@ impl FromStr for From {
 /// Fills from the raw topics.
 ///
 /// # Errors
-/// When processes of the configuration run, `--from` comes too late, or a stage stops by name.
+/// When processes of the configuration run, `--from` comes after the start of the epoch, or a stage stops with a named
+/// error.
 pub fn run(args: &BackfillArgs, config: &Config) -> Result<()> {
     process::start_logging(process::LogFormat::Text);
     let shutdown = process::stopped_by_signals()?;
-    // What is wrong with the configuration shows before anything is read.
+    // Check the whole configuration before anything is read.
     let (ingest, score, tables) =
         (keepwell_ingest::Ingest::new(config)?, keepwell_score::Score::new(config)?, keepwell_sink::check(config)?);
     let (aggregate, plan) = keepwell_aggregate::build(config)?;
@@ -78,7 +81,7 @@ pub fn run(args: &BackfillArgs, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// A process that runs would have to share its partitions with this one.
+/// Fails when a process of this configuration runs: it would have to share its partitions with this one.
 fn check_idle(config: &Config) -> Result<()> {
     for stage in ["ingest", "aggregate", "score", "publish", "tables"] {
         let group = Group::open(&config.kafka, &group(config, stage))?;
@@ -99,7 +102,7 @@ fn group(config: &Config, stage: &str) -> String {
     format!("{}-{stage}", config.kafka.group_prefix)
 }
 
-/// Sets the positions to begin at, where any are asked for.
+/// Sets the start positions, if `--from` names any.
 fn begin(args: &BackfillArgs, config: &Config) -> Result<()> {
     if args.from.is_empty() {
         return Ok(());
@@ -141,7 +144,7 @@ struct Epoch<'e> {
 }
 
 impl Epoch<'_> {
-    /// Runs a stage up to the ends that its sources have now.
+    /// Runs a stage to the ends that its sources have now.
     fn drain<S>(&self, stage: &S, plan: &Plan) -> Result<()>
     where
         S: Stage,
@@ -163,7 +166,7 @@ impl Epoch<'_> {
         self.done(stage.name(), &report.context(stage.name())?)
     }
 
-    /// Says what a stage did, or that it was told to stop.
+    /// Prints the fates of a stage. Fails when the process was asked to stop.
     fn done(&self, stage: &str, report: &Report) -> Result<()> {
         print_fates(stage, &report.fates);
         if self.shutdown.load(Ordering::Relaxed) {

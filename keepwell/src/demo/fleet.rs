@@ -1,7 +1,8 @@
-//! The demo's fleet: accounts of different sizes and fates, by seed.
+//! The fleet of the demo: accounts of different sizes and fates, from a seed.
 //!
-//! Sizes follow Zipf's law, use follows working days and hours. A few accounts get a fate that a health
-//! score must show; which ones is written down, so that the result can be judged.
+//! Account sizes follow Zipf's law. Usage follows working days and hours. A few accounts get a fate that a health score
+//! must show.
+//! A file lists these accounts, so that readers can judge the result.
 
 use fastrand::Rng;
 use keepwell_core::event::Kind;
@@ -17,53 +18,53 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// Use goes on as it was.
+    /// Usage stays the same.
     Steady,
-    /// Use grows.
+    /// Usage grows.
     Growing,
-    /// Use fades to almost nothing over the last weeks.
+    /// Usage fades to almost nothing over the last weeks.
     Decliner,
-    /// The only champion leaves, and use falls by half.
+    /// The only champion leaves, and usage falls by half.
     ChampionExit,
-    /// Urgent tickets pile up in the last days, badly rated, and use falls a little.
+    /// Badly rated urgent and high-priority tickets pile up in the last days, and usage falls a little.
     TicketStorm,
 }
 
 impl Fate {
-    /// Whether a health score must show it.
+    /// Whether a health score must show this fate.
     pub fn is_planted(self) -> bool {
         !matches!(self, Self::Steady | Self::Growing)
     }
 }
 
-/// One account.
+/// One account of the fleet.
 #[derive(Debug, Clone, Serialize)]
 pub struct Account {
-    /// Its id.
+    /// Account id.
     pub id: String,
-    /// What happens to it.
+    /// What happens to the account.
     pub fate: Fate,
-    /// Users.
+    /// Number of users.
     pub users: u32,
 }
 
 /// One raw event.
 #[derive(Debug, Clone)]
 pub struct RawEvent {
-    /// When it happened, UTC milliseconds.
+    /// Event time, UTC milliseconds.
     pub at_ms: i64,
-    /// Its topic's kind.
+    /// Kind of the event, and of its topic.
     pub kind: Kind,
-    /// Its account.
+    /// Index of the account in the fleet.
     pub account: usize,
-    /// Its value.
+    /// JSON value of the record.
     pub value: Value,
 }
 
-/// A fleet in the making.
+/// A fleet while it is generated.
 #[derive(Debug)]
 pub struct Fleet {
-    /// The accounts, largest first.
+    /// The accounts, roughly from the largest to the smallest.
     pub accounts: Vec<Account>,
     events: Vec<RawEvent>,
     rng: Rng,
@@ -71,7 +72,7 @@ pub struct Fleet {
     days: i64,
 }
 
-/// Generates a fleet and its events over `days` days from `start_ms`, in the order of time.
+/// Generates a fleet and its events over `days` days from `start_ms`, ordered by event time.
 pub fn generate(seed: u64, accounts: usize, days: i64, start_ms: i64) -> (Vec<Account>, Vec<RawEvent>) {
     let mut fleet = Fleet { accounts: Vec::new(), events: Vec::new(), rng: Rng::with_seed(seed), start_ms, days };
     for n in 0..accounts {
@@ -92,7 +93,7 @@ pub fn generate(seed: u64, accounts: usize, days: i64, start_ms: i64) -> (Vec<Ac
         fleet.tickets(n);
         fleet.surveys(n);
     }
-    // A stable sort: equal times keep the order in which they were made.
+    // The sort is stable: events with equal times keep the order in which they were made.
     fleet.events.sort_by_key(|event| event.at_ms);
     for (serial, event) in fleet.events.iter_mut().enumerate() {
         event.value["event_id"] = json!(format!("demo-{serial:07}"));
@@ -113,13 +114,13 @@ impl Fleet {
         self.start_ms + day * DAY_MS + self.rng.i64(hours.start * HOUR_MS..hours.end * HOUR_MS)
     }
 
-    /// Share of its first use that an account still has on a day.
+    /// Usage of an account on a day, as a share of its full usage.
     fn vigour(&self, fate: Fate, day: i64) -> f64 {
         let left = (self.days - day) as f64;
         match fate {
             Fate::Steady => 1.0,
             Fate::Growing => 0.6 + 0.6 * day as f64 / self.days as f64,
-            // From five weeks before the end down to nothing in four weeks.
+            // Usage falls from five weeks before the end, for four weeks, down to 3 percent.
             Fate::Decliner => ((left - 7.0) / 28.0).clamp(0.03, 1.0),
             Fate::ChampionExit if left < 21.0 => 0.5,
             Fate::TicketStorm if left < 8.0 => 0.7,
@@ -177,7 +178,7 @@ impl Fleet {
                     continue;
                 }
                 for _ in 0..self.rng.u32(1..4) {
-                    // Two hours off at either end, most of it around noon.
+                    // The sum of two uniform values: usage from 7:00 to 19:00, most of it around 13:00.
                     let at_ms = self.start_ms
                         + day * DAY_MS
                         + (7 * HOUR_MS)

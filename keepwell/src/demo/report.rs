@@ -1,4 +1,4 @@
-//! What the demo prints: the worst accounts, their trend and what pulls them down.
+//! The output of the demo: the worst accounts, their trend, and the factors that cost them points.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,11 +13,11 @@ use keepwell_sink::score_json::Health;
 
 use super::{DemoArgs, Outcome};
 
-/// Accounts shown.
+/// Number of accounts shown.
 const SHOWN: usize = 12;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Scores of final rows as whole numbers, day by day, by account.
+/// Scores of final rows as whole numbers, day by day, for each account.
 pub fn history(broker: &MemoryBroker, config: &Config) -> Result<BTreeMap<String, Vec<i64>>> {
     let mut history: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for record in broker.records(&config.topics.health) {
@@ -35,7 +35,7 @@ pub fn history(broker: &MemoryBroker, config: &Config) -> Result<BTreeMap<String
     Ok(history)
 }
 
-/// Accounts from the lowest score up; equal ones by name.
+/// Accounts ordered by score, lowest first. Equal scores are ordered by account id.
 pub fn worst_first(scores: &[Health]) -> Vec<&Health> {
     let mut worst: Vec<&Health> = scores.iter().filter(|health| health.score.is_some()).collect();
     worst.sort_by(|a, b| {
@@ -45,13 +45,13 @@ pub fn worst_first(scores: &[Health]) -> Vec<&Health> {
     worst
 }
 
-/// Weekly scores as a line of bars.
+/// Draws weekly scores as a line of bars.
 fn bars(days: &[i64]) -> String {
     let weekly = days.rchunks(7).rev().filter_map(<[i64]>::last);
     weekly.map(|score| BARS.get((*score * 8 / 101) as usize).copied().unwrap_or('?')).collect()
 }
 
-/// The factors that cost most points, with what they cost.
+/// Up to three factors that cost the most points, with these points.
 fn costs(health: &Health) -> String {
     let cost =
         |factor: &keepwell_sink::score_json::Factor| factor.effective_weight - factor.contribution.unwrap_or_default();
@@ -61,10 +61,10 @@ fn costs(health: &Health) -> String {
     named.map(|factor| format!("{} -{:.0}", factor.name, cost(factor))).collect::<Vec<_>>().join(", ")
 }
 
-/// All that is printed.
+/// The whole output.
 ///
 /// # Errors
-/// None in practice: writing into a text.
+/// None in practice: it writes into a string.
 pub fn text(outcome: &Outcome, args: &DemoArgs) -> Result<String> {
     let mut out = String::new();
     let worst = worst_first(&outcome.scores);

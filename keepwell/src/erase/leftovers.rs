@@ -1,5 +1,5 @@
-//! What a killed process leaves beside the files of a folder: half-written objects, which no reader sees and no claim
-//! names, but which hold rows.
+//! Half-written objects that a killed process leaves in a folder. No reader reads them and no claim names them, but
+//! they contain rows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,26 +7,26 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
-/// Nothing is written for longer: what is older has no writer.
+/// No write takes longer than this. An older half-written object has no writer any more.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(300);
-/// So many are named.
+/// At most this many files are named.
 const MOST_NAMED: usize = 5;
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Leftovers {
-    /// Half-written objects that are gone now.
+    /// Number of half-written objects that were removed.
     pub num_removed: usize,
-    /// Half-written objects that may have a writer still.
+    /// Half-written objects that may still have a writer.
     pub young: Vec<PathBuf>,
     /// Files that Keepwell does not write.
     pub foreign: Vec<PathBuf>,
-    /// The place is no folder of this machine: its store shows no half-written objects.
+    /// The URL is not a folder of this machine. An object store does not list half-written objects.
     pub is_elsewhere: bool,
 }
 
 impl Leftovers {
-    /// Lines for people; none where there is nothing to say.
+    /// Lines for people; empty when nothing was found.
     pub fn describe(&self, what: &str) -> String {
         let mut told = String::new();
         let named = |paths: &[PathBuf]| {
@@ -56,10 +56,10 @@ impl Leftovers {
     }
 }
 
-/// Removes what killed processes have left below the folder of a `file` URL.
+/// Removes what killed processes left below the folder of a `file` URL.
 ///
 /// # Errors
-/// When the folder cannot be read or a file not be removed; the message says which.
+/// When the folder cannot be read or a file cannot be removed. The message names it.
 pub fn remove(url: &str, now: SystemTime) -> Result<Leftovers> {
     let mut left = Leftovers::default();
     let parsed = url::Url::parse(url).ok().filter(|url| url.scheme() == "file");
@@ -102,7 +102,7 @@ fn look(folder: &Path, now: SystemTime, left: &mut Leftovers) -> Result<()> {
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Object,
-    /// As the object store's client names a file until it is whole: its name, `#` and a number.
+    /// How the client of the object store names a file until it is whole: its name, `#` and a number.
     HalfWritten,
     Foreign,
 }

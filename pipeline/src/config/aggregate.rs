@@ -1,4 +1,4 @@
-//! What aggregate measures, and of how much.
+//! What aggregate measures, and its limits.
 
 use garde::Validate;
 use serde::{Deserialize, Serialize};
@@ -9,40 +9,41 @@ use super::{Secret, Span};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Aggregate {
-    /// Lengths of the trailing windows, whole panes each.
+    /// Lengths of the trailing windows. Each is a whole number of panes.
     #[garde(length(min = 1, max = 8))]
     pub windows: Vec<Span>,
-    /// Silence after which an account's last row is sent.
+    /// How long an account must be silent before its last row is sent.
     #[garde(skip)]
     pub retire_after: Span,
-    /// Features an account could use, where it has no `features` fact of its own.
+    /// Features that an account could use, if it has no `features` fact of its own.
     #[garde(skip)]
     pub catalogue: Vec<String>,
-    /// Ticket categories that are counted by name; the rest is `other`.
+    /// Ticket categories that are counted separately. All others count as `other`.
     #[garde(skip)]
     pub ticket_categories: Vec<String>,
-    /// Roles of people whose loss matters.
+    /// Roles of people whom a customer must not lose.
     #[garde(skip)]
     pub champion_roles: Vec<String>,
-    /// Feature whose first use is the first value.
+    /// The first use of this feature counts as the first value.
     #[garde(skip)]
     pub first_value_feature: Option<String>,
-    /// Targets for the first response to a ticket, by priority.
+    /// Time limits for the first response to a ticket, by priority.
     #[garde(skip)]
     pub first_response_target: Targets,
-    /// Targets for the resolution of a ticket, by priority.
+    /// Time limits for the resolution of a ticket, by priority.
     #[garde(skip)]
     pub resolution_target: Targets,
-    /// Which of several answers of one person, or ratings of one ticket, count within a window.
+    /// Which of several answers of one person, or ratings of one ticket, count in a window.
     #[garde(skip)]
     pub answers: Answers,
-    /// Most of each that is kept of one account.
+    /// Limits per account.
     #[garde(dive)]
     pub limits: Limits,
-    /// Key of the hash that stands for an erased user id, 32 hex digits; `ingest.user_id_key` unless told.
+    /// Key of the hash that replaces an erased user id, 32 hex digits. Default: `ingest.user_id_key`.
     #[garde(skip)]
     pub erasure_key: Option<Secret>,
-    /// Live rows of an account are sent at most this often; a first change is told at once, or within a tenth of this.
+    /// Minimum interval between live rows of an account. A first change is published at once, or within a tenth of
+    /// this.
     #[garde(skip)]
     pub live_interval: Span,
 }
@@ -71,36 +72,36 @@ impl Default for Aggregate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answers {
-    /// The last of each person, and the last rating of each ticket: what is told again was changed.
+    /// The last answer of each person, and the last rating of each ticket. A later one is a correction.
     #[default]
     Last,
-    /// Every one.
+    /// Every answer and every rating.
     All,
 }
 
-/// Most of each that is kept of one account. An event beyond it is rejected as `over_limit`.
+/// Limits per account. An event above a limit is rejected as `over_limit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Facts, by name.
+    /// Maximum number of facts, counted by name.
     #[garde(range(min = 1))]
     pub facts: usize,
-    /// Alerts with an outcome.
+    /// Maximum number of alerts with an outcome.
     #[garde(range(min = 1))]
     pub outcomes: usize,
-    /// Milestones.
+    /// Maximum number of milestones.
     #[garde(range(min = 1))]
     pub milestones: usize,
-    /// People.
+    /// Maximum number of people.
     #[garde(range(min = 1))]
     pub people: usize,
-    /// Tickets, those that ended included.
+    /// Maximum number of tickets, including those that ended.
     #[garde(range(min = 1))]
     pub tickets: usize,
-    /// Features used within the windows.
+    /// Maximum number of features used within the windows.
     #[garde(range(min = 1))]
     pub features: usize,
-    /// Users active within the windows.
+    /// Maximum number of users active within the windows.
     #[garde(range(min = 1))]
     pub users: usize,
 }
@@ -123,12 +124,12 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Targets {
-    /// For priority low.
+    /// Limit for priority low.
     pub low: Span,
-    /// For priority normal, and for none.
+    /// Limit for priority normal, and for tickets without a priority.
     pub normal: Span,
-    /// For priority high.
+    /// Limit for priority high.
     pub high: Span,
-    /// For priority urgent.
+    /// Limit for priority urgent.
     pub urgent: Span,
 }

@@ -11,22 +11,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Span(Duration);
 
 impl Span {
-    /// So many seconds.
+    /// A duration of this many seconds.
     pub const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// So many milliseconds.
+    /// A duration of this many milliseconds.
     pub const fn from_millis(milliseconds: u64) -> Self {
         Self(Duration::from_millis(milliseconds))
     }
 
-    /// As a [`Duration`].
+    /// The duration as a [`Duration`].
     pub const fn as_duration(self) -> Duration {
         self.0
     }
 
-    /// In microseconds.
+    /// The duration in microseconds.
     pub const fn as_micros(self) -> i64 {
         self.0.as_micros() as i64
     }
@@ -38,7 +38,7 @@ impl fmt::Display for Span {
         if self.0.subsec_nanos() > 0 || seconds == 0 {
             return write!(f, "{}ms", self.0.as_millis());
         }
-        // Days, not weeks or months: windows are named 7d, 28d, 90d.
+        // Use days, not weeks or months: windows are named 7d, 28d, 90d.
         for (unit, length) in [("d", 86_400), ("h", 3600), ("m", 60)] {
             if seconds.is_multiple_of(length) {
                 return write!(f, "{}{unit}", seconds / length);

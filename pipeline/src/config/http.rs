@@ -1,4 +1,4 @@
-//! Where each stage answers `/metrics`, `/livez` and `/readyz`.
+//! Where each stage serves `/metrics`, `/livez` and `/readyz`.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,12 +7,12 @@ use std::str::FromStr;
 use garde::Validate;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An address to answer at, or none.
+/// An address to serve at, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
-    /// Answer there.
+    /// Serve at this address.
     At(SocketAddr),
-    /// Do not answer.
+    /// Do not serve.
     Off,
 }
 
@@ -51,20 +51,20 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
-/// Where each stage answers. Loopback, unless told otherwise.
+/// Where each stage serves HTTP. The default is loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// `keepwell-ingest`.
+    /// Address of `keepwell-ingest`.
     #[garde(skip)]
     pub ingest: Listen,
-    /// `keepwell-aggregate`.
+    /// Address of `keepwell-aggregate`.
     #[garde(skip)]
     pub aggregate: Listen,
-    /// `keepwell-score`.
+    /// Address of `keepwell-score`.
     #[garde(skip)]
     pub score: Listen,
-    /// `keepwell-sink`.
+    /// Address of `keepwell-sink`.
     #[garde(skip)]
     pub sink: Listen,
 }
@@ -77,7 +77,7 @@ impl Default for Http {
 }
 
 impl Http {
-    /// Where a program answers, by the name of its stage.
+    /// Address of the program with this stage name.
     pub fn of(&self, stage: &str) -> Listen {
         match stage {
             "ingest" => self.ingest,

@@ -1,4 +1,4 @@
-//! How to reach Kafka. Everything not named here passes through to librdkafka.
+//! How to reach Kafka. Further settings pass through to librdkafka.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,14 +14,14 @@ use crate::shown::{Properties, Scalar};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
-    /// `host:port`, several with commas.
+    /// One or more `host:port`, separated by commas.
     #[garde(length(min = 3))]
     pub bootstrap_servers: String,
-    /// Further librdkafka settings, e.g. `security.protocol: SASL_SSL`. Secrets belong into `secrets`.
+    /// Further librdkafka settings, e.g. `security.protocol: SASL_SSL`. Secrets belong in `secrets`.
     #[serde(default)]
     #[garde(skip)]
     pub properties: Properties,
-    /// librdkafka settings whose value is read from the environment or a file, e.g. `sasl.password`.
+    /// librdkafka settings with a value from the environment or a file, e.g. `sasl.password`.
     #[serde(default)]
     #[garde(skip)]
     pub secrets: BTreeMap<String, Secret>,
@@ -29,11 +29,11 @@ pub struct Kafka {
     #[serde(default = "keepwell")]
     #[garde(length(min = 1, max = 100))]
     pub group_prefix: String,
-    /// Largest record written, in bytes; below the topics' `max.message.bytes`.
+    /// Largest record that is written, in bytes. It must be below the topics' `max.message.bytes`.
     #[serde(default = "record_bytes")]
     #[garde(range(min = 100_000, max = 100_000_000))]
     pub max_record_bytes: usize,
-    /// The broker aborts a transaction that is open for longer. Above the longest step.
+    /// The broker aborts a transaction that is open for longer. Set it above the longest step.
     #[serde(default = "ten_seconds")]
     #[garde(skip)]
     pub transaction_timeout: Span,
@@ -43,10 +43,10 @@ pub struct Kafka {
     pub session_timeout: Span,
 }
 
-/// What a record of one event takes beside the value and what was read from it: the names and types of the columns.
+/// Extra size of an event's record, besides the raw value and the decoded columns: names and types of the columns.
 const EVENT_OVERHEAD_BYTES: usize = 32 * 1024;
 
-/// The largest value of a raw record whose event fits into a record of so many bytes, whole and as columns.
+/// The largest raw value for a given record size, in bytes: the record contains the value both as it is and as columns.
 pub fn max_event_bytes(max_record_bytes: usize) -> usize {
     max_record_bytes.saturating_sub(EVENT_OVERHEAD_BYTES) / 2
 }
@@ -57,7 +57,7 @@ impl Kafka {
         max_event_bytes(self.max_record_bytes)
     }
 
-    /// A broker at `host:port`, everything else as by default.
+    /// A broker at `host:port`, with default settings.
     pub fn at(bootstrap_servers: &str) -> Self {
         Self {
             bootstrap_servers: bootstrap_servers.to_owned(),
@@ -83,17 +83,17 @@ fn ten_seconds() -> Span {
     Span::from_secs(10)
 }
 
-/// A value that stands in the environment or in a file, never in the configuration.
+/// A value from the environment or a file. It is never in the configuration itself.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Secret {
     /// Name of an environment variable.
     Env(String),
-    /// Path of a file; a line end at its end does not count.
+    /// Path of a file. Line ends at its end are removed.
     File(String),
 }
 
-/// By hand: a message must not repeat what was found, which may be the secret itself.
+/// Written by hand: a message must not repeat the input, which may be the secret itself.
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wrong = || D::Error::custom("a secret stands outside of this file: write {env: NAME} or {file: PATH}");
@@ -117,10 +117,10 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// The value as a key of 128 bits, written as 32 hex digits.
+    /// The value as a key of 128 bits, from 32 hex digits.
     ///
     /// # Errors
-    /// A message that names the variable or file, or says what is expected.
+    /// A message that names the variable or file, or states what is expected.
     pub fn reveal_key(&self) -> Result<[u8; 16], String> {
         let text = self.reveal()?;
         let is_hex = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -129,7 +129,7 @@ impl Secret {
             .ok_or_else(|| format!("expected 32 hex digits, found {} characters", text.chars().count()))
     }
 
-    /// The value.
+    /// The value of the secret.
     ///
     /// # Errors
     /// A message that names the variable or file.

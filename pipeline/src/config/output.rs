@@ -1,4 +1,4 @@
-//! What comes out: topics, scores, tables.
+//! The output: topics, scores, tables.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Secret, Span};
 use crate::shown::{Properties, StoreUrl};
 
-/// Names of Keepwell's topics.
+/// Names of Keepwell's own topics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Topics {
@@ -19,7 +19,7 @@ pub struct Topics {
     /// Window rows, live and final.
     #[garde(length(min = 1, max = 249))]
     pub windows: String,
-    /// Adoption by feature and pane, final.
+    /// Adoption per feature and pane, final rows only.
     #[garde(length(min = 1, max = 249))]
     pub feature_days: String,
     /// Health rows, live and final.
@@ -28,10 +28,10 @@ pub struct Topics {
     /// Scores of changed accounts as JSON, compacted.
     #[garde(length(min = 1, max = 249))]
     pub scores: String,
-    /// Triggers raised and cleared, as JSON.
+    /// Raised and cleared triggers, as JSON.
     #[garde(length(min = 1, max = 249))]
     pub alerts: String,
-    /// Rejected and too late records.
+    /// Records that were rejected or too late.
     #[garde(length(min = 1, max = 249))]
     pub rejects: String,
 }
@@ -51,7 +51,7 @@ impl Default for Topics {
 }
 
 impl Topics {
-    /// Every topic of Keepwell's own.
+    /// Names of all of Keepwell's own topics.
     pub fn all(&self) -> [&str; 7] {
         [&self.events, &self.windows, &self.feature_days, &self.health, &self.scores, &self.alerts, &self.rejects]
     }
@@ -61,13 +61,13 @@ impl Topics {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Score {
-    /// The model file, as seen from the configuration file; the default model where none is named.
+    /// Path of the model file, relative to the configuration file. Default: the built-in model.
     #[garde(skip)]
     pub model: Option<PathBuf>,
 }
 
 impl Score {
-    /// Paths are meant as seen from the configuration file.
+    /// Makes paths relative to the folder of the configuration file.
     pub(super) fn resolve(&mut self, config: &Path) {
         if let (Some(model), Some(folder)) = (&mut self.model, config.parent()) {
             *model = folder.join(&model);
@@ -82,31 +82,31 @@ pub struct Tables {
     /// `file:///folder`, `s3://bucket/prefix`, `az://...`, `gs://...` or `memory:///`.
     #[garde(custom(super::not_empty))]
     pub url: StoreUrl,
-    /// Settings of the object store by their usual names, e.g. `aws_region`; the environment's are read too.
+    /// Settings of the object store under their usual names, e.g. `aws_region`. The environment is read, too.
     #[serde(default)]
     #[garde(skip)]
     pub options: Properties,
-    /// Settings whose value is read from the environment or a file, e.g. `aws_secret_access_key`.
+    /// Settings with a value from the environment or a file, e.g. `aws_secret_access_key`.
     #[serde(default)]
     #[garde(skip)]
     pub secrets: BTreeMap<String, Secret>,
-    /// Once records of this many bytes are held in all, the partition that holds most is written.
+    /// Once this many bytes of records are buffered in all, the partition with the most is written.
     #[serde(default = "roll_bytes")]
     #[garde(range(min = 1024))]
     pub roll_bytes: usize,
-    /// Rows are written at the latest this long after they were read.
+    /// Maximum time from reading a row to writing it.
     #[serde(default = "five_minutes")]
     #[garde(skip)]
     pub roll_age: Span,
 }
 
 impl Tables {
-    /// Tables in a folder of their own, written once so many bytes are held.
+    /// Tables at this URL, written once this many bytes are buffered.
     pub fn at(url: String, roll_bytes: usize, roll_age: Span) -> Self {
         Self { url: url.into(), options: Properties::default(), secrets: BTreeMap::new(), roll_bytes, roll_age }
     }
 
-    /// The object store's settings, with the secret ones.
+    /// All settings of the object store, including secrets.
     ///
     /// # Errors
     /// A message that names the secret, and its variable or file.

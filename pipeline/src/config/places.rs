@@ -1,4 +1,4 @@
-//! Where in the file the keys stand that must fit each other: for messages.
+//! Line and column of the keys that must fit each other, for messages.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -48,22 +48,22 @@ struct Source {
     topic: Place,
 }
 
-/// The places of a text that was read before.
+/// Positions of keys in a text that was parsed before.
 pub(super) struct Places(Keys);
 
 impl Places {
-    /// Of a text; a text that cannot be read has none.
+    /// Positions of the keys in a text. A text that cannot be parsed has none.
     pub fn of(text: &str) -> Self {
         Self(serde_saphyr::from_str(text).unwrap_or_default())
     }
 
-    /// `line 3, column 7: ` of the first of these keys that stands in the file; nothing where all are left to their defaults.
+    /// `line 3, column 7: ` for the first of these keys that is in the file. Empty if all of them have their defaults.
     pub fn first(&self, keys: &[&str]) -> String {
         let place = keys.iter().find_map(|key| self.place(key).as_ref());
         shown(place)
     }
 
-    /// The same of the topic of a source, by its number.
+    /// The same for the topic of a source, by its index.
     pub fn of_source(&self, number: usize) -> String {
         shown(self.0.sources.get(number).and_then(|source| source.topic.as_ref()))
     }

@@ -1,4 +1,4 @@
-//! The configuration: what is allowed, and what is said of what is not.
+//! Tests of the configuration: what is valid, and the messages for what is not.
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn the_example_is_valid_and_shows_the_defaults() {
 
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
-    // text to replace, replacement, words the message must hold
+    // text to replace, replacement, words that the message must contain
     let cases: [(&str, &str, &[&str]); 12] = [
         ("epoch: 1", "epoch: 1\nepock: 2", &["epock", "line 2"]),
         ("partitions: 4", "partitions: four", &["line 2"]),
@@ -65,7 +65,7 @@ fn no_message_shows_a_value_of_the_file_that_may_be_a_secret() {
         let message = Config::parse("k.yaml", &text.replace(from, to), &[]).unwrap_err().to_string();
         assert!(!message.contains("hunter2") && message.contains("line"), "{message}");
     }
-    // As users write what belongs into the environment.
+    // Mistakes of users who write a secret in place of its environment variable.
     for wrong in [
         "aggregate: {erasure_key: hunter2}",
         "ingest: {user_id_key: hunter2}",

@@ -1,8 +1,8 @@
 //! The log on Apache Kafka, through librdkafka.
 //!
-//! One thread owns consumer and producer. Each owned partition has a queue of its own, so that reading
-//! can stop at any partition while the group membership is kept alive by polling the main queue.
-//! Assigned partitions are not fetched before [`Log::start`] says from where.
+//! One thread owns the consumer and the producer. Each owned partition has its own queue. So reading can stop at any
+//! partition, while polls of the main queue keep the group membership alive. A partition is fetched only after
+//! [`Log::start`] has set its position.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: waits are measured here")]
 
 mod burst;
@@ -47,27 +47,27 @@ use tail::Tail;
 use transaction::Deliveries;
 use unreadable::{Unreadable, is_unreadable, passed_by};
 
-/// Longest time a call waits before the membership is polled again.
+/// Longest time that a call waits before the membership is polled again.
 const SLICE: Duration = Duration::from_millis(900);
 
-/// How long a client may look for its group beyond the time after which the group has given its partitions away.
+/// Extra time to find the group, after the session timeout at which the group has reassigned the partitions.
 const FINDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// How much of what the client has to tell is served before records are looked at again.
+/// How many client events are handled before the next look at records.
 const EVENTS_AT_ONCE: usize = 20;
 
-/// How long a look into a partition may take.
+/// Time limit for looking into a partition.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// A member of a consumer group that writes in transactions.
 pub struct KafkaLog {
     settings: Settings,
     membership: RefCell<Membership>,
-    /// What another membership owned was taken from this process, not let go.
+    /// The partitions were lost with the previous membership, so the new consumer need not release them.
     is_new_member: bool,
     consumer: Arc<BaseConsumer<Ownership>>,
     producer: BaseProducer<Deliveries>,
-    /// Without group and reading uncommitted: asks for metadata and ends.
+    /// A client without a group that reads uncommitted records. It asks for metadata and ends.
     handle: BaseConsumer,
     queues: BTreeMap<TopicPartition, Queue>,
     paused: BTreeSet<TopicPartition>,
@@ -75,11 +75,11 @@ pub struct KafkaLog {
     stop: Arc<AtomicBool>,
     pulse: Pulse,
     turn: usize,
-    /// How many records were taken the last time.
+    /// Number of records in the last poll.
     last_taken: usize,
-    /// What the group said and has no answer yet: whether it gives partitions, and which.
+    /// A change that the group waits to have answered: whether it assigns partitions, and which.
     unanswered: Option<(bool, Vec<TopicPartition>)>,
-    /// Records of an owned partition came outside of its queue.
+    /// Whether records of an owned partition arrived outside its queue.
     is_astray: Cell<bool>,
     orphans: Orphans,
     unreadable: Unreadable,
@@ -92,10 +92,10 @@ impl std::fmt::Debug for KafkaLog {
 }
 
 impl KafkaLog {
-    /// Joins a group to read topics. `stop` ends every wait; `pulse` beats while one lasts.
+    /// Joins a group to read topics. `stop` ends every wait. `pulse` beats during each wait.
     ///
     /// # Errors
-    /// [`LogError`] when the client refuses its configuration or another process has the same instance name.
+    /// [`LogError`] when the client rejects its configuration or the broker refuses it.
     pub fn join(settings: Settings, member: Member<'_>, stop: Arc<AtomicBool>, pulse: Pulse) -> Result<Self, LogError> {
         let Member { group, instance, topics } = member;
         let configuration = |error: KafkaError| not_made(&error);
@@ -129,7 +129,7 @@ impl KafkaLog {
         })
     }
 
-    /// From now on the client says yes to whatever the group asks for: else its close would wait without end.
+    /// Accepts every change the group asks for from now on. Otherwise the close of the client would wait forever.
     fn leave(&mut self) {
         self.consumer.context().close();
         let mut unanswered = self.unanswered.take();
@@ -143,11 +143,11 @@ impl KafkaLog {
         }
     }
 
-    /// Serves the group, statistics and errors, for at most `wait`, and what else has come by now: what is told of an
-    /// outage piles up, and what the group says stands behind it.
+    /// Serves the group, statistics and errors for at most `wait`, and further events that are already there. In an
+    /// outage many errors queue up, and changes of the group wait behind them.
     fn serve(&self, wait: Duration) -> Result<(), LogError> {
         let mut wait = wait;
-        // A poll that gives nothing may have served one event within the client.
+        // A poll that returns nothing may have handled one event inside the client.
         for _ in 0..EVENTS_AT_ONCE {
             if let Some(event) = self.consumer.poll(std::mem::take(&mut wait)) {
                 self.handle(event)?;
@@ -159,7 +159,7 @@ impl KafkaLog {
     fn handle(&self, event: Result<BorrowedMessage<'_>, KafkaError>) -> Result<(), LogError> {
         match event {
             Err(KafkaError::PartitionEOF(_)) => Ok(()),
-            // What is under way ends first; the next poll decides.
+            // The running work ends first. The next poll decides.
             Err(KafkaError::MessageConsumptionFatal(code)) => {
                 self.membership.borrow_mut().break_by(code);
                 Ok(())
@@ -174,8 +174,8 @@ impl KafkaLog {
                 }
                 Ok(())
             }
-            // Every owned partition has a queue of its own; what comes here is of a partition let go. Should a client ever
-            // give an owned partition another queue, its records would be lost here: then it is made anew.
+            // Every owned partition has its own queue, so this record should be of a released partition. If a client
+            // ever delivered owned records here, they would be lost. Then the group is joined again.
             Ok(message) => {
                 let tp = TopicPartition::new(message.topic(), message.partition());
                 if self.queues.contains_key(&tp) {
@@ -189,7 +189,7 @@ impl KafkaLog {
         }
     }
 
-    /// Whether the client has lost its way to the group.
+    /// Whether the client can no longer find the group.
     fn is_lost(&self) -> bool {
         let (is_in_group, limit) =
             (self.consumer.context().is_in_group(), self.settings.session_timeout() + FINDS_WITHIN);
@@ -203,7 +203,7 @@ impl KafkaLog {
         is_lost
     }
 
-    /// Joins the group anew. What was owned is another's until it is assigned again.
+    /// Joins the group again. Until they are assigned again, the partitions count as owned by others.
     fn join_again(&mut self) -> Result<Vec<TopicPartition>, LogError> {
         self.leave();
         let owned = std::mem::take(&mut self.queues).into_keys().collect();
@@ -212,13 +212,13 @@ impl KafkaLog {
         Ok(owned)
     }
 
-    /// Takes what the queues hold, each in turn, up to the limits.
+    /// Takes records from the queues in turn, up to the limits.
     fn take(&mut self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, LogError> {
-        // About as many as the last time: moved as they become more, they would be copied twice.
+        // Reserve about as many as last time: a growing vector would copy the records again.
         let mut records = Vec::with_capacity(self.last_taken.min(max_records));
         let mut bytes = 0;
         let mut failed = Vec::new();
-        // A paused partition is fetched a little ahead and then rests: its queue is bounded.
+        // The queue of a paused partition is bounded: the client fetches a little ahead and then stops.
         let mut queues: Vec<_> = self.queues.iter_mut().filter(|(tp, _)| !self.paused.contains(*tp)).collect();
         let num_queues = queues.len();
         let share = (max_records / num_queues.max(1)).max(1);
@@ -233,7 +233,7 @@ impl KafkaLog {
             while taken < share && records.len() < max_records && bytes < max_bytes {
                 match queue.records.poll(Duration::ZERO) {
                     None => {
-                        // All that came before the statistics were made is taken by now.
+                        // Every record that came before these statistics is taken by now.
                         if queue.is_at_eof {
                             queue.met_end = eof_seen;
                         }
@@ -279,14 +279,14 @@ impl KafkaLog {
         Ok(records)
     }
 
-    /// Calls `ask` until it answers, keeping the membership alive; a broker that is away is waited for.
+    /// Calls `ask` until it answers, and keeps the membership alive meanwhile. It waits while the broker is away.
     fn patiently<T>(&self, doing: &str, mut ask: impl FnMut(&Self) -> Result<T, KafkaError>) -> Result<T, LogError> {
         let mut complained = Instant::now();
         loop {
             match ask(self) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if is_refusal(&error) => return Err(refused(doing, error)),
-                // A client that is fenced may have lost sight of what there is.
+                // A fenced client may no longer know what exists, so its error proves nothing.
                 Err(_) if self.membership.borrow().is_broken() => return Err(LogError::Fenced(doing.to_owned())),
                 Err(error) if is_final(&error) => {
                     return Err(LogError::Fatal { doing: doing.to_owned(), why: error.to_string() });
@@ -408,7 +408,7 @@ impl Log for KafkaLog {
                 continue;
             }
             assigned.add_partition_offset(&tp.topic, tp.partition, KafkaOffset::Offset(next.0)).map_err(refused)?;
-            // Split before the assignment: librdkafka then leaves this queue to us.
+            // Split the queue before the assignment: librdkafka then leaves this queue to us.
             let Some(mut records) = self.consumer.split_partition_queue(&tp.topic, tp.partition) else {
                 return Err(LogError::NoTopic(tp.topic.to_string()));
             };
@@ -477,7 +477,7 @@ impl Log for KafkaLog {
     }
 }
 
-/// A producer under the same id ends what the one before left open.
+/// Makes a new producer under the same id. It ends the transaction that the previous one left open.
 fn remake_producer(log: &mut KafkaLog) -> Result<(), LogError> {
     log.producer = transaction::producer(&log.settings, &log.stop, || {
         log.pulse.beat();
@@ -488,7 +488,7 @@ fn remake_producer(log: &mut KafkaLog) -> Result<(), LogError> {
 
 impl Drop for KafkaLog {
     fn drop(&mut self) {
-        // The queues hold the consumer; it can only leave the group when they are gone.
+        // The queues keep the consumer alive. It can leave the group only when they are gone.
         self.leave();
         self.queues.clear();
     }

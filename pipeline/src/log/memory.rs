@@ -1,6 +1,6 @@
-//! The log in memory, with the rules of the real one: a transaction is in whole or not at all and ends with a
-//! marker that takes an offset, readers see what is committed and nothing behind an open transaction, a group's
-//! positions change with the transaction that brings them, and whoever is no longer a member is fenced.
+//! The log in memory, with the rules of Kafka. A transaction is visible completely or not at all, and ends with a
+//! marker that takes an offset. Readers see committed records, and nothing behind an open transaction. A group's
+//! positions change together with the transaction that contains them. A former member is fenced.
 
 mod group;
 mod partition;
@@ -17,16 +17,16 @@ use group::{Group, Standing};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use partition::{Partition, Serial};
 
-/// Largest record that Apache Kafka takes where nothing else is configured (`message.max.bytes`).
+/// Largest record that Apache Kafka accepts by default, in bytes (`message.max.bytes`).
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 
-/// What a record takes beyond its key, value and headers, at most: the head of its batch and its own.
+/// Maximum size of a record without key, value and headers, in bytes: its own header and that of its batch.
 const RECORD_OVERHEAD_BYTES: usize = 100;
 
 #[derive(Debug, Default)]
 struct Broker {
     topics: BTreeMap<Arc<str>, Vec<Partition>>,
-    /// Largest record that a topic takes, in bytes, where it is another than the default.
+    /// Largest record of a topic, in bytes, if it is not the default.
     max_message_bytes: BTreeMap<Arc<str>, usize>,
     groups: BTreeMap<String, Group>,
     /// Open transactions by transactional id.
@@ -48,7 +48,7 @@ impl Broker {
         partition.ok_or_else(|| LogError::NoTopic(of.to_string()))
     }
 
-    /// Whether a record is above what its topic takes.
+    /// Whether a record exceeds the limit of its topic.
     fn is_too_large(&self, message: &Message) -> bool {
         let max_bytes = self.max_message_bytes.get(&message.topic).copied().unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
         message.num_bytes() + RECORD_OVERHEAD_BYTES > max_bytes
@@ -107,7 +107,7 @@ impl Broker {
     }
 }
 
-/// Topics, records, groups and their positions, shared by all members. Cloning shares them.
+/// Topics, records, groups and their positions, shared by all members. A clone shares them, too.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryBroker {
     broker: Arc<Mutex<Broker>>,
@@ -118,7 +118,7 @@ impl MemoryBroker {
         self.broker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a topic, or adds partitions to it; it never gets fewer.
+    /// Makes a topic, or adds partitions to it. It never removes partitions.
     pub fn create_topic(&self, topic: &str, partitions: i32) {
         let mut broker = self.lock();
         let known = broker.topics.entry(topic.into()).or_default();
@@ -126,7 +126,7 @@ impl MemoryBroker {
         known.resize_with(count, Partition::default);
     }
 
-    /// From now on a topic takes records of so many bytes, as `max.message.bytes` says.
+    /// Sets the largest record of a topic in bytes, like `max.message.bytes`.
     pub fn limit(&self, topic: &str, max_message_bytes: usize) {
         self.lock().max_message_bytes.insert(topic.into(), max_message_bytes);
     }
@@ -134,8 +134,8 @@ impl MemoryBroker {
     /// Writes one record outside of any transaction, as a producer of raw events does.
     ///
     /// # Errors
-    /// [`LogError::NoTopic`] when the topic or partition does not exist, [`LogError::Fatal`] when the topic does not take
-    /// records of that size.
+    /// [`LogError::NoTopic`] when the topic or partition does not exist; [`LogError::Fatal`] when the record exceeds
+    /// the topic's limit.
     pub fn produce(&self, message: &Message) -> Result<(), LogError> {
         let mut broker = self.lock();
         if broker.is_too_large(message) {
@@ -145,7 +145,7 @@ impl MemoryBroker {
         broker.append(message, None).map(|_| ())
     }
 
-    /// Writes records in the transaction of this id and leaves it open.
+    /// Writes records in the transaction with this id and leaves it open.
     ///
     /// # Errors
     /// [`LogError::NoTopic`] when a topic or partition does not exist.
@@ -153,25 +153,25 @@ impl MemoryBroker {
         self.lock().write_open(transactional_id, messages)
     }
 
-    /// Ends the open transaction of this id, if there is one.
+    /// Ends the open transaction with this id, if there is one.
     ///
     /// # Errors
-    /// [`LogError::NoTopic`] when a topic has gone.
+    /// [`LogError::NoTopic`] when a topic no longer exists.
     pub fn end_open(&self, transactional_id: &str, is_commit: bool) -> Result<(), LogError> {
         self.lock().end_open(transactional_id, is_commit)
     }
 
-    /// Aborts the open transactions whose id `is_due`, as the broker does when they time out.
+    /// Aborts the open transactions for which `is_due` returns true, as a broker does after a timeout.
     ///
     /// # Errors
-    /// [`LogError::NoTopic`] when a topic has gone.
+    /// [`LogError::NoTopic`] when a topic no longer exists.
     pub fn time_out_transactions(&self, is_due: impl Fn(&str) -> bool) -> Result<(), LogError> {
         let mut broker = self.lock();
         let ids: Vec<String> = broker.open.keys().filter(|id| is_due(id)).cloned().collect();
         ids.iter().try_for_each(|id| broker.end_open(id, false))
     }
 
-    /// Takes a record over from another broker, at its own offset.
+    /// Copies a record from another broker, with its offset.
     ///
     /// # Errors
     /// [`LogError::NoTopic`] when the topic or partition does not exist.
@@ -194,7 +194,7 @@ impl MemoryBroker {
         partitions.flat_map(|partition| partition.read(NextOffset(0))).cloned().collect()
     }
 
-    /// Rises with every record, marker and change of a group.
+    /// A number that rises with every record, marker and change of a group.
     pub fn version(&self) -> u64 {
         self.lock().version
     }
@@ -209,15 +209,16 @@ impl MemoryBroker {
         self.lock().groups.get(group).map(|group| group.instances().cloned().collect()).unwrap_or_default()
     }
 
-    /// Ends a membership, as the session timeout does: its partitions go to others.
+    /// Ends a membership, like the session timeout. Its partitions go to others.
     pub fn expel(&self, group: &str, instance: &str) {
         self.lock().expel(group, instance);
     }
 
-    /// Joins `group` under an instance name to read `topics`. What the last member of that name left open is aborted.
+    /// Joins `group` under an instance name to read `topics`. An open transaction of the last member with this name is
+    /// aborted.
     ///
     /// # Errors
-    /// [`LogError::NoTopic`] when a topic of the open transaction has gone.
+    /// [`LogError::NoTopic`] when a topic of the open transaction no longer exists.
     pub fn join(&self, group: &str, instance: &str, topics: &[&str]) -> Result<MemoryLog, LogError> {
         let topics: Vec<Arc<str>> = topics.iter().map(|topic| Arc::from(*topic)).collect();
         let mut broker = self.lock();
@@ -250,13 +251,13 @@ pub struct MemoryLog {
     transactional_id: String,
     topics: Vec<Arc<str>>,
     id: u64,
-    /// Whether it was told what it owns, be it nothing.
+    /// Whether it has reported its first assignment, even an empty one.
     is_greeted: bool,
     owned: BTreeSet<TopicPartition>,
     hidden: BTreeSet<TopicPartition>,
     paused: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, NextOffset>,
-    /// Half of what was refused last.
+    /// Largest record to write, in bytes, once one was refused.
     max_record_bytes: Option<usize>,
 }
 
@@ -298,12 +299,12 @@ impl MemoryLog {
         })
     }
 
-    /// Partitions that bring nothing for now, as if their leader were out of reach.
+    /// Makes partitions return nothing for now, as if their leader were out of reach.
     pub fn hide(&mut self, partitions: BTreeSet<TopicPartition>) {
         self.hidden = partitions;
     }
 
-    /// Writes messages in this member's transaction and leaves it open: the first half of a commit.
+    /// Writes messages in this member's transaction and leaves it open. This is the first half of a commit.
     ///
     /// # Errors
     /// [`LogError::NoTopic`] when a topic or partition does not exist.
@@ -311,7 +312,7 @@ impl MemoryLog {
         self.broker().write_open(&self.transactional_id, messages)
     }
 
-    /// Ends this member's transaction, with its positions: the second half of a commit.
+    /// Ends this member's transaction together with its positions. This is the second half of a commit.
     ///
     /// # Errors
     /// [`LogError`] when a position is of a partition that this member does not own.
@@ -342,7 +343,7 @@ impl Log for MemoryLog {
         let mut broker = self.broker.lock();
         let mut records = Vec::new();
         let mut bytes = 0;
-        // An equal share for each partition, so that none is read far ahead of the others.
+        // Every partition gets an equal share, so that none is read far ahead of the others.
         let share = (max_records / self.reading.len().max(1)).max(1);
         let is_read = |tp: &TopicPartition| !self.hidden.contains(tp) && !self.paused.contains(tp);
         for (topic_partition, next) in self.reading.iter_mut().filter(|(tp, _)| is_read(tp)) {

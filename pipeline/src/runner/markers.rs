@@ -1,4 +1,4 @@
-//! Transaction markers at the ends of partitions: offsets without a record, which a position must pass all the same.
+//! Transaction markers at the ends of partitions. They take an offset but contain no record; a position must pass them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +11,12 @@ use crate::log::{Log, Verdict};
 use crate::stage::Stage;
 use keepwell_core::offset::Position;
 
-/// How long a partition is read to its end before the markers there are passed.
+/// How long a partition must be read to its end before its markers are passed.
 const QUIET: Duration = Duration::from_secs(5);
 impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
-    /// Commits positions behind the transaction markers at the ends of partitions that are read and quiet. Else a log that
-    /// retention empties would begin behind the positions, as if records had expired unread. True when none is left.
+    /// Commits positions behind the transaction markers of partitions that are quiet and read to their end. Otherwise,
+    /// when retention empties a log, it would begin behind the position, as if records had expired unread. Returns true
+    /// when no markers are left to pass.
     pub(super) fn pass_markers(&mut self, is_last: bool) -> Result<bool, RunError> {
         let now = self.session.clock.monotonic();
         let mut positions = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! One partition this member owns: where it stands and what of it has been read but not yet folded.
+//! One partition that this member owns: its position, and the records that are read but not folded yet.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use keepwell_core::offset::{NextOffset, Position};
 /// One owned partition.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// Where the state stands.
+    /// Position of the state.
     pub position: Position,
-    /// Where it started, when no position was committed.
+    /// Start position. It counts as the committed position until the first commit.
     pub first: Position,
-    /// Until here records are folded in silence: they were committed before.
+    /// Records before this position are replayed without output, because they were committed before.
     pub replay_until: Position,
-    /// End of the partition when it was taken up.
+    /// End of the partition when it was started, or when a drain fixed its ends.
     pub drain_to: NextOffset,
-    /// The last proof that it is read to its end.
+    /// The last proof that the partition is read to its end.
     pub proof: Option<EndProof>,
-    /// When the end was last asked for.
+    /// When the broker was last asked for the end.
     pub proof_asked: Option<Duration>,
-    /// When it was last saved.
+    /// When a snapshot was last taken.
     pub last_snapshot: Duration,
-    /// Position that needs no snapshot: of the newest one, or where nothing was folded since.
+    /// A position that needs no snapshot: that of the newest one, or the start if nothing was folded since.
     pub saved: Option<NextOffset>,
-    /// Since when it is read to its end.
+    /// When the partition was first found read to its end.
     pub quiet_since: Option<Duration>,
     pending: Vec<Record>,
 }
@@ -40,7 +40,7 @@ impl Member {
             proof: None,
             proof_asked: None,
             last_snapshot: now,
-            // A snapshot says more than the log only once something was folded.
+            // Until something is folded, a snapshot contains nothing new.
             saved: Some(position.next),
             quiet_since: None,
             pending: Vec::new(),
@@ -65,7 +65,7 @@ impl Member {
         self.pending.len()
     }
 
-    /// Moves on: records below `position` are done with.
+    /// Moves the position and drops the pending records below it.
     pub fn advance(&mut self, position: Position) {
         if position.next != self.position.next {
             self.pending.retain(|record| record.offset.0 >= position.next.0);

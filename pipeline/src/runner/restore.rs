@@ -1,4 +1,4 @@
-//! Starting partitions: where to start, what to replay in silence, when to stop by name.
+//! Starts partitions: finds where to start, what to replay without output, and when to stop with a named error.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::stage::{Batch, Stage};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
 impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
-    /// Restores the state of newly assigned partitions and says from where each is read.
+    /// Restores the state of newly assigned partitions and returns the position from which each is read.
     pub(super) fn restore_all(
         &mut self,
         partitions: &[TopicPartition],
@@ -30,7 +30,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             info!(partition = %tp, %from, committed = %target, end = %ends.next, "partition started");
             let mut member = Member::new(from, target, ends.next, self.session.clock.monotonic());
             if self.options.from_beginning {
-                // What is done without is settled by a snapshot: the next start needs no word of an operator.
+                // A snapshot records what was left out. Then the next start does not need the operator's option again.
                 member.saved = None;
             }
             self.members.insert(tp.clone(), member);
@@ -39,7 +39,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         Ok(starts)
     }
 
-    /// Without a committed position: the first record, provided nothing says that there was one.
+    /// The start without a committed position: the first record, if nothing shows that there was a position before.
     fn fresh_start(&mut self, tp: &TopicPartition, ends: Ends) -> Result<Position, RunError> {
         if self.options.from_beginning {
             return Ok(Position::at(ends.first));
@@ -64,10 +64,10 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             let written = if self.stage.is_stateful() { tp.partition..tp.partition + 1 } else { 0..count };
             for partition in written {
                 let output = TopicPartition::new(topic.as_str(), partition);
-                // Records of a transaction that was aborted are no output.
+                // Records of an aborted transaction are not output.
                 if self.session.log.ends(&output)?.next > NextOffset(0) && self.session.log.has_output(&output)? {
-                    // Another member may have written its first step since the positions were asked for: output
-                    // and positions come together.
+                    // Output and positions are committed together. So another member may have written its first step
+                    // after we read the positions.
                     if !self.stage.is_stateful() && self.has_any_position()? {
                         return Ok(Position::at(ends.first));
                     }
@@ -85,7 +85,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         Ok(!self.session.log.committed(&all)?.is_empty())
     }
 
-    /// Restores the newest good snapshot at or below `target` and says where replay begins.
+    /// Restores the newest usable snapshot at or below `target` and returns the position where replay begins.
     fn restore_state(&mut self, tp: &TopicPartition, target: Position, ends: Ends) -> Result<Position, RunError> {
         if !self.stage.is_stateful() {
             self.stage.restore(&mut self.state, tp, target, None)?;
@@ -97,7 +97,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         };
         let (from, saved) = match found {
             Some((position, saved)) => (position, Some(saved)),
-            // What was folded below the log's first record is in no snapshot.
+            // No snapshot contains what was folded before the log's first record.
             None if ends.first > NextOffset(0) && !self.options.from_beginning => {
                 let why = format!(
                     "the group's position is {target} but there is no usable snapshot, and the log begins at {}: is snapshots.url the right \
@@ -126,21 +126,21 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         Ok(from)
     }
 
-    /// Folds in silence what was committed before: nothing is written and nothing is counted.
+    /// Folds again the records that were committed before. Nothing is written and nothing is counted.
     pub(super) fn replay(&mut self) -> Result<(), RunError> {
         let started = self.session.clock.monotonic();
         let replaying: Vec<_> =
             self.members.iter().filter(|(_, member)| member.is_replaying()).map(|(tp, _)| tp.clone()).collect();
         for tp in replaying {
             while let Some(member) = self.members.get_mut(&tp).filter(|member| member.is_replaying()) {
-                // The membership is kept alive by polls: a long replay goes on in the next turn.
+                // Polls keep the membership alive, so a long replay continues in the next turn.
                 if self.session.clock.monotonic().saturating_sub(started) > REPLAY_TURN {
                     self.session.wait = Duration::ZERO;
                     return Ok(());
                 }
                 let until = member.replay_until;
                 let below = member.pending().partition_point(|record| record.offset.0 < until.next.0);
-                // Slices of the record at `until` are repeated one by one; records below it as they come.
+                // Records below `until` are folded together. Slices of the record at `until` are repeated one by one.
                 let end = if below == 0 { member.pending().len().min(1) } else { below };
                 let records = member.pending().get(..end).unwrap_or_default();
                 if records.is_empty() {
@@ -157,7 +157,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
                 let batch = Batch {
                     records: BTreeMap::from([(tp.clone(), records)]),
                     positions: BTreeMap::from([(tp.clone(), member.position)]),
-                    // At the record of the position itself only its slices up to there are repeated.
+                    // Of the record at the position, only the slices up to that position are repeated.
                     max_slices: match below {
                         0 => until.slice.saturating_sub(member.position.slice).min(MAX_SLICES),
                         _ => MAX_SLICES,
@@ -173,13 +173,14 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         Ok(())
     }
 
-    /// Whether nothing but the marker that ends a transaction stood between a position and the first record. Keepwell's own
-    /// topics are written in transactions only: the last thing in each is a marker.
+    /// Whether only the marker of a transaction was between a position and the first record. Keepwell writes its own
+    /// topics only in transactions, so the last offset of each is a marker.
     fn is_marker(&self, next: NextOffset, ends: Ends) -> bool {
         !self.options.prove_ends && ends.first == ends.next && next.0 + 1 == ends.first.0
     }
 
-    /// A committed position that the log still holds, or goes on from.
+    /// Checks a committed position against the log. Returns it, or the log's first position if reading may continue
+    /// there.
     fn within(&self, tp: &TopicPartition, position: Position, ends: Ends) -> Result<Position, RunError> {
         if position.next >= ends.first && position.next <= ends.next {
             return Ok(position);

@@ -1,4 +1,4 @@
-//! When the state of a partition is saved.
+//! When the state of a partition is saved as a snapshot.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::snapshot::Header;
 use crate::stage::Stage;
 use keepwell_core::offset::{Position, TopicPartition};
 
-/// How long the last snapshots may take at the end of a run.
+/// How long each of the last uploads may take at the end of a run.
 const LAST_UPLOADS: Duration = Duration::from_secs(60);
 
 impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
-    /// Saves every partition whose last snapshot is old enough, and again what was not written.
+    /// Saves every partition with a last snapshot that is old enough, and those with a failed upload again.
     pub(super) fn snapshot_where_due(&mut self) -> Result<(), RunError> {
         let now = self.session.clock.monotonic();
         let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
@@ -38,7 +38,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         Ok(())
     }
 
-    /// Saves every partition and waits until that is done.
+    /// Saves every partition and waits until the uploads are done.
     pub(super) fn snapshot_all(&mut self) -> Result<(), RunError> {
         let now = self.session.clock.monotonic();
         for tp in self.members.keys().cloned().collect::<Vec<_>>() {
@@ -53,7 +53,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         Ok(())
     }
 
-    /// Saves the state of one partition, unless it stands within a record or nothing has changed.
+    /// Saves the state of one partition, unless its position is within a record or nothing has changed.
     fn snapshot(&mut self, tp: &TopicPartition, now: Duration) -> Result<(), RunError> {
         let (Some(snapshots), Some(member)) = (&mut self.snapshots, self.members.get_mut(tp)) else {
             return Ok(());

@@ -1,4 +1,5 @@
-//! What ingest must know of its sources beyond their records: proven ends, new partitions, who runs ahead.
+//! What ingest must know about its sources beyond their records: proven ends, new partitions, partitions that are
+//! ahead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,30 +12,30 @@ use crate::log::{Log, LogError};
 use crate::stage::{EndProof, Stage};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
-/// How often the end of a partition is proven anew.
+/// How often the end of a partition is proven again.
 const PROOF_INTERVAL: Duration = Duration::from_millis(500);
-/// A proof older than this is void: the partition counts as being read.
+/// A proof older than this is void; then the partition counts as still being read.
 const PROOF_LEASE: Duration = Duration::from_secs(5);
-/// How often the positions of other members are asked for.
+/// How often the committed positions of all members are read.
 const OTHERS_INTERVAL: Duration = Duration::from_millis(500);
-/// How often new partitions are looked for.
+/// How often to look for new partitions.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What is known of the sources.
+/// What is known about the sources.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     /// Partition count of each topic.
     pub partition_counts: BTreeMap<String, i32>,
     counted: Duration,
-    /// Committed positions of all partitions, other members' included.
+    /// Committed positions of all partitions, including those of other members.
     positions: BTreeMap<TopicPartition, Position>,
     asked: Option<Duration>,
-    /// Own partitions that wait, as they are too far ahead of others in time.
+    /// Owned partitions that wait because their event time is too far ahead of others.
     pub ahead: BTreeSet<TopicPartition>,
 }
 
 impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
-    /// Learns what there is to know of the sources, where the stage needs it.
+    /// Updates what the stage needs to know about the sources.
     pub(super) fn watch_sources(&mut self) -> Result<(), RunError> {
         if !self.options.prove_ends || self.members.is_empty() {
             return Ok(());
@@ -46,7 +47,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         self.prove_ends()
     }
 
-    /// Counts the partitions of every source. Those that are new hold time until they have been heard from.
+    /// Counts the partitions of every source. A new partition holds back the watermark until ingest reports on it.
     pub(super) fn count_partitions(&mut self) -> Result<(), RunError> {
         self.sources.counted = self.session.clock.monotonic();
         for topic in self.options.sources.clone() {
@@ -67,7 +68,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         self.sources.partition_counts.iter().flat_map(of_topic).collect()
     }
 
-    /// Lets partitions wait that are too far ahead of the one furthest behind, whoever reads that one.
+    /// Pauses partitions that are too far ahead of the one furthest behind, whichever member reads that one.
     fn hold_back(&mut self) -> Result<(), RunError> {
         let now = self.session.clock.monotonic();
         if self.sources.asked.is_none_or(|asked| now.saturating_sub(asked) >= OTHERS_INTERVAL) {
@@ -85,7 +86,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
         Ok(())
     }
 
-    /// Asks for the ends of partitions that seem read to their end, and drops proofs that have aged.
+    /// Asks for the ends of partitions that seem to be read to their end, and drops expired proofs.
     fn prove_ends(&mut self) -> Result<(), RunError> {
         let now = self.session.clock.monotonic();
         let lease_us = PROOF_LEASE.as_micros() as i64;

@@ -1,5 +1,5 @@
-//! The bytes of an object: magic, format version, a JSON header, the zstd-compressed body and a CRC-32 of everything
-//! before.
+//! The bytes of an object: magic, format version, a JSON header, the zstd-compressed body, and a CRC-32 of all bytes
+//! before it.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,44 +11,44 @@ use keepwell_core::offset::NextOffset;
 
 const MAGIC: &[u8; 8] = b"KEEPWELL";
 const FORMAT: u16 = 2;
-/// The whole state was one part without a name of its own.
+/// The older format. The whole state is one part without a name.
 const FORMAT_OF_ONE: u16 = 1;
 const ZSTD_LEVEL: i32 = 1;
 
-/// Name of the only part in a snapshot of format 1.
+/// Name given to the only part of a snapshot in format 1.
 pub const ONE: &str = "state";
 
-/// Of what an object is.
+/// What an object contains, and of which partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Stage that folded the state.
     pub stage: String,
-    /// Epoch of the log.
+    /// Epoch of the topics.
     pub epoch: u32,
-    /// Topic the stage reads.
+    /// Topic that the stage reads.
     pub topic: String,
-    /// Partition.
+    /// Partition of the topic.
     pub partition: i32,
     /// The state is the fold of all records below this offset.
     pub next: NextOffset,
-    /// Parts in the body, in its order, and their lengths in bytes.
+    /// Names and lengths in bytes of the parts in the body, in order.
     #[serde(default)]
     pub holds: Vec<(String, usize)>,
-    /// Parts that lie elsewhere: the names of their objects in the folder of parts.
+    /// Parts in other objects: from the name of the part to the name of its object in the folder of parts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<String, String>,
 }
 
-/// Why bytes are no snapshot of ours.
+/// Why bytes cannot be used as a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The bytes are not a snapshot, or damaged.
+    /// The bytes are not a snapshot, or are damaged.
     #[error("damaged: {0}")]
     Damaged(&'static str),
-    /// A newer or foreign format.
+    /// The format is newer, or not ours.
     #[error("format {0}, this program reads {FORMAT_OF_ONE} to {FORMAT}; run the version of Keepwell that wrote it")]
     ForeignFormat(u16),
-    /// A part that a snapshot names is not as it was written.
+    /// A part that a snapshot names is not what was written.
     #[error("part {name}: {why}")]
     Part {
         /// Name of its object.
@@ -56,10 +56,10 @@ pub enum SnapshotError {
         /// What is wrong with it.
         why: String,
     },
-    /// The object store cannot be used.
+    /// The object store failed.
     #[error("object store: {0}; check snapshots.url and the store's credentials")]
     Store(#[from] object_store::Error),
-    /// The URL is not understood.
+    /// The URL is invalid.
     #[error("snapshots.url: {0}")]
     Url(#[from] crate::store::StoreError),
     /// The threads that write snapshots cannot be started.
@@ -67,7 +67,7 @@ pub enum SnapshotError {
     Runtime(std::io::Error),
 }
 
-/// The bytes of an object that holds these parts. `header.holds` is made of them.
+/// Encodes these parts as an object. Computes `header.holds` from them.
 ///
 /// # Errors
 /// [`SnapshotError::Damaged`] when they cannot be compressed.
@@ -88,10 +88,10 @@ pub fn encode(header: &Header, parts: &SnapshotBytes) -> Result<Vec<u8>, Snapsho
     Ok(bytes)
 }
 
-/// Header and parts of an object.
+/// Decodes the header and the parts of an object.
 ///
 /// # Errors
-/// [`SnapshotError`] when the bytes are damaged or of another format.
+/// [`SnapshotError`] when the bytes are damaged or have another format.
 pub fn decode(bytes: &[u8]) -> Result<(Header, SnapshotBytes), SnapshotError> {
     let damaged = SnapshotError::Damaged;
     let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(damaged("too short"))?;
@@ -122,7 +122,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, SnapshotBytes), SnapshotError> {
     Ok((header, parts))
 }
 
-/// The content, of exactly this length. It grows as it is read: a length that is damaged asks for no memory.
+/// Decompresses the body, which must have exactly this length. The buffer grows while reading, so that a damaged length
+/// does not allocate memory.
 fn unpacked(body: &[u8], len: u64) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     let mut reader = zstd::Decoder::new(body).ok()?.take(len.saturating_add(1));

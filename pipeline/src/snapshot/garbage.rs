@@ -1,8 +1,8 @@
-//! What no snapshot needs any more.
+//! Removes what no snapshot needs any more.
 //!
-//! A look is taken by the partition's owner, after a commit that followed its newest snapshot: who is no longer the owner
-//! cannot commit. A part is removed when none of the snapshots that are kept names it and it is older than all of them:
-//! what another owner may be writing in the meantime is newer.
+//! Only the partition's owner collects, after a commit that followed its newest snapshot: a former owner cannot commit.
+//! A part is removed when no kept snapshot names it and it is older than all of them. What another owner may be writing
+//! meanwhile is newer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,10 @@ use super::{SnapshotError, decode, in_order};
 use crate::store::{ANSWERS_WITHIN, WRITES_WITHIN, within};
 use keepwell_core::offset::NextOffset;
 
-/// The objects that snapshots name, by the path of the snapshot: of those this process wrote or looked into.
+/// Objects that each snapshot names, by the path of the snapshot. Contains snapshots that this process wrote or read.
 pub(super) type Named = BTreeMap<Path, BTreeSet<String>>;
 
-/// Removes all but the newest `keep` snapshots of a folder, and the parts that none of these names.
+/// Removes all snapshots of a folder except the newest `keep`, and the parts that none of these names.
 pub(super) async fn collect(store: Arc<dyn ObjectStore>, folder: Path, keep: usize, named: Arc<Mutex<Named>>) {
     match remove(&*store, &folder, keep, &named).await {
         Ok(0) => {}
@@ -58,7 +58,7 @@ async fn remove(
     Ok(num_removed)
 }
 
-/// The objects that a snapshot names. One that cannot be read leaves it open what is needed.
+/// The objects that a snapshot names. If it cannot be read we do not know what is needed, so this is an error.
 async fn names_of(
     store: &dyn ObjectStore,
     path: &Path,

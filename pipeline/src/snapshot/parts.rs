@@ -1,7 +1,7 @@
-//! The parts of a state's bytes: what changes all the time, and what rests and is written once.
+//! The parts of a saved state: those that change all the time, and settled ones that are written once.
 //!
-//! A stage cuts its state into parts by names of its own and counts how often each has changed. A snapshot writes
-//! the parts that have changed since the one before and names the others where they lie.
+//! A stage divides its state into named parts and counts how often each one changes. A snapshot writes the parts that
+//! changed since the one before it, and refers to the objects of the others.
 
 use std::collections::BTreeMap;
 
@@ -10,27 +10,27 @@ use serde::Serialize;
 /// The parts of one state, by name.
 pub type Parts = BTreeMap<String, Part>;
 
-/// Revisions of the settled parts that a snapshot holds, by name. What was restored has revision 0.
+/// Revisions of the settled parts in a snapshot, by name. A restored part has revision 0.
 pub type SavedRevisions = BTreeMap<String, u64>;
 
 /// The bytes of all parts of one state, by name.
 pub type SnapshotBytes = BTreeMap<String, Vec<u8>>;
 
-/// One part.
+/// One part of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Written with every snapshot.
+    /// A part that is written with every snapshot.
     Changing(Vec<u8>),
-    /// Written when its revision is another than the one before.
+    /// A part that is written only when its revision differs from the last snapshot.
     Settled {
-        /// Within a process and under one name, equal revisions are equal bytes.
+        /// Within a process and for one name, equal revisions mean equal bytes.
         revision: u64,
-        /// None where the revision is known.
+        /// None if this revision is already saved.
         bytes: Option<Vec<u8>>,
     },
 }
 
-/// The bytes of all parts; none where one of them was left out as known.
+/// The bytes of all parts. None if one of them was left out because it is saved.
 pub fn all_bytes(parts: Parts) -> Option<SnapshotBytes> {
     let bytes_of = |part| match part {
         Part::Changing(bytes) => Some(bytes),
@@ -39,14 +39,14 @@ pub fn all_bytes(parts: Parts) -> Option<SnapshotBytes> {
     parts.into_iter().map(|(name, part)| Some((name, bytes_of(part)?))).collect()
 }
 
-/// Parts of the space of hashes at most.
+/// Maximum number of parts into which the hash space is divided.
 const MOST_BUCKETS: u32 = 1 << MOST_BITS;
 const MOST_BITS: u32 = 8;
-/// Accounts of a part, about.
+/// Approximate number of accounts in a part.
 const BUCKET_ACCOUNTS: usize = 4096;
 const PREFIX: &str = "accounts-";
 
-/// How often accounts have changed, in parts by their hash.
+/// Counts changes of accounts, in buckets by the hash of the account.
 #[derive(Debug, Clone)]
 pub struct ChangeBuckets {
     revisions: Vec<u64>,
@@ -60,22 +60,22 @@ impl Default for ChangeBuckets {
 }
 
 impl ChangeBuckets {
-    /// An account has changed.
+    /// Notes that an account has changed.
     pub fn mark(&mut self, account_id: &str) {
         self.count += 1;
         self.revisions[bucket(account_id, MOST_BITS)] = self.count;
     }
 
-    /// Every account may have changed.
+    /// Notes that every account may have changed.
     pub fn mark_all(&mut self) {
         self.count += 1;
         self.revisions.fill(self.count);
     }
 
-    /// Adds the parts of so many accounts: each one's id and what is saved of it, in the order of the ids.
+    /// Adds the parts of `num_accounts` accounts. The iterator returns the id and the saved state of each, in id order.
     ///
     /// # Errors
-    /// None in practice: all of it has a form.
+    /// Practically none: every value can be encoded.
     pub fn parts<'a, S: Serialize>(
         &self,
         num_accounts: usize,
@@ -105,12 +105,12 @@ impl ChangeBuckets {
     }
 }
 
-/// The bytes of the accounts in a state: one after another, as [`ChangeBuckets::parts`] wrote them.
+/// The bytes of the accounts in a state, one part after another, as [`ChangeBuckets::parts`] wrote them.
 pub fn accounts(whole: &SnapshotBytes) -> impl Iterator<Item = &[u8]> {
     whole.iter().filter(|(name, _)| name.starts_with(PREFIX)).map(|(_, bytes)| bytes.as_slice())
 }
 
-/// A CRC stays what it is in every version of the program: parts outlive it.
+/// The bucket of an account. A CRC is the same in every version of the program, which parts outlive.
 fn bucket(account_id: &str, bits: u32) -> usize {
     (u64::from(crc32fast::hash(account_id.as_bytes())) >> (32 - bits)) as usize
 }

@@ -31,14 +31,14 @@ fn newest(snapshots: &mut Snapshots, committed: i64) -> Option<(i64, SnapshotByt
     found.map(|(position, state)| (position.next.0, state))
 }
 
-/// The names of the files of a folder.
+/// The file names in a folder.
 fn files(folder: &std::path::Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
     files.map(|entry| entry.file_name().into_string().unwrap()).collect()
 }
 
-/// What the state is at a position: a head, and three parts that change at every 1st, 2nd and 4th position.
+/// The state at a position: a head, and three parts that change at every 1st, 2nd and 4th position.
 fn state(next: i64) -> SnapshotBytes {
     let part = |n: i64| (format!("part-{n}"), format!("{n} at {}", next >> n << n).into_bytes());
     (0..3).map(part).chain([("head".to_owned(), next.to_string().into_bytes())]).collect()
@@ -71,12 +71,12 @@ fn the_newest_good_snapshot_at_or_below_the_position_is_taken_and_resting_pieces
     assert_eq!(files(&folder.join("pieces")).len(), 8 + 4 + 2);
     assert_eq!(newest(&mut snapshots, 7), None);
     assert_eq!(newest(&mut snapshots, 14), Some((14, state(14))));
-    // The process that took the partition up goes on from what it read.
+    // The process that restored the partition continues from what it read.
     let known = snapshots.known(&partition());
     assert_eq!(known.into_values().collect::<Vec<_>>(), [0; 3]);
     std::fs::write(folder.join(format!("{:020}.snapshot", 15)), b"half a fi").unwrap();
     assert_eq!(newest(&mut snapshots, 50), Some((14, state(14))));
-    // A part that is damaged or gone is as bad.
+    // A part that is damaged or missing has the same effect.
     let part = |next: i64, n: i64| {
         let prefix = format!("{next:020}-part-{n}-");
         let name = files(&folder.join("pieces")).into_iter().find(|name| name.starts_with(&prefix)).unwrap();
@@ -96,7 +96,7 @@ fn a_piece_that_is_neither_given_nor_written_is_refused() {
 }
 
 proptest! {
-    /// Owners follow one another, each from the newest snapshot; whatever was removed, the newest three can be read.
+    /// Owners follow one another, each from the newest snapshot. The newest three stay readable, whatever was removed.
     #[test]
     fn garbage_is_never_what_the_newest_three_name(steps in prop::collection::vec((1..4_i64, any::<bool>(), any::<bool>()), 1..30)) {
         let store = Arc::new(object_store::memory::InMemory::new());

@@ -1,4 +1,4 @@
-//! A snapshot on its way from and to the store.
+//! Reads snapshots from the store and writes them to it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,13 +12,13 @@ use crate::crash_points::{self, CrashPoint};
 use crate::snapshot::parts::SnapshotBytes;
 use crate::store::{WRITES_WITHIN, within};
 
-/// The folder of the parts beside the snapshots that name them.
+/// The folder of the parts, beside the snapshots that name them.
 pub(super) const PIECES: &str = "pieces";
 
-/// Reads a snapshot and all it names.
+/// Reads a snapshot and all parts that it names.
 ///
 /// # Errors
-/// [`SnapshotError::Store`] when the store does not answer; any other error is of the snapshot.
+/// [`SnapshotError::Store`] when the store does not answer. Any other error concerns the snapshot itself.
 pub(super) async fn read(
     store: &dyn ObjectStore,
     folder: &Path,
@@ -39,7 +39,7 @@ pub(super) async fn read(
         let (of, mut held) = decode(&bytes).map_err(|error| wrong(error.to_string()))?;
         let part =
             held.remove(name).filter(|_| is_of_it(&of)).ok_or_else(|| wrong("it is of something else".into()))?;
-        // The state begins with what was read: nothing has changed since.
+        // The state begins with what was read, so nothing has changed yet.
         written.insert(name.clone(), Written { revision: 0, object: object.clone(), num_bytes: part.len() });
         state.insert(name.clone(), part);
     }
@@ -50,20 +50,20 @@ async fn get(store: &dyn ObjectStore, path: &Path) -> Result<bytes::Bytes, objec
     within(WRITES_WITHIN, async { store.get(path).await?.bytes().await }).await
 }
 
-/// What a snapshot writes.
+/// What is written for a snapshot.
 pub(super) struct Content {
-    /// Names the settled parts where they lie.
+    /// Header that names the objects of the settled parts.
     pub header: Header,
     /// Parts that are written with every snapshot.
     pub changing: SnapshotBytes,
-    /// New settled parts: name, name of the object, bytes.
+    /// New settled parts: name, object name, bytes.
     pub new: Vec<(String, String, Vec<u8>)>,
 }
 
-/// Writes new parts (name, name of the object, bytes) and, when all are there, the snapshot that names them.
+/// Writes the new parts and, when all of them exist, the snapshot that names them.
 ///
 /// # Errors
-/// [`SnapshotError`] when the store does not take one of them.
+/// [`SnapshotError`] when the store fails to write one of them.
 pub(super) async fn write(
     store: Arc<dyn ObjectStore>,
     folder: Path,

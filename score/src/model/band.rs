@@ -1,4 +1,4 @@
-//! Bands: which one a score is in, and when an account leaves the one it was in.
+//! Bands: which band a score is in, and when an account leaves its band.
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -6,25 +6,25 @@ use serde_saphyr::Spanned;
 use super::{Model, UNKNOWN};
 use crate::points::Points;
 
-/// One band.
+/// One band of a model.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Band {
-    /// Name, e.g. red.
+    /// Name of the band, e.g. red.
     pub name: Spanned<String>,
-    /// Lowest score in it. Either this or `above`.
+    /// Lowest score in the band. A band has either this or `above`.
     pub from: Option<f64>,
-    /// Highest score that is not in it yet.
+    /// Highest score below the band. The band begins directly above it.
     pub above: Option<f64>,
-    /// An account that is in the band stays while its score is not below this; where the band begins, unless something is said.
+    /// An account stays in the band while its score is at or above this. The default is the start of the band.
     pub leave_below: Option<f64>,
-    /// An account stays in the band for at least so many panes.
+    /// An account stays in the band for at least this many panes.
     #[serde(default)]
     pub dwell_panes: u32,
 }
 
 impl Band {
-    /// Where it begins, exactly.
+    /// The start of the band as an exact decimal.
     pub fn start(&self) -> Points {
         self.from.or(self.above).and_then(Points::round).unwrap_or_default()
     }
@@ -38,24 +38,24 @@ impl Band {
     }
 }
 
-/// What the bands go by.
+/// Which form of the score decides the band.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BandBasis {
     /// The score with all its decimals.
     #[default]
     Exact,
-    /// The score as it is shown.
+    /// The displayed score.
     Display,
 }
 
-/// How a score is shown.
+/// How a score is displayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Display {
-    /// The best score as it is shown: 100, 10, 5 or 1.
+    /// The best displayed score: 100, 10, 5 or 1.
     pub out_of: i64,
-    /// Decimals shown.
+    /// Number of decimals displayed.
     pub decimals: u32,
 }
 
@@ -66,7 +66,7 @@ impl Default for Display {
 }
 
 impl Display {
-    /// The score as it is shown: rounded once, half-up.
+    /// The displayed score, rounded once, half-up.
     pub fn of(self, score: Points) -> Points {
         let step = 10_i64.pow(6 - self.decimals.min(6));
         let divisor = (100 / self.out_of.max(1)) * step;
@@ -78,12 +78,12 @@ impl Display {
     }
 }
 
-/// What the band of a row goes by.
+/// The values that decide the band of a row.
 #[derive(Debug, Clone, Copy)]
 pub struct Basis<'b> {
-    /// The score, where enough is known.
+    /// The score, if the coverage is high enough.
     pub score: Option<Points>,
-    /// The band of the previous final row, and since when.
+    /// The band of the previous final row, and the time since which the account is in it, UTC microseconds.
     pub before: Option<(&'b str, i64)>,
     /// End of the windows, UTC microseconds.
     pub as_of_us: i64,
@@ -92,7 +92,7 @@ pub struct Basis<'b> {
 }
 
 impl Model {
-    /// The band of a row: the one it was in while it is not left, else the highest one that is reached.
+    /// The band of a row: the previous band if the account stays in it, otherwise the highest band that is reached.
     pub fn band(&self, basis: Basis<'_>) -> &str {
         let Some(score) = basis.score else { return UNKNOWN };
         let score = match self.band_basis {
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn scores_are_shown_rounded_once_and_half_up_in_decimal() {
-        // out of, decimals, score, shown
+        // out of, decimals, score, displayed score
         let cases = [
             (100, 0, "74.75", "75"),
             (100, 0, "74.5", "75"),
@@ -179,7 +179,7 @@ mod tests {
             "[{name: red, from: 0, dwell_panes: 3}, {name: yellow, from: 50, leave_below: 45}, {name: green, from: 75, leave_below: 70}]",
             "",
         );
-        // day, score, band expected
+        // day, score, expected band
         let days = [
             (1, 76.0, "green"),
             (2, 71.0, "green"),

@@ -1,4 +1,4 @@
-//! What a model file must be like; every fault is named with line and column.
+//! Checks of a model file. Every fault is reported with line and column.
 
 use std::fmt::Display;
 use std::ops::Deref;
@@ -9,13 +9,13 @@ use serde_saphyr::Spanned;
 use super::{Band, Factor, Model, ModelError, ModelFile, Reduce, UNKNOWN, Weights};
 use crate::points::Points;
 
-/// Sums of weights up to this stay exact in 64-bit integers, also in plain SQL.
+/// The greatest sum of weights. Up to this, arithmetic is exact in 64-bit integers, also in plain SQL.
 const MOST_WEIGHT: f64 = 90_000.0;
 
-/// Reads and checks a model file; `periods` are the configured windows.
+/// Reads and checks a model file. `periods` are the configured windows.
 ///
 /// # Errors
-/// [`ModelError`] naming file, line and column.
+/// [`ModelError`] with file, line and column.
 pub fn parse(file: &str, text: &str, periods: &[String]) -> Result<ModelFile, ModelError> {
     let models: ModelFile = serde_saphyr::from_str(text).map_err(|error| ModelError::of(file, error))?;
     let check = Check { file };
@@ -102,7 +102,7 @@ impl Check<'_> {
         }
     }
 
-    /// Every weight is there where it counts, and they sum to 100 where they must.
+    /// Checks that every needed weight is there, and that weights sum to 100 if they are percentages.
     fn weights(&self, model: &Model) -> Checked {
         if model.factors.is_empty() {
             return self.at(&model.name, "factors: at least one is needed");
@@ -165,7 +165,7 @@ impl Check<'_> {
         sum(&model.name, format!("the groups of model {}", model.name.value), groups)
     }
 
-    /// How the group of a factor is reduced; none in a model without groups.
+    /// How the group of a factor becomes one value. None in a model without groups.
     fn group_of(&self, model: &Model, factor: &Factor) -> Result<Option<Reduce>, ModelError> {
         let name = &factor.name.value;
         match &factor.group {

@@ -1,4 +1,4 @@
-//! Factors, groups of them, and what stands in for unknown values.
+//! Factors, groups of factors, and the policies for unknown values.
 
 use keepwell_core::interned::Name;
 use keepwell_pipeline::config::Span;
@@ -8,70 +8,70 @@ use serde_saphyr::Spanned;
 use crate::normalise::Normalise;
 use crate::points::Points;
 
-/// One factor.
+/// One factor of a model.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Factor {
-    /// Name; part of every score.
+    /// Name of the factor, part of every score.
     pub name: Spanned<Name>,
-    /// The group it belongs to, where the model has groups.
+    /// The group of the factor, if the model has groups.
     pub group: Option<Spanned<Name>>,
-    /// DataFusion SQL over the window row and what is remembered; null means unknown.
+    /// DataFusion SQL over the window row and the remembered values. Null means unknown.
     pub sql: Spanned<String>,
-    /// Window whose row the SQL sees; the model's, where none is named.
+    /// Window of the row that the SQL reads. The default is the model's.
     pub period: Option<Spanned<String>>,
-    /// The value is a quotient, where something is named.
+    /// If set, the value is divided by this.
     pub against: Option<Against>,
-    /// From when on the value is unknown again.
+    /// When the value becomes unknown again.
     pub expires: Option<Expires>,
-    /// From the value to points.
+    /// How the value becomes points.
     pub normalise: Normalise,
-    /// Weight; in groups that do not weigh there is none.
+    /// The weight. A factor has none if its group does not use weights.
     pub weight: Option<f64>,
-    /// What stands in for an unknown value; the model's, where nothing is said.
+    /// What replaces an unknown value. The default is the model's policy.
     pub missing: Option<Missing>,
 }
 
 impl Factor {
-    /// The weight, exactly; `unsaid` where there is none.
+    /// The weight as an exact decimal, or `unsaid` if there is none.
     pub fn weight(&self, unsaid: Points) -> Points {
         self.weight.map_or(unsaid, |weight| Points::round(weight).unwrap_or_default())
     }
 }
 
-/// What the value of a factor is divided by.
+/// The divisor of a factor's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Against {
-    /// The same SQL over the equal window before; unknown where that gives zero or nothing.
+    /// The result of the same SQL over the equal window before. If that is zero or null, the factor is unknown.
     PreviousWindow,
 }
 
-/// From when on a value is unknown again.
+/// When a value becomes unknown again.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expires {
-    /// SQL for the time the value is from, such as `nps_last_at`.
+    /// SQL for the time of the value, such as `nps_last_at`.
     pub dated_by: Spanned<String>,
-    /// How old it may be at the end of the window.
+    /// The greatest age that the value may have at the end of the window.
     pub after: Span,
 }
 
-/// Factors that are reduced to one value before they are weighed.
+/// Factors that become one value before they are weighed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// Name; part of every score.
+    /// Name of the group, part of every score.
     pub name: Spanned<Name>,
-    /// How.
+    /// How the factors become one value.
     #[serde(default)]
     pub by: Reduce,
-    /// Weight among the groups.
+    /// Weight of the group among the groups.
     pub weight: f64,
 }
 
 impl Group {
-    /// The weight, exactly.
+    /// The weight as an exact decimal.
     pub fn weight(&self) -> Points {
         Points::round(self.weight).unwrap_or_default()
     }
@@ -81,59 +81,59 @@ impl Group {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduce {
-    /// The mean by their weights.
+    /// The mean, weighted with the factors' weights.
     #[default]
     Weighted,
-    /// The mean.
+    /// The mean without weights.
     Mean,
-    /// The lowest; of equal ones the first.
+    /// The lowest. Of equal ones, the first.
     Min,
-    /// The highest; of equal ones the first.
+    /// The highest. Of equal ones, the first.
     Max,
 }
 
-/// What stands in for an unknown value.
+/// What replaces an unknown value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
-    /// The factor is left out; the others carry its weight.
+    /// The factor is left out, and the other factors take its weight.
     #[default]
     Reweight,
-    /// 0: what is not known to be good is bad.
+    /// 0 points: what is not known to be good counts as bad.
     Zero,
-    /// The middle: 50, or 0 where the weights are additive.
+    /// The middle: 50 points, or 0 if the weights are additive.
     Neutral,
-    /// The value of the last final row that knew it, while that is no older than declared.
+    /// The value from the last final row where it was known, if that row is not older than declared.
     Carry(Carry),
 }
 
-/// How long a value is carried, and what stands in for it after.
+/// How long a value is carried, and what replaces it after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Carry {
-    /// Greatest age of the final row at the end of the window.
+    /// Greatest age of that final row at the end of the window.
     #[serde(rename = "for")]
     pub ttl: Span,
-    /// After that.
+    /// The policy when there is no value to carry.
     #[serde(default)]
     pub otherwise: Fallback,
 }
 
-/// What stands in for an unknown value when there is none to carry.
+/// What replaces an unknown value when there is no value to carry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fallback {
-    /// As [`Missing::Reweight`].
+    /// See [`Missing::Reweight`].
     #[default]
     Reweight,
-    /// As [`Missing::Zero`].
+    /// See [`Missing::Zero`].
     Zero,
-    /// As [`Missing::Neutral`].
+    /// See [`Missing::Neutral`].
     Neutral,
 }
 
 impl Fallback {
-    /// As in the file.
+    /// The word in the model file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reweight => "reweight",
@@ -144,7 +144,7 @@ impl Fallback {
 }
 
 impl Missing {
-    /// What stands in when nothing is carried.
+    /// The policy when no value is carried.
     pub fn fallback(self) -> Fallback {
         match self {
             Self::Reweight => Fallback::Reweight,
@@ -154,7 +154,7 @@ impl Missing {
         }
     }
 
-    /// How old a carried value may be, in microseconds; none where nothing is carried.
+    /// How old a carried value may be, in microseconds. None if the policy does not carry values.
     pub fn ttl_us(self) -> Option<i64> {
         match self {
             Self::Carry(carry) => Some(carry.ttl.as_micros()),

@@ -1,36 +1,36 @@
-//! Triggers: what calls for action, when it begins and when it ends.
+//! Triggers: conditions that raise alerts, when an episode begins and when it ends.
 
 use keepwell_core::interned::Name;
 use keepwell_pipeline::config::Span;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-/// One trigger.
+/// One trigger of a model.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
-    /// Name; part of every alert.
+    /// Name of the trigger, part of every alert.
     pub name: Spanned<Name>,
-    /// DataFusion SQL over the window row, what is remembered and the score that is true when action is called for.
+    /// DataFusion SQL over the window row, the remembered values and the score. True raises the trigger.
     pub sql: Spanned<String>,
-    /// SQL that is true when the episode is over; where `sql` is no longer true, unless something is said.
+    /// SQL that is true when the episode is over. Without it, the episode is over when `sql` is no longer true.
     pub clear: Option<Spanned<String>>,
-    /// Window whose row the SQL sees; the model's, where none is named.
+    /// Window of the row that the SQL reads. The default is the model's.
     pub period: Option<Spanned<String>>,
-    /// How long it must have been true before the episode begins.
+    /// How long `sql` must be true before the episode begins.
     #[serde(rename = "for", default = "nothing")]
     pub lasting: Span,
-    /// How long an episode lasts at least.
+    /// The shortest duration of an episode.
     #[serde(default = "nothing")]
     pub hold: Span,
-    /// How long after an episode none begins.
+    /// How long after an episode no new one begins.
     #[serde(default = "nothing")]
     pub cooldown: Span,
-    /// How much it matters.
+    /// How urgent the alert is.
     pub severity: Severity,
-    /// What to do.
+    /// Name of the playbook: what to do.
     pub playbook: Name,
-    /// Who is to do it.
+    /// Role of the person who is to do it.
     pub owner_role: Name,
 }
 
@@ -38,7 +38,7 @@ fn nothing() -> Span {
     Span::from_secs(0)
 }
 
-/// How much a trigger matters.
+/// How urgent a trigger is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -51,7 +51,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// As in the file.
+    /// The word in the model file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Low => "low",

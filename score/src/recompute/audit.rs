@@ -1,4 +1,4 @@
-//! Stored rows against what plain SQL makes of their windows: each cell that differs is drift.
+//! Compares stored rows with the result of plain SQL over their window rows. A row that differs is drift.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use super::{PublishedRows, expected, in_millionths, items_of};
 use crate::model::ModelFile;
 use crate::tables_reader::Rows;
 
-/// What an audit has found.
+/// The result of an audit.
 #[derive(Debug, Default)]
 pub struct Audited {
-    /// Scores that were compared.
+    /// Number of scores that were compared.
     pub num_scores: usize,
-    /// Scores of versions of the model file that are not at hand, by version.
+    /// Number of scores that were not compared because the model file of their version is not available, by version.
     pub unknown: BTreeMap<i64, usize>,
-    /// What differs.
+    /// The rows that differ.
     pub drift: Vec<Drift>,
 }
 
-/// A stored row that is not what its window rows give.
+/// A stored row that differs from what its window rows give.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Drift {
-    /// Account.
+    /// Account id.
     pub account_id: String,
-    /// End of its windows, UTC microseconds.
+    /// End of the windows, UTC microseconds.
     pub as_of_us: i64,
-    /// `scores`, `factors`, `drivers` or `triggers`, the row in it, and what of it differs.
+    /// The table (`scores`, `factors`, `drivers` or `triggers`), the row in it, and its columns that differ.
     pub what: String,
 }
 
-/// Judges rows by versions of the model file, the newest last.
+/// Compares the rows with the result of these versions of the model file, the newest last.
 ///
 /// # Errors
 /// When a statement fails.
@@ -95,7 +95,7 @@ pub async fn audit(rows: Rows, files: &[ModelFile], pane_us: i64) -> Result<Audi
     Ok(audited)
 }
 
-/// Columns of `score_factors` as those of a factor on `health`.
+/// `score_factors` with the column names that factors have on `health`.
 fn renamed(factors: &RecordBatch) -> Result<RecordBatch> {
     let schema = factors.schema();
     let names = schema.fields().iter().map(|f| if f.name() == "factor" { "name" } else { f.name().as_str() });
@@ -103,7 +103,7 @@ fn renamed(factors: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
-/// The rows that differ, and in what: of judged scores only.
+/// SQL for the rows that differ and for the columns that differ. It covers only scores of the available versions.
 fn statement(name: &str, told: &RecordBatch, expected: &RecordBatch, keys: &[&str]) -> String {
     let schema = expected.schema();
     let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -131,7 +131,7 @@ fn statement(name: &str, told: &RecordBatch, expected: &RecordBatch, keys: &[&st
     )
 }
 
-/// A column in a form in which both sides can be compared.
+/// SQL that converts a column so that both sides can be compared.
 fn comparable(rows: &RecordBatch, column: &str) -> String {
     let kind = rows.column_by_name(column).map(|column| column.data_type().clone());
     let to = match kind {

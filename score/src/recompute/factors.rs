@@ -27,10 +27,10 @@ with moved as (
 )
 select account_id, as_of, position, name, delta from ranked where position < 3 order by 1, 2, 3";
 
-/// Name and SQL of each table, in order.
+/// Name and SQL of each table. Each may use the tables before it.
 ///
 /// # Errors
-/// When a window is named by what is no duration.
+/// When the name of a window is not a duration.
 pub(super) fn statements(models: &[Numbered<'_>]) -> Result<Vec<(String, String)>> {
     let mut tables = Vec::new();
     for (number, Numbered { model, .. }) in models.iter().enumerate() {
@@ -56,7 +56,7 @@ pub(super) fn statements(models: &[Numbered<'_>]) -> Result<Vec<(String, String)
         values
             .extend(model.factors.iter().enumerate().map(|(position, factor)| value(number, model, position, factor)));
     }
-    // What is no number, such as 0 / 0, is unknown.
+    // A value that is not a finite number, such as 0 / 0, is unknown.
     let values = format!(
         "select *, case when computed - computed = 0 then computed end as value from ({})",
         values.join(" union all ")
@@ -79,7 +79,7 @@ pub(super) fn statements(models: &[Numbered<'_>]) -> Result<Vec<(String, String)
     Ok(tables)
 }
 
-/// The rows of one window with all that a factor's SQL may look at, but for what is remembered.
+/// SQL for the rows of one window, with all columns that a factor's SQL may use, except remembered values.
 fn window_rows(number: usize, period: &str) -> Result<String> {
     let days = period_days(period).map_err(DataFusionError::Plan)?;
     Ok(format!(
@@ -91,15 +91,15 @@ fn window_rows(number: usize, period: &str) -> Result<String> {
     ))
 }
 
-/// The windows that a model looks at.
+/// The windows that a model uses.
 fn periods(model: &Model) -> BTreeSet<&str> {
     let of_factors = model.factors.iter().map(|factor| &factor.period);
     let others = model.triggers.iter().map(|t| &t.period).chain(model.remember.iter().map(|r| &r.period));
     of_factors.chain(others).map(|period| period.as_ref().unwrap_or(&model.period).value.as_str()).collect()
 }
 
-/// What every version of a model remembers under a name, and the time up to which all is gone: each row forgets
-/// what is too old for its own version, and all of it where its version has no such name.
+/// SQL for what all versions of a model remember under a name, and for the time up to which all of it is forgotten.
+/// Each row forgets what is too old for its own version. If its version does not know the name, it forgets everything.
 fn remembered_of(models: &[Numbered<'_>], model_name: &str, name: &str) -> String {
     let versions = models.iter().enumerate().filter(|(_, numbered)| *numbered.model.name.value == *model_name);
     let rows = versions.map(|(number, Numbered { model, .. })| {
@@ -181,7 +181,7 @@ fn value(number: usize, model: &Model, position: usize, factor: &Factor) -> Stri
     )
 }
 
-/// SQL over the window before: every measure by its name there.
+/// SQL over the window before: every measure gets the prefix `previous_`.
 fn of_previous_window(sql: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
@@ -200,7 +200,7 @@ fn of_previous_window(sql: &str) -> String {
     out
 }
 
-/// The last known value of the run before each row; a version that does not carry the factor forgets it.
+/// The last known value of the same run before each row. A version that does not carry the factor forgets it.
 const CARRIED: &str = "
 with known as (
   select *, last_value(case when value is not null and ttl is not null then us end) ignore nulls over w as known_us,
@@ -226,7 +226,8 @@ fn normal(models: &[Numbered<'_>]) -> String {
     )
 }
 
-/// Effective weights: 100 percent over the groups that count, each group's part over its members that count.
+/// Effective weights: 100 percent are divided among the groups that count, and the part of each group among its members
+/// that count.
 const WEIGHED: [(&str, &str); 4] = [
     (
         "parts",
@@ -276,7 +277,7 @@ select account_id, as_of, num_factors, '{start}', null, null, null, 0, 0, start,
 union all
 select account_id, as_of, num_factors + 1, '{limit}', null, null, null, 0, 0, score - sum - start, null, null from totals where additive and sum is not null";
 
-/// Points of `found` as a float.
+/// SQL for the points of the column `found`, as a float.
 fn of(normalise: &Normalise) -> String {
     let float = |value: f64| format!("cast({value:?} as double)");
     if let Some(line) = normalise.line() {

@@ -1,4 +1,4 @@
-//! The rows in the lists of a column, one each.
+//! The rows in a list column, as rows of their own.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use arrow::error::ArrowError;
 
-/// The rows in the lists of a column, one each, with the account and time of the row they belong to: account_id,
-/// as_of, position, and the columns of the list's rows.
+/// The rows in a list column, one each: account_id, as_of, position, and the columns of the list's rows. Account and
+/// time are those of the row that contains the list.
 ///
 /// # Errors
-/// [`ArrowError::SchemaError`] when there is no such list.
+/// [`ArrowError::SchemaError`] when `rows` has no such column.
 pub fn items_of(rows: &RecordBatch, list: &str) -> Result<RecordBatch, ArrowError> {
     let column =
         |name: &str| rows.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")));

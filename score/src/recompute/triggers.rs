@@ -1,9 +1,9 @@
-//! Triggers as plain SQL: each row follows from what was told of the row before it.
+//! Triggers as plain SQL. Each row follows from the published row before it.
 
 use super::Numbered;
 use crate::model::{Model, Trigger};
 
-/// Name and SQL of each table, in order.
+/// Name and SQL of each table. Each may use the tables before it.
 pub(super) fn statements(models: &[Numbered<'_>]) -> Vec<(String, String)> {
     let mut flags = Vec::new();
     for (number, Numbered { model, .. }) in models.iter().enumerate() {
@@ -46,7 +46,7 @@ fn flag(number: usize, model: &Model, trigger: &Trigger) -> String {
     )
 }
 
-/// What was told of each trigger at the row before, and when its last episode ended or was closed.
+/// The published state of each trigger on the row before, and when its last episode ended or was closed.
 const BEFORE: &str = "
 with told as (
   select t.account_id, t.as_of, t.name, t.state, cast(t.since as bigint) as since, t.news, t.severity, t.playbook, t.owner_role, c.us, c.life
@@ -90,7 +90,7 @@ select account_id, as_of, name, state,
   case when state in ('active', 'closed', 'cleared') then outcome end as outcome
 from stated where state is not null";
 
-/// Episodes that a model does not know are over.
+/// Episodes of triggers that the model does not know are over.
 const UNKNOWN: &str = "
 select b.account_id, b.as_of, b.name, 'cleared' as state, b.since, true as news, b.severity, b.playbook, b.owner_role, cast(null as varchar) as outcome
 from before b left join flags f on f.account_id = b.account_id and f.as_of = b.as_of and f.name = b.name

@@ -1,4 +1,5 @@
-//! What rows say of an account over days: what is carried, remembered, expired, held back; by hand-made window rows.
+//! The rows of an account over several days, from hand-made window rows: values that are carried, remembered, expired
+//! or on hold.
 
 use keepwell_core::codec;
 use keepwell_core::offset::{NextOffset, Position};
@@ -8,7 +9,7 @@ use keepwell_pipeline::stage::{Batch, Stage};
 
 use super::{Values, fresh, partition, record, stage};
 
-/// What a final row of each day says: the first factor's value and missing reason, and the wanted column.
+/// The final row of each day: value and missing reason of the first factor, and the wanted column.
 fn said(model: &str, days: &[(i64, Values<'_>)], column: &str) -> Vec<String> {
     let stage = stage(model);
     let records: Vec<_> = (0..).zip(days).map(|(offset, (day, values))| record(offset, *day, true, values)).collect();
@@ -57,7 +58,7 @@ fn model(factor: &str, more: &str) -> String {
 
 const SHARE: &str = "normalise: {linear: {from: 0, to: 100}}";
 
-/// Totango's rule: an account younger than the window divides by its age. First seen on day 100.
+/// Totango's rule: for an account younger than the window, divide by its age. The first event is on day 100.
 #[test]
 fn a_young_account_is_divided_by_its_own_age() {
     let model = model(&format!("sql: uses / known_days, {SHARE}"), "");
@@ -97,7 +98,7 @@ fn earlier_final_rows_are_seen_as_the_model_remembers_them() {
     let uses = [4.0, 1.0, 10.0, 7.0];
     let days: Vec<(i64, [(&str, f64); 1])> = (100..).zip(uses.map(|uses| [("uses", uses)])).collect();
     let days: Vec<(i64, Values<'_>)> = days.iter().map(|(day, values)| (*day, values.as_slice())).collect();
-    // reducer, over, values seen by the rows
+    // reducer, over, values that the rows can use
     let cases = [
         ("mean", "9d", ["-", "4.000", "2.500", "5.000"]),
         ("min", "9d", ["-", "4.000", "1.000", "1.000"]),

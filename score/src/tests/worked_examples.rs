@@ -1,4 +1,4 @@
-//! Worked examples: figures as their sources print them, or worked out by hand from their rules; not from the code.
+//! Worked examples. The figures are printed by their sources or computed by hand from their rules, not by this code.
 
 use crate::model::{self, Basis, Missing, Model};
 use crate::normalise::Normalise;
@@ -27,7 +27,7 @@ fn normalised(text: &str, value: f64) -> String {
     normalise.points(value).unwrap().to_string()
 }
 
-/// Factors that are given as points, by group and weight.
+/// A model with factors that get points as values, by group and weight.
 fn given(head: &str, factors: &[(&str, Option<f64>)]) -> Model {
     let mut text = format!("version: 1\nmodels:\n  - name: m\n    period: 28d\n{head}\n    factors:\n");
     for (n, (group, weight)) in factors.iter().enumerate() {
@@ -41,8 +41,8 @@ fn given(head: &str, factors: &[(&str, Option<f64>)]) -> Model {
 
 const ONE_BAND: &str = "    bands: [{name: all, from: 0}]";
 
-/// Hiver's guide: usage depth 80, training 60, ticket CSAT 85, billing 70 at 35/25/25/15 % give 28 + 15 + 21.25 + 10.5 =
-/// 74.75, shown as 75, "healthy but monitor".
+/// Hiver's guide: usage depth 80, training 60, ticket CSAT 85 and billing 70 at 35/25/25/15 % give 28 + 15 + 21.25 +
+/// 10.5 = 74.75. It is displayed as 75, "healthy but monitor".
 #[test]
 fn eighty_sixty_eighty_five_and_seventy_give_74_75_shown_as_75() {
     let model = parse(include_str!("../../models/worked_example.yaml"));
@@ -71,14 +71,15 @@ fn without_training_it_is_79_67_reweighted_59_75_with_zero_and_72_25_with_neutra
     }
 }
 
-/// Planhat: the score is 0-10 and starts at 5; a linear factor turns NPS 0..10 into -5..+5. In hundredths.
+/// Planhat: the score is 0-10 and starts at 5. A linear factor turns NPS 0..10 into -5..+5. The test uses the scale of
+/// 100.
 #[test]
 fn additive_from_5_with_linear_nps() {
     let factor = "{name: nps, sql: nps, normalise: {linear: {from: 0, to: 10, points: [-50, 50]}}}";
     let model = parse(&format!(
         "version: 1\nmodels:\n  - name: m\n    period: 28d\n    weights: additive\n    start: 50\n    display: {{out_of: 10, decimals: 1}}\n{ONE_BAND}\n    factors: [{factor}]\n"
     ));
-    // answer, points on the scale of 10, score on the scale of 10
+    // answer, points on the scale of 100, score on the scale of 10
     for (nps, points, shown) in [(0.0, "-50", "0"), (7.0, "20", "7"), (10.0, "50", "10")] {
         let rating = rated(&model, &[Some(nps)]);
         assert_eq!(rating.factors[0].contribution.unwrap().to_string(), points);
@@ -90,7 +91,7 @@ fn additive_from_5_with_linear_nps() {
     assert_eq!([5.0, 6.0].map(|nps| normalised(rule, nps)), ["-30", "0"]);
 }
 
-/// What lies beyond 0 or 100 is told, so that contributions still sum to the score.
+/// The part below 0 or above 100 is listed, so that contributions still sum to the score.
 #[test]
 fn an_additive_score_is_limited_and_says_by_how_much() {
     let head = format!("    weights: additive\n    start: 50\n{ONE_BAND}");
@@ -100,7 +101,8 @@ fn an_additive_score_is_limited_and_says_by_how_much() {
     assert_eq!(rating.score, Some(Points::HUNDRED));
 }
 
-/// Vitally: three integrations on, on, off are (10 + 10 + 0) / 3 = 6.67, healthy in equal thirds.
+/// Vitally: three integrations, on, on and off, give (10 + 10 + 0) / 3 = 6.67. That is healthy, with bands of equal
+/// thirds.
 #[test]
 fn thirds_of_three_levels() {
     let head = "    groups: [{name: g, by: mean, weight: 100}]\n    display: {out_of: 10, decimals: 2}\n    bands: [{name: poor, from: 0}, {name: concerning, from: 33.333333}, {name: healthy, from: 66.666667}]";
@@ -111,7 +113,8 @@ fn thirds_of_three_levels() {
     assert_eq!(band(&model, score.to_f64()), "healthy");
 }
 
-/// Catalyst: groups of 10, 7.5 and 6 at 50/30/20 % are 8.45, shown 8.5: half-up in decimal, where binary gives 8.4.
+/// Catalyst: groups of 10, 7.5 and 6 at 50/30/20 % give 8.45. It is displayed as 8.5: half-up in decimal, where binary
+/// gives 8.4.
 #[test]
 fn groups_10_7_5_and_6_are_8_45_shown_8_5() {
     let head = format!("    display: {{out_of: 10, decimals: 1}}\n{ONE_BAND}");
@@ -131,8 +134,8 @@ fn group_reducers() {
     }
 }
 
-/// Natero: 80 (weight 2); 76 and 65 (3); 90 (3); 54 (2): (160 + 211.5 + 270 + 108) / 10 = 74.95; its own rounding of
-/// each component, 71 for the second, gives 75.1, shown 75.
+/// Natero: 80 (weight 2); 76 and 65 (3); 90 (3); 54 (2): (160 + 211.5 + 270 + 108) / 10 = 74.95. Natero rounds each
+/// component, 71 for the second. This gives 75.1, displayed as 75.
 #[test]
 fn components_with_raw_weights() {
     let groups = "[{name: a, weight: 2}, {name: b, by: mean, weight: 3}, {name: c, weight: 3}, {name: d, weight: 2}]";
@@ -143,7 +146,7 @@ fn components_with_raw_weights() {
     assert_eq!((score.to_string().as_str(), model.display.of(score).to_string().as_str()), ("74.95", "75"));
 }
 
-/// Totango: 5 good, 3 average and 2 poor customers at 100/60/40 are 760 / 10 = 76.
+/// Totango: 5 good, 3 average and 2 poor customers at 100/60/40 give 760 / 10 = 76.
 #[test]
 fn a_portfolio() {
     let head = format!("    weights: raw\n{ONE_BAND}");
@@ -151,7 +154,7 @@ fn a_portfolio() {
     assert_eq!(score(&model, &[100.0, 60.0, 40.0]), "76");
 }
 
-/// ChurnZero: of 14 days daily 9 and more, weekly 5-8, occasional 2-4, inactive 0-1.
+/// ChurnZero: active days in 14 days: daily 9 and more, weekly 5-8, occasional 2-4, inactive 0-1.
 #[test]
 fn usage_frequency() {
     let steps = "steps: [{in: '(-inf, 1]', points: 0}, {in: '(1, 4]', points: 33}, {in: '(4, 8]', points: 66}, {in: '(8, inf)', points: 100}]";
@@ -159,8 +162,9 @@ fn usage_frequency() {
     assert_eq!(days.map(|days| normalised(steps, days)), ["100", "66", "66", "33", "33", "0", "0"]);
 }
 
-/// GitLab: licence use below 10 %, 10-50 %, 51-75 %, above 75 %, by age of the account in months: 2-6, 6-9, above 9.
-/// 40 % at 5, 7, 10 months: yellow, red, red; 60 %: green, yellow, red. One factor for each age, unknown at others.
+/// GitLab: licence use below 10 %, 10-50 %, 51-75 %, above 75 %, by age of the account in months: 2-6, 6-9, above 9. 40
+/// % at 5, 7, 10 months: yellow, red, red. 60 %: green, yellow, red. There is one factor per age, unknown at other
+/// ages.
 #[test]
 fn licence_use_by_age() {
     let ages = [
@@ -172,8 +176,8 @@ fn licence_use_by_age() {
     assert_eq!(ages.map(|steps| normalised(steps, 60.0)), ["100", "50", "0"]);
 }
 
-/// Gainsight's own score: depth is the share of users with 10 and more sessions in 4 weeks, green from 50 %, lime 35,
-/// yellow 20, orange 10; breadth the number of features used, green from 4. 50 % and 4 features: green and green.
+/// Gainsight's own score: depth is the share of users with 10 and more sessions in 4 weeks: green from 50 %, lime 35,
+/// yellow 20, orange 10. Breadth is the number of features used: green from 4. 50 % and 4 features: green and green.
 #[test]
 fn depth_by_share_of_healthy_users_and_breadth_by_features() {
     let depth = "steps: [{in: '(-inf, 10)', points: 0}, {in: '[10, 20)', points: 25}, {in: '[20, 35)', points: 50}, {in: '[35, 50)', points: 75}, {in: '[50, inf)', points: 100}]";
@@ -181,8 +185,8 @@ fn depth_by_share_of_healthy_users_and_breadth_by_features() {
     assert_eq!([4.0, 3.0, 2.0, 1.0, 0.0].map(|n| normalised("ratio: {target: 4}", n)), ["100", "75", "50", "25", "0"]);
 }
 
-/// An enterprise account of the open-source example: four dimensions 91.6, 82.0, 78.5, 90.1 at 30/25/20/25 % are 86.205,
-/// printed 86.2; green from 75.
+/// An enterprise account of the open-source example: four dimensions 91.6, 82.0, 78.5, 90.1 at 30/25/20/25 % give
+/// 86.205, printed as 86.2; green from 75.
 #[test]
 fn four_dimensions_of_an_enterprise_account() {
     let head = "    display: {out_of: 100, decimals: 1}\n    bands: [{name: red, from: 0}, {name: yellow, from: 50}, {name: green, from: 75}]";

@@ -1,4 +1,4 @@
-//! The columns of a batch of the `health` table, found by their names once a batch, and what a row of them says.
+//! The columns of a `health` batch, looked up by name once for each batch, and the rows made from them.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use keepwell_core::schema::health::rfc3339;
 
 use super::{Driver, Factor, Health, ModelName, Previous, Provenance, Row, SCORE, Trigger};
 
-/// Columns of scores.
+/// Columns of the `health` table.
 pub(super) struct Scores<'b> {
     account_id: &'b StringArray,
     as_of: &'b TimeArray,
@@ -45,7 +45,7 @@ pub(super) struct Scores<'b> {
     watermark: &'b TimeArray,
 }
 
-/// Columns of the factors in a list of each row; the same below.
+/// Columns of the factors, a list in each row. `Drivers` and `Triggers` have the same form.
 struct Factors<'b> {
     list: &'b ListArray,
     name: &'b StringArray,
@@ -79,10 +79,11 @@ struct Triggers<'b> {
 }
 
 impl<'b> Scores<'b> {
-    /// Finds them.
+    /// Looks up the columns.
     ///
     /// # Errors
-    /// [`ArrowError::SchemaError`] when one is missing or of another type; the same below.
+    /// [`ArrowError::SchemaError`] when a column is missing or has another type. The lookups below fail in the same
+    /// way.
     pub(super) fn of(batch: &'b RecordBatch) -> Result<Self, ArrowError> {
         let columns = Columns::Batch(batch);
         Ok(Self {
@@ -119,10 +120,10 @@ impl<'b> Scores<'b> {
         })
     }
 
-    /// What a row says.
+    /// Makes the JSON form of a row.
     ///
     /// # Errors
-    /// [`ArrowError::JsonError`] when a trigger's evidence is no JSON.
+    /// [`ArrowError::JsonError`] when a trigger's evidence is not JSON.
     pub(super) fn row(&self, row: usize) -> Result<Row, ArrowError> {
         let previous = time(self.previous_as_of, row).map(|as_of| Previous {
             as_of,
@@ -256,12 +257,12 @@ fn time(column: &TimeArray, row: usize) -> Option<String> {
     number(column, row).map(rfc3339)
 }
 
-/// Below 2^53 millionths the shortest form of the quotient is the decimal itself.
+/// Converts millionths to a float. Below 2^53 millionths its shortest text is exactly the decimal.
 fn points(column: &Decimal128Array, row: usize) -> Option<f64> {
     millionths(column, row).map(|millionths| millionths as f64 / 1e6)
 }
 
-/// The places of a row's items.
+/// The range of a row's items in the list.
 fn items_of(list: &ListArray, row: usize) -> Range<usize> {
     let offsets = list.value_offsets();
     let at = |index: usize| offsets.get(index).copied().unwrap_or_default() as usize;

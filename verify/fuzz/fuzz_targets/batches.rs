@@ -1,11 +1,11 @@
-//! Values of Keepwell's own topics: a batch of the table or an error, never a panic.
+//! Fuzzes values of Keepwell's own topics. Each must give a batch of the table or an error, never a panic.
 #![no_main]
 
 use keepwell_core::codec::decode;
 use keepwell_core::schema::{event, feature_day, health, window};
 use libfuzzer_sys::fuzz_target;
 
-// The codec turns Arrow's panics into errors; libFuzzer would end at the first one.
+// The codec turns panics of Arrow into errors. libFuzzer would stop at the first panic.
 fuzz_target!(init: std::panic::set_hook(Box::new(|_| {})), |value: &[u8]| {
     for schema in [event::schema(), window::schema(), feature_day::schema(), health::schema()] {
         if let Ok(batch) = decode(value, &schema) {

@@ -1,4 +1,5 @@
-//! Raw values of each kind: accepted within the limits, ignored, or rejected by a reason that is short; never a panic.
+//! Fuzzes raw values of each kind. Each is accepted within the limits, ignored, or rejected with a short reason; it
+//! never causes a panic.
 #![no_main]
 
 use keepwell_core::event::Kind;
@@ -23,7 +24,7 @@ fuzz_target!(|input: (u8, &[u8])| {
             assert!((1..=512).contains(&event.account_id.len()) && (1..=512).contains(&event.event_id.len()));
         }
         Ok(Decoded::Ignored(call)) => assert!(kind == Kind::Usage && !call.is_empty()),
-        // What is told of a value of any length is a line.
+        // The detail of a reject stays short, however long the value is.
         Err(reason) => assert!(reason.detail.len() < 2000 && !reason.detail.is_empty()),
     }
 });

@@ -1,4 +1,4 @@
-//! Snapshots, statements of time and positions: understood or refused, never a panic.
+//! Fuzzes snapshots, statements of time and positions. Each is decoded or refused, never a panic.
 #![no_main]
 
 use keepwell_core::offset::{NextOffset, Position};
@@ -6,7 +6,7 @@ use keepwell_pipeline::snapshot::{decode, encode};
 use keepwell_pipeline::watermark::{Statement, Watermarks};
 use libfuzzer_sys::fuzz_target;
 
-/// What is understood is understood again when it is written anew.
+/// What can be decoded can be encoded and decoded again.
 fn understood_again(bytes: &[u8]) {
     if let Ok((header, pieces)) = decode(bytes)
         && let Ok(again) = encode(&header, &pieces)
@@ -18,7 +18,7 @@ fn understood_again(bytes: &[u8]) {
 
 fuzz_target!(|value: &[u8]| {
     understood_again(value);
-    // Behind the checksum, which no guess meets.
+    // Add the right checksum, which random bytes never have.
     understood_again(&[value, crc32fast::hash(value).to_le_bytes().as_slice()].concat());
     if let Ok(statement) = serde_json::from_slice::<Statement>(value) {
         let mut watermarks = Watermarks::default();

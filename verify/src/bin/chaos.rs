@@ -1,7 +1,9 @@
-//! Faults on a real Kafka, cycle after cycle, with a judgement on all that was said; and the sum of it.
+//! Strikes deployments on a real Kafka with faults, cycle after cycle. Judges all outputs of each run, and reports the
+//! totals.
 //!
-//! `cargo build --workspace && cargo run --bin chaos -- run --decks 1 --results FILE`, then
-//! `cargo run --bin chaos -- report FILE`. Runs are appended: the same file may be gone on with.
+//! Use `cargo build --workspace && cargo run --bin chaos -- run --decks 1 --results FILE`, then `cargo run --bin chaos
+//! -- report FILE`.
+//! Results are appended, so several runs can use the same file.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: asks git for the commit")]
 
 use std::path::PathBuf;
@@ -20,48 +22,48 @@ use tempfile::TempDir;
 #[derive(Debug, Parser)]
 #[command(about = "Faults on a real Kafka, and what came of them")]
 enum Args {
-    /// Strikes deployments, one after another, and judges each.
+    /// Strike deployments with faults, one deployment after another, and judge each.
     Run(RunArgs),
-    /// Sends a neighbour away for minutes, and looks at the processes.
+    /// Take a neighbour away for minutes and observe the processes.
     Away {
-        /// Who is away.
+        /// Which neighbour is away.
         #[arg(long)]
         neighbour: Neighbour,
-        /// For how long.
+        /// How many minutes it is away.
         #[arg(long, default_value_t = 10)]
         minutes: u64,
-        /// Where what was seen is appended.
+        /// File to which the results are appended.
         #[arg(long, default_value = "chaos.ndjson")]
         results: PathBuf,
     },
-    /// The sum of what was seen, as Markdown.
+    /// Print the totals of a results file as Markdown.
     Report {
-        /// The file.
+        /// The results file.
         results: PathBuf,
     },
 }
 
 #[derive(Debug, clap::Args)]
 struct RunArgs {
-    /// Deployments, each struck by a shuffled deck of all faults.
+    /// Number of deployments. A shuffled deck of all faults strikes each.
     #[arg(long, default_value_t = 1)]
     decks: u64,
-    /// Seed of the first; the others follow.
+    /// Seed of the first deployment. The others use the next numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// So many faults of each deck only.
+    /// Use only this many faults of each deck.
     #[arg(long)]
     cycles: Option<usize>,
-    /// Faults whose names contain this only.
+    /// Use only faults with this text in their names.
     #[arg(long)]
     only: Option<String>,
-    /// So many records of each hostile kind among the others.
+    /// Number of records of each hostile kind among the other records.
     #[arg(long, default_value_t = 0)]
     hostile: usize,
-    /// Folder with the next version of the programs: instead of the deck, stages come to it and back.
+    /// Folder with the next version of the programs. The stages then upgrade to it and back, instead of the deck.
     #[arg(long)]
     next: Option<PathBuf>,
-    /// Where what was seen is appended.
+    /// File to which the results are appended.
     #[arg(long, default_value = "chaos.ndjson")]
     results: PathBuf,
 }
@@ -71,7 +73,7 @@ fn main() -> Result<()> {
         Args::Away { neighbour, minutes, results } => {
             let folder = tempfile::tempdir()?;
             let outcome = (|| {
-                // Load for the whole time.
+                // Enough load for the whole time.
                 let mut run = Run::start(
                     programs()?,
                     folder.path(),
@@ -97,19 +99,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The programs built beside this one.
+/// The programs in the folder of this program.
 fn programs() -> Result<Programs> {
     Ok(Programs::In(std::env::current_exe()?.with_file_name("")))
 }
 
-/// The commit of the programs, marked where something was changed since.
+/// The commit of the programs; `git describe` marks it as dirty if something has changed since.
 fn build() -> Result<String> {
     let output = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=7"]).output()?;
     ensure!(output.status.success(), "git: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// What led to an error is kept for whoever looks into it.
+/// Keeps the folder of a failed run, so that someone can look into the error.
 fn kept(folder: TempDir, error: anyhow::Error) -> anyhow::Error {
     error.context(format!("logs are kept in {}", folder.keep().display()))
 }

@@ -1,8 +1,9 @@
-//! Public data out of order, some of it twice, damaged lines in between: the final rows are those of the clean data.
+//! Compares public data that is out of order, partly repeated and mixed with damaged lines, with the same clean data.
+//! The final rows must agree.
 //!
-//! `cargo run --bin disorder -- FOLDER`. With bound and lateness of seven days nothing is missing from any final
-//! row; with the defaults exactly what was counted as late or too late is, and the oracle, told each event's
-//! arrival, has the same rows.
+//! Run `cargo run --bin disorder -- FOLDER`. With a bound and an allowed lateness of seven days, no final row may lack
+//! anything. With the defaults, exactly the events counted as late or too late may be missing.
+//! The oracle, which knows the arrival of each event, must then give the same rows.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use serde::Deserialize;
 
 const RAW_PARTITIONS: i32 = 2;
 const DAY_MS: i64 = 86_400_000;
-/// A row of each account and day that holds what was on time that day, besides the usual windows.
+/// The window of 1 day is extra: each account and day gets a row with what was on time that day.
 const PERIODS: &str = "[1d, 7d, 28d, 90d]";
 const KEYS: [&str; 3] = ["account_id", "as_of", "period"];
 
@@ -40,7 +41,7 @@ struct Args {
     /// Seed of the disorder.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Leave the oracle out: it holds everything in memory, and 350,000 events out of order need more than 20 GB.
+    /// Leave out the oracle. It keeps everything in memory: 350,000 events out of order need more than 20 GB.
     #[arg(long)]
     no_oracle: bool,
 }
@@ -68,7 +69,7 @@ fn main() -> Result<()> {
     ensure!(count(&mixed.1, "rejected") >= num_corrupt as u64, "damaged lines were accepted");
     let rows = same(&mixed.0, &clean.0)?;
     println!("  {rows} final window rows are those of the clean data");
-    // The oracle needs the memory.
+    // Free the memory for the oracle.
     drop((clean, mixed));
 
     let usual = config(&sources, "1h", "2d")?;
@@ -118,7 +119,7 @@ fn config(sources: &Sources, bound: &str, lateness: &str) -> Result<Config> {
     Ok(Config::parse("disorder", &text, &[])?)
 }
 
-/// All stages in this process: what they said, what became of everything, and what was rejected.
+/// Runs all stages in this process. Returns their outputs, the fates and the rejects.
 fn run(raws: &[Raw], config: &Config) -> Result<(Streamed, Ledger, Vec<Record>)> {
     let broker = in_process::broker(config, RAW_PARTITIONS);
     for (n, raw) in raws.iter().enumerate() {
@@ -140,7 +141,7 @@ fn same(found: &Streamed, expected: &Streamed) -> Result<usize> {
     compare::same_rows(&of(found)?, &[of(expected)?], &KEYS)
 }
 
-/// Events of which every copy was too late.
+/// Number of events with every copy rejected as too late.
 fn never_accepted(raws: &[Raw], rejects: &[Record]) -> Result<u64> {
     #[derive(Deserialize)]
     struct Glance {
@@ -148,7 +149,7 @@ fn never_accepted(raws: &[Raw], rejects: &[Record]) -> Result<u64> {
     }
     let mut arrived: BTreeMap<String, u64> = BTreeMap::new();
     for value in raws.iter().filter_map(|raw| raw.value.as_ref()) {
-        // What is damaged is no event.
+        // A damaged line is not an event.
         if let Ok(event) = serde_json::from_slice::<Glance>(value) {
             *arrived.entry(event.event_id).or_default() += 1;
         }
@@ -161,7 +162,8 @@ fn never_accepted(raws: &[Raw], rejects: &[Record]) -> Result<u64> {
     Ok(rejected.iter().filter(|(id, count)| arrived.get(*id) == Some(count)).count() as u64)
 }
 
-/// Usage events that the clean run has in the final row of their day and the other has not; never the other way.
+/// Number of usage events that are in the final rows of their days in the clean run, but not in the other. The other
+/// run must have no additional event.
 fn missing_of_days(clean: &RecordBatch, mixed: &RecordBatch) -> Result<u64> {
     let (clean, mixed) = (events_of_days(clean)?, events_of_days(mixed)?);
     ensure!(mixed.keys().all(|day| clean.contains_key(day)), "an account has a day that the clean data lacks");

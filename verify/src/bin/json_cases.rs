@@ -1,6 +1,7 @@
-//! A file of JSON texts (one `{name, bytes_base64}` a line, gzipped) through ingest, between good neighbours.
+//! Sends a file of JSON texts through ingest, between good neighbours. The file is gzipped, with one `{name,
+//! bytes_base64}` per line.
 //!
-//! `cargo run -p keepwell-benches --bin json_cases -- cases.ndjson.gz`
+//! Run `cargo run -p keepwell-verify --bin json_cases -- cases.ndjson.gz`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -18,7 +19,7 @@ use serde::Deserialize;
     about = "JSON texts that are no events: each must be rejected by name, with its bytes, and harm no neighbour"
 )]
 struct Args {
-    /// The file, e.g. made of github.com/nst/JSONTestSuite.
+    /// The gzipped file, for example made from github.com/nst/JSONTestSuite.
     file: PathBuf,
 }
 

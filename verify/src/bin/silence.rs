@@ -1,8 +1,8 @@
-//! What silence costs: a fleet that says something once, then nothing, day after day.
+//! Measures the cost of silence: each account of a fleet has one event, and then nothing happens, day after day.
 //!
-//! `cargo run --bin silence -- --accounts 1000000`. Every day is closed by the clock; on the last one aggregate is
-//! ended in the middle of the close and goes on in a new process. Checks that each account has its rows of each
-//! day once.
+//! Run `cargo run --bin silence -- --accounts 1000000`. The clock closes every day. On the last day aggregate ends in
+//! the middle of the close and continues in a new process.
+//! The program checks that each account has its rows of each day exactly once.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
 
 use std::collections::BTreeMap;
@@ -31,23 +31,23 @@ use keepwell_score::Score;
 const START_US: i64 = 1_704_067_200_000_000;
 const HOUR_US: i64 = 3_600_000_000;
 const DAY_US: i64 = 24 * HOUR_US;
-/// Rows of a slice of a close, about.
+/// About the number of rows in a slice of a close.
 const SLICE_ROWS: usize = 3000;
 
 #[derive(Debug, Parser)]
 #[command(about = "What a quiet account costs a day")]
 struct Args {
-    /// Accounts.
+    /// Number of accounts.
     #[arg(long, default_value_t = 100_000)]
     accounts: usize,
-    /// Quiet days.
+    /// Number of quiet days.
     #[arg(long, default_value_t = 3)]
     days: i64,
 }
 
 type OnMemory<'s, S> = Runner<'s, S, MemoryLog, SetClock>;
 
-/// The deployment.
+/// The deployment, with its log and clock.
 struct Fleet<'a> {
     args: &'a Args,
     config: &'a Config,
@@ -80,7 +80,7 @@ fn main() -> Result<()> {
     let plan = keepwell_score::plan(&config);
     let mut scoring = InMemory { broker: &broker, config: &config, args: &RunArgs::drained(false), clock: &clock }
         .runner(&score_stage, &plan)?;
-    // Live rows: what they cost is no question of silence.
+    // Score the live rows now: their cost does not belong to silence.
     scoring.run(&AtomicBool::new(false))?;
     in_process::expire(&broker, &config.topics.windows)?;
     let shown: Vec<_> = aggregate.state().keys().map(|tp| stage.gauges(aggregate.state(), tp)).collect();
@@ -150,7 +150,8 @@ impl<'a> Fleet<'a> {
             .runner(self.stage, &plan)
     }
 
-    /// Ends the process once about half of the rows of its close are out; what it knew is gone.
+    /// Ends the process when about half of the rows of its close are written. The new process starts without its
+    /// memory.
     fn crash_in_the_middle(&self, mut aggregate: OnMemory<'a, Aggregate>) -> Result<OnMemory<'a, Aggregate>> {
         let num_rows = self.args.accounts * self.config.aggregate.windows.len();
         let half = num_rows / SLICE_ROWS / self.config.partitions.unsigned_abs() as usize / 2;
@@ -168,7 +169,7 @@ impl<'a> Fleet<'a> {
         Ok(again)
     }
 
-    /// Checks the rows of a day and says what they cost.
+    /// Checks the rows of a day and prints their cost.
     fn report(&self, day: i64, seconds: f64, num_steps: u64) -> Result<()> {
         let (accounts, windows) = (self.args.accounts, self.config.aggregate.windows.len());
         let records = self.broker.records(&self.config.topics.windows);
@@ -197,7 +198,7 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Scores the rows of a day, and lets all of them go.
+    /// Scores the rows of a day, then removes them from the log.
     fn score(&self, scoring: &mut OnMemory<'a, Score>) -> Result<()> {
         in_process::expire(self.broker, &self.config.topics.health)?;
         let started = Instant::now();
@@ -219,7 +220,7 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// Memory of this process that is resident, in megabytes.
+/// Resident memory of this process, in megabytes.
 fn resident_mb() -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;

@@ -1,6 +1,6 @@
-//! Many simulated deployments, a seed each: every promise is checked on each of them.
+//! Runs many simulated deployments, one for each seed, and checks every promise on each.
 //!
-//! `cargo run --bin simulate -- --seeds 1000`; one seed again: `cargo run --bin simulate -- --seed 17`.
+//! Run `cargo run --bin simulate -- --seeds 1000`. To repeat one seed: `cargo run --bin simulate -- --seed 17`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -17,30 +17,30 @@ use keepwell_verify::sim::{Asked, Outcome, simulate};
 #[derive(Debug, Parser)]
 #[command(about = "Simulated deployments, a seed each: faults at every call, every promise checked")]
 struct Args {
-    /// How many seeds.
+    /// Number of seeds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
-    /// The first of them.
+    /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// This seed only, judged by the oracle, too.
+    /// Run only this seed. The oracle judges it too.
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
-    /// Every so many seeds the oracle judges, too; 0 is never.
+    /// The oracle also judges every n-th seed; 0: none.
     #[arg(long, default_value_t = 100)]
     oracle_every: u64,
-    /// How many times as often as usual faults strike.
+    /// Multiplies the usual frequency of faults.
     #[arg(long, default_value_t = 1)]
     rate: u32,
-    /// No further seeds once one has failed.
+    /// Start no further seeds after one has failed.
     #[arg(long)]
     stop_at_first: bool,
-    /// Seeds at a time.
+    /// Number of seeds that run at the same time.
     #[arg(long, default_value_t = 2)]
     threads: usize,
 }
 
-/// What all seeds brought.
+/// Totals over all seeds.
 #[derive(Debug, Default)]
 struct Sum {
     faults: BTreeMap<Fault, u64>,
@@ -84,7 +84,7 @@ impl Sum {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    // One seed tells what its processes say; many would drown it.
+    // Log only when one seed runs. The logs of many seeds would be too much.
     if args.seed.is_some() {
         start_logging(LogFormat::Text);
     }

@@ -1,7 +1,8 @@
-//! Loads a folder of NDJSON into real Kafka, runs the four programs, and compares every final row, the last
-//! live rows, every score, the `scores` topic and the tables with the oracle and with the in-memory log.
+//! Loads a folder of NDJSON into a real Kafka and runs the four programs.
+//! Then compares every final row, the last live rows, every score, the `scores` topic and the tables with the oracle.
+//! Also compares the rows with a run on the in-memory log.
 //!
-//! `cargo build --workspace && cargo run -p keepwell-benches --bin verify -- FOLDER`
+//! Run `cargo build --workspace && cargo run -p keepwell-verify --bin verify -- FOLDER`.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
 
 use std::collections::BTreeMap;
@@ -24,19 +25,19 @@ use keepwell_verify::kafka::Kafka;
 use keepwell_verify::streamed::{self, Streamed};
 use keepwell_verify::{check, compare, datasets, deployment};
 
-/// Partitions of each raw topic.
+/// Number of partitions of each raw topic.
 const RAW_PARTITIONS: i32 = 2;
 const KEYS: [&str; 3] = ["account_id", "as_of", "period"];
 
 #[derive(Debug, Parser)]
 #[command(about = "Public or own data through real Kafka, compared with the oracle cell by cell")]
 struct Args {
-    /// Folder with usage.ndjson, tickets.ndjson, surveys.ndjson, accounts.ndjson, people.ndjson; those that are there.
+    /// Folder with any of usage.ndjson, tickets.ndjson, surveys.ndjson, accounts.ndjson and people.ndjson.
     folder: PathBuf,
-    /// Partitions of Keepwell's topics.
+    /// Number of partitions of each of Keepwell's topics.
     #[arg(long, default_value_t = 4)]
     partitions: i32,
-    /// Replaces a value of the configuration: path.to.key=value. May be repeated.
+    /// Replace a value of the configuration: path.to.key=value. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -111,7 +112,7 @@ fn configuration(address: &str, folder: &Path, sources: &[(&str, Kind)], partiti
     )
 }
 
-/// The programs, built beside this one.
+/// The programs in the folder of this program.
 struct Programs<'k> {
     path: &'k Path,
     set: &'k [String],
@@ -128,7 +129,7 @@ impl Programs<'_> {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Runs a stage until it is drained and gives its fates.
+    /// Runs a stage until it is drained and returns its fates.
     fn drain(&self, stage: &str, more: &[&str]) -> Result<BTreeMap<String, u64>> {
         let lines = self.run(&format!("keepwell-{stage}"), &[&["--drain"], more].concat())?;
         let fates = lines.lines().map(|line| {
@@ -141,7 +142,7 @@ impl Programs<'_> {
 
 type Counts = BTreeMap<String, u64>;
 
-/// Every record and every event has a fate.
+/// Checks that every record and every event has a fate.
 fn check_sums(raws: u64, ingest: &Counts, aggregate: &Counts, score: &Counts, sink: &Counts) -> Result<()> {
     let adds_up = |fates: &Counts, prefix: &str, read: u64| {
         let of_part = || fates.iter().filter_map(|(name, count)| Some((name.strip_prefix(prefix)?, count)));
@@ -159,7 +160,7 @@ fn check_sums(raws: u64, ingest: &Counts, aggregate: &Counts, score: &Counts, si
     Ok(())
 }
 
-/// Flat columns that do not depend on the cut of the log, and not `more`.
+/// Drops list columns, the columns in `more`, and columns that depend on how the log was cut into batches.
 fn without(rows: &RecordBatch, more: &[&str]) -> Result<RecordBatch> {
     let is_kept = |name: &str| {
         PROVENANCE.iter().all(|column| column.name != name) && name != "events_next_offset" && !more.contains(&name)

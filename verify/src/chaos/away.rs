@@ -11,25 +11,26 @@ use super::results::Away;
 use super::run::Run;
 use super::store::Behaviour;
 
-/// How often the processes are looked at.
+/// Interval between two observations of the processes.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Who is away.
+/// Which neighbour is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Neighbour {
     /// The broker is stopped.
     Broker,
-    /// The object store fails.
+    /// The object store answers with errors.
     Store,
     /// No process of score runs.
     NextStage,
 }
 
 impl Run {
-    /// Sends a neighbour away for so long, while the load goes on as far as it can, and looks at every process.
+    /// Takes a neighbour away for `minutes` and observes every process. The load goes on, except when the broker is
+    /// away.
     ///
     /// # Errors
-    /// When the deployment does not catch up once the neighbour is back.
+    /// When the deployment does not catch up after the neighbour is back.
     pub fn without(&mut self, neighbour: Neighbour, minutes: u64) -> Result<Away> {
         let name = neighbour.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         let mut away = Away { neighbour: name, minutes, ..Away::default() };
@@ -42,7 +43,7 @@ impl Run {
             Neighbour::NextStage => scores.iter().try_for_each(|n| self.processes.kill(*n))?,
         }
         if neighbour == Neighbour::Store {
-            // They take up their partitions while it is away.
+            // These processes must take over their partitions while the store is away.
             for n in ["aggregate", "score", "sink"].map(|stage| self.processes.slot(stage, 0)) {
                 self.processes.kill(n)?;
                 self.processes.start(n, None)?;

@@ -14,15 +14,15 @@ pub struct Broker {
     folder: PathBuf,
     port: u16,
     controller: u16,
-    /// Of the listener behind a proxy, and of the proxy.
+    /// Port of the listener behind a proxy, and port of the proxy.
     proxied: (u16, u16),
 }
 
 impl Broker {
-    /// Starts a broker on `port`, with another listener that tells its clients to talk to the port of a proxy.
+    /// Starts a broker on `port`. A second listener tells its clients to connect to the port of a proxy.
     ///
     /// # Errors
-    /// When it does not start; its log is shown.
+    /// When the broker does not start; its log is shown.
     pub fn start(folder: &Path, port: u16, proxied: (u16, u16)) -> Result<Self> {
         let broker = Self { folder: folder.to_owned(), port, controller: free_port()?, proxied };
         broker.again()?;
@@ -42,7 +42,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Starts it again on its data, and waits until it has started.
+    /// Starts the broker on its existing data and waits until it has started.
     ///
     /// # Errors
     /// See [`Broker::start`].
@@ -50,18 +50,18 @@ impl Broker {
         self.script(&["start", &self.port.to_string(), &self.controller.to_string()])
     }
 
-    /// Ends it as an operator does.
+    /// Stops the broker as an operator does.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the broker does not run.
     pub fn stop(&self) -> Result<()> {
         self.script(&["stop"])
     }
 
-    /// SIGKILL.
+    /// Ends the broker with SIGKILL.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the broker does not run.
     pub fn kill(&self) -> Result<()> {
         let pid = std::fs::read_to_string(self.folder.join("pid"))?;
         let status = Command::new("kill").args(["-9", pid.trim()]).status()?;

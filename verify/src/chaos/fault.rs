@@ -1,4 +1,4 @@
-//! What may strike, and a shuffled deck of it.
+//! The faults that can strike, and a shuffled deck of them.
 
 use std::fmt;
 
@@ -7,28 +7,28 @@ use keepwell_pipeline::crash_points::{CrashPoint, PLACES};
 
 use super::processes::STAGES;
 
-/// What strikes in a cycle.
+/// A fault that strikes in a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL of a process, which is started again at once under its name.
+    /// SIGKILL of a process. It starts again at once with the same name.
     Kill(&'static str),
-    /// SIGKILL of a process that stays away until the others have done its work.
+    /// SIGKILL of a process. It starts again only after the others have done its work.
     KillAway(&'static str),
-    /// A process ends at a place in the code.
+    /// A process ends at a crash point in the code.
     Crash(&'static str, CrashPoint),
-    /// SIGSTOP until the others have done its work, then SIGCONT.
+    /// SIGSTOP until the others have done the work of the process, then SIGCONT.
     Freeze(&'static str),
-    /// A third process joins, and leaves again.
+    /// A third process joins and leaves again.
     Join(&'static str),
-    /// Each process in turn is told to stop and takes up its work again as another build would.
+    /// Each process in turn is stopped, and its replacement takes up its work as another build would.
     Replace(&'static str),
-    /// One process, then four, then two.
+    /// The stage has one process, then four, then two.
     Rescale(&'static str),
-    /// Each process in turn is told to stop, and one of the next version takes up its work.
+    /// Each process in turn is stopped, and one of the next version takes up its work.
     Upgrade(&'static str),
-    /// The way back.
+    /// Each process in turn is stopped, and one of the first version takes up its work.
     Downgrade(&'static str),
-    /// SIGKILL of a process whose newest snapshots are damaged.
+    /// SIGKILL of a process, after which its newest snapshots are damaged.
     Damage(&'static str),
     /// SIGKILL of the broker.
     BrokerKilled,
@@ -36,13 +36,13 @@ pub enum Fault {
     BrokerStopped,
     /// Every connection is cut.
     Cut,
-    /// Clients hear no more on any connection.
+    /// Clients receive no more data on any connection, but can still send.
     HalfClosed,
-    /// All that passes between clients and broker waits.
+    /// All data between clients and broker is delayed.
     Delayed,
-    /// The object store fails.
+    /// The object store answers with errors and does nothing.
     StoreFails,
-    /// The object store does what it is asked for, and answers an error.
+    /// The object store does each write, but answers with an error.
     StoreLies,
     /// The object store takes a second for each answer.
     StoreSlow,
@@ -51,7 +51,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The stage that it is about, if it is about one.
+    /// The stage that the fault strikes, if it strikes one.
     pub fn stage(self) -> Option<&'static str> {
         match self {
             Self::Kill(stage)
@@ -68,12 +68,12 @@ impl Fault {
         }
     }
 
-    /// Whether a process is ended by it.
+    /// Whether the fault ends a process.
     pub fn is_kill(self) -> bool {
         matches!(self, Self::Kill(_) | Self::KillAway(_) | Self::Crash(..) | Self::Damage(_))
     }
 
-    /// Whether the broker is ended by it.
+    /// Whether the fault ends the broker.
     pub fn is_of_broker(self) -> bool {
         matches!(self, Self::BrokerKilled | Self::BrokerStopped)
     }
@@ -108,7 +108,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Places that a stage comes to.
+/// The crash points that a stage reaches.
 fn places(stage: &str) -> Vec<CrashPoint> {
     let is_stateful = stage == "aggregate" || stage == "score";
     let comes_to = |place: &CrashPoint| match place {
@@ -120,7 +120,7 @@ fn places(stage: &str) -> Vec<CrashPoint> {
     PLACES.into_iter().map(|(place, _)| place).filter(comes_to).collect()
 }
 
-/// Every fault there is, some of them several times, in an order that the seed decides.
+/// Every fault, some of them several times, shuffled with `rng`.
 pub fn deck(rng: &mut Rng) -> Vec<Fault> {
     let mut deck = Vec::new();
     for stage in STAGES {
@@ -138,8 +138,8 @@ pub fn deck(rng: &mut Rng) -> Vec<Fault> {
     deck
 }
 
-/// All stages come to the next version, back, and to it again, each time in an order that the seed decides; in
-/// between processes are killed.
+/// All stages upgrade to the next version, go back, and upgrade again. Each time their order comes from `rng`. Kills of
+/// random stages are in between.
 pub fn upgrades(rng: &mut Rng) -> Vec<Fault> {
     let mut deck = Vec::new();
     for way in [Fault::Upgrade, Fault::Downgrade, Fault::Upgrade] {

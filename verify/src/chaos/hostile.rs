@@ -1,4 +1,4 @@
-//! Records of strangers among good ones: what each kind is, and the fate it must have.
+//! Hostile records among good ones: the kinds, and the fate that each must have.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,39 +16,39 @@ use serde_json::json;
 
 use crate::ledger::Ledger;
 
-/// What must become of a record.
+/// The fate that a record must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// A row of `events`.
+    /// The record becomes a row of `events`.
     Emitted,
-    /// Counted, and nothing else.
+    /// The record is only counted.
     Ignored,
-    /// A reject of ingest with this reason.
+    /// Ingest rejects the record with this reason.
     Rejected(Code),
-    /// A reject of score: a model that does not take over.
+    /// Score rejects the record: a model that does not take over.
     Refused,
 }
 
-/// A kind of record.
+/// A kind of hostile record.
 pub struct Kind {
-    /// What it is.
+    /// Name of the kind: what is wrong or unusual.
     pub name: &'static str,
-    /// The topic it is sent to: a source, or where it is none the window rows.
+    /// Kind of the source topic it is sent to; `None` for the topic of the window rows.
     pub source: Option<Source>,
-    /// What must become of it.
+    /// The fate it must have.
     pub fate: Fate,
     make: fn(&Slot) -> Made,
 }
 
-/// When and as the how-manieth a record is sent.
+/// Number and time of a hostile record.
 struct Slot {
     n: usize,
-    /// How many of its kind are before it.
+    /// How many records of this kind were sent before it.
     round: usize,
     at_ms: i64,
 }
 
-/// What is sent.
+/// Content of a record.
 #[derive(Default)]
 struct Made {
     key: Option<Vec<u8>>,
@@ -57,21 +57,21 @@ struct Made {
     timestamp_ms: Option<i64>,
 }
 
-/// A record that is sent, and what must become of it; of a good one nothing is known before.
+/// A record that is sent, and its expected fate.
 #[derive(Debug)]
 pub struct Sent {
     /// The record.
     pub message: Message,
-    /// None where a fleet of good and dirty events decides.
+    /// Name of the kind and expected fate; `None` for good records: their fates depend on the fleet.
     pub fate: Option<(&'static str, Fate)>,
-    /// It goes in a compressed batch of its own.
+    /// Whether it is sent in a compressed batch of its own.
     pub is_bomb: bool,
 }
 
-/// Accounts that grow beyond what a record holds: their rows are cut, which the oracle does not do.
+/// An account that grows beyond the size of a record. Its rows are cut, which the oracle does not do.
 pub const HUGE: &str = "huge";
 
-/// Size of what a compressed batch of 7 kB becomes: more than a client takes.
+/// Uncompressed size of a batch of about 7 kB: more than a client accepts.
 const BOMB_BYTES: usize = 150_000_000;
 const DAY_MS: i64 = 86_400_000;
 const YEAR_33658_MS: i64 = 1_000_000_000_000_000;
@@ -81,19 +81,19 @@ fn of(value: impl Into<Vec<u8>>) -> Made {
     Made { value: Some(value.into()), ..Made::default() }
 }
 
-/// A use in the flat form with more fields, each with a comma before it.
+/// A flat usage event with more fields. `more` starts with a comma.
 fn usage(slot: &Slot, more: &str) -> Made {
     let Slot { n, at_ms, .. } = slot;
     of(format!(r#"{{"event_id":"h-{n}","account_id":"stranger-{}","feature":"f","occurred_at":{at_ms}{more}}}"#, n % 5))
 }
 
-/// The same with a part of it replaced.
+/// The same event with a part of it replaced.
 fn other(slot: &Slot, from: &str, to: &str) -> Made {
     let text = String::from_utf8_lossy(&usage(slot, "").value.unwrap_or_default()).into_owned();
     of(text.replace(from, to))
 }
 
-/// A Segment call.
+/// A Segment call of a type.
 fn call(slot: &Slot, kind: &str, more: &str) -> Made {
     let (n, at) = (slot.n, rfc3339(slot.at_ms));
     of(format!(
@@ -102,7 +102,7 @@ fn call(slot: &Slot, kind: &str, more: &str) -> Made {
     ))
 }
 
-/// An event of a topic other than usage.
+/// An event for a topic other than usage.
 fn event(slot: &Slot, account: &str, more: &str) -> Made {
     let Slot { n, at_ms, .. } = slot;
     of(format!(r#"{{"event_id":"h-{n}","account_id":"{account}","occurred_at":{at_ms},{more}}}"#))
@@ -138,7 +138,7 @@ fn with_sql(sql: &str) -> String {
     json!({"from": "2024-01-01T00:00:00Z", "text": text}).to_string()
 }
 
-/// Models that come with a record of `windows`, and must not.
+/// Models announced in a record of `windows` that must not take over.
 fn model_kinds() -> Vec<Kind> {
     let refused = |name, make| Kind { name, source: None, fate: Fate::Refused, make };
     vec![
@@ -154,12 +154,12 @@ fn model_kinds() -> Vec<Kind> {
     ]
 }
 
-/// Every kind there is.
+/// Every hostile kind.
 pub fn kinds() -> Vec<Kind> {
     [usage_kinds(), form_kinds(), ticket_kinds(), account_kinds(), model_kinds()].into_iter().flatten().collect()
 }
 
-/// Whatever is no event of use at all, and what is beyond a bound.
+/// Values that are not usage events, and values over a bound.
 fn usage_kinds() -> Vec<Kind> {
     use Code::{
         BadTime, DuplicateKey, Future, MissingField, NoAccount, NotAnObject, NotJson, NotUtf8, NullValue, OutOfRange,
@@ -221,7 +221,7 @@ fn other_bytes(slot: &Slot, bytes: &[u8]) -> Made {
     made
 }
 
-/// What looks strange and is an event, or a call that is none.
+/// Unusual usage events that are accepted, and calls that are not usage.
 fn form_kinds() -> Vec<Kind> {
     let emitted = |name, make| kind(name, Source::Usage, Fate::Emitted, make);
     let ignored = |name, make| kind(name, Source::Usage, Fate::Ignored, make);
@@ -344,10 +344,10 @@ fn other_event(slot: &Slot, from: &str, to: &str) -> Made {
     of(String::from_utf8_lossy(&made.value.unwrap_or_default()).replace(from, to))
 }
 
-/// So many of each kind, spread evenly among good records. Each takes the time of its neighbour.
+/// Spreads `of_each` records of each kind evenly among good records. Each takes the time of its neighbour.
 ///
 /// # Errors
-/// When no source is configured for a kind.
+/// When a kind has no configured source, or there are too few good records.
 pub fn among(good: Vec<(Message, i64)>, of_each: usize, partitions: i32, config: &Config) -> Result<Vec<Sent>> {
     let kinds = kinds();
     let total = kinds.len() * of_each;
@@ -386,8 +386,8 @@ impl Kind {
     }
 }
 
-/// What became of each record that was sent: it must have one fate, and the one that its kind must have. Offsets are the
-/// order of sending, since nobody else writes to the topics, and no transaction.
+/// Checks that each sent record has exactly one fate, and that it is the fate of its kind. Offsets follow the order of
+/// sending, because nobody else writes to the topics and no transaction adds markers.
 ///
 /// # Errors
 /// When a topic cannot be read.
@@ -449,7 +449,7 @@ pub fn ledger(sent: &[Sent], config: &Config, records: impl Fn(&str) -> Result<V
     Ok(ledger)
 }
 
-/// Of each kind how many were sent, and the fate that each must have.
+/// For each kind, how many records were sent and which fate each must have.
 pub fn counts(sent: &[Sent]) -> BTreeMap<String, String> {
     let mut counts: BTreeMap<&str, (usize, Fate)> = BTreeMap::new();
     for (name, fate) in sent.iter().filter_map(|sent| sent.fate) {

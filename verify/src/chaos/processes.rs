@@ -1,4 +1,4 @@
-//! The stages as processes, kept running as an orchestrator does.
+//! The stages as processes. Like an orchestrator, it keeps them running.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -12,17 +12,17 @@ use keepwell_pipeline::crash_points::{CrashPoint, PLACES, VARIABLE};
 
 use crate::kafka::free_port;
 
-/// The programs, in the order of the pipeline.
+/// The stages, in the order of the pipeline.
 pub const STAGES: [&str; 4] = ["ingest", "aggregate", "score", "sink"];
-/// Names of the processes of each stage; more than two join for a while only.
+/// Names of the processes of each stage. Normally two run; others join only for a while.
 pub const INSTANCES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Where the stages' programs are.
+/// Where the programs of the stages are.
 #[derive(Debug, Clone)]
 pub enum Programs {
-    /// One for each stage, in a folder.
+    /// One program for each stage, in a folder.
     In(PathBuf),
-    /// One for all of them, as subcommands.
+    /// One program for all stages, with subcommands.
     One(PathBuf),
 }
 
@@ -39,7 +39,7 @@ impl Programs {
     }
 }
 
-/// The answer of a process, status line first; why there is none, where there is none.
+/// The answer of a process, status line first; or the reason why there is no answer.
 pub(super) fn ask(port: u16, path: &str) -> String {
     let asked = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -52,41 +52,42 @@ pub(super) fn ask(port: u16, path: &str) -> String {
     asked().unwrap_or_else(|error| error.to_string())
 }
 
-/// One process, or the place of one.
+/// One process, or the slot for one.
 #[derive(Debug)]
 pub struct Slot {
-    /// Its program.
+    /// Name of its stage.
     pub stage: &'static str,
-    /// Its name among those of its stage.
+    /// Its name among the processes of the stage.
     pub instance: &'static str,
-    /// Where it answers.
+    /// Port of its HTTP server.
     pub http: u16,
-    /// Whether it is meant to run.
+    /// Whether it should run.
     pub is_wanted: bool,
-    /// Whether it is of the next version.
+    /// Whether it runs the next version.
     pub is_next: bool,
     child: Option<Child>,
 }
 
-/// All processes.
+/// All processes of a deployment.
 #[derive(Debug)]
 pub struct Processes {
-    /// One for each stage and instance.
+    /// One slot for each stage and instance.
     pub slots: Vec<Slot>,
     programs: Programs,
-    /// The next version of them.
+    /// The programs of the next version.
     pub next: Option<Programs>,
     folder: PathBuf,
     options: Vec<(String, String)>,
-    /// Processes that ended although nothing was done to them, with the last line of their log.
+    /// Processes that ended without a reason from this test, with the last line of their logs.
     pub surprises: Vec<String>,
 }
 
 impl Processes {
-    /// No process yet; configuration and logs are in `folder`, `options` in their environment.
+    /// Prepares the slots; no process runs yet. `folder` contains the configuration and the logs. `options` go into the
+    /// environment of the processes.
     ///
     /// # Errors
-    /// When there is no port to be had for each.
+    /// When no free ports are left.
     pub fn new(programs: Programs, folder: &Path, options: Vec<(String, String)>) -> Result<Self> {
         let names = STAGES.iter().flat_map(|stage| INSTANCES.iter().map(move |instance| (*stage, *instance)));
         let slot = |(stage, instance)| {
@@ -96,7 +97,7 @@ impl Processes {
         Ok(Self { slots, programs, next: None, folder: folder.to_owned(), options, surprises: Vec::new() })
     }
 
-    /// The slot of an instance of a stage.
+    /// Index of the slot of an instance of a stage.
     pub fn slot(&self, stage: &str, instance: usize) -> usize {
         let stage = STAGES.iter().position(|known| *known == stage).unwrap_or_default();
         stage * INSTANCES.len() + instance
@@ -120,7 +121,7 @@ impl Processes {
         Ok(command)
     }
 
-    /// Starts a process, which ends by itself at the `times`-th coming to a place, where one is named.
+    /// Starts a process. With `crash`, the process ends by itself when it reaches that crash point for the n-th time.
     ///
     /// # Errors
     /// When the program is not built.
@@ -138,11 +139,11 @@ impl Processes {
         Ok(())
     }
 
-    /// Reads everything there is with both processes of a stage, one after another: static members keep their
-    /// partitions for a session after they have ended.
+    /// Drains a stage with both of its processes, one after another. Static members keep their partitions for a session
+    /// timeout after they have ended, so one process cannot get all of them at once.
     ///
     /// # Errors
-    /// When it fails; its log is named.
+    /// When a process fails; the error names its log.
     pub fn drain(&mut self, stage: &str, more: &[&str]) -> Result<()> {
         for n in [self.slot(stage, 0), self.slot(stage, 1)] {
             let status = self.command(n)?.arg("--drain").args(more).status()?;
@@ -151,10 +152,10 @@ impl Processes {
         Ok(())
     }
 
-    /// SIGKILL, and nobody starts it again until asked to.
+    /// Ends a process with SIGKILL. It does not start again until [`Processes::start`].
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When the process cannot be waited for.
     pub fn kill(&mut self, n: usize) -> Result<()> {
         let slot = &mut self.slots[n];
         slot.is_wanted = false;
@@ -165,7 +166,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Sends a signal by its name.
+    /// Sends a signal, given by its name.
     ///
     /// # Errors
     /// When there is no such process.
@@ -176,10 +177,10 @@ impl Processes {
         Ok(())
     }
 
-    /// Waits until a process has ended by itself; false when it has not within the limit.
+    /// Waits until a process has ended by itself. Returns false if it still runs after `limit`.
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When the process cannot be waited for.
     pub fn has_ended(&mut self, n: usize, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
         let Some(child) = &mut self.slots[n].child else { return Ok(true) };
@@ -193,10 +194,10 @@ impl Processes {
         Ok(true)
     }
 
-    /// Starts again what has ended and is wanted.
+    /// Restarts processes that have ended but should run.
     ///
     /// # Errors
-    /// When a process cannot be asked or started.
+    /// When a process cannot be checked or started.
     pub fn keep(&mut self) -> Result<()> {
         for n in 0..self.slots.len() {
             let slot = &mut self.slots[n];
@@ -211,10 +212,10 @@ impl Processes {
         Ok(())
     }
 
-    /// SIGTERM; it must end well.
+    /// Stops a process with SIGTERM. It must exit with success.
     ///
     /// # Errors
-    /// When it does not end within a minute, or otherwise than asked.
+    /// When the process does not end within a minute, or exits with an error.
     pub fn stop(&mut self, n: usize) -> Result<()> {
         self.slots[n].is_wanted = false;
         let Some(mut child) = self.slots[n].child.take() else { return Ok(()) };
@@ -231,7 +232,7 @@ impl Processes {
         Ok(())
     }
 
-    /// SIGTERM to all, one after another.
+    /// Stops all processes with SIGTERM, one after another.
     ///
     /// # Errors
     /// See [`Processes::stop`].
@@ -239,7 +240,7 @@ impl Processes {
         (0..self.slots.len()).try_for_each(|n| self.stop(n))
     }
 
-    /// What each process that is wanted says of its readiness.
+    /// The readiness message of each process that should run.
     pub fn readiness(&self) -> Vec<String> {
         let wanted = self.slots.iter().filter(|slot| slot.is_wanted);
         let said = |slot: &Slot| {
@@ -249,7 +250,7 @@ impl Processes {
         wanted.map(said).collect()
     }
 
-    /// Resident memory of each process that runs, in kilobytes.
+    /// Resident memory of each running process, in kilobytes.
     pub fn resident_kb(&self) -> Vec<(String, u64)> {
         let of = |slot: &Slot| {
             let status = std::fs::read_to_string(format!("/proc/{}/status", slot.child.as_ref()?.id())).ok()?;

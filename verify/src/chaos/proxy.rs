@@ -1,4 +1,4 @@
-//! A TCP proxy before the broker: it delays, cuts and half-closes connections.
+//! A TCP proxy before the broker. It delays, cuts and half-closes connections.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-/// How long a connection to the broker may take: one that comes up and accepts nothing yet keeps who asks waiting.
+/// Time limit for a connection to the broker. A starting broker that does not accept yet would block the client.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Client and broker of each connection that lasts, by number.
+/// Streams to the client and to the broker for each open connection, by connection number.
 type Pairs = Arc<Mutex<BTreeMap<u64, (TcpStream, TcpStream)>>>;
 
-/// The proxy; its threads end with the process.
+/// The proxy. Its threads end with the process.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where clients talk to.
+    /// Port to which clients connect.
     pub port: u16,
     pairs: Pairs,
     delay_ms: Arc<AtomicU64>,
@@ -29,10 +29,10 @@ fn lock(pairs: &Pairs) -> MutexGuard<'_, BTreeMap<u64, (TcpStream, TcpStream)>> 
 }
 
 impl Proxy {
-    /// A proxy before a port of this machine.
+    /// Starts a proxy before a port of this machine.
     ///
     /// # Errors
-    /// When there is no port to be had.
+    /// When no port is free.
     pub fn before(target: u16) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let proxy = Self { port: listener.local_addr()?.port(), pairs: Pairs::default(), delay_ms: Arc::default() };
@@ -41,7 +41,8 @@ impl Proxy {
         std::thread::spawn(move || {
             for (number, client) in (0..).zip(listener.incoming()) {
                 let (pairs, delay_ms) = (Arc::clone(&pairs), Arc::clone(&delay_ms));
-                // While the broker is away, its clients are turned away; none waits for another.
+                // While the broker is away, the proxy refuses its clients. Each connection has its own thread, so none
+                // waits for another.
                 let joined = client.and_then(|client| {
                     let join = move || {
                         if let Err(error) = join(number, client, target, &pairs, &delay_ms) {
@@ -59,7 +60,7 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// All that passes waits for so long.
+    /// Delays all data by this time.
     pub fn delay(&self, by: Duration) {
         self.delay_ms.store(by.as_millis() as u64, Ordering::Relaxed);
     }
@@ -69,7 +70,7 @@ impl Proxy {
         self.end(Shutdown::Both);
     }
 
-    /// Clients hear no more on every connection, and may go on speaking.
+    /// Ends the direction to the client on every connection. Clients can still send.
     pub fn half_close(&self) {
         self.end(Shutdown::Write);
     }
@@ -77,7 +78,7 @@ impl Proxy {
     fn end(&self, how: Shutdown) {
         for (client, broker) in lock(&self.pairs).values() {
             for stream in [client].into_iter().chain((how == Shutdown::Both).then_some(broker)) {
-                // One that is closed already cannot be closed again.
+                // A stream that is already closed cannot be closed again.
                 if let Err(error) = stream.shutdown(how) {
                     tracing::debug!(%error, "a connection had ended");
                 }
@@ -86,7 +87,7 @@ impl Proxy {
     }
 }
 
-/// Connects a client to the broker and passes on what both say, until both have ended.
+/// Connects a client to the broker and forwards data both ways, until both sides have ended.
 fn join(
     number: u64,
     client: TcpStream,
@@ -106,7 +107,7 @@ fn join(
     })
 }
 
-/// Passes on what one side says until it has ended. A connection that broke is of no use to either side.
+/// Forwards the data of one side until it ends. If the connection broke, both sides are closed.
 fn pass_on(from: &TcpStream, to: &TcpStream, delay_ms: &AtomicU64) {
     if pass(from, to, delay_ms).is_err() {
         for stream in [from, to] {

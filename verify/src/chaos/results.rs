@@ -1,4 +1,4 @@
-//! What was seen, a line each, appended to a file; and the sum of it.
+//! Results of runs, appended to a file with one line each; and their totals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -10,26 +10,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
 
-/// A cycle of load and a fault.
+/// A cycle of load and one fault.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cycle {
     /// Commit of the programs.
     pub build: String,
     /// Seed of the run.
     pub run: u64,
-    /// From 1.
+    /// Number of the cycle in the run, from 1.
     pub number: usize,
-    /// What struck.
+    /// Name of the fault.
     pub fault: String,
-    /// The stage of which a process was ended.
+    /// The stage of the killed process, if the fault kills one.
     pub is_kill_of: Option<String>,
-    /// Whether the broker was ended.
+    /// Whether the fault ended the broker.
     pub is_of_broker: bool,
-    /// Whether it struck: a process may not come to a place in time.
+    /// Whether the fault struck. A process may not reach its crash point in time.
     pub did_strike: bool,
-    /// How long the fault lasted, where it lasts.
+    /// Duration of the fault in milliseconds; 0 for a fault at a point in time.
     pub outage_ms: u64,
-    /// From the kill, or the end of an outage, until all that was sent is through `publish`.
+    /// Milliseconds from the kill, or from the end of an outage, until `publish` has processed everything that was
+    /// sent.
     pub caught_up_ms: u64,
 }
 
@@ -40,45 +41,45 @@ pub struct Verified {
     pub build: String,
     /// Seed of the run.
     pub run: u64,
-    /// Its cycles.
+    /// Number of cycles of the run.
     pub cycles: usize,
-    /// Final window rows equal to the oracle's.
+    /// Number of final window rows that equal the oracle's.
     pub finals: usize,
-    /// Scores equal to plain SQL.
+    /// Number of scores that equal plain SQL.
     pub scores: usize,
-    /// Records of `scores` and `alerts`.
+    /// Number of records of `scores` and `alerts`.
     pub published: usize,
-    /// Claims of tables without gap or overlap.
+    /// Number of claims of tables, without gap or overlap.
     pub claims: usize,
-    /// Processes that ended although nobody ended them.
+    /// Processes that ended although the run did not end them.
     pub surprises: Vec<String>,
-    /// Hostile records by kind: how many, and the fate that each of them had.
+    /// Hostile records by kind: the number of records and the fate of each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hostile: BTreeMap<String, String>,
-    /// What was lost, doubled, inverted.
+    /// Number of lost, doubled and inverted records.
     pub ledger: Ledger,
 }
 
-/// What a neighbour's absence did.
+/// What happened while a neighbour was away.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Away {
-    /// Who was away.
+    /// Name of the neighbour.
     pub neighbour: String,
-    /// For how long.
+    /// How many minutes it was away.
     pub minutes: u64,
-    /// Resident memory of the largest process of each stage before, kilobytes.
+    /// Resident memory in kilobytes, by stage, before the absence: that of the largest process.
     pub before_kb: BTreeMap<String, u64>,
-    /// The same meanwhile, at most.
+    /// The same during the absence: the largest value.
     pub peak_kb: BTreeMap<String, u64>,
-    /// How often `/livez` was asked, and how often it was not well.
+    /// Number of requests to `/livez`.
     pub asked: usize,
-    /// See above.
+    /// Number of requests to `/livez` without the status 200.
     pub not_alive: usize,
-    /// What `/readyz` said is waited for.
+    /// What `/readyz` reported as the reason for waiting, and errors of `/livez`.
     pub said: BTreeSet<String>,
-    /// Processes that ended by themselves.
+    /// Number of processes that ended by themselves.
     pub restarts: usize,
-    /// From the return until all that was sent is through.
+    /// Milliseconds from the return of the neighbour until everything that was sent is processed.
     pub caught_up_ms: u64,
 }
 
@@ -86,15 +87,15 @@ pub struct Away {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
-    /// A cycle.
+    /// One cycle.
     Cycle(Cycle),
-    /// A judgement.
+    /// The judgement on a run.
     Verified(Verified),
-    /// An absence.
+    /// The result of an absence.
     Away(Away),
 }
 
-/// Appends a line.
+/// Appends a line to the file.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -104,7 +105,7 @@ pub fn append(path: &Path, line: &Line) -> Result<()> {
     Ok(writeln!(file, "{}", serde_json::to_string(line)?)?)
 }
 
-/// The sum of a file, as Markdown. Cycles of a run that was not judged are left out.
+/// The totals of a file, as Markdown. Cycles of a run without a judgement are left out.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -154,7 +155,7 @@ pub fn report(path: &Path) -> Result<String> {
     for (name, cycles) in groups {
         let mut times: Vec<u64> = cycles.iter().filter(|c| c.did_strike).map(|c| c.caught_up_ms).collect();
         times.sort_unstable();
-        // The nearest rank.
+        // The percentile by nearest rank.
         let rank = |percent: usize| times.get((times.len() * percent).div_ceil(100).saturating_sub(1)).copied();
         let shown = |ms: Option<u64>| ms.map_or("-".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1e3));
         let outage = cycles.iter().map(|cycle| cycle.outage_ms).max().filter(|ms| *ms > 0);

@@ -1,4 +1,4 @@
-//! A run: a deployment, cycle after cycle of load and a fault, and at its end the judgement on all of it.
+//! A run: a deployment, cycles of load and one fault each, and a judgement on all outputs at the end.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,34 +21,34 @@ use crate::kafka::{Kafka, free_port};
 use crate::streamed::Streamed;
 use crate::{check, deployment, ledger};
 
-/// Partitions of each raw topic.
+/// Number of partitions of each raw topic.
 const RAW_PARTITIONS: i32 = 2;
-/// How long the deployment may take to catch up before the run is broken.
+/// Time limit for catching up. After it the run fails.
 const LIMIT: Duration = Duration::from_secs(120);
-/// How long a fault of connections or of the store lasts.
+/// Duration of a fault of the connections or of the store.
 const SPELL: Duration = Duration::from_secs(3);
-/// How long a process may take to come to a place.
+/// Time limit for a process to reach its crash point.
 const COMES_WITHIN: Duration = Duration::from_secs(10);
-/// Raw records a cycle, about.
+/// About the number of raw records in a cycle.
 const LOAD: usize = 60;
-/// Groups that read, what they read, and of which stage they are.
+/// The consumer groups and what they read.
 const GROUPS: [(&str, &str); 4] =
     [("ingest", "raw"), ("aggregate", "events"), ("score", "windows"), ("publish", "health")];
 
-/// What is sent to a deployment, and for how long.
+/// The load of a deployment and its length.
 #[derive(Debug, Clone, Copy)]
 pub struct Load<'l> {
     /// Commit of the programs.
     pub build: &'l str,
-    /// Same seed, same records.
+    /// The same seed gives the same records.
     pub seed: u64,
-    /// Content for so many cycles.
+    /// The load is enough for this many cycles.
     pub num_cycles: usize,
-    /// So many records of each hostile kind among the others.
+    /// Number of records of each hostile kind among the others.
     pub hostile: usize,
 }
 
-/// A deployment that is struck.
+/// A deployment that faults strike.
 #[derive(Debug)]
 pub struct Run {
     seed: u64,
@@ -69,29 +69,29 @@ pub struct Run {
 }
 
 impl Run {
-    /// A deployment in a folder: broker, proxy, object store, topics, two processes of each stage; and a load of known
-    /// content, long enough for so many cycles.
+    /// Starts a deployment in a folder: broker, proxy, object store, topics, and two processes of each stage. Prepares
+    /// a load of known content for the given number of cycles.
     ///
     /// # Errors
-    /// When a part of it does not start.
+    /// When a part of the deployment does not start.
     pub fn start(programs: Programs, folder: &Path, load: &Load<'_>) -> Result<Self> {
         let Load { build, seed, num_cycles, hostile } = *load;
         let [port, behind] = [free_port()?, free_port()?];
         let (proxy, store) = (Proxy::before(behind)?, ObjectStore::start()?);
         let broker = Broker::start(&folder.join("kafka"), port, (behind, proxy.port))?;
         let config = configuration(folder, &format!("127.0.0.1:{}", proxy.port), &store)?;
-        // Who loads and looks does not go through the proxy.
+        // The clients that load and watch do not use the proxy.
         let address = format!("127.0.0.1:{port}");
         let kafka = Kafka::at(&address);
         for source in &config.sources {
-            // As brokers before 4.0: they believe any time.
+            // Accept any record timestamp, as brokers before 4.0 do.
             let settings = [("message.timestamp.after.max.ms", "9223372036854775807")];
             kafka.create_topic_with(&source.topic, RAW_PARTITIONS, if hostile > 0 { &settings } else { &[] })?;
         }
         for topic in config.topics.all() {
             kafka.create_topic(topic, config.partitions)?;
         }
-        // Twelve accounts bring about so many records a day.
+        // Twelve accounts produce about 45 raw records a day.
         let days = (num_cycles * LOAD / 45 + 4) as i64;
         let raws = fleet::dirty(seed, Shape { accounts: 12, days, usage: 3 });
         let good = raws
@@ -128,14 +128,14 @@ impl Run {
         Ok(run)
     }
 
-    /// The next version of the programs, for [`Fault::Upgrade`].
+    /// Sets the programs of the next version, for [`Fault::Upgrade`].
     #[must_use]
     pub fn with_next(mut self, next: Option<Programs>) -> Self {
         self.processes.next = next;
         self
     }
 
-    /// The next of the load.
+    /// Sends the next records of the load.
     pub(super) fn load(&mut self, count: usize) -> Result<()> {
         let next = self.messages.len().min(self.num_sent + count);
         for sent in self.messages[self.num_sent..next].chunk_by(|one, other| one.is_bomb == other.is_bomb) {
@@ -149,7 +149,7 @@ impl Run {
         Ok(())
     }
 
-    /// Waits until every group has read and committed what stands in its topics. The time since `from`.
+    /// Waits until every group has read and committed everything in its topics. Returns the time since `from`.
     pub(super) fn catch_up(&mut self, from: Instant) -> Result<Duration> {
         for (group, source) in GROUPS {
             let topics: Vec<String> = match source {
@@ -167,7 +167,7 @@ impl Run {
         Ok(from.elapsed())
     }
 
-    /// Asks until there is an answer. What fails is asked again: the broker may be away.
+    /// Asks until there is an answer. It repeats failed requests too, because the broker may be away.
     fn asked<T>(&mut self, what: &str, ask: impl Fn(&Self) -> Result<Option<T>>) -> Result<T> {
         let started = Instant::now();
         loop {
@@ -189,7 +189,7 @@ impl Run {
         }
     }
 
-    /// Load, a fault, and the time from the fault until all of the load is through.
+    /// Sends load, strikes with a fault, and measures the time from the fault until all load is processed.
     ///
     /// # Errors
     /// When the deployment does not catch up, or a part of it cannot be started.
@@ -217,7 +217,7 @@ impl Run {
         })
     }
 
-    /// Whether it struck, when, and for how long.
+    /// Strikes a process. Returns whether the fault struck, from when to measure, and how long it lasted.
     fn strike_process(&mut self, fault: Fault, stage: &'static str) -> Result<(bool, Instant, Duration)> {
         let n = self.processes.slot(stage, self.rng.usize(0..2));
         let started = Instant::now();
@@ -230,7 +230,7 @@ impl Run {
                 self.processes.kill(n)?;
                 let caught_up = self.catch_up(started)?;
                 self.processes.start(n, None)?;
-                // What comes now is work of its own.
+                // Exclude the start from the measured time: the work after it is separate.
                 return Ok((true, Instant::now() - caught_up, Duration::ZERO));
             }
             Fault::Crash(_, place) => {
@@ -323,7 +323,7 @@ impl Run {
             Fault::HalfClosed => self.proxy.half_close(),
             Fault::Delayed => self.proxy.delay(Duration::from_millis(200)),
             _ => {
-                // A process that starts while the store is unwell needs it most.
+                // The store matters most to a process that starts while the store is faulty.
                 let n = self.processes.slot(["aggregate", "score"][self.rng.usize(0..2)], self.rng.usize(0..2));
                 self.processes.kill(n)?;
                 self.processes.start(n, None)?;
@@ -335,10 +335,10 @@ impl Run {
         Ok((true, Instant::now(), started.elapsed()))
     }
 
-    /// Sends what is left of the load, lets every stage finish, and judges all that was said.
+    /// Sends the rest of the load, drains every stage, and judges all outputs.
     ///
     /// # Errors
-    /// When a stage does not end well, or what was said is not what the oracle says.
+    /// When a stage does not exit with success, or its outputs differ from the oracle.
     pub fn judged(mut self) -> Result<Verified> {
         self.load(self.messages.len())?;
         self.catch_up(Instant::now())?;

@@ -1,4 +1,4 @@
-//! An object store that speaks as much of S3 as its clients need, and fails on demand.
+//! An object store with the part of S3 that its clients need. It fails on demand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,21 +12,21 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-/// The only bucket.
+/// Name of the only bucket.
 pub const BUCKET: &str = "chaos";
 
 /// How the store behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
-    /// As it should.
+    /// It works correctly.
     Well,
-    /// It answers an error and does nothing.
+    /// It answers with an error and does nothing.
     Fails,
-    /// It does what it is asked for, and answers an error.
+    /// It does each write, but answers with an error.
     Lies,
     /// It takes a second for each answer.
     Slow,
-    /// It has no room: nothing can be written.
+    /// It has no room: writes fail.
     Full,
 }
 
@@ -36,19 +36,19 @@ struct Inside {
     behaviour: Behaviour,
 }
 
-/// The store.
+/// The object store.
 #[derive(Debug, Clone)]
 pub struct ObjectStore {
-    /// Where it answers.
+    /// Port of its HTTP server.
     pub port: u16,
     inside: Arc<Mutex<Inside>>,
 }
 
 impl ObjectStore {
-    /// Starts a store in a thread of its own.
+    /// Starts a store in its own thread.
     ///
     /// # Errors
-    /// When there is no port to be had.
+    /// When no port is free.
     pub fn start() -> Result<Self> {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
@@ -71,12 +71,12 @@ impl ObjectStore {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on it behaves so.
+    /// Sets the behaviour from now on.
     pub fn set(&self, behaviour: Behaviour) {
         self.lock().behaviour = behaviour;
     }
 
-    /// Damages the newest object below a prefix; false when there is none.
+    /// Damages the newest object below a prefix. Returns false when there is none.
     pub fn damage_newest(&self, prefix: &str) -> bool {
         let mut inside = self.lock();
         let newest =
@@ -84,7 +84,7 @@ impl ObjectStore {
         newest.map(|(_, content)| *content = content.slice(..content.len() / 2)).is_some()
     }
 
-    /// Writes the objects below a prefix into a folder, without the prefix.
+    /// Writes the objects below a prefix into a folder. The paths do not contain the prefix.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -97,7 +97,7 @@ impl ObjectStore {
         Ok(())
     }
 
-    /// Settings by which clients find it.
+    /// Settings with which clients connect to the store.
     pub fn options(&self) -> [(&'static str, String); 6] {
         [
             ("aws_endpoint", format!("http://127.0.0.1:{}", self.port)),
@@ -206,7 +206,7 @@ fn listing(objects: &BTreeMap<String, Bytes>, query: &BTreeMap<String, String>) 
     )
 }
 
-/// Percent-encoded bytes as they are.
+/// Decodes percent-encoded bytes.
 fn decoded(name: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = name.as_bytes();

@@ -1,4 +1,4 @@
-//! How far the groups of a deployment have come.
+//! Measures how far the groups of a deployment have read.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,17 +11,17 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-/// How long a question may take; what is not answered is not there yet.
+/// Time limit for a request to the broker.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Asks the broker.
+/// A client that asks the broker for ends and positions.
 pub struct Watch {
     address: String,
-    /// Reads committed records.
+    /// Reads committed records only.
     reader: BaseConsumer,
-    /// Sees open transactions, too.
+    /// Also reads records of open transactions.
     handle: BaseConsumer,
-    /// Knows the positions of each group.
+    /// One consumer for each group, to read its committed positions.
     members: RefCell<BTreeMap<String, BaseConsumer>>,
 }
 
@@ -32,7 +32,7 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Of the broker at an address.
+    /// A watch of the broker at an address.
     ///
     /// # Errors
     /// When the client refuses its configuration.
@@ -48,21 +48,21 @@ impl Watch {
         Ok(Self { address: address.to_owned(), reader, handle, members: RefCell::default() })
     }
 
-    /// Ends of the partitions of a topic, open transactions included.
+    /// End offsets of the partitions of a topic. They include open transactions.
     ///
     /// # Errors
-    /// When the broker does not answer; the same below.
+    /// When the broker does not answer; the same for the functions below.
     pub fn ends(&self, topic: &str) -> Result<BTreeMap<i32, i64>> {
         let metadata = self.handle.fetch_metadata(Some(topic), ANSWER)?;
         let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len() as i32);
-        // A broker that has just come back may not know its topics yet.
+        // A broker that has just started may not know its topics yet.
         ensure!(partitions > 0, "the broker does not know {topic}");
         (0..partitions)
             .map(|partition| Ok((partition, self.handle.fetch_watermarks(topic, partition, ANSWER)?.1)))
             .collect()
     }
 
-    /// Whether a group has read and committed all that stands below these ends.
+    /// Whether a group has read and committed everything below these ends.
     ///
     /// # Errors
     /// See [`Watch::ends`].
@@ -90,7 +90,7 @@ impl Watch {
         Ok(true)
     }
 
-    /// Whether nothing but markers of transactions stands between two offsets, none of them open.
+    /// Whether only transaction markers are between two offsets, and no transaction there is open.
     fn is_empty(&self, topic: &str, partition: i32, next: i64, end: i64) -> Result<bool> {
         // With read_committed, the end is the last stable offset.
         if self.reader.fetch_watermarks(topic, partition, ANSWER)?.1 < end {
@@ -103,11 +103,11 @@ impl Watch {
             match self.reader.poll(ANSWER) {
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(true),
                 Some(Ok(message)) => return Ok(message.offset() >= end),
-                // What cannot be read is there all the same.
+                // A record that cannot be read still exists.
                 Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::BadCompression) => {
                     return Ok(false);
                 }
-                // What is told of an outage piles up while nobody asks.
+                // Ignore errors of a past outage: they queue up until the next poll.
                 Some(Err(_)) => {}
                 None => return Ok(false),
             }

@@ -1,4 +1,4 @@
-//! Events as they arrived: position, watermark before, and which record closed which pane.
+//! Events as they arrived: their positions, the watermark before them, and which record closed which pane.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use keepwell_core::schema::event::{COLUMNS, schema};
 use keepwell_pipeline::record::Record;
 use keepwell_pipeline::watermark::{STATEMENT_HEADER, SourceState, Statement};
 
-/// The oracle's input.
+/// The input of the oracle.
 #[derive(Debug)]
 pub struct Arrivals {
-    /// Events with their arrival; times as microseconds, codes as 64-bit integers.
+    /// Events with their arrival. Times are microseconds, codes are 64-bit integers.
     pub events: Vec<RecordBatch>,
-    /// One row a fact told.
+    /// One row for each reported fact.
     pub facts: RecordBatch,
-    /// One row a feature of a `features` fact.
+    /// One row for each feature in a `features` fact.
     pub entitlements: RecordBatch,
-    /// The record that closed each pane of each partition; behind them all, the open pane.
+    /// The record that closed each pane of each partition; after them all, the open pane.
     pub closes: RecordBatch,
     /// End of the last pane that closed.
     pub closed_us: i64,
 }
 
-/// Columns of `events` that the statements use, by their name there.
+/// Columns of `events` that the statements use, with their names there.
 const USED: [(&str, &str); 24] = [
     ("account_id", "account_id"),
     ("event_id", "event_id"),
@@ -56,7 +56,7 @@ const USED: [(&str, &str); 24] = [
     ("cleared", "cleared"),
 ];
 
-/// A text by which ids are ordered as people order them: `9` before `10`. Each run of digits is written with its length.
+/// A text that sorts ids in the natural order: `9` before `10`. Each run of digits gets its length as a prefix.
 fn ord(id: &str) -> String {
     let mut text = String::new();
     let mut rest = id;
@@ -74,11 +74,12 @@ fn ord(id: &str) -> String {
     format!("{text}\u{0}{id}")
 }
 
-/// The watermark, stated plainly: the least value of all listed source partitions that still hold back
-/// time, as last said of them; when all are complete the greatest; unknown while one has not been heard from; never falling.
+/// The watermark, implemented in the simplest way. It is the minimum over all source partitions that hold time back, by
+/// their last statements. If all are complete, it is their maximum.
+/// It is unknown while a partition has no statement yet, and it never falls.
 #[derive(Default)]
 struct Time {
-    /// Epoch and partition count of each topic. A topic made again is heard anew.
+    /// Epoch and partition count of each topic. A topic with a new epoch starts again without statements.
     partitions: BTreeMap<String, (u32, i32)>,
     marks: BTreeMap<(String, i32), (Option<i64>, SourceState)>,
     watermark_us: Option<i64>,
@@ -122,7 +123,7 @@ impl Time {
 /// Reads the records of `events`.
 ///
 /// # Errors
-/// When a record is not of that table.
+/// When a record is not a batch of that table.
 pub fn read(records: &[Record], panes: PaneWidth) -> Result<Arrivals> {
     let mut events = Vec::new();
     let mut facts = FactRows::default();
@@ -156,7 +157,7 @@ pub fn read(records: &[Record], panes: PaneWidth) -> Result<Arrivals> {
         }
     }
     let closed_us = times.values().filter_map(|(_, closed)| *closed).max().map(|pane| (pane + 1) * panes.width_us);
-    // The open pane as if it closed behind everything: what live rows say at the end.
+    // Add the open pane as if it closed after all records: the last live rows must match it.
     for (partition, (_, closed)) in &times {
         if let Some(closed) = closed {
             close_part.push(i64::from(*partition));

@@ -10,7 +10,7 @@ use keepwell_score::model_schedule::Announcement;
 
 use super::DAY_US;
 
-/// What another version changes: weights' effect, memories, what is carried, bands, triggers.
+/// Changes of another version: effects of weights, memories, carried values, bands, triggers.
 const CHANGES: [(&str, &str); 5] = [
     ("{linear: {from: 14, to: 0}}", "{linear: {from: 9, to: 0}}"),
     ("sql: uses, over: 10d, by: mean", "sql: uses + 1, over: 6d, by: max"),
@@ -19,10 +19,11 @@ const CHANGES: [(&str, &str); 5] = [
     ("{name: usage_drop, sql: uses < 0.6", "{name: usage_fall, sql: uses < 0.7"),
 ];
 
-/// Model files and when they are announced, in order: none, one or two, at times one that must be refused. In a tidy
-/// run each takes over after all that was said before it, so that time alone decides which final row is whose.
+/// Announces none, one or two model files, in order of time; sometimes one that must be refused. In a tidy run each
+/// takes over at least a day after its announcement.
+/// So event time alone decides which model scores a final row.
 pub fn files(seed: u64, config: &Config, between_us: Range<i64>, is_tidy: bool) -> Result<Vec<(i64, Announcement)>> {
-    // Of a source of its own: so what a seed brought before, it still brings.
+    // A separate random source, so that old seeds keep all their other choices.
     let mut rng = Rng::with_seed(seed ^ 0x0de1);
     let text = model::read(config.score.model.as_deref().context("the simulation has a model of its own")?)?;
     let mut announced = Vec::new();
@@ -31,7 +32,7 @@ pub fn files(seed: u64, config: &Config, between_us: Range<i64>, is_tidy: bool) 
         at_us = rng.i64(at_us..between_us.end.max(at_us + 1));
         let soonest_us = if is_tidy { at_us + DAY_US } else { between_us.start };
         let from = jiff::Timestamp::from_microsecond(soonest_us + rng.i64(0..3 * DAY_US))?;
-        // The second of them is at times no newer than the first: refused.
+        // Sometimes the second version is not newer than the first, so it must be refused.
         let version = 8 + (number * rng.usize(0..2)) as i64;
         let mut changed = text.replace("version: 7", &format!("version: {version}"));
         ensure!(changed != text, "the model is not of version 7");

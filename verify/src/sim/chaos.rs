@@ -1,4 +1,4 @@
-//! Faults: which, how often, and a count of those that struck. All chance comes from one seed.
+//! The faults, their frequency, and counts of those that struck. All randomness comes from one seed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -8,77 +8,77 @@ use fastrand::Rng;
 /// A fault that the simulator injects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// The process ends at a call to the log that changes nothing: a poll, a question.
+    /// The process ends at a call to the log that changes nothing, such as a poll.
     CrashBetween,
     /// The process ends before its transaction begins.
     CrashBeforeBegin,
     /// The process ends with its records written and its transaction open.
     CrashInTransaction,
-    /// The process ends behind a commit whose verdict it never saw.
+    /// The process ends after a commit, before it gets the verdict.
     CrashAfterCommit,
     /// A transaction is aborted.
     Abort,
-    /// The verdict of a transaction that was committed is lost.
+    /// The verdict of a committed transaction is lost.
     LostCommit,
     /// The verdict of a transaction that was not committed is lost.
     LostAbort,
-    /// The group takes a member for dead in the middle of its step; it wakes when others have gone on.
+    /// The group removes a member in the middle of its step. It wakes up after others have gone on.
     Stale,
-    /// The group takes a member for dead; it wakes later.
+    /// The group removes a member, which wakes up later.
     Frozen,
-    /// Others go on while a call waits for its answer.
+    /// Other processes go on while a call waits for its answer.
     Interleaved,
-    /// A process more.
+    /// One more process joins.
     Joins,
-    /// A process less: its partitions go to the others when its session has timed out.
+    /// One process ends. Its partitions go to the others when its session has timed out.
     Leaves,
     /// All processes of a stage end.
     StageDown,
-    /// A poll brings less than there is.
+    /// A poll returns less than there is.
     ShortPoll,
-    /// The leader of a partition is out of reach for a while.
+    /// The leader of a partition cannot be reached for a while.
     Unreachable,
-    /// Records of a raw topic stay hidden behind a producer's open transaction.
+    /// Records of a raw topic stay hidden in a producer's open transaction.
     HiddenRaw,
     /// A producer's transaction is aborted and its records are sent again.
     AbortedRaw,
-    /// A wall clock is set forward or back.
+    /// A wall clock jumps forward or back.
     ClockJump,
     /// A snapshot disappears.
     SnapshotLost,
     /// A snapshot is damaged.
     SnapshotDamaged,
-    /// The place of the tables does not answer.
+    /// The store of the tables does not answer.
     StoreFails,
-    /// The place of the tables does what it was asked and answers with an error.
+    /// The store of the tables does what it was asked, but answers with an error.
     StoreLies,
     /// The process ends before an object is written.
     CrashBeforeObject,
-    /// The process ends behind an object that was written.
+    /// The process ends after an object was written.
     CrashAfterObject,
 }
 
-/// The chance that faults strike.
+/// Decides at random which faults strike.
 #[derive(Debug)]
 pub struct Chaos {
     rng: RefCell<Rng>,
-    /// How many times as often as usual; none while all is calm.
+    /// Multiplies the usual frequency of faults; 0 while all is calm.
     rate: Cell<u32>,
     counts: RefCell<BTreeMap<Fault, u64>>,
 }
 
 impl Chaos {
-    /// Chance from a seed; `rate` times as often as usual.
+    /// Starts with a seed. `rate` multiplies the usual frequency.
     pub fn new(seed: u64, rate: u32) -> Self {
         Self { rng: RefCell::new(Rng::with_seed(seed)), rate: Cell::new(rate), counts: RefCell::new(BTreeMap::new()) }
     }
 
-    /// No fault strikes from now on.
+    /// From now on no fault strikes.
     pub fn calm(&self) {
         self.rate.set(0);
     }
 
-    /// Whether a fault strikes that usually does so many times of ten thousand.
+    /// Whether a fault strikes now. `of_10_000` is its usual chance in ten thousand.
     pub fn strikes(&self, fault: Fault, of_10_000: u32) -> bool {
         let rate = self.rate.get();
         let strikes = rate > 0 && self.rng.borrow_mut().u32(0..10_000) < of_10_000 * rate;
@@ -88,7 +88,7 @@ impl Chaos {
         strikes
     }
 
-    /// A number of a range.
+    /// A random number of a range.
     pub fn pick(&self, range: std::ops::Range<usize>) -> usize {
         self.rng.borrow_mut().usize(range)
     }

@@ -1,4 +1,4 @@
-//! The log as a process sees it that can be struck at every call.
+//! The log of a simulated process. A fault can strike at every call.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,16 +14,16 @@ use super::chaos::Fault;
 use super::world::World;
 use crate::invariant::Invariant;
 
-/// A member's log, its faults and the others that go on meanwhile.
+/// The log of one member, with its faults and the turns of the others.
 pub struct SimLog<'s> {
     log: MemoryLog,
     world: Weak<World<'s>>,
     slot: usize,
-    /// Whether the process has ended: every call fails from then on.
+    /// Whether the process has ended. Every later call fails.
     is_dead: Rc<Cell<bool>>,
 }
 
-/// The words of a process that was ended.
+/// The error of a process that was ended.
 pub fn ended() -> LogError {
     LogError::Fatal { doing: "being simulated".into(), why: "the process was ended".into() }
 }
@@ -41,7 +41,7 @@ impl<'s> SimLog<'s> {
         self.world.upgrade().ok_or_else(ended)
     }
 
-    /// The world, unless the process ends here.
+    /// Returns the world, unless the fault ends the process here.
     fn unless(&self, fault: Fault, of_10_000: u32) -> Result<Rc<World<'s>>, LogError> {
         let world = self.world()?;
         if world.chaos.strikes(fault, of_10_000) {
@@ -51,10 +51,10 @@ impl<'s> SimLog<'s> {
         Ok(world)
     }
 
-    /// A question whose answer takes a while.
+    /// A request that waits for its answer, while others may take turns.
     fn asked(&self) -> Result<(), LogError> {
         self.unless(Fault::CrashBetween, 5)?.interleave(self.slot, 100);
-        // The answer does not come where the process was ended meanwhile.
+        // If the process was ended in the meantime, there is no answer.
         self.world().map(|_| ())
     }
 }
@@ -159,7 +159,7 @@ impl Log for SimLog<'_> {
     }
 }
 
-/// The partitions that `topics` have.
+/// All partitions of these topics.
 pub fn partitions_of(topics: &BTreeMap<String, i32>) -> BTreeSet<TopicPartition> {
     topics
         .iter()

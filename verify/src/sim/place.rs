@@ -1,4 +1,4 @@
-//! The place of the tables: objects in memory that can be struck at every call.
+//! The store of the tables: objects in memory. A fault can strike at every call.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use keepwell_pipeline::store::{Objects, StoreError};
 use super::chaos::Fault;
 use super::world::World;
 
-/// Objects by name, as all processes see them.
+/// Objects by name, shared by all processes.
 pub type Shared = Rc<RefCell<BTreeMap<String, Vec<u8>>>>;
 
-/// The place as one process sees it.
+/// The store as one process accesses it.
 pub struct SimStore<'s> {
     objects: Shared,
     world: Weak<World<'s>>,
@@ -31,7 +31,7 @@ fn silent() -> StoreError {
 }
 
 impl<'s> SimStore<'s> {
-    /// The place as the process in a slot of the world sees it.
+    /// The store for the process in a slot of the world.
     pub fn new(objects: Shared, world: Weak<World<'s>>, slot: usize, is_dead: Rc<Cell<bool>>) -> Self {
         Self { objects, world, slot, is_dead }
     }
@@ -39,7 +39,7 @@ impl<'s> SimStore<'s> {
     fn call<T>(&self, is_write: bool, act: impl FnOnce(&mut BTreeMap<String, Vec<u8>>) -> T) -> Result<T, StoreError> {
         let world = self.world.upgrade().filter(|_| !self.is_dead.get()).ok_or_else(silent)?;
         if is_write && world.chaos.strikes(Fault::Stale, 200) {
-            // Others take over, cut and claim, and this one goes on as if nothing had happened.
+            // Others take over, cut and claim, while this process continues without knowing it.
             world.expel(self.slot);
             (0..8).for_each(|_| world.interleave(self.slot, 10_000));
         }

@@ -1,7 +1,7 @@
-//! The promises, each stated once, as checks on what a deployment has left behind.
+//! The promises, each checked once, on the outputs of a deployment.
 //!
-//! Most say the same thing of another stage: what it wrote is what one process that is never disturbed writes
-//! from the same input. What came in is judged by the oracle where one is asked.
+//! Most checks have the same form: the output of a stage must equal the output of one undisturbed process on the same
+//! input. If asked, the oracle also judges the results.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -35,25 +35,25 @@ const BOUND_US: i64 = 3_600_000_000;
 const DAY_US: i64 = 24 * BOUND_US;
 const WINDOW_KEYS: [&str; 3] = ["account_id", "as_of", "period"];
 
-/// What was compared.
+/// Number of things that were compared.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Compared {
-    /// Raw records whose fate was found.
+    /// Number of raw records with exactly one fate.
     pub raw: usize,
-    /// Final window rows.
+    /// Number of final window rows.
     pub finals: usize,
-    /// Health rows.
+    /// Number of health rows.
     pub health: usize,
-    /// Records of `scores` and `alerts`.
+    /// Number of records of `scores` and `alerts`.
     pub published: usize,
-    /// Claims of tables.
+    /// Number of claims of tables.
     pub claims: usize,
 }
 
 /// Checks everything that needs no oracle.
 ///
 /// # Errors
-/// Names the promise that does not hold.
+/// Names the broken promise.
 pub fn check_all(world: &World<'_>, end_us: i64) -> Result<Compared> {
     let (broker, stages) = (&world.broker, world.stages);
     let streamed = Streamed::read(&stages.config, |topic| Ok(broker.records(topic)))?;
@@ -83,14 +83,14 @@ pub fn check_all(world: &World<'_>, end_us: i64) -> Result<Compared> {
     Ok(Compared { raw, finals, health, published, claims })
 }
 
-/// Each record of each raw topic is one row of `events` or one reject, never both, never twice.
+/// Each record of each raw topic is either one row of `events` or one reject.
 fn one_fate_each(broker: &MemoryBroker, config: &Config) -> Result<usize> {
     let ledger = ledger::of_raw(config, |topic| Ok(broker.records(topic)))?;
     ensure!(ledger.is_clean(), "{ledger:?}");
     Ok(ledger.sent)
 }
 
-/// In the order of the log the next offset of an account never falls, and its final rows rise strictly.
+/// In log order the next offset of an account never falls, and its final rows strictly rise.
 fn provenance_rises(rows: &RecordBatch) -> Result<()> {
     let column = |name: &str| rows.column_by_name(name).with_context(|| format!("no column {name}"));
     let accounts = column("account_id")?.as_string::<i32>();
@@ -113,12 +113,13 @@ fn provenance_rises(rows: &RecordBatch) -> Result<()> {
     Ok(())
 }
 
-/// All sources are silent by then, and still the last pane that ends by `end_us` less the bound has its final rows.
+/// All sources are silent at `end_us`. Still, the last pane that ends by `end_us` minus the bound must have its final
+/// rows.
 fn time_has_come(streamed: &Streamed, end_us: i64) -> Result<()> {
     let finals = finals(&streamed.windows)?;
     let as_of = finals.column_by_name("as_of").context("no as_of")?.as_primitive::<TimestampMicrosecondType>();
     let (expected, last) = ((end_us - BOUND_US) / DAY_US * DAY_US, max(as_of));
-    // A clock that is ahead may have closed more.
+    // A clock that is ahead may have closed more panes.
     ensure!(last >= Some(expected), "the last final rows are of {last:?}, expected {expected}");
     Ok(())
 }
@@ -136,7 +137,7 @@ fn contributions_sum(rows: &RecordBatch) -> Result<()> {
     Ok(())
 }
 
-/// A broker that holds the records of one topic, and the topics of the configuration.
+/// A broker with the topics of the configuration and the records of one topic.
 fn with_input(broker: &MemoryBroker, config: &Config, topic: &str) -> Result<MemoryBroker> {
     let copy = in_process::broker(config, 1);
     for record in broker.records(topic) {
@@ -145,7 +146,7 @@ fn with_input(broker: &MemoryBroker, config: &Config, topic: &str) -> Result<Mem
     Ok(copy)
 }
 
-/// Runs a stage, undisturbed, over what the deployment's stage of that kind read. Returns its log and states.
+/// Runs a stage undisturbed over the input of the deployment's stage of that kind. Returns its log and states.
 fn undisturbed<S>(
     stages: &Stages,
     kind: Kind,
@@ -196,7 +197,7 @@ fn aggregate_again(
     let rejected = |broker: &MemoryBroker| {
         let is_aggregates = |record: &Record| record.header(CONTEXT_HEADERS[4]) == Some(b"aggregate");
         let mut said = messages(broker.records(&topics.rejects).into_iter().filter(is_aggregates));
-        // Members write to the same partitions: there is no order between them.
+        // Several members write to the same partitions, so their order is open.
         said.sort();
         said
     };
@@ -233,7 +234,7 @@ fn publish_again(broker: &MemoryBroker, stages: &Stages, streamed: &Streamed) ->
     Ok(num_published)
 }
 
-/// The tables hold the final rows once, claim by claim.
+/// The tables contain the final rows once, without gap or overlap of claims.
 fn tables(world: &World<'_>, streamed: &Streamed) -> Result<usize> {
     let folder = tempfile::tempdir()?;
     for (name, content) in world.objects.borrow().iter() {
@@ -251,7 +252,7 @@ fn messages(records: impl Iterator<Item = Record>) -> Vec<Said> {
     records.map(|record| (record.topic_partition.partition, record.key, record.value.map(Vec::from))).collect()
 }
 
-/// Partition and provenance of rows, as they come.
+/// Partition and provenance of rows, in the order of the log.
 fn in_order(rows: &RecordBatch) -> Result<Vec<(i32, i64, i64)>> {
     let column = |name: &str| rows.column_by_name(name).with_context(|| format!("no column {name}"));
     let partitions = column("partition")?.as_primitive::<Int32Type>();
@@ -280,7 +281,7 @@ fn same_states(
     Ok(())
 }
 
-/// Rows without what depends on the cut of the log.
+/// Rows without the columns that depend on the cut of the log.
 pub fn without_provenance(rows: &RecordBatch) -> Result<RecordBatch> {
     let schema = rows.schema();
     let is_kept = |name: &str| {
@@ -291,7 +292,7 @@ pub fn without_provenance(rows: &RecordBatch) -> Result<RecordBatch> {
     Ok(rows.project(&kept)?)
 }
 
-/// The rows whose windows end by a time, UTC microseconds.
+/// The rows with windows that end at or before a time, UTC microseconds.
 pub fn until(rows: &RecordBatch, end_us: i64) -> Result<RecordBatch> {
     let as_of = rows.column_by_name("as_of").context("no as_of")?.as_primitive::<TimestampMicrosecondType>();
     let keep: BooleanArray = as_of.iter().map(|at| Some(at.is_some_and(|at| at <= end_us))).collect();

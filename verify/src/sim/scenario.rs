@@ -1,4 +1,4 @@
-//! What happens to a deployment: events arrive, faults strike, and at last all is calm.
+//! The events of a simulated run: records arrive, faults strike, and at last all is calm.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -17,40 +17,40 @@ use super::chaos::{Chaos, Fault};
 use super::time::{SimClock, Time};
 use super::world::{KINDS, MOST, Stages, World};
 
-/// Rounds after which a calm deployment must have come to rest.
+/// Most rounds until a calm deployment must be idle.
 const MOST_ROUNDS: u32 = 3000;
-/// Rounds without any change that count as rest.
+/// Rounds without any change after which the deployment counts as idle.
 const REST_ROUNDS: u32 = 6;
-/// A round while all is calm: a few of them exceed every interval there is.
+/// Duration of a calm round. A few rounds are longer than every configured interval.
 const CALM_ROUND: Duration = Duration::from_secs(2 * 3600);
 
-/// A raw record and when it reaches its topic.
+/// A raw record and its arrival time.
 #[derive(Debug, Clone)]
 pub struct Arrival {
-    /// When, UTC microseconds.
+    /// Time of arrival in the topic, UTC microseconds.
     pub at_us: i64,
-    /// When it happened, UTC microseconds.
+    /// Event time, UTC microseconds.
     pub occurred_us: i64,
     /// The record.
     pub message: Message,
 }
 
-/// How a run goes.
+/// The course of a run.
 #[derive(Debug)]
 pub struct Scenario {
-    /// Seed of everything.
+    /// Seed of all random choices.
     pub seed: u64,
     /// Raw topics and their partition counts.
     pub raw_topics: BTreeMap<String, i32>,
-    /// What arrives, in order.
+    /// The arriving records, in order.
     pub arrivals: Vec<Arrival>,
-    /// Model files that are announced, and when, UTC microseconds, in order.
+    /// Model files and the times of their announcement (UTC microseconds), in order.
     pub announced: Vec<(i64, Announcement)>,
-    /// How many times as often as usual faults strike.
+    /// Multiplies the usual frequency of faults.
     pub rate: u32,
-    /// How far wall clocks may be wrong, in microseconds.
+    /// Largest error of wall clocks, in microseconds.
     pub clock_error_us: i64,
-    /// When the last pane may close, UTC microseconds.
+    /// Latest time at which a pane may close, UTC microseconds.
     pub end_us: i64,
     /// Whether the tables stage takes part.
     pub with_tables: bool,
@@ -64,7 +64,7 @@ pub fn clocks(time: &Rc<Time>) -> Vec<SimClock> {
 /// Runs a scenario to its end.
 ///
 /// # Errors
-/// When a promise is broken while it runs, or the deployment does not come to rest.
+/// When a promise is broken during the run, or the deployment does not become idle.
 pub fn run<'s>(
     scenario: &Scenario,
     stages: &'s Stages,
@@ -81,10 +81,10 @@ pub fn run<'s>(
     }
     let mut producer = Producer { world: &world, hidden: BTreeMap::new() };
     let mut announced = scenario.announced.as_slice();
-    // The order in which the stages first appear is open, too.
+    // The order in which the stages first start is random, too.
     let mut arrivals = scenario.arrivals.as_slice();
     let mut rng = Rng::with_seed(scenario.seed ^ 0x5eed);
-    // About so many ticks, whatever the length of the history.
+    // About 250 ticks, whatever the length of the history.
     let history_us = scenario.end_us - time.wall_us();
     let mean_us = history_us / 250;
     while let Some(next) = arrivals.first() {
@@ -121,7 +121,7 @@ fn announce(world: &World<'_>, model: &Announcement) -> Result<()> {
     Ok(())
 }
 
-/// What may happen between two turns.
+/// Applies faults between two turns.
 fn strike(world: &World<'_>, scenario: &Scenario, producer: &mut Producer<'_, '_>) -> Result<()> {
     let chaos = &world.chaos;
     let kinds = world.kinds();
@@ -129,7 +129,7 @@ fn strike(world: &World<'_>, scenario: &Scenario, producer: &mut Producer<'_, '_
         let (running, empty) = (world.slots_of(*kind, true), world.slots_of(*kind, false));
         let one_of = |slots: &[usize]| (!slots.is_empty()).then(|| slots[chaos.pick(0..slots.len())]);
         if running.is_empty() {
-            // Sooner or later somebody is there again, with no fault, too.
+            // Sooner or later a process starts again; without faults, at once.
             if scenario.rate == 0 || chaos.pick(0..4) == 0 {
                 world.start(one_of(&empty).unwrap_or_default())?;
             }
@@ -196,7 +196,7 @@ fn spoil(world: &World<'_>, is_damaged: bool) -> Result<()> {
         return Ok(runtime.block_on(store.delete(path))?);
     }
     let mut bytes = runtime.block_on(async { store.get(path).await?.bytes().await })?.to_vec();
-    // One that was cut off before may hold nothing any more.
+    // A snapshot that was truncated before may be empty.
     if bytes.is_empty() {
         return Ok(());
     }
@@ -210,7 +210,7 @@ fn spoil(world: &World<'_>, is_damaged: bool) -> Result<()> {
     Ok(())
 }
 
-/// All faults end; the clock goes on to `end_us` and stands; the deployment does what is left to do.
+/// Ends all faults. The clock advances to `end_us` and stops, and the deployment finishes its work.
 fn settle(world: &World<'_>, end_us: i64) -> Result<()> {
     world.heal();
     world.broker.time_out_transactions(|_| true)?;
@@ -241,13 +241,13 @@ fn settle(world: &World<'_>, end_us: i64) -> Result<()> {
     anyhow::bail!("the deployment does not come to rest")
 }
 
-/// Transactional ids of producers of raw events begin so.
+/// Prefix of the transactional ids of raw producers.
 const RAW: &str = "raw-";
 
-/// Whoever writes raw events, at times in transactions.
+/// The producer of raw events. It sometimes uses transactions.
 struct Producer<'w, 's> {
     world: &'w World<'s>,
-    /// Open transactions: the partition, what they hold, and for how many ticks more.
+    /// Open transactions by partition: their messages, and the remaining ticks.
     hidden: BTreeMap<TopicPartition, (Vec<Message>, u32)>,
 }
 
@@ -282,7 +282,7 @@ impl Producer<'_, '_> {
         self.end(|_| true, is_commit)
     }
 
-    /// Ends transactions; what was aborted is written again at once.
+    /// Ends transactions. Records of an aborted one are written again at once.
     fn end(&mut self, is_due: impl Fn(u32) -> bool, is_commit: bool) -> Result<()> {
         let due: Vec<_> =
             self.hidden.iter().filter(|(_, (_, ticks))| is_due(*ticks)).map(|(tp, _)| tp.clone()).collect();

@@ -1,4 +1,4 @@
-//! Simulated time: it moves when the scheduler says so, and each process sees it through a clock of its own.
+//! Simulated time. The scheduler moves it, and each process reads it through its own clock.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keepwell_pipeline::clock::Clock;
 
-/// True time.
+/// The true time.
 #[derive(Debug, Default)]
 pub struct Time {
     wall_us: Cell<i64>,
@@ -14,7 +14,7 @@ pub struct Time {
 }
 
 impl Time {
-    /// Time that begins at a wall-clock time, UTC microseconds.
+    /// Starts at a wall-clock time, UTC microseconds.
     pub fn at(wall_us: i64) -> Self {
         Self { wall_us: Cell::new(wall_us), monotonic: Cell::default() }
     }
@@ -24,13 +24,13 @@ impl Time {
         self.wall_us.get()
     }
 
-    /// Time goes on.
+    /// Moves both the wall clock and the monotonic time.
     pub fn advance(&self, by: Duration) {
         self.wall_us.set(self.wall_us.get() + by.as_micros() as i64);
         self.wait(by);
     }
 
-    /// Intervals go by while the wall clock stands: nothing new can be said about event time.
+    /// Moves only the monotonic time. The wall clock stops, so there can be no new statement of time.
     pub fn wait(&self, by: Duration) {
         self.monotonic.set(self.monotonic.get() + by);
     }
@@ -44,12 +44,12 @@ pub struct SimClock {
 }
 
 impl SimClock {
-    /// A clock that goes right.
+    /// A clock without error.
     pub fn of(time: &Rc<Time>) -> Self {
         Self { time: Rc::clone(time), skew_us: Cell::new(0) }
     }
 
-    /// Sets the wall clock wrong by so much.
+    /// Sets the error of the wall clock.
     pub fn set_wrong_by(&self, skew_us: i64) {
         self.skew_us.set(skew_us);
     }

@@ -1,7 +1,7 @@
-//! A deployment whose processes take turns in an order that a seed decides.
+//! A deployment in which a seed decides the order of the processes' turns.
 //!
-//! A turn is one round of a process's loop. Within a turn, at each call to the log or to the tables' place, other
-//! processes may take turns of their own, and the process may end. So every interleaving of calls can happen.
+//! A turn is one round of a process's loop. At each call to the log or to the store of the tables, other processes may
+//! take turns, and the process may end. So every interleaving of calls can happen.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,23 +36,23 @@ use crate::invariant::Invariant;
 
 /// Most processes of a stage.
 pub const MOST: usize = 4;
-/// Accounts of a fleet, at most.
+/// Most accounts of a fleet.
 const MOST_ACCOUNTS: usize = 8;
-/// How deep turns within turns go.
+/// Maximum depth of turns within turns.
 const DEPTH: u32 = 3;
 
 /// A stage of the deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Raw topics to `events`.
+    /// Reads raw topics, writes `events`.
     Ingest,
-    /// `events` to windows.
+    /// Reads `events`, writes windows.
     Aggregate,
-    /// Windows to health.
+    /// Reads windows, writes health.
     Score,
-    /// Health to `scores` and `alerts`.
+    /// Reads health, writes `scores` and `alerts`.
     Publish,
-    /// Final rows to files.
+    /// Writes final rows to files.
     Tables,
 }
 
@@ -60,7 +60,7 @@ pub enum Kind {
 pub const KINDS: [Kind; 5] = [Kind::Ingest, Kind::Aggregate, Kind::Score, Kind::Publish, Kind::Tables];
 
 impl Kind {
-    /// Name of its consumer group.
+    /// Name of the stage's consumer group.
     pub fn group(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -75,23 +75,23 @@ impl Kind {
 /// The stages of a deployment, shared by its processes.
 #[derive(Debug)]
 pub struct Stages {
-    /// Configuration.
+    /// The configuration.
     pub config: Config,
-    /// Ingest.
+    /// The ingest stage.
     pub ingest: Ingest,
-    /// Aggregate, with the simulation's slices.
+    /// The aggregate stage, with the slice size of the simulation.
     pub aggregate: Aggregate,
-    /// Score.
+    /// The score stage.
     pub score: Score,
-    /// Publish.
+    /// The publish stage.
     pub publish: Publish,
-    /// Rows of a slice of a close, about.
+    /// About the number of rows in a slice of a close.
     pub slice_rows: usize,
 }
 
 impl Stages {
-    /// The stages of a configuration; a close goes out in slices of about so many rows, and a record of events
-    /// holds at most so many bytes.
+    /// Makes the stages from a configuration. A slice of a close has about `slice_rows` rows. A record of events has at
+    /// most `event_record_bytes` bytes.
     ///
     /// # Errors
     /// When a stage refuses its configuration.
@@ -143,28 +143,28 @@ impl Process<'_> {
     }
 }
 
-/// Where a process runs, or may run.
+/// A slot for a process.
 struct Slot<'s> {
     kind: Kind,
     instance: String,
     clock: &'s SimClock,
     process: RefCell<Option<Process<'s>>>,
     is_dead: RefCell<Rc<Cell<bool>>>,
-    /// Ticks for which it does nothing.
+    /// Ticks during which the process does nothing.
     frozen: Cell<u32>,
 }
 
-/// The deployment, its faults and what came of it.
+/// The deployment, its faults and its outputs.
 pub struct World<'s> {
-    /// The log.
+    /// The broker with the log.
     pub broker: MemoryBroker,
-    /// Chance.
+    /// The source of faults.
     pub chaos: Chaos,
-    /// Time.
+    /// The true time.
     pub time: Rc<Time>,
-    /// What the tables stage has written.
+    /// The objects that the tables stage has written.
     pub objects: Shared,
-    /// The stages.
+    /// The stages of the deployment.
     pub stages: &'s Stages,
     snapshots: Arc<InMemory>,
     slots: Vec<Slot<'s>>,
@@ -180,10 +180,10 @@ pub struct World<'s> {
 }
 
 impl<'s> World<'s> {
-    /// A world in which nothing runs yet. There is a clock for every slot: [`MOST`] of each kind.
+    /// A world without running processes. `clocks` has one clock for every slot: [`MOST`] for each kind.
     ///
     /// # Errors
-    /// When there are no metrics to be had.
+    /// When the metrics cannot be created.
     pub fn new(
         stages: &'s Stages,
         clocks: &'s [SimClock],
@@ -221,27 +221,27 @@ impl<'s> World<'s> {
         }))
     }
 
-    /// Kinds that take part.
+    /// The kinds that take part.
     pub fn kinds(&self) -> &'static [Kind] {
         if self.with_tables { &KINDS } else { &KINDS[..4] }
     }
 
-    /// A promise is broken: the first one is kept.
+    /// Records a broken promise. Only the first one is kept.
     pub fn fail(&self, why: String) {
         self.failure.borrow_mut().get_or_insert(why);
     }
 
-    /// What went wrong, if anything did.
+    /// The first broken promise, if any.
     pub fn failure(&self) -> Option<String> {
         self.failure.borrow().clone()
     }
 
-    /// Turns taken so far.
+    /// Number of turns so far.
     pub fn num_turns(&self) -> u64 {
         self.num_turns.get()
     }
 
-    /// A transaction holds a few slices of a close, however much there is to close.
+    /// Checks that a transaction contains only a few slices of a close, however large the close is.
     pub fn judge_size(&self, messages: &[Message]) {
         let topic = &self.stages.config.topics.windows;
         let mut rows_of: BTreeMap<i32, usize> = BTreeMap::new();
@@ -249,7 +249,7 @@ impl<'s> World<'s> {
             let batch = message.value.as_ref().and_then(|value| codec::decode(value, &window::schema()).ok());
             *rows_of.entry(message.partition).or_default() += batch.map_or(0, |batch| batch.num_rows());
         }
-        // Eight slices, each with one account too many, or live rows of all accounts.
+        // At most eight slices, each with one account too many, or live rows of all accounts.
         let num_windows = self.stages.config.aggregate.windows.len();
         let most = (8 * (self.stages.slice_rows + num_windows)).max(MOST_ACCOUNTS * num_windows);
         if let Some((partition, num_rows)) = rows_of.into_iter().find(|(_, num_rows)| *num_rows > most) {
@@ -260,47 +260,47 @@ impl<'s> World<'s> {
         }
     }
 
-    /// Records were read: replay shows in nothing else.
+    /// Counts records that were read. Replay shows only in this count.
     pub fn was_read(&self, num_records: usize) {
         self.num_read.set(self.num_read.get() + num_records as u64);
     }
 
-    /// So many sources are made to wait for others.
+    /// Counts sources that must wait for others.
     pub fn was_paused(&self, num_partitions: usize) {
         self.num_paused.set(self.num_paused.get() + num_partitions as u64);
     }
 
-    /// How often a source was made to wait for others.
+    /// How often a source had to wait for others.
     pub fn num_paused(&self) -> u64 {
         self.num_paused.get()
     }
 
-    /// Rises with all that happens.
+    /// A value that changes whenever something happens.
     pub fn progress(&self) -> (u64, u64, usize) {
         (self.broker.version(), self.num_read.get(), self.objects.borrow().len())
     }
 
-    /// Partitions out of reach.
+    /// The partitions that cannot be reached.
     pub fn unreachable(&self) -> BTreeSet<TopicPartition> {
         self.unreachable.borrow().keys().cloned().collect()
     }
 
-    /// Takes a partition out of reach for so many ticks.
+    /// Makes a partition unreachable for some ticks.
     pub fn hide(&self, tp: TopicPartition, ticks: u32) {
         self.unreachable.borrow_mut().insert(tp, ticks);
     }
 
-    /// Slots of a kind that run, or that do not.
+    /// The slots of a kind with, or without, a running process.
     pub fn slots_of(&self, kind: Kind, is_running: bool) -> Vec<usize> {
         let runs = |slot: &Slot<'_>| slot.process.borrow().is_some();
         let found = self.slots.iter().enumerate().filter(|(_, slot)| slot.kind == kind && runs(slot) == is_running);
         found.map(|(n, _)| n).collect()
     }
 
-    /// Starts the process of a slot that is empty.
+    /// Starts a process in an empty slot.
     ///
     /// # Errors
-    /// When a stage or its place refuses.
+    /// When a stage or its store refuses.
     pub fn start(&self, n: usize) -> Result<()> {
         let slot = &self.slots[n];
         let is_dead = Rc::new(Cell::new(false));
@@ -349,7 +349,7 @@ impl<'s> World<'s> {
         Ok(Box::new(Runner::new(stage, Session::new(log, slot.clock, metrics), snapshots, options)))
     }
 
-    /// Goes once round the loop of a slot's process, if it runs and is not in the middle of a turn.
+    /// Runs the loop of a slot's process once, if it runs and is not already in a turn.
     pub fn turn(&self, n: usize) {
         let slot = &self.slots[n];
         let Ok(mut process) = slot.process.try_borrow_mut() else { return };
@@ -365,7 +365,7 @@ impl<'s> World<'s> {
         }
     }
 
-    /// Others take turns while a slot's process waits for an answer.
+    /// Other processes may take turns while this slot's process waits for an answer.
     pub fn interleave(&self, n: usize, of_10_000: u32) {
         if self.depth.get() >= DEPTH || !self.chaos.strikes(Fault::Interleaved, of_10_000) {
             return;
@@ -380,7 +380,7 @@ impl<'s> World<'s> {
         self.depth.set(self.depth.get() - 1);
     }
 
-    /// Ends the process of a slot, wherever it stands; its membership stays until its session times out.
+    /// Ends the process of a slot at any point. Its membership stays until the session times out.
     pub fn kill(&self, n: usize) {
         let slot = &self.slots[n];
         slot.is_dead.borrow().set(true);
@@ -389,23 +389,23 @@ impl<'s> World<'s> {
         }
     }
 
-    /// The session of a slot's process times out.
+    /// Lets the session of a slot's process time out.
     pub fn expel(&self, n: usize) {
         let slot = &self.slots[n];
         self.broker.expel(slot.kind.group(), &slot.instance);
     }
 
-    /// A slot's process does nothing for so many ticks.
+    /// Stops a slot's process for some ticks.
     pub fn freeze(&self, n: usize, ticks: u32) {
         self.slots[n].frozen.set(ticks);
     }
 
-    /// Sets a slot's wall clock wrong by so much.
+    /// Sets the error of a slot's wall clock.
     pub fn set_clock(&self, n: usize, skew_us: i64) {
         self.slots[n].clock.set_wrong_by(skew_us);
     }
 
-    /// A tick goes by for all that lasts for ticks.
+    /// Lets one tick pass for everything that lasts a number of ticks.
     pub fn tick(&self) {
         for slot in &self.slots {
             slot.frozen.set(slot.frozen.get().saturating_sub(1));
@@ -416,7 +416,7 @@ impl<'s> World<'s> {
         });
     }
 
-    /// Everything that lasts ends, and whoever is gone is no member any more.
+    /// Ends all lasting faults and the memberships of processes that have ended.
     pub fn heal(&self) {
         self.chaos.calm();
         self.unreachable.borrow_mut().clear();
@@ -429,7 +429,7 @@ impl<'s> World<'s> {
         }
     }
 
-    /// The objects of the snapshots' place.
+    /// The objects of the snapshot store.
     pub fn snapshots(&self) -> &Arc<InMemory> {
         &self.snapshots
     }
@@ -437,7 +437,7 @@ impl<'s> World<'s> {
     /// The state of each partition of a stage, as the bytes of a snapshot.
     ///
     /// # Errors
-    /// When a state cannot be written.
+    /// When a state cannot be encoded.
     pub fn states(&self, kind: Kind) -> Result<BTreeMap<TopicPartition, SnapshotBytes>> {
         let mut states = BTreeMap::new();
         for n in self.slots_of(kind, true) {
@@ -459,10 +459,10 @@ impl<'s> World<'s> {
     }
 }
 
-/// The state of a partition as bytes, all its parts.
+/// The state of a partition as bytes, with all its parts.
 ///
 /// # Errors
-/// When a part cannot be made.
+/// When a part cannot be encoded.
 pub fn bytes<S: Stage>(stage: &S, state: &S::State, partition: &TopicPartition) -> Result<SnapshotBytes> {
     all_bytes(stage.snapshot(state, partition, &SavedRevisions::new())?)
         .context("a part is known to nobody and not made")

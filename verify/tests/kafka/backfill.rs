@@ -1,4 +1,4 @@
-//! History into a place of its own: from files, from offsets, and as a new epoch beside the running one.
+//! Backfill of history into separate outputs: from files, from offsets, and as a new epoch beside the running one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use keepwell_verify::streamed::{Streamed, finals, table};
 
 use crate::{Deployment, kafka, sum};
 
-/// What `backfill` says of a stage, e.g. `ingest: emitted 10, read 10`.
+/// The fates that `backfill` prints for a stage, e.g. `ingest: emitted 10, read 10`.
 fn said(stdout: &[u8], stage: &str) -> BTreeMap<String, u64> {
     let text = String::from_utf8_lossy(stdout).into_owned();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{stage}: "))).unwrap_or_default();
@@ -53,13 +53,13 @@ fn a_backfill_from_files_needs_no_broker_and_gives_the_final_rows_of_the_same_ev
     let streamed = Streamed::read(&deployment.config, |topic| kafka().records(topic)).unwrap();
     let expected = without_provenance(&finals(&streamed.windows).unwrap()).unwrap();
     assert!(expected.num_rows() > 500);
-    // Nothing follows a history: the day of the last event is closed, too.
+    // Nothing follows a history, so the day of the last event is closed too.
     let (known, last_day) = until(&without_provenance(&rows).unwrap(), last_time(&expected));
     same_rows(&known, &[expected], &["account_id", "as_of", "period"]).unwrap();
     assert_eq!((last_day.num_rows(), last_time(&last_day)), (27, last_time(&known) + DAY_US));
     let scores = std::fs::read_to_string(out.join("scores.ndjson")).unwrap();
     assert_eq!(scores.lines().count(), 9);
-    // A place that is in use is left alone.
+    // A folder that is in use stays unchanged.
     let again = deployment.keepwell(&args);
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("is not empty"), "{again:?}");
@@ -70,14 +70,14 @@ fn last_time(rows: &RecordBatch) -> i64 {
     arrow::compute::max(times).unwrap()
 }
 
-/// The rows up to a time, and those behind it.
+/// The rows up to a time, and the rows after it.
 fn until(rows: &RecordBatch, last_us: i64) -> (RecordBatch, RecordBatch) {
     let times = rows.column_by_name("as_of").unwrap().as_primitive::<TimestampMicrosecondType>();
     let is_known: BooleanArray = times.values().iter().map(|time| Some(*time <= last_us)).collect();
     (filter_record_batch(rows, &is_known).unwrap(), filter_record_batch(rows, &not(&is_known).unwrap()).unwrap())
 }
 
-/// The tables that `backfill` makes of lines of the usage topic.
+/// Runs `backfill` on lines of the usage topic. Returns the folder and the printed text.
 fn backfilled(lines: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let (config, events, out) =
@@ -108,7 +108,7 @@ fn a_file_of_one_day_gives_the_rows_of_that_day_and_lines_in_the_wrong_order_are
     assert!(said.contains("1 of 2 lines are earlier") && said.contains("line 2"), "{said}");
 }
 
-/// Accounts made in 2001 became 13,064 files of 27 kB, in 54 s.
+/// Accounts made in 2001 once gave 13,064 files of 27 kB, in 54 s.
 #[test]
 fn a_history_of_many_years_is_few_files() {
     let lines: String = (0..24)
@@ -141,16 +141,17 @@ fn a_new_epoch_with_other_windows_bound_and_partitions_is_filled_beside_the_runn
     assert_eq!(said(&filled.stdout, "ingest")["read"], history.len() as u64);
     assert!(said(&filled.stdout, "sink")["tables written"] > 100, "{filled:?}");
 
-    // What happens next is in both; the old epoch is not disturbed.
+    // Both epochs get the next events; the old epoch is not disturbed.
     first.load(news);
     assert_eq!(live.map(|(stage, _)| stage.stop()), [Some(0); 4]);
     for deployment in [&first, &second] {
-        // Static members are waited for.
+        // Wait until the static members have left the groups.
         for stage in ["ingest", "aggregate", "score", "publish", "tables"] {
             wait_until_empty(deployment, stage);
         }
         let more = deployment.drain("ingest", &["--complete"]);
-        // The running epoch may have read any part of what happens next before it was stopped, the filled one none.
+        // The running epoch may have read any part of the next events before it stopped. The new epoch has read none of
+        // them.
         if deployment.config.epoch == second.config.epoch {
             assert_eq!(sum(&more, "read"), news.len() as u64);
         }
@@ -164,7 +165,7 @@ fn a_new_epoch_with_other_windows_bound_and_partitions_is_filled_beside_the_runn
     assert_eq!(events(&first), events(&second));
 }
 
-/// The same sources with other windows, another bound and partition count, in a place of its own.
+/// The same sources with other windows, another bound and partition count, and separate outputs.
 fn next_epoch(first: &Deployment) -> Deployment {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("epoch-2.yaml");
@@ -227,7 +228,7 @@ fn a_backfill_begins_at_a_time_or_an_offset_and_goes_on_where_it_was_stopped() {
         let filled = deployment.keepwell(&["backfill", "--from", &from, "--complete"]);
         assert!(filled.status.success(), "{filled:?}");
         assert_eq!(said(&filled.stdout, "ingest")["read"], num_read, "{filled:?}");
-        // At once: the place of the one that has ended is its own.
+        // It joins at once, because it has the same instance name as the process that has ended.
         let again = deployment.keepwell(&["backfill", "--from", &from]);
         assert!(String::from_utf8_lossy(&again.stderr).contains("this epoch has begun"), "{again:?}");
     }

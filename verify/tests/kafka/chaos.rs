@@ -1,4 +1,4 @@
-//! A few of the faults of `verify/src/bin/chaos.rs`, each once, and the judgement on all that was said.
+//! Some faults of `verify/src/bin/chaos.rs`, each once, and the judgement on all outputs.
 
 use keepwell_pipeline::crash_points::CrashPoint;
 use keepwell_verify::chaos::fault::Fault;

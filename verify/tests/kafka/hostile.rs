@@ -1,5 +1,5 @@
-//! What strangers send and what time takes away, on a real Kafka: no record ends a stage, quiet is no loss, and each stop's
-//! advice leads out of it.
+//! Records of strangers, and effects of retention, on a real Kafka. No record ends a stage, and a quiet topic is no
+//! loss. The advice in each named stop solves the problem.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ use crate::{Deployment, kafka, sum};
 const START_MS: i64 = 1_704_067_200_000;
 const DAY_MS: i64 = 86_400_000;
 
-/// A record for partition 0 of a source, by the source's number.
+/// A record for partition 0 of a source. `source` is its index in the configuration.
 fn raw(deployment: &Deployment, source: usize, value: Option<Vec<u8>>) -> Message {
     Message {
         topic: deployment.config.sources[source].topic.as_str().into(),
@@ -46,7 +46,7 @@ fn drain_all(deployment: &Deployment) -> BTreeMap<String, u64> {
     ingest
 }
 
-/// Each of these ended a stage, at every restart, on a broker with default limits.
+/// Each of these records once ended a stage at every restart, on a broker with default limits.
 #[test]
 fn what_fits_into_no_record_has_a_fate_and_ends_no_stage() {
     let deployment = Deployment::new("sizes");
@@ -93,21 +93,21 @@ fn what_fits_into_no_record_has_a_fate_and_ends_no_stage() {
     let cut =
         deployment.records(&deployment.config.topics.rejects).into_iter().filter(|r| r.header(CUT_HEADER).is_some());
     assert_eq!(cut.count(), 2);
-    // Nobody else on the machine reads what is of people.
+    // Other users of the machine must not be able to read data about people.
     for folder in ["tables", "snapshots"] {
         for path in crate::walk(&deployment.folder.path().join(folder)) {
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o007, 0, "{} {mode:o}", path.display());
         }
     }
-    // The neighbours are scored, and so is whoever was too large.
+    // The neighbours have scores, and so has the account that was too large.
     for account in ["acme-0", "acme-1", "acme-2", "evil"] {
         let explained = deployment.keepwell(&["explain", account]);
         assert!(explained.status.success(), "{account}: {explained:?}");
     }
 }
 
-/// A topic whose `max.message.bytes` was lowered made every step fail, without end.
+/// Once, a topic with a lowered `max.message.bytes` made every step fail, without end.
 #[test]
 fn a_topic_that_takes_smaller_records_than_configured_gets_smaller_records() {
     let deployment = with_optional("lowered", &ALL_BUT_USAGE, |text| text);
@@ -122,7 +122,7 @@ fn a_topic_that_takes_smaller_records_than_configured_gets_smaller_records() {
     assert!(deployment.compare().windows > 500);
 }
 
-/// 150 MB of one letter are a batch of 4.6 kB, which no client can read.
+/// 150 MB of one letter become a batch of 4.6 kB, which no client can read.
 #[test]
 fn a_batch_that_no_client_can_read_is_a_reject_without_bytes_and_its_neighbours_are_read() {
     let deployment = with_optional("bomb", &ALL_BUT_USAGE, |text| text);
@@ -161,7 +161,7 @@ fn a_bad_batch_among_window_rows_is_named_by_readyz_and_passed_by_when_an_operat
     let bomb = Message { topic: windows.as_str().into(), ..raw(&deployment, 0, Some(vec![b'a'; 150_000_000])) };
     kafka().produce_compressed(&bomb, "zstd").unwrap();
     let (score, port) = deployment.start("score", &[]);
-    // Offsets are counted from the last record that was read: a marker is none.
+    // The offset counts from the last record that was read; a marker does not count.
     let at = first - 1;
     let named = format!("score waits for {windows}-0, which cannot be read at offset {at}");
     ask_until(port, "/readyz", |answer| answer.contains(&named));
@@ -169,7 +169,7 @@ fn a_bad_batch_among_window_rows_is_named_by_readyz_and_passed_by_when_an_operat
         metrics.contains("keepwell_waiting_for{stage=\"score\",what=\"partition\"} 1")
     });
     assert_eq!(score.stop(), Some(0));
-    // What can be read and is no batch is a named stop, which says the way out.
+    // A record that can be read but is not a batch is a named stop. Its message contains the remedy.
     kafka()
         .produce([Message { topic: windows.as_str().into(), ..raw(&deployment, 0, Some(b"garbage".to_vec())) }])
         .unwrap();
@@ -179,18 +179,18 @@ fn a_bad_batch_among_window_rows_is_named_by_readyz_and_passed_by_when_an_operat
     let advice = format!("--pass-by {windows}:0={}", first + 1);
     assert!(stopped.status.code() == Some(1) && text.contains(&advice), "{text}");
     assert_eq!(sum(&deployment.drain("score", &[&bomb, &garbage]), "rejected"), 0);
-    // The way on is free.
+    // After the commit of the new positions, no option is needed.
     deployment.drain("score", &[]);
     deployment.drain("sink", &[&bomb, &garbage]);
 }
 
-/// Retention moves the first offset behind a marker; nothing was lost.
+/// Retention moves the first offset behind a marker, and nothing is lost.
 #[test]
 fn topics_that_were_quiet_for_their_retention_are_read_on() {
     let deployment = with_optional("quiet", &ALL_BUT_USAGE, |text| text);
     let topic = deployment.config.sources[0].topic.clone();
     uses(&deployment, 0..20);
-    // As exactly-once producers write: the last thing in the partition is a marker.
+    // As exactly-once producers write: the last entry of the partition is a marker.
     let value =
         format!(r#"{{"event_id":"t","account_id":"acme-0","feature":"f","occurred_at":{}}}"#, START_MS + 6 * DAY_MS);
     kafka().write_open(&topic, "quiet-source", value.as_bytes()).unwrap().commit().unwrap();
@@ -252,7 +252,7 @@ fn hostile_records_of_every_kind_among_good_ones_and_kills_end_no_stage_and_harm
     let folder = tempfile::tempdir().unwrap();
     let programs = Programs::One(keepwell_verify::programs::keepwell().unwrap());
     let faults = [Fault::Kill("ingest"), Fault::Kill("aggregate"), Fault::Kill("score"), Fault::Kill("sink")];
-    // Enough good records for one of each hostile kind.
+    // Enough good records for one record of each hostile kind.
     let load = Load { build: "test", seed: 5, num_cycles: 4, hostile: 1 };
     let mut run = Run::start(programs, folder.path(), &load).unwrap();
     for fault in faults {

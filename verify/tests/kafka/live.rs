@@ -1,4 +1,4 @@
-//! All stages at once, live: rows follow events, panes close by the clock, and what is told over HTTP.
+//! All stages together, live: rows follow events, panes close by the clock, and HTTP reports the state.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use crate::process::Running;
 use crate::time::LIMIT;
 use crate::{Deployment, kafka};
 
-/// What a process answers to a request, status line first.
+/// The answer of a process to a request, status line first.
 fn ask(port: u16, method: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -26,7 +26,7 @@ fn ask(port: u16, method: &str, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Asks again and again until the answer shows what is awaited.
+/// Repeats a request until the answer is as expected.
 pub fn ask_until(port: u16, path: &str, is_there: impl Fn(&str) -> bool) -> String {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -50,7 +50,8 @@ fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well(
     }
     let now_ms = SystemClock::start().wall_us() / 1000;
     let day_ms = 86_400_000;
-    // One event of each kind, three days old: the topics are read to their ends, so the clock closes the days since.
+    // One event of each kind, three days old. The topics are read to their ends, so the clock closes the days since
+    // then.
     let old = now_ms - 3 * day_ms;
     let usage = |id: &str, at: i64| {
         format!(r#"{{"event_id":"{id}","account_id":"acme","user_id":"u","feature":"export","occurred_at":{at}}}"#)
@@ -86,7 +87,7 @@ fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well(
         value: Some(usage("6", now_ms).into_bytes()),
         at_ms: now_ms,
     }]);
-    // The live row of today, longest window: both uses.
+    // The live row of today, longest window: it contains both uses.
     deployment.wait_for_row(windows, |rows| {
         let events = rows.column_by_name("events").unwrap().as_primitive::<Int64Type>();
         let is_final = rows.column_by_name("final").unwrap().as_boolean();
@@ -110,7 +111,7 @@ fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well(
     ask_until(ports[1], "/metrics", |metrics| {
         metrics.contains("keepwell_watermark_timestamp_seconds{") && metrics.contains("keepwell_lag_records{")
     });
-    // Everything is read: the markers of transactions are no lag.
+    // Everything is read: transaction markers do not count as lag.
     ask_until(ports[1], "/metrics", |metrics| {
         let lags = metrics.lines().filter(|line| line.starts_with("keepwell_lag_records{"));
         lags.clone().count() == 3 && lags.clone().all(|line| line.ends_with("} 0"))
@@ -119,7 +120,7 @@ fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well(
 }
 
 impl Deployment {
-    /// A stage that runs with the clock until it is told to stop, and the port where it answers.
+    /// Starts a stage that runs with the clock until it is stopped. Returns it with its HTTP port.
     pub fn start(&self, stage: &str, more: &[&str]) -> (Running, u16) {
         let port = free_port().unwrap();
         let http = format!("127.0.0.1:{port}");
@@ -128,7 +129,7 @@ impl Deployment {
         (Running::start(&mut self.command(&args), self.folder.path(), &format!("{stage}-{port}")), port)
     }
 
-    /// Reads a topic of window rows whenever something was written to it, until it shows what is awaited.
+    /// Reads a topic of window rows after each write to it, until the rows are as expected.
     pub fn wait_for_row(&self, topic: &str, is_there: impl Fn(&RecordBatch) -> bool) {
         let deadline = Instant::now() + LIMIT;
         loop {

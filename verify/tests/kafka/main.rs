@@ -33,13 +33,13 @@ use tempfile::TempDir;
 
 const RAW_PARTITIONS: i32 = 2;
 
-/// One broker for all tests of this binary; it ends with the process.
+/// One broker for all tests of this binary. It stops with the process.
 fn kafka() -> &'static Kafka {
     static KAFKA: OnceLock<Kafka> = OnceLock::new();
     KAFKA.get_or_init(|| Kafka::start().unwrap())
 }
 
-/// A deployment of its own: topics, groups and snapshots under one name.
+/// A separate deployment: its topics, groups and snapshots share one name.
 struct Deployment {
     folder: TempDir,
     config: Config,
@@ -47,12 +47,12 @@ struct Deployment {
 }
 
 impl Deployment {
-    /// Topics made by the program itself, raw topics by hand.
+    /// Creates raw topics directly; the program creates the others.
     fn new(name: &str) -> Self {
         Self::edited(name, str::to_owned)
     }
 
-    /// The same with another configuration.
+    /// The same with an edited configuration.
     fn edited(name: &str, edit: impl Fn(&str) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keepwell.yaml");
@@ -91,7 +91,7 @@ impl Deployment {
         process::output(&mut self.command(args), self.folder.path())
     }
 
-    /// Runs a stage until it is drained and gives its fates, by name and reason.
+    /// Runs a stage until it is drained. Returns its fates, by name and reason.
     fn drain(&self, stage: &str, more: &[&str]) -> BTreeMap<String, u64> {
         let output = self.keepwell(&[&[stage, "--drain"], more].concat());
         let log = String::from_utf8_lossy(&output.stderr);
@@ -104,7 +104,7 @@ impl Deployment {
             .collect()
     }
 
-    /// Starts a stage, kills it when its output topic has grown to `count` offsets, and so on.
+    /// Starts a stage and kills it when its output topic has `count` offsets; repeats this for each count.
     fn kill_at(&self, stage: &str, more: &[&str], output: &str, counts: &[i64]) {
         for count in counts {
             let log = std::fs::File::create(self.folder.path().join("killed.log")).unwrap();
@@ -121,14 +121,14 @@ impl Deployment {
         kafka().records(topic).unwrap()
     }
 
-    /// Checks everything that was streamed, and the tables, against the oracle. Returns the oracle's fates.
+    /// Checks all outputs, and the tables, against the oracle. Returns the oracle's fates.
     fn check(&self) -> BTreeMap<String, u64> {
         let checked = self.compare();
         assert!(checked.windows > 500 && checked.triggers > 0 && checked.published > 5, "{checked:?}");
         checked.fates
     }
 
-    /// The same, however little there is.
+    /// The same check without minimum counts.
     fn compare(&self) -> check::Checked {
         let streamed = Streamed::read(&self.config, |topic| kafka().records(topic)).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -137,7 +137,7 @@ impl Deployment {
         checked
     }
 
-    /// Records of the reject topic, by reason.
+    /// Number of records in the reject topic, by reason.
     fn rejects(&self) -> BTreeMap<String, u64> {
         let mut reasons = BTreeMap::new();
         for record in self.records(&self.config.topics.rejects) {
@@ -194,7 +194,7 @@ fn killed_in_the_middle_and_restarted_nothing_is_lost_and_nothing_comes_twice() 
     deployment.drain("ingest", &["--complete"]);
     deployment.kill_at("aggregate", &[], &topics.windows, &[10, 60]);
     deployment.drain("aggregate", &[]);
-    // Small steps, so that there is a middle.
+    // Small steps, so that a kill can strike in the middle.
     let small = ["--set", "batch.max_records=2"];
     deployment.kill_at("score", &small, &topics.health, &[6, 20]);
     deployment.drain("score", &small);
@@ -249,7 +249,7 @@ fn topics_are_checked_and_a_foreign_partition_count_stops_a_stage_by_name() {
     let deployment = Deployment::new("topics");
     let check = deployment.keepwell(&["topics", "check"]);
     assert_eq!(check.status.code(), Some(0), "{check:?}");
-    // What exactly-once and tombstones rest on.
+    // Exactly-once and tombstones depend on these settings.
     let scores = &deployment.config.topics.scores;
     kafka().set(scores, "delete.retention.ms", "0").unwrap();
     let unfit = deployment.keepwell(&["topics", "check"]);

@@ -1,4 +1,4 @@
-//! Members of a group that are lost at the worst of times.
+//! Members that a group loses at the worst times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
@@ -16,7 +16,7 @@ use keepwell_verify::kafka::{Kafka, free_port};
 
 use crate::Deployment;
 
-/// No group takes so long to agree, on no machine.
+/// Time limit for a group to agree, even on a slow machine.
 const LIMIT: Duration = Duration::from_secs(90);
 
 struct Member {
@@ -42,7 +42,7 @@ impl Member {
         self.log.poll(Duration::from_millis(20), 10, 1000).unwrap()
     }
 
-    /// Answers whatever the group says.
+    /// Does what the group asks.
     fn turn(&mut self) {
         match self.poll() {
             Polled::Assigned(partitions) => {
@@ -70,7 +70,7 @@ fn a_member_that_is_lost_between_the_rounds_of_a_rebalance_leaves_no_partition_t
         assert!(started.elapsed() < LIMIT, "the first owns {:?}", first.owned);
     }
     let mut other = Member::join(kafka, topic, "b");
-    // What the first is to let go is taken from it in the first round; it never asks for the second.
+    // The group revokes partitions of the first member in the first round. That member never joins the second round.
     while !matches!(first.poll(), Polled::Revoked(_)) {
         other.turn();
         assert!(started.elapsed() < LIMIT, "the group asks for nothing back");

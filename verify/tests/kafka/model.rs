@@ -1,4 +1,4 @@
-//! Another model takes over while the stage runs; stored scores of both are explained and audited.
+//! Another model takes over while the stage runs. Stored scores of both models are explained and audited.
 
 use std::process::Output;
 
@@ -19,7 +19,7 @@ fn a_model_takes_over_at_its_time_without_a_restart_and_scores_of_both_are_expla
     let raws = fleet::dirty(14, Shape { accounts: 9, days: 40, usage: 4 });
     deployment.load(&raws);
     deployment.drain("ingest", &["--complete"]);
-    // It runs all the while.
+    // Score runs during the whole announcement.
     let (score, port) = deployment.start("score", &[]);
 
     let configured = deployment.config.score.model.clone().unwrap();
@@ -51,7 +51,7 @@ fn a_model_takes_over_at_its_time_without_a_restart_and_scores_of_both_are_expla
     assert!(wrong.status.code() == Some(1) && text(&wrong).contains("wrong.yaml:22:"), "{}", text(&wrong));
     let applied = apply(&new);
     assert!(applied.status.success() && text(&applied).contains("version 8"), "{}", text(&applied));
-    // Allowed by itself; that it is no newer is known in the log only.
+    // The file is valid by itself. Only the log shows that its version is not newer.
     assert!(apply(&same).status.success());
 
     deployment.drain("aggregate", &[]);
@@ -76,7 +76,7 @@ fn a_model_takes_over_at_its_time_without_a_restart_and_scores_of_both_are_expla
     assert!(!text(&both).contains("not judged"), "{}", text(&both));
     let one = audit(&["--accounts", "4", "--seed", "1"]);
     assert!(one.status.success() && text(&one).contains("of model version 8 were not judged"), "{}", text(&one));
-    // What another file of that version would have said is drift.
+    // Another file with the same version would give other scores: that is drift.
     let other = audit(&["--model", &same]);
     assert!(other.status.code() == Some(1) && text(&other).contains("contribution"), "{}", text(&other));
 

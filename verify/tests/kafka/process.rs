@@ -1,4 +1,4 @@
-//! Processes under test: each ends within a limit or is a failure that shows what it has said.
+//! Processes under test. Each must end within a time limit; otherwise the test fails and shows the output.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use wait_timeout::ChildExt;
 
-/// No process of a test takes so long, on no machine.
+/// Time limit for a process of a test, even on a slow machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Runs a command to its end; what it says goes through files of a folder.
+/// Runs a command to its end. Its output goes through files in `folder`.
 pub fn output(command: &mut Command, folder: &Path) -> Output {
     let file = |name: &str| tempfile::Builder::new().prefix(name).tempfile_in(folder).unwrap();
     let (stdout, stderr) = (file("stdout"), file("stderr"));
@@ -30,21 +30,21 @@ pub fn output(command: &mut Command, folder: &Path) -> Output {
     Output { status, stdout, stderr }
 }
 
-/// A stage that runs until it is told to stop.
+/// A stage that runs until it is stopped.
 pub struct Running {
     child: Child,
     log: PathBuf,
 }
 
 impl Running {
-    /// Starts a command; what it logs goes to a file of a folder.
+    /// Starts a command. Its log goes to a file in `folder`.
     pub fn start(command: &mut Command, folder: &Path, name: &str) -> Self {
         let log = folder.join(format!("{name}.log"));
         let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         Self { child, log }
     }
 
-    /// SIGTERM, and the exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub fn stop(mut self) -> Option<i32> {
         self.signal("TERM");
         let status = self.child.wait_timeout(LIMIT).unwrap();
@@ -52,7 +52,7 @@ impl Running {
         status.unwrap().code()
     }
 
-    /// Sends a signal by its name.
+    /// Sends a signal, given by its name.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
@@ -61,7 +61,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // After a failed assertion nothing may be left running; after `stop` there is nothing to kill.
+        // After a failed assertion no process may remain. After `stop` there is nothing to kill.
         if let Err(error) = self.child.kill() {
             eprintln!("kill: {error}");
         }

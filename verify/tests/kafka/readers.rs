@@ -1,4 +1,4 @@
-//! Readers that are not Keepwell's own: an analyst's database, a second Kafka client, another Arrow.
+//! Readers other than Keepwell: an analyst's database, a second Kafka client, another Arrow library.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{Deployment, kafka};
 
-/// Runs a script with the pinned packages and reads what it prints.
+/// Runs a script with the pinned packages and parses the JSON that it prints.
 fn python(script: &str, args: &[&str]) -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = Command::new(root.join("deploy/python/python"));

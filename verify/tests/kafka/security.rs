@@ -1,4 +1,5 @@
-//! TLS, SASL and least rights: what a program needs is what `topics rights` lists; what it lacks it names.
+//! TLS, SASL and least rights. A program needs exactly the rights that `topics rights` lists, and it names a missing
+//! right.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ fn with_the_listed_rights_and_no_more_all_stages_work_and_what_is_missing_is_nam
         raws.iter().enumerate().map(|(n, raw)| deployment::message(raw, n, RAW_PARTITIONS, &config).unwrap());
     kafka.open.produce(messages.collect::<Vec<_>>()).unwrap();
 
-    // program, as whom, with which password, and what its last words must hold
+    // Arguments: the program, its user, its password, and words that its last log line must contain.
     let refused = |program: &str, user: &str, password: &str, words: &[&str]| {
         let output = keepwell(&secured, user, password, &[program, "--drain"]);
         let log = String::from_utf8_lossy(&output.stderr);
@@ -76,7 +77,7 @@ fn with_the_listed_rights_and_no_more_all_stages_work_and_what_is_missing_is_nam
     let rights = keepwell(&secured, "ingest", PASSWORD, &["topics", "rights"]);
     let rights = String::from_utf8(rights.stdout).unwrap();
     let rights: Vec<&str> = rights.lines().collect();
-    // A tool takes its time to start: two at once.
+    // The tool starts slowly, so run two at once.
     std::thread::scope(|threads| {
         for half in rights.chunks(rights.len().div_ceil(2)) {
             threads.spawn(|| half.iter().for_each(|right| kafka.acls(right).unwrap()));
@@ -93,7 +94,7 @@ fn with_the_listed_rights_and_no_more_all_stages_work_and_what_is_missing_is_nam
     assert!(checked.windows > 100 && checked.published > 3, "{checked:?}");
     assert!(check::tables(&streamed, &folder.path().join("tables")).unwrap() > 0);
 
-    // Each user may do its own work only.
+    // Each user may do only its own work.
     refused("score", "aggregate", PASSWORD, &["secured-score", "authorization failed"]);
     kafka
         .acls(&format!("--remove --force --allow-principal User:{NAME}-score --operation Read --topic {NAME}.windows"))
@@ -105,7 +106,7 @@ fn with_the_listed_rights_and_no_more_all_stages_work_and_what_is_missing_is_nam
     assert!(printed.contains("KAFKA_PASSWORD") && !printed.contains(PASSWORD), "{printed}");
 }
 
-/// One more record of windows for each partition: something to be read.
+/// One more record of windows for each partition, so that there is something to read.
 fn copies(kafka: &Secured, config: &Config) -> Vec<keepwell_pipeline::record::Message> {
     let records = kafka.open.records(&config.topics.windows).unwrap();
     let by_partition: BTreeMap<i32, _> = records.into_iter().map(|r| (r.topic_partition.partition, r)).collect();
@@ -120,7 +121,7 @@ fn copies(kafka: &Secured, config: &Config) -> Vec<keepwell_pipeline::record::Me
     by_partition.into_values().map(message).collect()
 }
 
-/// `check` printed all five of these.
+/// `check` once printed all five of these secrets.
 #[test]
 fn no_secret_is_shown_wherever_it_stands() {
     let folder = tempfile::tempdir().unwrap();

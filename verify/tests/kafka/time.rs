@@ -1,4 +1,4 @@
-//! Time's own cases on a real Kafka: sources that lag, are silent, hidden, new, or gone.
+//! Cases of event time on a real Kafka: sources that lag, are silent, hidden, new, or gone.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ fn ticket(id: &str, account: &str, at_ms: i64) -> Raw {
     raw(Kind::Ticket, at_ms, text)
 }
 
-/// A deployment in which the sources of these kinds need not be written to.
+/// A deployment in which the sources of these kinds are optional.
 pub fn with_optional(name: &str, kinds: &[&str], edit: impl Fn(String) -> String) -> Deployment {
     Deployment::edited(name, |text| {
         let optional = |text: String, kind: &&str| {
@@ -57,7 +57,7 @@ pub fn with_optional(name: &str, kinds: &[&str], edit: impl Fn(String) -> String
 
 pub const ALL_BUT_USAGE: [&str; 4] = ["ticket", "survey", "account", "person"];
 
-/// Looks again whenever something was written, until something is there.
+/// Repeats `look` after each write to a topic, until it returns something.
 fn until<T>(deployment: &Deployment, what: &str, look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + LIMIT;
     loop {
@@ -70,11 +70,11 @@ fn until<T>(deployment: &Deployment, what: &str, look: impl Fn() -> Option<T>) -
     }
 }
 
-/// Nothing that is waited for takes so long, on no machine.
+/// Time limit for every wait, even on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(300);
 
 impl Deployment {
-    /// The last mark of each source partition, as one partition of `events` has heard it.
+    /// The last mark of each source partition, as partition 0 of `events` contains it.
     fn marks(&self) -> BTreeMap<(String, i32), Mark> {
         let mut marks = BTreeMap::new();
         for record in self.records(&self.config.topics.events).iter().filter(|r| r.topic_partition.partition == 0) {
@@ -86,7 +86,7 @@ impl Deployment {
         marks
     }
 
-    /// Marks of one source, once both of its partitions are proven read to their ends.
+    /// The marks of one source, once both of its partitions are proven to be read to their ends.
     fn proven(&self, n: usize) -> Option<Vec<Mark>> {
         let topic = &self.config.sources[n].topic;
         let of_topic: Vec<Mark> = self.marks().into_values().filter(|mark| mark.topic == *topic).collect();
@@ -94,7 +94,7 @@ impl Deployment {
         is_proven.then_some(of_topic)
     }
 
-    /// Ends of the final windows, each once, UTC milliseconds.
+    /// The different ends of final windows, UTC milliseconds.
     fn finals(&self) -> Vec<i64> {
         let rows = compare::rows_of(&self.records(&self.config.topics.windows), &window::schema()).unwrap();
         let rows = compare::where_flag(&rows, "final", true).unwrap();
@@ -134,12 +134,12 @@ fn a_source_months_behind_another_holds_the_leader_back_and_nothing_is_late() {
             raws.push(usage(&format!("u{day}-{n}"), &format!("acme-{}", n % 8), at_ms + n * 60_000));
         }
     }
-    // Each topic by itself, so that its own partitions are even.
+    // Load each topic separately, so that its partitions get equal shares.
     for kind in [Kind::Usage, Kind::Ticket] {
         deployment.load(&raws.iter().filter(|raw| raw.kind == kind).cloned().collect::<Vec<_>>());
     }
     deployment.drain("ingest", &["--complete", "--set", "batch.max_records=20"]);
-    // How far any event was ahead of what was known of the source furthest behind.
+    // The largest lead of an event over the last mark of the slowest source.
     let mut marks: BTreeMap<(String, i32), i64> = BTreeMap::new();
     let mut lead_ms = i64::MIN;
     for record in deployment.records(&deployment.config.topics.events) {
@@ -163,7 +163,7 @@ fn a_source_months_behind_another_holds_the_leader_back_and_nothing_is_late() {
             }
         }
     }
-    // A pane of skew, the bound, and the two records a partition that a step takes.
+    // A pane of skew, the bound, and the two records for each partition that a step takes.
     assert!(lead_ms > DAY_MS && lead_ms < 8 * DAY_MS, "{} days ahead", lead_ms / DAY_MS);
     let fates = deployment.drain("aggregate", &[]);
     assert_eq!((fates["on_time"], fates.get("late"), fates.get("too_late")), (raws.len() as u64, None, None));
@@ -265,14 +265,14 @@ fn an_open_raw_transaction_hides_data_and_holds_time() {
     let deployment = with_optional("hidden", &ALL_BUT_USAGE, |text| text);
     let now = now_ms();
     let topic = deployment.config.sources[0].topic.clone();
-    // One to each partition; the transaction is in partition 0.
+    // One event for each partition; the transaction is in partition 0.
     deployment.load(&[usage("0", "acme", now - 3 * DAY_MS), usage("1", "acme", now - 3 * DAY_MS)]);
-    // On time only if the time of partition 0 has waited for it.
+    // This event is on time only if the time of partition 0 waits for it.
     let hidden = usage("2", "acme", now - 2 * DAY_MS);
     let hidden_by = kafka().write_open(&topic, &format!("{topic}-open"), hidden.value.as_deref().unwrap()).unwrap();
     let ingest = deployment.start("ingest", &[]);
     let aggregate = deployment.start("aggregate", &[]);
-    // Partition 1 moves with the clock, partition 0 does not.
+    // The mark of partition 1 moves with the clock, that of partition 0 does not.
     until(&deployment, "what is not hidden read, and a live row", || {
         let of = |partition| deployment.marks().remove(&(topic.clone(), partition));
         (of(1)?.state == SourceState::Proven && of(0)?.state == SourceState::Reading && deployment.lives() > 0)
@@ -293,13 +293,13 @@ fn a_transaction_whose_producer_is_gone_is_shown_and_ended_by_the_operators_comm
     let now = now_ms();
     let topic = deployment.config.sources[0].topic.clone();
     deployment.load(&[usage("0", "acme", now - 3 * DAY_MS), usage("1", "acme", now - 3 * DAY_MS)]);
-    // Its producer goes without a word, and the broker would wait for ten minutes.
+    // The producer disappears without ending its transaction. The broker would wait for ten minutes.
     drop(kafka().write_open(&topic, &format!("{topic}-gone"), b"half").unwrap());
     deployment.load(&[usage("2", "acme", now - 2 * DAY_MS), usage("3", "acme", now - 2 * DAY_MS)]);
     let ingest = deployment.start("ingest", &[]);
     let series = format!("keepwell_hidden_records{{partition=\"0\",stage=\"ingest\",topic=\"{topic}\"}}");
     ask_until(ingest.1, "/metrics", |metrics| metrics.contains(&format!("{series} 2\n")));
-    // Of partition 0 one record stands before it.
+    // In partition 0 one record is before the transaction.
     kafka().end_hanging(&topic, 0, 1).unwrap();
     ask_until(ingest.1, "/metrics", |metrics| metrics.contains(&format!("{series} 0\n")));
     until(&deployment, "all of usage read to its end", || deployment.proven(0));
@@ -336,7 +336,7 @@ fn of_two_aggregates_one_stops_for_long_and_wakes_and_nothing_is_lost_or_doubled
     assert_eq!([ingest, a, b].map(|(stage, _)| stage.stop()), [Some(0); 3]);
     let more = deployment.drain("ingest", &["--complete"]);
     assert_eq!(sum(&more, "rejected"), 0);
-    // Static members keep their partitions for a while after they have ended: each drains its own.
+    // Static members keep their partitions for a while after they have ended, so each drains its own.
     for instance in ["a", "b"] {
         deployment.drain("aggregate", &["--instance", instance]);
     }
@@ -374,7 +374,7 @@ fn a_raw_topic_made_again_is_read_from_its_start_and_a_position_beyond_its_end_i
     deployment.load(&of_days(0..20));
     deployment.drain("ingest", &["--complete"]);
     let topic = deployment.config.sources[0].topic.clone();
-    // With the topic Kafka forgets the group's positions in it.
+    // Kafka deletes the group's positions together with the topic.
     kafka().delete_topic(&topic).unwrap();
     kafka().create_topic(&topic, 2).unwrap();
     deployment.load(&of_days(20..30));
@@ -384,7 +384,7 @@ fn a_raw_topic_made_again_is_read_from_its_start_and_a_position_beyond_its_end_i
         deployment.drain(stage, &[]);
     }
     assert!(deployment.compare().windows > 300);
-    // Positions that come from a backup, say.
+    // For example, positions that come from a backup.
     kafka().reset(&format!("{}-ingest", deployment.config.kafka.group_prefix), &topic, 0, 1000).unwrap();
     let stopped = deployment.keepwell(&["ingest", "--drain"]);
     let text = String::from_utf8_lossy(&stopped.stderr);

@@ -1,10 +1,10 @@
-//! Bad input is anything: each text gets its reason and keeps its bytes, and its neighbours are unharmed.
+//! Any input can be bad. Each text gets its reason and keeps its bytes, and its neighbours are not harmed.
 
 use keepwell_verify::bad_input::{Judged, judge};
 
 const GOOD: &str = r#""event_id":"e","account_id":"a","user_id":"u","feature":"f","occurred_at":1704067200000"#;
 
-/// A text and the reason it must be rejected for; none where it is an event.
+/// Texts with the reason of their reject; `None` for a text that is an event.
 fn cases() -> Vec<(Vec<u8>, Option<&'static str>)> {
     let event = |more: &str| format!("{{{GOOD}{more}}}").into_bytes();
     let replaced = |from: &str, to: &str| {
@@ -43,7 +43,7 @@ fn cases() -> Vec<(Vec<u8>, Option<&'static str>)> {
         (b"{\"a\":\"\xc3\x28\"}".to_vec(), Some("not_utf8")),
         (b"{\"a\":\"\xed\xa0\x80\"}".to_vec(), Some("not_utf8")),
         (vec![b'x'; 300_000], Some("oversized")),
-        // As large as a broker takes, and larger than a reject may be.
+        // The largest size that a broker accepts; it is larger than a reject may be.
         (vec![b'x'; 1_040_000], Some("oversized")),
         (time(&format!("\"{}\"", "\u{300}".repeat(130_000))), Some("bad_time")),
         (b"[]".to_vec(), Some("not_an_object")),

@@ -1,5 +1,5 @@
-//! Inputs that went wrong for users of other systems, as they reported it in public: what is right here, and that the oracle
-//! says so, too.
+//! Inputs that went wrong for users of other systems, from public reports. Each case states the right result, and the
+//! oracle must agree.
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
@@ -10,19 +10,19 @@ use keepwell_pipeline::stage::Fate;
 
 use crate::{Deployment, Raw, config, count};
 
-/// An account, a column of its row of seven days at the end of the second day, and its value; none is null.
+/// An account, a column of its seven-day row at the end of the second day, and the value (`None` for null).
 type Cell = (&'static str, &'static str, Option<f64>);
 
 struct Case {
-    /// What it is, and who reported it.
+    /// What the case is, and who reported it.
     name: &'static str,
     lines: Vec<(Kind, String)>,
     cells: Vec<Cell>,
-    /// Fates of ingest, `name` or `name reason`.
+    /// Fates of ingest: `name`, or `name reason`.
     fates: &'static [(&'static str, u64)],
 }
 
-/// Something a day later, so that the second day closes.
+/// An event a day later, so that the second day closes.
 fn later() -> (Kind, String) {
     use_of("clock", "zz", "03T00:00:00Z")
 }
@@ -265,7 +265,7 @@ fn what_others_reported_is_right_and_the_oracle_says_so() {
             [("batch.max_records=1000", false), ("batch.max_records=1", false), ("batch.max_records=1000", true)]
         {
             let raws: Vec<Raw> = if is_reversed { raws.iter().rev().cloned().collect() } else { raws.clone() };
-            // Backwards they are further apart than a source's bound.
+            // In backward order the events are further apart than a source's usual bound.
             let bound: Vec<String> = (0..5).map(|n| format!("sources.{n}.bound=10d")).collect();
             let set: Vec<&str> = std::iter::once(set).chain(bound.iter().map(String::as_str)).collect();
             let deployment = Deployment::of(&raws, config(&set));
@@ -289,7 +289,8 @@ fn what_others_reported_is_right_and_the_oracle_says_so() {
     }
 }
 
-/// One account with more custom fields than a record holds stopped everybody: Apache Kafka KIP-210, confluentinc/ksql issue 6711.
+/// One account with more custom fields than a record can contain stopped all others: Apache Kafka KIP-210,
+/// confluentinc/ksql issue 6711.
 #[test]
 fn an_account_of_long_custom_fields_has_its_row_and_its_neighbours_theirs() {
     let facts = |id: u32| {
@@ -308,7 +309,7 @@ fn an_account_of_long_custom_fields_has_its_row_and_its_neighbours_theirs() {
     assert!(count(&deployment.fates.aggregate, "left_out") > 0, "{:?}", deployment.fates.aggregate);
 }
 
-/// A deletion erases what was told of its own moment, in whatever order the tellings are and arrive.
+/// A deletion erases facts with the same event time, whatever the order of the events and of their arrival.
 #[test]
 fn two_tellings_and_a_deletion_in_one_moment_have_one_result_in_every_order() {
     let moment = "01T09:00:00Z";
@@ -333,7 +334,8 @@ fn raws_of(lines: &[(Kind, &str)]) -> Vec<Raw> {
     lines.iter().map(raw).collect()
 }
 
-/// The id of a tombstone could be forged: the deletion was a duplicate then, and the account stayed.
+/// Once, a forged event could have the id of a tombstone. The deletion then counted as a duplicate and the account
+/// stayed.
 #[test]
 fn no_event_has_the_id_of_a_tombstone() {
     let raws = raws_of(&[
@@ -347,7 +349,7 @@ fn no_event_has_the_id_of_a_tombstone() {
     let deployment = Deployment::of(&raws, config(&[]));
     let refused = deployment.fates.ingest.iter().filter(|(fate, _)| fate.reason == "out_of_range");
     assert_eq!(refused.map(|(_, count)| *count).sum::<u64>(), 1);
-    // A tombstone deletes, whatever was sent before it: here on 2 March, 9:00.
+    // A tombstone deletes, whatever was sent before it; here on 2 March, 9:00.
     let mut deployment = Deployment::begun(config(&[]));
     let tombstone = Message {
         topic: "accounts".into(),
@@ -364,7 +366,7 @@ fn no_event_has_the_id_of_a_tombstone() {
     assert!(count(&deployment.fates.publish, "tombstone") > 0, "{:?}", deployment.fates.publish);
 }
 
-/// With the key set, raw values in `events` and in rejects held user ids in clear.
+/// Once, raw values in `events` and in rejects contained plain user ids although the key was set.
 #[test]
 fn with_a_key_no_user_id_stands_in_clear_in_any_topic_of_keepwell() {
     let key = tempfile::NamedTempFile::new().unwrap();
@@ -376,7 +378,7 @@ fn with_a_key_no_user_id_stands_in_clear_in_any_topic_of_keepwell() {
         ),
         (Usage, r#"{"event_id":"2","account_id":"a","user_id":"SECRETUSER-bad","feature":"f","occurred_at":"soon"}"#),
         (Usage, r#"{"event_id":"3","account_id":"zz","feature":"f","occurred_at":"2024-03-20T00:00:00Z"}"#),
-        // Too late by now: aggregate's reject.
+        // This event is too late by now: aggregate rejects it.
         (
             Usage,
             r#"{"event_id":"4","account_id":"a","user_id":"SECRETUSER-late","feature":"f","occurred_at":"2024-03-01T09:00:00Z"}"#,
@@ -409,7 +411,7 @@ fn with_a_key_no_user_id_stands_in_clear_in_any_topic_of_keepwell() {
     assert_eq!((rejected(&hidden), rejected(&open)), (rejected(&open), rejected(&open)));
 }
 
-/// What is over a limit depends on what came before it, and on no cut of the log into steps.
+/// Which events are over a limit depends on earlier events, but not on how the log is cut into steps.
 #[test]
 fn an_account_at_its_limits_has_the_same_fates_in_one_step_and_in_many() {
     let uses = (0..30).map(|n| {
@@ -423,7 +425,8 @@ fn an_account_at_its_limits_has_the_same_fates_in_one_step_and_in_many() {
         format!(r#"{{"event_id":"p{n}","account_id":"a","user_id":"u{n}","occurred_at":"2024-03-02T10:00:00Z","type":"added"}}"#)
     });
     let lines: Vec<(Kind, String)> = uses.map(|text| (Usage, text)).chain(people.map(|text| (Person, text))).collect();
-    // Another account's events take every second place: so those of this one are in one partition of their topic, in order.
+    // Another account's events alternate with these. So those of this account are in one partition of their topic, in
+    // order.
     let raw = |kind: Kind, text: &str| Raw { kind, key: None, value: Some(text.into()), at_ms: 0 };
     let raws: Vec<Raw> = lines
         .iter()

@@ -1,49 +1,81 @@
-//! What the documents say is there.
+//! Checks that the things which the documents name exist.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keepwell_verify::invariant::Invariant;
 
-/// Paths that a code map names in back quotes, with `{a,b}` spelled out.
-fn paths(text: &str) -> Vec<String> {
-    let is_path = |quoted: &&str| quoted.contains('/') && !quoted.contains(' ') && !quoted.contains("keepwell.");
-    text.split('`').skip(1).step_by(2).filter(is_path).flat_map(spelled_out).collect()
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn spelled_out(path: &str) -> Vec<String> {
-    match path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
-        Some((before, (names, after))) => names.split(',').map(|name| format!("{before}{name}{after}")).collect(),
-        None => vec![path.to_owned()],
+pub fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Documents that people write or that are generated for them: all but records of measurements.
+pub fn documents() -> Vec<String> {
+    let mut found = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(str::to_owned).to_vec();
+    found.extend(["benches/README.md", "benches/RESULTS.md"].map(str::to_owned));
+    for folder in ["docs", "docs/reference", "docs/decisions"] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            found.extend(name.ends_with(".md").then(|| format!("{folder}/{name}")));
+        }
+    }
+    found
+}
+
+#[test]
+fn no_file_of_code_is_longer_than_500_lines() {
+    for package in ["core", "pipeline", "ingest", "aggregate", "score", "sink", "keepwell", "verify", "benches"] {
+        check_length(&root().join(package));
     }
 }
 
 #[test]
-fn every_file_of_the_code_map_exists_and_no_file_is_longer_than_500_lines() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
-    let (_, map) = text.split_once("## Code map").unwrap();
-    let (map, _) = map.split_once("\n## ").unwrap();
-    let named = paths(map);
-    assert!(named.len() > 30, "{named:?}");
-    for path in &named {
-        assert!(is_there(&root, path), "{path} is in the code map of ARCHITECTURE.md and not there");
+fn every_file_that_a_document_names_or_links_to_exists() {
+    let mut checked = 0;
+    for document in documents() {
+        let text = read(&document);
+        let folder = Path::new(&document).parent().unwrap();
+        let linked = text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split_once(')')).map(|(link, _)| link);
+        for link in linked.filter(|link| !link.starts_with("http") && !link.starts_with("...")) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { PathBuf::from(&document) } else { folder.join(path) };
+            assert!(root().join(&target).exists(), "{document} links to {link}, which is not there");
+            if !heading.is_empty() {
+                let headings = std::fs::read_to_string(root().join(&target)).unwrap();
+                let is_there = headings.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
+                assert!(is_there, "{document} links to {link}, and there is no such heading");
+            }
+            checked += 1;
+        }
+        let is_path = |quoted: &&str| quoted.contains('/') && quoted.ends_with(".rs") && !quoted.contains(' ');
+        for path in text.split('`').skip(1).step_by(2).filter(is_path).filter(|path| path.split('/').count() > 2) {
+            assert!(root().join(path).exists(), "{document} names {path}, which is not there");
+            checked += 1;
+        }
     }
-    for package in ["core", "pipeline", "ingest", "aggregate", "score", "sink", "keepwell", "verify", "benches"] {
-        check_length(&root.join(package));
-    }
+    assert!(checked > 100, "{checked}");
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 #[test]
 fn the_invariants_of_the_document_are_those_of_the_checks_and_each_mutation_breaks_one() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let text = read("docs/ARCHITECTURE.md");
     let (_, list) = text.split_once("## Invariants").unwrap();
     let (list, _) = list.split_once("\n## ").unwrap();
     let named: Vec<&str> =
         list.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**")).map(|l| l.0).collect();
     assert_eq!(named, Invariant::ALL.iter().map(|invariant| invariant.words()).collect::<Vec<_>>());
-    let mutations = std::fs::read_to_string(root.join("verify/mutations/run.py")).unwrap();
+    let mutations = read("verify/mutations/run.py");
     let broken: BTreeSet<&str> =
         mutations.lines().filter_map(|line| line.strip_prefix("    (\"")?.split_once('"')).map(|l| l.0).collect();
     let known: BTreeSet<&str> = Invariant::ALL.iter().map(|invariant| invariant.code()).collect();
@@ -51,22 +83,7 @@ fn the_invariants_of_the_document_are_those_of_the_checks_and_each_mutation_brea
     assert!(broken.len() > 8, "{broken:?}");
 }
 
-/// Whether there is a file or folder of this name; of a name with a star, whether one fits.
-fn is_there(root: &Path, path: &str) -> bool {
-    let Some((before, after)) = path.split_once('*') else { return root.join(path).exists() };
-    let (folder, start) = before.rsplit_once('/').unwrap_or((".", before));
-    let names = std::fs::read_dir(root.join(folder)).into_iter().flatten().map(|entry| entry.unwrap().file_name());
-    names.map(|name| name.to_string_lossy().into_owned()).any(|name| name.starts_with(start) && name.ends_with(after))
-}
-
-#[test]
-fn a_pattern_that_no_file_fits_is_not_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    assert!(is_there(&root, "verify/src/oracle/*.sql") && is_there(&root, "verify/src/oracle"));
-    assert!(!is_there(&root, "verify/src/oracle/*.yaml") && !is_there(&root, "verify/src/nothing/*.sql"));
-}
-
-/// Names of metrics in a text, without what a histogram adds to them.
+/// Names of metrics in a text, without the suffix `_bucket` of histograms.
 fn metrics(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
     let of_a_histogram = |name: &str| name.trim_end_matches("_bucket").to_owned();
@@ -75,10 +92,8 @@ fn metrics(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_metric_of_the_rules_and_the_dashboard_exists_and_every_alert_has_its_section() {
-    let read =
-        |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap();
     let source = read("pipeline/src/metrics.rs");
-    // The test there holds each name and its type on a line, as `/metrics` shows them.
+    // The test in that file contains each name and its type on a line, as `/metrics` shows them.
     let known: BTreeSet<String> = source
         .lines()
         .filter(|line| {
@@ -99,12 +114,12 @@ fn every_metric_of_the_rules_and_the_dashboard_exists_and_every_alert_has_its_se
     let shown = metrics(&dashboard);
     let hidden: Vec<_> = known.difference(&shown).collect();
     assert!(hidden.is_empty(), "the dashboard does not show {hidden:?}");
-    let runbook = read("deploy/RUNBOOK.md");
+    let runbook = read("docs/runbook.md");
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 8);
     for alert in alerts {
         assert!(runbook.contains(&format!("\n## {alert}\n")), "{alert} has no section");
-        assert!(rules.contains(&format!("RUNBOOK.md#{}", alert.to_lowercase())), "{alert} does not name its section");
+        assert!(rules.contains(&format!("docs/runbook.md#{}", alert.to_lowercase())), "{alert} does not name its section");
         assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
     }
 }

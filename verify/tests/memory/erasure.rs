@@ -1,4 +1,4 @@
-//! User ids that are erased: they leave the state, and no row changes.
+//! Erased user ids: they leave the state, and no row changes.
 
 use keepwell_core::event::Kind;
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
@@ -7,7 +7,7 @@ use keepwell_verify::fleet::{self, Raw, Shape};
 
 use crate::{BOUND_MS, Deployment, config};
 
-/// The pieces of the states in the newest snapshots of aggregate.
+/// The parts of the states in the newest snapshots of aggregate.
 fn states(folder: &std::path::Path) -> Vec<Vec<u8>> {
     let mut snapshots = Snapshots::open(&format!("file://{}", folder.display()), 3).unwrap();
     let end = Position::at(NextOffset(i64::MAX));
@@ -25,7 +25,7 @@ fn an_erased_user_id_is_in_no_state_and_every_row_is_the_oracles_as_before() {
     let mut with = raws.clone();
     for (n, user) in erased.into_iter().enumerate() {
         let account = &user[..11];
-        // Behind and before what the user does.
+        // The user has events before and after the erasure.
         let at = with.len() * (n + 1) / 5;
         let at_ms = with[at].at_ms;
         let text = format!(
@@ -35,7 +35,7 @@ fn an_erased_user_id_is_in_no_state_and_every_row_is_the_oracles_as_before() {
     }
     let read = |raws: &[Raw]| {
         let folder = tempfile::tempdir().unwrap();
-        // The last pane stays open: what is in it counts, too.
+        // The last pane stays open; its content must be erased too.
         let url = format!("snapshots.url=file://{}", folder.path().display());
         let deployment = Deployment::of(raws, config(&[&url]));
         let names = |user: &str| {
@@ -52,6 +52,6 @@ fn an_erased_user_id_is_in_no_state_and_every_row_is_the_oracles_as_before() {
     let (shuffled, found) = read(&fleet::shuffled_within(&with, 1, BOUND_MS));
     assert_eq!(found, [false, false, false, true]);
     shuffled.assert_same(&after);
-    // The erasure is an event of its account, and the last of its day for nobody.
+    // The erasure is an event of its account, but it creates no additional rows.
     assert_eq!(after.windows.num_rows(), before.windows.num_rows());
 }

@@ -14,7 +14,7 @@ use keepwell_verify::fleet::Raw;
 
 use super::{RAW_PARTITIONS, WALL_US, args, config};
 
-/// One event of each of these accounts, through ingest.
+/// Sends one event of each of these accounts through ingest.
 fn ingest(broker: &MemoryBroker, config: &Config, accounts: &[&str], serial: usize) {
     let at_ms = WALL_US / 1000 - 60_000;
     for (n, account) in accounts.iter().enumerate() {
@@ -29,7 +29,7 @@ fn ingest(broker: &MemoryBroker, config: &Config, accounts: &[&str], serial: usi
     InMemory { broker, config, args: &args, clock: &clock }.drain(&stage, &keepwell_ingest::plan(config)).unwrap();
 }
 
-/// Accounts of the live rows sent so far.
+/// Number of accounts in the live rows sent so far.
 fn num_told(broker: &MemoryBroker, config: &Config) -> usize {
     let values = broker.records(&config.topics.windows).into_iter().filter_map(|record| record.value);
     let rows = values.map(|value| codec::decode(&value, &window::schema()).unwrap().num_rows());
@@ -44,7 +44,7 @@ fn a_change_is_told_within_a_tenth_of_the_interval_and_what_follows_with_a_tick(
     let (clock, args) = (SetClock::at(WALL_US), RunArgs { drain: false, ..args() });
     let mut runner =
         InMemory { broker: &broker, config: &config, args: &args, clock: &clock }.runner(&stage, &plan).unwrap();
-    // accounts with an event, milliseconds since the start, accounts told of so far
+    // Columns: accounts with an event, milliseconds since the start, number of accounts in live rows so far.
     let steps: [(&[&str], i64, usize); 9] = [
         (&["acme", "beta"], 0, 2),
         (&["acme", "gamma"], 99, 2),

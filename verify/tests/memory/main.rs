@@ -1,4 +1,4 @@
-//! The stages on the in-memory log against the oracle.
+//! Compares the stages on the in-memory log with the oracle.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
@@ -7,8 +7,10 @@ mod documents;
 mod erasure;
 mod live;
 mod properties;
+mod prose;
 mod sim;
 mod tables;
+mod worked_day;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
@@ -31,10 +33,10 @@ use keepwell_verify::streamed::Streamed;
 use keepwell_verify::{check, compare, deployment};
 use tempfile::TempDir;
 
-/// 2025-01-01: after all events.
+/// 2025-01-01T00:00:00Z, after all events.
 const WALL_US: i64 = 1_735_689_600_000_000;
 const RAW_PARTITIONS: i32 = 2;
-/// Below the bound of every source.
+/// Largest delay of an event, below the bound of every source.
 const BOUND_MS: i64 = 50 * 60_000;
 
 fn config(set: &[&str]) -> Config {
@@ -53,17 +55,17 @@ struct Deployment {
     config: Config,
     fates: Ledger,
     num_loaded: usize,
-    /// Where the tables are.
+    /// Folder of the tables.
     folder: TempDir,
 }
 
 impl Deployment {
-    /// Everything at once.
+    /// Reads all events at once.
     fn of(raws: &[Raw], config: Config) -> Self {
         Self::in_parts(&[raws], config)
     }
 
-    /// Part by part, with a restart of all stages before each. Completion is declared with the last.
+    /// Reads part by part, with a restart of all stages before each part. The last part is declared complete.
     fn in_parts(parts: &[&[Raw]], config: Config) -> Self {
         let mut deployment = Self::begun(config);
         for (n, part) in parts.iter().enumerate() {
@@ -72,7 +74,7 @@ impl Deployment {
         deployment
     }
 
-    /// One that has read nothing yet.
+    /// A deployment that has read nothing yet.
     fn begun(mut config: Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("file://{}", folder.path().display());
@@ -81,7 +83,7 @@ impl Deployment {
         Self { broker, config, fates: Ledger::default(), num_loaded: 0, folder }
     }
 
-    /// Loads events and starts all stages, which read what is there. The last ones are declared complete.
+    /// Loads events and runs all stages until they have read them. With `is_last`, the sources are declared complete.
     fn read(&mut self, raws: &[Raw], is_last: bool) {
         for raw in raws {
             let message = deployment::message(raw, self.num_loaded, RAW_PARTITIONS, &self.config).unwrap();
@@ -111,7 +113,7 @@ impl Deployment {
         compare::where_flag(&self.streamed().windows, "final", is_final).unwrap()
     }
 
-    /// Final window and health rows without what depends on the cut of the log.
+    /// Final window and health rows, without the columns that depend on the cut of the log.
     fn finals(&self) -> Finals {
         let streamed = self.streamed();
         let without = |rows: &RecordBatch, columns: &[&str]| {
@@ -167,7 +169,7 @@ fn count(fates: &Fates, name: &str) -> u64 {
     fates.iter().filter(|(fate, _)| fate.name == name).map(|(_, count)| count).sum()
 }
 
-/// Records in order and without what arrives late, so that no cut of the log changes what is late.
+/// Records in order and without late events, so that no cut of the log changes what is late.
 fn punctual(seed: u64) -> Vec<Raw> {
     fleet::punctual(seed, Shape { accounts: 8, days: 40, usage: 3 })
 }
@@ -277,7 +279,7 @@ fn stages_that_have_read_nothing_yet_can_be_started_again() {
             .drain()
             .unwrap()
     };
-    // Aggregate and score are started before ingest: their topics are empty.
+    // Aggregate and score start before ingest, so their topics are empty.
     for _ in 0..2 {
         let stage = keepwell_aggregate::Aggregate::new(&config);
         InMemory { broker: &broker, config: &config, args: &args(), clock: &clock }
@@ -289,7 +291,7 @@ fn stages_that_have_read_nothing_yet_can_be_started_again() {
             .unwrap();
     }
     start(&[]);
-    // One account: most partitions of every topic stay without rows.
+    // One account: most partitions of every topic have no rows.
     start(&fleet::punctual(26, Shape { accounts: 1, days: 9, usage: 3 }));
     assert!(count(&start(&[]).ingest, "read") == 0 && folder.path().join("score/1").exists());
 }

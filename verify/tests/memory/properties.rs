@@ -1,4 +1,4 @@
-//! Properties of the final rows: proptest looks for a counterexample and makes it small.
+//! Properties of the final rows. proptest looks for a counterexample and reduces it.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
 
 use crate::{BOUND_MS, Deployment, config, count};
 
-/// Looks through the same cases every time: many more are the simulator's.
+/// Tries the same cases every time. The simulator tries many more.
 fn holds<S: Strategy>(cases: u32, strategy: &S, property: impl Fn(S::Value) -> Result<(), TestCaseError>)
 where
     S::Value: std::fmt::Debug,
@@ -19,7 +19,7 @@ where
     assert!(counterexample.is_empty(), "{counterexample}");
 }
 
-/// Some of the events of a fleet: fewer is simpler.
+/// A part of the events of a fleet; fewer events are a simpler counterexample.
 fn some_of(raws: Vec<Raw>) -> impl Strategy<Value = Vec<Raw>> {
     let raws = Rc::new(raws);
     let num_raws = raws.len();
@@ -27,7 +27,7 @@ fn some_of(raws: Vec<Raw>) -> impl Strategy<Value = Vec<Raw>> {
         .prop_map(move |chosen| chosen.into_iter().map(|n| raws[n].clone()).collect())
 }
 
-/// Where a deployment is cut: records a step, partitions, and where all stages are started again, in percent.
+/// Cuts of a deployment: records for each step, partitions, and the points (in percent) at which all stages restart.
 fn cuts() -> impl Strategy<Value = (usize, i32, Vec<usize>)> {
     (1_usize..60, 1..6_i32, proptest::collection::vec(0_usize..100, 0..4))
 }
@@ -80,7 +80,7 @@ fn whatever_arrives_however_it_is_cut_the_rows_are_the_oracles_and_the_fates_add
 #[test]
 fn replaying_rejects_after_a_fix_gives_the_final_rows_without_the_fault() {
     let raws = fleet::punctual(33, Shape { accounts: 4, days: 10, usage: 6 });
-    // Nothing closes before the rejects are back.
+    // No pane closes before the rejects are back.
     let wide: Vec<String> = (0..5).map(|source| format!("sources.{source}.bound=30d")).collect();
     let wide: Vec<&str> = wide.iter().map(String::as_str).collect();
     holds(6, &(some_of(raws), 110_usize..200), |(raws, max_event_bytes)| {

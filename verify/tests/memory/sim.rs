@@ -1,10 +1,10 @@
-//! Simulated deployments: every promise under every fault. Many more seeds: `cargo run --bin simulate`.
+//! Simulated deployments: every promise under every fault. For many more seeds: `cargo run --bin simulate`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use keepwell_verify::sim::{Asked, simulate};
 
-/// Seeds of the share that runs with the tests; every so many are judged by the oracle.
+/// Number of seeds that run with the tests. The oracle judges every tenth.
 const SEEDS: u64 = 100;
 const ORACLE_EVERY: u64 = 10;
 
@@ -42,7 +42,7 @@ fn the_same_seed_gives_the_same_run_to_the_byte() {
 
 #[test]
 fn seeds_that_once_found_a_fault_find_none() {
-    // seed, rate, what it found
+    // Columns: the seed, the rate, and the error that it found.
     let found = [
         (17, 1, "the state's bytes told where a step had been cut: when an account was last pruned"),
         (89, 1, "the same"),

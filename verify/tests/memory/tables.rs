@@ -1,4 +1,4 @@
-//! A file appears whole, once, whoever writes it and whoever stopped in the middle.
+//! A file appears whole and once, no matter which process writes it and which stopped in the middle.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use crate::{Deployment, WALL_US, args, config};
 
 const CLOCK: FixedClock = FixedClock { wall_us: WALL_US };
 
-/// The topics that become tables, record by record as a deployment wrote them, on a broker of their own.
+/// The records of the topics that become tables, and a separate broker to write them to.
 struct Source {
     config: Config,
     records: Vec<Record>,
@@ -44,7 +44,7 @@ impl Source {
         Self { config, records, broker, num_writers: Cell::new(0) }
     }
 
-    /// Writes the part of each partition's records that lies between two shares of it, in percent.
+    /// Writes a part of each partition's records. `from` and `to` are percentages of the partition.
     fn write(&self, from: usize, to: usize) {
         for partition in self.records.chunk_by(|a, b| a.topic_partition == b.topic_partition) {
             let at = |share: usize| partition.len() * share / 100;
@@ -66,7 +66,7 @@ impl Source {
         let url = format!("file://{}", folder.display());
         let tables = TablesConfig::at(url, 1 << 30, Span::from_secs(60));
         let topics = &self.config.topics;
-        // Each in a group of its own: all believe that they own everything.
+        // Each writer has its own group, so all believe that they own everything.
         let group = format!("tables-{}", self.num_writers.replace(self.num_writers.get() + 1));
         let log = self.broker.join(&group, "0", &[&topics.windows, &topics.feature_days, &topics.health]).unwrap();
         let metrics = StageMetrics::unread("tables").unwrap();
@@ -102,7 +102,7 @@ fn a_writer_that_was_overtaken_adopts_the_claims_of_the_other() {
     let source = Source::new();
     let folder = tempfile::tempdir().unwrap();
     let (mut slow, mut other) = (source.writer(folder.path()), source.writer(folder.path()));
-    // The slow one has its partitions, and sleeps while another writes the first half.
+    // The slow writer has its partitions and sleeps while another writes the first half.
     drain(&mut slow);
     source.write(0, 50);
     drain(&mut other);
@@ -113,7 +113,7 @@ fn a_writer_that_was_overtaken_adopts_the_claims_of_the_other() {
     assert!(source.check(folder.path()) > claims);
     let whole = files(folder.path());
     assert!(half.iter().all(|file| whole.contains(file)), "what was written stays as it was");
-    // And the other way round: the slow one is ahead now.
+    // Now the other way round: the slow writer is ahead.
     drain(&mut other);
     assert_eq!(files(folder.path()), whole);
 }
@@ -126,7 +126,7 @@ fn a_claim_whose_files_are_missing_is_finished_with_the_same_bytes() {
     drain(&mut source.writer(folder.path()));
     let whole = files(folder.path());
     assert!(source.check(folder.path()) > 0);
-    // A crash between a claim and its files leaves any of them out.
+    // After a crash between a claim and its files, any of the files can be missing.
     let mut num_removed = 0;
     for (n, (path, _)) in whole.iter().filter(|(path, _)| path.extension().is_some()).enumerate() {
         if n % 3 != 1 {
@@ -150,7 +150,7 @@ fn a_foreign_claim_and_a_log_that_lost_records_are_named_stops() {
         std::fs::write(claims.join(format!("{:020}", 0)), claim).unwrap();
         source.writer(folder.path()).run(&AtomicBool::new(false)).unwrap_err().to_string()
     };
-    // claim, words the message must hold
+    // Columns: the claim, and words that the message must contain.
     let cases: [(&str, &[&str]); 4] = [
         ("{}", &["_claims/windows/1/0", "first"]),
         (r#"{"first":0,"end":0,"files":[],"writer":"x"}"#, &["range is 0 to 0"]),
@@ -196,7 +196,7 @@ fn an_erased_account_is_in_no_file_and_all_other_rows_are_as_they_were() {
     assert_eq!(num_rows, erased.num_rows);
     let again = keepwell_sink::erase::account(&store, source.config.epoch, partition, account).unwrap();
     assert_eq!((again.num_files, again.num_rewritten, again.num_rows), (erased.num_files, 0, 0));
-    // A claimed file that is not written yet will hold what its records hold.
+    // A claimed file that is not written yet will contain the rows of its records.
     std::fs::remove_file(files(folder.path()).into_iter().map(|(path, _)| path).find(is_of(partition)).unwrap())
         .unwrap();
     assert_eq!(keepwell_sink::erase::account(&store, source.config.epoch, partition, account).unwrap().num_missing, 1);

@@ -14,13 +14,13 @@ use super::schema;
 use super::sparse::Sparse;
 use crate::event::{Body, Change, Event, Origin, Priority, account_action, cleared};
 
-/// Facts of an account: name to JSON text.
+/// Facts of an account: from name to JSON text.
 type Facts = MapBuilder<StringBuilder, StringBuilder>;
 
-/// Builds a batch event by event.
+/// Builds a batch of events.
 ///
-/// An event touches the columns that its kind has; the others are made up for when one of them has a value again, or at
-/// the end: most events are usage, and most columns are not.
+/// An event writes only the columns of its kind. The other columns get their nulls later: when one of them has a value
+/// again, or at the end. This is faster because most events are usage, and most columns are not.
 #[derive(Default)]
 pub struct EventBuilder {
     account_id: StringBuilder,
@@ -48,7 +48,7 @@ pub struct EventBuilder {
     alert_id: Sparse<StringBuilder>,
     outcome: Sparse<UInt8Builder>,
     role: Sparse<StringBuilder>,
-    /// The topics that rows came from, in the order in which they were met.
+    /// The raw topics of the rows, in the order in which they first occurred.
     source_topics: Vec<String>,
     source_topic: UInt8Builder,
     source_partition: Int32Builder,
@@ -70,7 +70,7 @@ impl EventBuilder {
     /// Appends one event.
     ///
     /// # Errors
-    /// [`ArrowError`] when a batch names more than 256 raw topics or a map entry cannot be built.
+    /// [`ArrowError`] when a batch contains more than 256 raw topics, or a map entry cannot be built.
     pub fn push(&mut self, event: &Event<'_>, origin: Origin<'_>) -> Result<(), ArrowError> {
         let topic = self.index_of(origin.topic)?;
         self.account_id.append_value(&event.account_id);
@@ -88,7 +88,7 @@ impl EventBuilder {
         Ok(())
     }
 
-    /// The columns that depend on the kind.
+    /// Writes the columns that depend on the kind.
     fn push_body(&mut self, body: &Body<'_>) -> Result<(), ArrowError> {
         let row = self.num_rows;
         match body {
@@ -142,7 +142,7 @@ impl EventBuilder {
         Ok(())
     }
 
-    /// Notes what nulls have cleared.
+    /// Sets the bits of the values that nulls have cleared.
     fn clear(&mut self, bits: &[(bool, u8)]) {
         let sum: u8 = bits.iter().filter(|(is_cleared, _)| *is_cleared).map(|(_, bit)| bit).sum();
         self.cleared.push(self.num_rows, (sum > 0).then_some(sum));
@@ -157,14 +157,14 @@ impl EventBuilder {
         facts.append(true)
     }
 
-    /// The column of facts as far as `row`, exclusive.
+    /// The column of facts, filled up to `row` (exclusive).
     fn facts_up_to(&mut self, row: usize) -> Result<&mut Facts, ArrowError> {
         let facts = self.facts.get_or_insert_with(|| MapBuilder::new(None, StringBuilder::new(), StringBuilder::new()));
         facts.append_nulls(row.saturating_sub(facts.len()))?;
         Ok(facts)
     }
 
-    /// Where `topic` stands among those that rows came from: nearly always it is the last one.
+    /// Index of `topic` among the topics of the rows. Nearly always it is the last one used.
     fn index_of(&mut self, topic: &str) -> Result<u8, ArrowError> {
         let known = self.source_topics.iter().rposition(|known| known == topic);
         let place = u8::try_from(known.unwrap_or(self.source_topics.len()));
@@ -175,17 +175,17 @@ impl EventBuilder {
         Ok(place)
     }
 
-    /// Rows appended since the last [`EventBuilder::finish`].
+    /// Number of rows since the last [`EventBuilder::finish`].
     pub fn num_rows(&self) -> usize {
         self.num_rows
     }
 
-    /// Rough size of what was appended, in bytes.
+    /// Approximate size of the appended rows, in bytes.
     pub fn num_bytes(&self) -> usize {
         self.num_bytes
     }
 
-    /// The batch; the builder is empty again. Without rows, an empty batch.
+    /// Returns the batch and empties the builder. Without rows the batch is empty.
     ///
     /// # Errors
     /// [`ArrowError`] when the columns do not form a batch of the schema.

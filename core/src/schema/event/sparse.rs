@@ -1,15 +1,15 @@
-//! A column in which most rows are null: nulls are appended many at a time.
+//! A column in which most rows are null. It appends many nulls at once.
 
 use arrow::array::{ArrayBuilder, GenericByteBuilder, PrimitiveBuilder};
 use arrow::datatypes::{ArrowPrimitiveType, ByteArrayType};
 
-/// A column that stands as far as its last value; the nulls behind it are made up for when another value comes, or at the end.
+/// A column filled up to its last value. The nulls behind it are added with the next value, or at the end.
 #[derive(Default)]
 pub(super) struct Sparse<B>(B);
 
-/// A builder that appends nulls many at a time.
+/// A builder that can append many nulls at once.
 pub(super) trait Nulls: ArrayBuilder + Default {
-    /// Appends so many nulls.
+    /// Appends `num_nulls` nulls.
     fn append_nulls(&mut self, num_nulls: usize);
 }
 
@@ -26,7 +26,7 @@ impl<T: ByteArrayType> Nulls for GenericByteBuilder<T> {
 }
 
 impl<B: Nulls> Sparse<B> {
-    /// The column as far as `row`, exclusive.
+    /// The column, filled up to `row` (exclusive).
     fn up_to(&mut self, row: usize) -> &mut B {
         let num_nulls = row.saturating_sub(self.0.len());
         if num_nulls > 0 {
@@ -35,7 +35,7 @@ impl<B: Nulls> Sparse<B> {
         &mut self.0
     }
 
-    /// The column of `num_rows` rows; it is empty again.
+    /// Returns the column with `num_rows` rows, and empties it.
     pub(super) fn take(&mut self, num_rows: usize) -> B {
         self.up_to(num_rows);
         std::mem::take(&mut self.0)
@@ -43,7 +43,7 @@ impl<B: Nulls> Sparse<B> {
 }
 
 impl<T: ArrowPrimitiveType> Sparse<PrimitiveBuilder<T>> {
-    /// What the column holds in `row`, which is behind all that it holds a value in.
+    /// Writes the value of `row`, which must be behind every value written before.
     pub(super) fn push(&mut self, row: usize, value: Option<T::Native>) {
         if let Some(value) = value {
             self.up_to(row).append_value(value);
@@ -52,7 +52,7 @@ impl<T: ArrowPrimitiveType> Sparse<PrimitiveBuilder<T>> {
 }
 
 impl<T: ByteArrayType> Sparse<GenericByteBuilder<T>> {
-    /// What the column holds in `row`, which is behind all that it holds a value in.
+    /// Writes the value of `row`, which must be behind every value written before.
     pub(super) fn push(&mut self, row: usize, value: Option<impl AsRef<T::Native>>) {
         if let Some(value) = value {
             self.up_to(row).append_value(value);

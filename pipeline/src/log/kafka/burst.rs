@@ -1,18 +1,19 @@
-//! What is handed to librdkafka before its delivery is waited for.
+//! A burst: the records that are handed to librdkafka before we wait for their delivery.
 //!
-//! An idempotent producer asks for more only while fewer than five records are under way to a partition; while others wait
-//! behind them, its thread spins. So a burst has for each partition either few records or one request's worth of them. What
-//! remains is the time in which the first of many are under way before the others were handed over.
+//! An idempotent producer sends more only while fewer than five records are in flight to a partition. While further
+//! records wait behind them, its thread spins. So a burst contains, for each partition, either few records or one
+//! request's worth. One cost remains: the first of many records are in flight before the others are handed over.
 
 use crate::record::Message;
 
-/// As many records may be under way to a partition without any being held back (librdkafka's `RD_KAFKA_IDEMP_MAX_INFLIGHT`).
+/// This many records may be in flight to a partition without delaying others (librdkafka's
+/// `RD_KAFKA_IDEMP_MAX_INFLIGHT`).
 const FEW: usize = 5;
 
-/// One request's worth: below `batch.size` and below the largest record that topics are made for.
+/// Bytes of one request: below `batch.size` and below the largest record that our topics allow.
 const REQUEST_BYTES: usize = 900_000;
 
-/// What a record takes beyond its key, value and headers, about.
+/// Approximate size of a record without key, value and headers, in bytes.
 const RECORD_BYTES: usize = 40;
 
 /// The records of a burst.
@@ -21,7 +22,7 @@ pub(super) struct Burst<'m> {
     partitions: Vec<Load<'m>>,
 }
 
-/// What goes to one partition.
+/// The records of a burst for one partition.
 #[derive(Debug)]
 struct Load<'m> {
     topic: &'m str,
@@ -31,14 +32,14 @@ struct Load<'m> {
 }
 
 impl<'m> Burst<'m> {
-    /// A burst that begins with this record.
+    /// A burst that starts with this record.
     pub fn of(message: &'m Message) -> Self {
         let mut burst = Self::default();
         burst.takes(message);
         burst
     }
 
-    /// Takes a record, unless one that is sent before it would hold it back.
+    /// Adds a record, unless an earlier one would delay it. Returns whether it was added.
     pub fn takes(&mut self, message: &'m Message) -> bool {
         let bytes = message.num_bytes() + RECORD_BYTES;
         let is_there = |load: &&mut Load<'_>| load.partition == message.partition && *load.topic == *message.topic;
@@ -67,14 +68,14 @@ mod tests {
 
     #[test]
     fn a_burst_has_few_records_of_a_partition_or_one_requests_worth() {
-        // bytes of a record, how many of one partition a burst takes
+        // bytes of a record, how many records of one partition a burst takes
         for (bytes, expected) in [(800_000, 5), (200_000, 5), (179_960, 5), (149_960, 6), (9_960, 90), (0, 22_500)] {
             let messages: Vec<Message> = (0..=expected).map(|_| message("scores", 0, bytes)).collect();
             let others = [message("scores", 1, bytes), message("alerts", 0, bytes)];
             let mut burst = Burst::default();
             let taken = messages.iter().take_while(|message| burst.takes(message)).count();
             assert_eq!(taken, expected, "{bytes}");
-            // Others have requests of their own.
+            // Other partitions have requests of their own.
             assert!(others.iter().all(|message| burst.takes(message)), "{bytes}");
         }
     }

@@ -1,4 +1,4 @@
-//! A consumer group as seen from outside: its members, its positions, and where it is to begin.
+//! A consumer group viewed from outside: its members, its positions, and where it is to begin.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -13,10 +13,10 @@ use crate::config::Kafka;
 use crate::log::LogError;
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
-/// How long one question to the broker may take.
+/// Time limit for one request to the broker.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// A group, without being a member of it.
+/// Access to a group without being a member of it.
 pub struct Group {
     consumer: BaseConsumer,
     name: String,
@@ -29,17 +29,17 @@ impl std::fmt::Debug for Group {
 }
 
 impl Group {
-    /// A group of the configured cluster, which need not exist yet.
+    /// Opens a group of the configured cluster. The group need not exist yet.
     ///
     /// # Errors
-    /// [`LogError`] when the client refuses its configuration.
+    /// [`LogError`] when the client rejects its configuration.
     pub fn open(kafka: &Kafka, name: &str) -> Result<Self, LogError> {
         let consumer = Settings::new(kafka)?.reader().set("group.id", name).create();
         let consumer = consumer.map_err(|error| not_made(&error))?;
         Ok(Self { consumer, name: name.to_owned() })
     }
 
-    /// Its name.
+    /// Name of the group.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -48,7 +48,7 @@ impl Group {
         LogError::Fatal { doing: format!("{doing} of group {}", self.name), why: error.to_string() }
     }
 
-    /// Its members, by name and host, without the one whose instance is `but`.
+    /// Name and host of each member, except the one with the instance name `but`.
     ///
     /// # Errors
     /// [`LogError::Fatal`] when the broker does not answer.
@@ -57,7 +57,7 @@ impl Group {
         let list = loop {
             match self.consumer.fetch_group_list(Some(&self.name), ANSWER) {
                 Ok(list) => break list,
-                // A coordinator that has just been found may still be loading.
+                // A coordinator that was just found may still be loading.
                 Err(error) if super::is_final(&error) || Instant::now() > deadline => {
                     return Err(self.failed("asking for the members", &error));
                 }
@@ -65,14 +65,14 @@ impl Group {
             }
         };
         let but = format!("{}-{but}", self.name);
-        // The broker names a static member by group, instance and an id of 36 characters.
+        // The id of a static member is `<group>-<instance>-`, followed by a UUID of 36 characters.
         let name = |id: &str| id.get(..id.len().saturating_sub(37)).unwrap_or_default().to_owned();
         let members = list.groups().iter().flat_map(|group| group.members());
         let named = members.map(|member| (name(member.id()), member.client_host().to_owned()));
         Ok(named.filter(|(name, _)| *name != but).map(|(name, host)| format!("{name} on {host}")).collect())
     }
 
-    /// Partitions of a topic.
+    /// All partitions of a topic.
     fn partitions(&self, topic: &str) -> Result<TopicPartitionList, LogError> {
         let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER);
         let metadata = metadata.map_err(|error| self.failed(&format!("asking for {topic}, a source"), &error))?;
@@ -88,7 +88,7 @@ impl Group {
         Ok(list)
     }
 
-    /// Its positions in a topic.
+    /// Committed positions of the group in a topic.
     ///
     /// # Errors
     /// [`LogError`] when there is no such topic or the broker does not answer.
@@ -97,7 +97,7 @@ impl Group {
         Ok(offsets(&list.map_err(|error| self.failed("asking for the positions", &error))?))
     }
 
-    /// The first record of each partition of a topic.
+    /// Offset of the first record of each partition of a topic.
     ///
     /// # Errors
     /// [`LogError`] when there is no such topic or the broker does not answer.
@@ -112,8 +112,8 @@ impl Group {
         Ok(firsts)
     }
 
-    /// In each partition of a topic the first record written at a time, UTC milliseconds, or later; the end where
-    /// there is none.
+    /// For each partition of a topic, the offset of the first record at or after a time, UTC milliseconds. If there is
+    /// no such record, the end of the partition.
     ///
     /// # Errors
     /// [`LogError`] when there is no such topic or the broker does not answer.
@@ -133,7 +133,7 @@ impl Group {
         Ok(found)
     }
 
-    /// Commits where the group is to begin. It must have no members.
+    /// Commits the positions at which the group is to begin. The group must have no members.
     ///
     /// # Errors
     /// [`LogError::Fatal`] when the broker refuses.
@@ -147,7 +147,7 @@ impl Group {
     }
 }
 
-/// The offsets that a list holds.
+/// The offsets in a list.
 fn offsets(list: &TopicPartitionList) -> BTreeMap<TopicPartition, NextOffset> {
     let of = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
         KafkaOffset::Offset(offset) => {

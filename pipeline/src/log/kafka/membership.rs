@@ -1,4 +1,4 @@
-//! A membership of a consumer group, and when one that was lost is taken up again.
+//! A membership of a consumer group, and when a lost one is joined again.
 
 use std::time::{Duration, Instant};
 
@@ -9,32 +9,32 @@ use super::ownership::Ownership;
 use super::settings::{Settings, not_made};
 use crate::log::LogError;
 
-/// A member that is fenced so often within this time shares its name with another process: each fences the other at
-/// once. A broker that comes back fences its members once or twice.
+/// A member fenced this often within this time shares its name with another process: each fences the other at once. A
+/// broker that restarts fences its members only once or twice.
 const MOST_FENCED: (usize, Duration) = (5, Duration::from_secs(30));
 
-/// As whom a log joins which group.
+/// Which group a log joins, and under which name.
 #[derive(Debug, Clone, Copy)]
 pub struct Member<'m> {
     /// The consumer group.
     pub group: &'m str,
-    /// Name of the process in it; the same again after a restart.
+    /// Name of the process in the group. It must be the same after a restart.
     pub instance: &'m str,
     /// Topics to read.
     pub topics: &'m [&'m str],
 }
 
-/// Of which group, under which name, to read what.
+/// The group, the instance name and the topics of a member.
 #[derive(Debug)]
 pub(super) struct Membership {
     group: String,
     instance: String,
     topics: Vec<String>,
-    /// When it was fenced of late.
+    /// When it was fenced recently.
     fenced: Vec<Instant>,
-    /// Why the client can do no more, until it is made anew.
+    /// Why the client is unusable, until a new one is made.
     broken: Option<RDKafkaErrorCode>,
-    /// Since when the client knows no coordinator of its group.
+    /// Since when the client has known no coordinator of its group.
     lost_since: Option<Instant>,
 }
 
@@ -57,7 +57,7 @@ impl Membership {
         }
     }
 
-    /// A client that joins.
+    /// A new client that joins the group.
     pub fn join(&self, settings: &Settings) -> Result<BaseConsumer<Ownership>, LogError> {
         let configuration = |error: KafkaError| not_made(&error);
         let config = settings.consumer(&self.group, &self.instance)?;
@@ -68,7 +68,7 @@ impl Membership {
         Ok(consumer)
     }
 
-    /// A client that joins without an instance name, which makes every member join again.
+    /// A client that joins without an instance name. This makes every member join again.
     pub fn visit<C: ConsumerContext + Default + 'static>(
         &self,
         settings: &Settings,
@@ -81,43 +81,42 @@ impl Membership {
         Ok(consumer)
     }
 
-    /// The group.
+    /// Name of the group.
     pub fn group(&self) -> &str {
         &self.group
     }
 
-    /// What it reads.
+    /// Topics that the member reads.
     pub fn topics(&self) -> &[String] {
         &self.topics
     }
 
-    /// The client can do no more, for this reason.
+    /// Marks the client as unusable, for this reason.
     pub fn break_by(&mut self, code: RDKafkaErrorCode) {
         self.broken = Some(code);
     }
 
-    /// Whether the client can do no more.
+    /// Whether the client is unusable.
     pub fn is_broken(&self) -> bool {
         self.broken.is_some()
     }
 
-    /// Whether the client has known no coordinator for longer than `limit`, by which time the group has given its
-    /// partitions away: a client that has lost its way does not find it again, and while the broker is away another is no
-    /// loss.
+    /// Whether the client has known no coordinator for longer than `limit`. By then the group has given its partitions
+    /// away. Such a client never finds the coordinator again. If only the broker is away, a new client costs nothing.
     pub fn is_lost(&mut self, is_in_group: bool, limit: Duration, now: Instant) -> bool {
         self.lost_since = if is_in_group { None } else { self.lost_since.or(Some(now)) };
         let is_lost = self.lost_since.is_some_and(|since| now.duration_since(since) > limit);
         if is_lost {
-            // Another client has as long to find it.
+            // The next client has the same time to find it.
             self.lost_since = None;
         }
         is_lost
     }
 
-    /// Whether the client must be made anew.
+    /// Whether a new client must be made.
     ///
-    /// A broker that was killed forgets who took up an instance name last and fences its owner: that one joins
-    /// again. Of two processes under one name each would fence the other for ever.
+    /// A broker that was killed forgets the latest owner of an instance name. It fences that owner, and the owner joins
+    /// again. Two processes under one name would fence each other forever.
     ///
     /// # Errors
     /// [`LogError::Fatal`] when joining again does not help.

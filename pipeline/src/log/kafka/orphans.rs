@@ -1,9 +1,9 @@
-//! Partitions that a group has given to nobody.
+//! Partitions that a group has assigned to nobody.
 //!
-//! A cooperative rebalance has two rounds: what moves is taken from its owner in the first and given to another in the
-//! second, for which the owner asks. When the owner ends in between and comes back under its instance name, the broker
-//! gives it what it had in the first round, and nobody asks for the second. Whoever joins without a name makes every
-//! member join again: a visitor comes, and goes when it is in.
+//! A cooperative rebalance has two rounds. The first takes partitions from their owner; the second, which the owner
+//! requests, gives them to another member. If the owner ends in between and returns under its instance name, the broker
+//! gives it the assignment of the first round. Then nobody requests the second round. A member that joins without a
+//! name makes every member join again. So a visitor joins, and leaves once it is in.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,21 +18,21 @@ use super::{KafkaLog, SLICE};
 use crate::log::LogError;
 use keepwell_core::offset::TopicPartition;
 
-/// How often the group is looked at.
+/// How often to look at the group.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
-/// How long a visitor may take to get in.
+/// Time limit for a visitor to join.
 const VISIT: Duration = Duration::from_secs(60);
 
-/// The last look at the group, and who visits it.
+/// The last look at the group, and its visitor.
 #[derive(Default)]
 pub(super) struct Orphans {
     looked: Option<Instant>,
-    /// Of nobody when last looked.
+    /// Partitions without an owner at the last look.
     found: BTreeSet<TopicPartition>,
     visitor: Option<(BaseConsumer<Visitor>, Instant)>,
 }
 
-/// A member without a name that reads nothing.
+/// A member without an instance name that reads nothing.
 #[derive(Default)]
 struct Visitor {
     is_in: AtomicBool,
@@ -47,10 +47,10 @@ impl ConsumerContext for Visitor {
 }
 
 impl KafkaLog {
-    /// Looks at the group, every few seconds: what is found to be nobody's twice in a row is given away anew.
+    /// Looks at the group every few seconds. Partitions found without an owner twice in a row start a new rebalance.
     pub(super) fn look_for_orphans(&mut self, now: Instant) -> Result<(), LogError> {
         if let Some((visitor, since)) = &self.orphans.visitor {
-            // What it is told is of no use to it.
+            // The visitor reads nothing, so its events are dropped.
             drop(visitor.poll(Duration::ZERO));
             if visitor.context().is_in.load(Ordering::Relaxed) || now.duration_since(*since) > VISIT {
                 info!("the visitor leaves the group");
@@ -78,7 +78,7 @@ impl KafkaLog {
         Ok(())
     }
 
-    /// Partitions of the topics that no member of the group has, while no rebalance is under way.
+    /// Partitions of our topics that no member owns. Empty during a rebalance.
     fn orphans_now(&self) -> Result<BTreeSet<TopicPartition>, KafkaError> {
         let membership = self.membership.borrow();
         let list = self.handle.fetch_group_list(Some(membership.group()), SLICE)?;
@@ -93,7 +93,7 @@ impl KafkaLog {
             orphans.extend(partitions.map(|partition| TopicPartition::new(topic.as_str(), partition.id())));
         }
         for member in group.members() {
-            // Of a member that cannot be understood it is not known what it has.
+            // If one assignment cannot be decoded, we do not know which partitions are owned.
             let Some(owned) = member.assignment().and_then(owned) else { return Ok(BTreeSet::new()) };
             orphans.retain(|tp| !owned.contains(tp));
         }
@@ -101,8 +101,8 @@ impl KafkaLog {
     }
 }
 
-/// What a member was given: a version, topics with their partitions, and bytes of the assignor's own
-/// (`ConsumerProtocolAssignment` in the protocol of Kafka).
+/// Decodes the assignment of a member: a version, topics with their partitions, and bytes for the assignor
+/// (`ConsumerProtocolAssignment` of the Kafka protocol).
 fn owned(assignment: &[u8]) -> Option<Vec<TopicPartition>> {
     let (_, mut rest) = assignment.split_first_chunk::<2>()?;
     let number = |rest: &mut &[u8]| {

@@ -1,4 +1,4 @@
-//! What the group tells this member: partitions given and taken, and how far each was fetched.
+//! Events of the group for this member: partitions assigned and revoked, and how far each was fetched.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +15,14 @@ use super::refusal::Refusal;
 use crate::record::StableEnd;
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
-/// A change of ownership that the runner has yet to act on.
+/// A change of ownership that the runner has not handled yet.
 #[derive(Debug)]
 pub(super) enum Change {
     Assigned(Vec<TopicPartition>),
     Revoked(Vec<TopicPartition>),
 }
 
-/// Collects what librdkafka says; all of it arrives on the thread that polls.
+/// Collects events of librdkafka. All of them arrive on the polling thread.
 #[derive(Debug)]
 pub(super) struct Ownership {
     changes: Mutex<VecDeque<Change>>,
@@ -31,7 +31,7 @@ pub(super) struct Ownership {
     is_closing: AtomicBool,
     is_connected: AtomicBool,
     is_in_group: AtomicBool,
-    /// What the broker refuses.
+    /// A refusal by the broker, if there was one.
     pub refusal: Refusal,
 }
 
@@ -42,7 +42,7 @@ impl Default for Ownership {
             eof_offsets: Mutex::default(),
             stable_ends: Mutex::default(),
             is_closing: AtomicBool::new(false),
-            // Until the statistics say otherwise.
+            // Until the first statistics arrive.
             is_connected: AtomicBool::new(true),
             is_in_group: AtomicBool::new(true),
             refusal: Refusal::default(),
@@ -59,27 +59,27 @@ impl Ownership {
         lock(&self.changes).pop_front()
     }
 
-    /// From now on partitions are let go as soon as the group asks.
+    /// From now on the client releases partitions as soon as the group asks for it.
     pub fn close(&self) {
         self.is_closing.store(true, Ordering::Relaxed);
     }
 
-    /// Where the end of a partition was last met by the fetcher.
+    /// Offset at which the fetcher last reached the end of a partition.
     pub fn eof_offset(&self, of: &TopicPartition) -> Option<NextOffset> {
         lock(&self.eof_offsets).get(of).copied()
     }
 
-    /// The end of a partition, as the statistics last told.
+    /// The end of a partition, according to the last statistics.
     pub fn stable_end(&self, of: &TopicPartition) -> Option<StableEnd> {
         lock(&self.stable_ends).get(of).copied()
     }
 
-    /// Whether a broker was connected when the statistics last came.
+    /// Whether a broker was connected, according to the last statistics.
     pub fn is_connected(&self) -> bool {
         self.is_connected.load(Ordering::Relaxed)
     }
 
-    /// Whether the client knew its group's coordinator when the statistics last came.
+    /// Whether the client knew its group's coordinator, according to the last statistics.
     pub fn is_in_group(&self) -> bool {
         self.is_in_group.load(Ordering::Relaxed)
     }
@@ -89,7 +89,7 @@ impl Ownership {
     }
 }
 
-/// Lets go, in the way of the group's protocol.
+/// Releases partitions, in the way that the group's protocol requires.
 pub(super) fn unassign(consumer: &BaseConsumer<Ownership>, partitions: &TopicPartitionList) -> Result<(), KafkaError> {
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Eager => consumer.unassign(),
@@ -97,7 +97,7 @@ pub(super) fn unassign(consumer: &BaseConsumer<Ownership>, partitions: &TopicPar
     }
 }
 
-/// Answers the group on leaving: it waits for an answer, and so does the close of the client.
+/// Answers the group while leaving. The group waits for this answer, and so does the close of the client.
 pub(super) fn answer(consumer: &BaseConsumer<Ownership>, is_assign: bool, partitions: &TopicPartitionList) {
     let answered = match (is_assign, consumer.rebalance_protocol()) {
         (false, _) => unassign(consumer, partitions),
@@ -117,7 +117,7 @@ impl ClientContext for Ownership {
         let mut stable_ends = lock(&self.stable_ends);
         let mut eof_offsets = lock(&self.eof_offsets);
         for (name, topic) in statistics.topics {
-            // Partition -1 is librdkafka's own; an invalid offset is negative.
+            // Partition -1 is internal to librdkafka. A negative offset is invalid.
             for partition in topic.partitions.into_values().filter(|p| p.partition >= 0) {
                 let tp = TopicPartition::new(name.as_str(), partition.partition);
                 if partition.ls_offset >= 0 {

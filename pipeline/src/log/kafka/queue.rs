@@ -1,4 +1,4 @@
-//! The queue of an owned partition, and the wakeup that is rung when something comes into an empty one.
+//! The queue of an owned partition, and the wakeup that rings when an empty queue receives something.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,15 +15,15 @@ use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 /// One owned partition.
 pub(super) struct Queue {
     pub records: PartitionQueue<Ownership>,
-    /// The last thing that came was the end of the partition.
+    /// Whether the last event was the end of the partition.
     pub is_at_eof: bool,
-    /// Where its end was met, once all before it is taken.
+    /// The end of the partition, once every record before it is taken.
     pub met_end: Option<NextOffset>,
-    /// What is taken next.
+    /// Offset of the next record to take.
     pub next: NextOffset,
 }
 
-/// Rung by librdkafka's threads when an empty queue gets something.
+/// Threads of librdkafka ring it when an empty queue receives something.
 #[derive(Default)]
 pub(super) struct Wakeup {
     rung: Mutex<bool>,
@@ -43,7 +43,7 @@ impl Wakeup {
     }
 }
 
-/// A record as the rest of the pipeline knows it.
+/// Converts a message into a record of the pipeline.
 pub(super) fn record(topic_partition: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()

@@ -1,4 +1,4 @@
-//! What the broker refuses for good: credentials and rights. Waiting does not mend them.
+//! Permanent refusals of the broker: credentials and rights. Waiting does not fix them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::log::LogError;
 
-/// Whether the broker does not know the client, or does not let it.
+/// Whether the broker does not know the client, or denies it a right.
 pub(super) fn is_refusal(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{
         Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed, SaslAuthenticationFailed,
@@ -25,24 +25,24 @@ pub(super) fn is_refusal(error: &KafkaError) -> bool {
     )
 }
 
-/// Why nothing can be done, and what can be.
+/// A refusal as an error with its remedy.
 pub(super) fn refused(doing: &str, why: impl std::fmt::Display) -> LogError {
     LogError::Refused { doing: doing.to_owned(), why: why.to_string() }
 }
 
-/// Remembers what a client was told beside the answers to its calls.
+/// Keeps a refusal that a client received outside the answers to its calls.
 #[derive(Debug, Default)]
 pub(super) struct Refusal(Mutex<Option<String>>);
 
 impl Refusal {
-    /// Takes note of an error where it is a refusal.
+    /// Notes an error if it is a refusal.
     pub fn note(&self, error: &KafkaError, reason: &str) {
         if is_refusal(error) {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| format!("{error}: {reason}"));
         }
     }
 
-    /// Fails where the client was refused.
+    /// Fails if the client was refused.
     pub fn check(&self, doing: &str) -> Result<(), LogError> {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(why) => Err(refused(doing, why)),
@@ -51,7 +51,7 @@ impl Refusal {
     }
 }
 
-/// What a client that is fenced refuses, it does by the name of a fatal error.
+/// Converts an error. A fenced client reports its errors as fatal, so these become [`LogError::Fenced`].
 pub(super) fn failed(doing: &str, error: &KafkaError) -> LogError {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId) => LogError::Fenced(doing.to_owned()),

@@ -1,4 +1,4 @@
-//! librdkafka settings: the user's pass through, what the promises need is set last.
+//! librdkafka settings. The user's settings pass through; those that our guarantees need are set last.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::log::{LogError, smaller};
 use crate::shown;
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
-/// Largest record that `load` and `rejects replay` hand to the broker.
+/// Largest record that `load` and `rejects replay` send to the broker, in bytes.
 const WRITER_MAX_BYTES: usize = 100_000_000;
 
-/// A client that was not made: why, without the value of a setting that holds a secret.
+/// Why a client could not be made, without the value of a secret setting.
 pub(crate) fn not_made(error: &KafkaError) -> LogError {
     match error {
         KafkaError::ClientConfig(_, _, name, _) if shown::is_secret(name) => {
@@ -24,26 +24,26 @@ pub(crate) fn not_made(error: &KafkaError) -> LogError {
     }
 }
 
-/// Settings of this process's clients.
+/// Settings of all clients of this process.
 #[derive(Debug, Clone)]
 pub struct Settings {
     base: ClientConfigDebug,
     transaction_timeout_ms: u64,
     session_timeout_ms: u64,
     max_record_bytes: usize,
-    /// What is tried instead, once a request was above what the broker takes.
+    /// Reduced request size in bytes, once a request exceeded the broker's limit.
     taken_bytes: Option<usize>,
     transactional_id: String,
     instance: String,
     pass_by: PassBy,
 }
 
-/// What cannot be read may be passed by: it is set aside as a reject without bytes, or an operator says so.
+/// Positions that may be passed by. Ingest writes a reject without bytes for each; elsewhere an operator names them.
 #[derive(Debug, Clone, Default)]
 pub struct PassBy {
-    /// Whatever cannot be read.
+    /// Whether every unreadable position may be passed by.
     pub all: bool,
-    /// These positions.
+    /// Positions that an operator named.
     pub positions: Vec<(TopicPartition, NextOffset)>,
 }
 
@@ -58,18 +58,18 @@ impl std::fmt::Debug for ClientConfigDebug {
 }
 
 impl Settings {
-    /// Settings from the configuration, secrets read.
+    /// Reads the settings and the secrets of the configuration.
     ///
     /// # Errors
     /// [`LogError::Configuration`] when a secret cannot be read.
     pub fn new(kafka: &Kafka) -> Result<Self, LogError> {
         let mut base = ClientConfig::new();
-        // A broker that is back is found within a second; the client's own limit is ten.
+        // Finds a returning broker within a second. The client's default limit is ten seconds.
         base.set("reconnect.backoff.max.ms", "1000");
-        // What was asked over a connection that is dead without a word is asked again; the client's own limit is 60.
+        // Repeats a request if its connection died silently. The client's default is 60 seconds.
         base.set("socket.timeout.ms", "10000");
-        // A broker that comes up tells of no brokers for a moment, and librdkafka 2.12 then forgets all it knew: only a
-        // client that begins anew from bootstrap.servers finds one again. Its own limit is five minutes.
+        // A starting broker reports for a moment that there are no brokers. librdkafka 2.12 then forgets all it knew.
+        // Only a client that starts again from bootstrap.servers finds a broker; its default delay is five minutes.
         base.set("metadata.recovery.strategy", "rebootstrap");
         base.set("metadata.recovery.rebootstrap.trigger.ms", "5000");
         if kafka.properties.contains_key("debug") {
@@ -97,34 +97,34 @@ impl Settings {
         })
     }
 
-    /// The same, passing by what cannot be read.
+    /// The same settings, with positions to pass by.
     #[must_use]
     pub fn passing_by(mut self, pass_by: PassBy) -> Self {
         self.pass_by = pass_by;
         self
     }
 
-    /// Whether a position that cannot be read may be passed by.
+    /// Whether an unreadable position may be passed by.
     pub(super) fn may_pass(&self, tp: &TopicPartition, at: NextOffset) -> bool {
         self.pass_by.all || self.is_passed(tp, at)
     }
 
-    /// Whether an operator has told to pass a position by, whatever stands there.
+    /// Whether an operator named this position to be passed by, readable or not.
     pub(super) fn is_passed(&self, tp: &TopicPartition, at: NextOffset) -> bool {
         self.pass_by.positions.iter().any(|(known, offset)| known == tp && *offset == at)
     }
 
-    /// Any client: the user's settings only.
+    /// Settings of any client: only those of the user.
     pub fn client(&self) -> ClientConfig {
         self.base.0.clone()
     }
 
-    /// How long a member may be silent before the group gives its partitions away.
+    /// How long a member may be silent before the group reassigns its partitions.
     pub(super) fn session_timeout(&self) -> Duration {
         Duration::from_millis(self.session_timeout_ms)
     }
 
-    /// The instance name.
+    /// Name of this process in its group.
     pub fn instance(&self) -> &str {
         &self.instance
     }
@@ -134,17 +134,17 @@ impl Settings {
         &self.transactional_id
     }
 
-    /// How long a transaction may take.
+    /// Time limit for a transaction, in milliseconds.
     pub fn transaction_timeout_ms(&self) -> u64 {
         self.transaction_timeout_ms
     }
 
-    /// From now on half as much is written in one request.
+    /// Halves the size of one request from now on.
     pub(super) fn take_less(&mut self) {
         self.taken_bytes = Some(smaller(self.taken_bytes, self.max_record_bytes));
     }
 
-    /// Largest record to write, in bytes, where the broker has refused one: a tenth is left to its headers.
+    /// Largest record to write, in bytes, once the broker has refused one. A tenth is reserved for headers.
     pub(super) fn taken_bytes(&self) -> Option<usize> {
         self.taken_bytes.map(|bytes| bytes - bytes / 10)
     }
@@ -162,10 +162,10 @@ impl Settings {
         let mut config = self.client();
         config
             .set("group.id", group)
-            // A restart under the same name takes up the same partitions without a rebalance.
+            // A restart under the same name gets the same partitions without a rebalance.
             .set("group.instance.id", format!("{group}-{instance}"))
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
-            // Members hear of a rebalance by their heartbeats, one after another in each of its rounds.
+            // Members learn of a rebalance from heartbeats, one after another in each of its rounds.
             .set("heartbeat.interval.ms", (self.session_timeout_ms / 10).clamp(50, 3000).to_string())
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
@@ -174,11 +174,11 @@ impl Settings {
             // A position outside the log is a named stop, never a reset.
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
-            // New partitions of a topic are given to a member soon after they were made.
+            // New partitions of a topic are assigned soon after they are made.
             .set("topic.metadata.refresh.interval.ms", "10000")
-            // The statistics tell where the end of a partition was met, transaction markers included.
+            // The statistics report where the end of a partition was reached, transaction markers included.
             .set("statistics.interval.ms", "200")
-            // Damaged bytes are no record.
+            // Damaged bytes must not be read as a record.
             .set("check.crcs", "true")
             .set("fetch.wait.max.ms", "50")
             .set("queued.max.messages.kbytes", "32768");
@@ -191,11 +191,11 @@ impl Settings {
         Ok(config)
     }
 
-    /// A reader without group of committed records.
+    /// A reader of committed records, without a group.
     pub(super) fn reader(&self) -> ClientConfig {
         let mut config = self.client();
         config
-            // librdkafka asks for a name although no group is joined.
+            // librdkafka requires a name although no group is joined.
             .set("group.id", "keepwell-reader")
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
@@ -204,18 +204,18 @@ impl Settings {
         config
     }
 
-    /// A reader that looks for what can be read: it is wrong often, and asks again at once.
+    /// A reader that searches for readable offsets. It fails often, and must ask again at once.
     pub(super) fn prober(&self) -> ClientConfig {
         let mut config = self.reader();
         config.set("check.crcs", "true").set("fetch.error.backoff.ms", "0").set("fetch.wait.max.ms", "10");
         config
     }
 
-    /// A producer outside of transactions.
+    /// A producer without transactions.
     pub(super) fn writer(&self) -> ClientConfig {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", "20");
-        // The topic's own limit is the broker's to apply.
+        // The broker applies the topic's own limit.
         config.set("message.max.bytes", WRITER_MAX_BYTES.to_string());
         config
     }
@@ -225,16 +225,16 @@ impl Settings {
         config
             .set("transactional.id", &self.transactional_id)
             .set("transaction.timeout.ms", self.transaction_timeout_ms.to_string())
-            // Must not exceed the transaction timeout, or the producer is refused.
+            // Must not exceed the transaction timeout, or the producer is rejected.
             .set("message.timeout.ms", self.transaction_timeout_ms.to_string())
             .set("message.max.bytes", (self.max_record_bytes + 100_000).to_string())
-            // Steps are batches already: waiting for more would only add latency.
+            // Steps are batches already, so waiting for more would only add latency.
             .set("linger.ms", "0")
-            // What was delivered leaves the count of what is in flight by itself; only failures are told.
+            // Delivered messages leave the in-flight count without a report. Only failures are reported.
             .set("delivery.report.only.error", "true")
             .set("queue.buffering.max.kbytes", "262144");
-        // A transaction that begins while the markers of the last one are still being written is refused and asked for
-        // again; to wait 100 ms for that, as the client does by itself, is longer than most steps take.
+        // A transaction that begins while the markers of the last one are being written is refused and retried. The
+        // client's own wait of 100 ms is longer than most steps take.
         if config.get("retry.backoff.ms").is_none() {
             config.set("retry.backoff.ms", "20");
         }
@@ -271,7 +271,7 @@ mod tests {
             ("writer", settings.writer()),
         ] {
             for (name, value) in wrong {
-                // A client that has no use for a setting is not harmed by it.
+                // A client that does not use a setting is not harmed by it.
                 let is_used = match name {
                     "transactional.id" => client == "producer",
                     "enable.idempotence" => client == "writer",

@@ -1,4 +1,4 @@
-//! Reads a partition from its first record to the end it has now; without a group.
+//! Reads a partition from its first record to its present end, without a group.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -29,10 +29,10 @@ impl std::fmt::Debug for Tail {
 }
 
 impl Tail {
-    /// A reader of the configured cluster.
+    /// A reader for the configured cluster.
     ///
     /// # Errors
-    /// [`LogError`] when the client refuses its configuration.
+    /// [`LogError`] when the client rejects its configuration.
     pub fn open(kafka: &Kafka) -> Result<Self, LogError> {
         Self::of(&Settings::new(kafka)?)
     }
@@ -43,7 +43,8 @@ impl Tail {
         Ok(Self { consumer: consumer.map_err(|error| not_made(&error))? })
     }
 
-    /// Hands every committed record of a partition to `take`, in order, up to the end it has now or until told to break.
+    /// Passes every committed record of a partition to `take`, in order. It stops at the present end, or when `take`
+    /// breaks.
     ///
     /// # Errors
     /// [`LogError::Fatal`] when the broker does not answer or the end is not reached within `patience`.
@@ -60,7 +61,7 @@ impl Tail {
         list.add_partition_offset(&of.topic, of.partition, KafkaOffset::Beginning).map_err(|e| failed(&e))?;
         self.consumer.assign(&list).map_err(|e| failed(&e))?;
         let deadline = Instant::now() + patience;
-        // A partition that is written to all the time is never met at its end: the end of now is where it stops.
+        // A partition that is written all the time never reports its end. So stop at the present end.
         let end = loop {
             match self.consumer.fetch_watermarks(&of.topic, of.partition, SLICE) {
                 Ok((_, end)) => break end,

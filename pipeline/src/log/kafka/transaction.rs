@@ -1,8 +1,8 @@
 //! One transaction: begin, produce, send positions, drain, commit.
 //!
-//! In-flight messages are drained before the commit: librdkafka's own flush inside `commit_transaction`
-//! waits 100 ms each time otherwise. A transaction whose end is in doubt makes the producer be built
-//! anew under the same id, which ends it on the broker one way or the other.
+//! In-flight messages are drained before the commit: otherwise librdkafka's own flush in `commit_transaction` waits 100
+//! ms each time. If the outcome of a transaction is in doubt, a new producer under the same id replaces the old one.
+//! That ends the transaction on the broker, committed or aborted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +26,10 @@ use crate::log::{LogError, Verdict};
 use crate::record::Message;
 use keepwell_core::offset::{Position, TopicPartition};
 
-/// How long an abort waits for messages that it has given up: these are heard of between its calls.
+/// How long one abort call waits for abandoned messages. Their reports are received between the calls.
 const ABORT_SLICE: Duration = Duration::from_millis(100);
 
-/// Remembers the first message that could not be delivered.
+/// Keeps the first message that could not be delivered.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
     failed: Mutex<Option<(KafkaError, String)>>,
@@ -37,7 +37,7 @@ pub(super) struct Deliveries {
 }
 
 impl Deliveries {
-    /// Why a message was not delivered, and to which topic, since this was last asked.
+    /// The error and topic of an undelivered message since the last call.
     pub fn take_failed(&self) -> Option<(KafkaError, String)> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -56,7 +56,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            // A batch that is too large takes what is behind it along: what is told of it is what matters.
+            // A batch that is too large also fails the messages behind it. So the error about the size is kept.
             if failed.as_ref().is_none_or(|(known, _)| is_too_large(error) && !is_too_large(known)) {
                 *failed = Some((error.clone(), message.topic().to_owned()));
             }
@@ -64,17 +64,17 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Whether a record is above what the broker or the client takes.
+/// Whether a record exceeds a limit of the broker or of the client.
 fn is_too_large(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{InvalidMessageSize, MessageSizeTooLarge};
     matches!(error.rdkafka_error_code(), Some(MessageSizeTooLarge | InvalidMessageSize))
 }
 
-/// How long deliveries are waited for where there was none.
+/// Wait between two looks at deliveries if nothing was delivered.
 const DELIVERY_WAIT: Duration = Duration::from_micros(500);
 
-/// A producer that has ended whatever its predecessor under the same id left open; `meanwhile` is done again and again
-/// while the broker is waited for.
+/// A producer that has ended whatever its predecessor under the same id left open. While it waits for the broker, it
+/// calls `meanwhile` repeatedly.
 pub(super) fn producer(
     settings: &Settings,
     stop: &AtomicBool,
@@ -94,7 +94,7 @@ pub(super) fn producer(
                 return Err(refused(&format!("writing as {}", settings.transactional_id()), error));
             }
             Err(error) if is_retriable(&error) => {
-                // What is told beside the answer comes with a poll.
+                // Other errors of the client arrive with a poll.
                 producer.poll(Duration::ZERO);
                 producer.context().refusal.check("connecting")?;
                 if stop.load(Ordering::Relaxed) {
@@ -123,15 +123,15 @@ fn is_retriable(error: &KafkaError) -> bool {
     }
 }
 
-/// Why a transaction did not go through.
+/// Why a transaction failed.
 enum Trouble {
     /// It must be aborted.
     Abort(String),
-    /// Nobody knows.
+    /// Its outcome is unknown.
     Doubt(String),
     /// It must be aborted: a record for this topic is too large.
     TooLarge(String),
-    /// No verdict will ever be had.
+    /// No outcome will ever be known.
     Stop(LogError),
 }
 
@@ -146,7 +146,7 @@ impl Trouble {
     }
 }
 
-/// Commits in one transaction; see [`crate::log::Log::commit`].
+/// Commits one transaction; see [`crate::log::Log::commit`].
 pub(super) fn commit(
     log: &mut KafkaLog,
     messages: &[Message],
@@ -167,7 +167,7 @@ pub(super) fn commit(
         },
         Err(Trouble::TooLarge(topic)) => {
             log.settings.take_less();
-            // The client's own limits are fixed when it is made; making it ends the transaction, too.
+            // The limits of a client are fixed at its creation. A new producer also ends the transaction.
             super::remake_producer(log)?;
             Ok(Verdict::TooLarge { topic })
         }
@@ -180,7 +180,7 @@ fn attempt(
     positions: &BTreeMap<TopicPartition, Position>,
     deadline: Instant,
 ) -> Result<(), Trouble> {
-    // The membership as of this batch: a stale owner is fenced by it.
+    // The group membership of this batch: it fences an owner that is out of date.
     let membership =
         log.consumer.group_metadata().ok_or_else(|| Trouble::Doubt("the consumer has no group membership".into()))?;
     crash_points::here(CrashPoint::BeforeBegin);
@@ -255,7 +255,7 @@ fn drain(log: &KafkaLog, deadline: Instant) -> Result<(), Trouble> {
             break;
         }
         log.producer.poll(Duration::ZERO);
-        // A poll hears of one message that has failed. Told to wait for a millisecond or less, it spins.
+        // One poll receives the report of one failed message. With a wait of a millisecond or less it would spin.
         if log.producer.in_flight_count() == num_left {
             std::thread::sleep(DELIVERY_WAIT);
         }
@@ -276,7 +276,7 @@ fn drain(log: &KafkaLog, deadline: Instant) -> Result<(), Trouble> {
     }
 }
 
-/// Repeats a transactional call while it says that it may be repeated, keeping the membership alive.
+/// Repeats a transactional call while its error is retriable, and keeps the membership alive.
 fn patiently(
     log: &KafkaLog,
     deadline: Instant,
@@ -287,7 +287,7 @@ fn patiently(
         match call(&log.producer) {
             Ok(()) => return Ok(()),
             Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
-                // What the call has given up is only gone when it was heard of.
+                // Abandoned messages are gone only when their reports are received.
                 log.producer.poll(Duration::from_millis(10));
                 log.serve(Duration::ZERO).map_err(Trouble::Stop)?;
             }

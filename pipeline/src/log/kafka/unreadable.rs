@@ -1,7 +1,7 @@
-//! A position that the client cannot read: bad compression, a bad checksum, a batch larger than it takes.
+//! Positions that the client cannot read: bad compression, a bad checksum, or a batch above its limit.
 //!
-//! The client names no end of what it cannot read. Where it may be passed by, a reader beside it asks for one offset after
-//! the other until one can be read; so the good neighbours of a bad batch are read, whatever its size.
+//! The client does not report where the unreadable range ends. If it may be passed by, a second reader tries one offset
+//! after the other until one can be read. So the readable neighbours of a bad batch are read, whatever its size.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,14 +20,14 @@ use crate::log::{Log, LogError};
 use crate::record::Record;
 use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
-/// So often a position is tried before it counts as unreadable: a connection may have done the damage.
+/// Number of tries before a position counts as unreadable. The connection may have damaged the bytes.
 const TRIES: u32 = 3;
-/// How long is looked for the end of what is unreadable between two polls of the group.
+/// How long to search for the end of an unreadable range between two polls of the group.
 const TURN: Duration = Duration::from_millis(200);
-/// How long one answer is waited for.
+/// Wait for one answer.
 const ANSWER: Duration = Duration::from_millis(100);
 
-/// Whether the bytes at a position are no records, or more than the client takes.
+/// Whether the bytes at a position are not records, or exceed the client's limit.
 pub(super) fn is_unreadable(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{
         BadCompression, BadMessage, InvalidMessage, InvalidMessageSize, MessageSizeTooLarge, NotImplemented,
@@ -39,7 +39,7 @@ pub(super) fn is_unreadable(error: &KafkaError) -> bool {
 }
 
 impl KafkaLog {
-    /// What could not be read is asked for again, from where its partition stands: the client may have gone on behind it.
+    /// Reads failed positions again, because the client may have continued behind them.
     pub(super) fn read_again(&mut self, failed: Vec<(TopicPartition, NextOffset, String)>) -> Result<(), LogError> {
         for (tp, at, why) in failed {
             if self.unreadable.failed(&tp, at, why.clone()) {
@@ -50,7 +50,7 @@ impl KafkaLog {
         Ok(())
     }
 
-    /// What stands for positions that were passed by: behind them their partitions are read on.
+    /// Records that replace the positions passed by. Reading continues behind them.
     pub(super) fn passed_by(&mut self) -> Result<Vec<Record>, LogError> {
         if self.unreadable.is_empty() {
             return Ok(Vec::new());
@@ -66,14 +66,14 @@ impl KafkaLog {
     }
 }
 
-/// What stands for a record that can be read and that an operator has told to pass by.
+/// Replaces a readable record that an operator named to be passed by.
 pub(super) fn passed_by(tp: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
     warn!(partition = %tp, offset = message.offset(), "passed by, as told");
     let why = Some(format!("offset {} is passed by, as an operator has told", message.offset()));
     Record { unreadable: why, ..Record::at(tp.clone(), Offset(message.offset())) }
 }
 
-/// Partitions that cannot be read from where they stand.
+/// Partitions that cannot be read at their positions.
 #[derive(Default)]
 pub(super) struct Unreadable {
     partitions: BTreeMap<TopicPartition, Trouble>,
@@ -86,7 +86,7 @@ struct Trouble {
     search: Option<Search>,
 }
 
-/// A look for the first offset that can be read.
+/// A search for the first readable offset.
 struct Search {
     reader: BaseConsumer<DefaultConsumerContext>,
     at: NextOffset,
@@ -98,7 +98,7 @@ impl Unreadable {
         self.partitions.is_empty()
     }
 
-    /// A position could not be read. True when that is settled now.
+    /// Notes a failed read. Returns true when the position has just become unreadable.
     pub fn failed(&mut self, tp: &TopicPartition, at: NextOffset, why: String) -> bool {
         let trouble = self.partitions.entry(tp.clone()).or_insert_with(|| Trouble {
             at,
@@ -114,21 +114,21 @@ impl Unreadable {
         trouble.tries == TRIES
     }
 
-    /// A partition is read again, or is another's.
+    /// Forgets a partition that is read again or no longer owned.
     pub fn forget(&mut self, tp: &TopicPartition) {
         self.partitions.remove(tp);
     }
 
-    /// The first partition that cannot be read, where, and why.
+    /// The first unreadable partition, its position and the reason.
     pub fn first(&self) -> Option<(TopicPartition, NextOffset, String)> {
         let settled = self.partitions.iter().find(|(_, trouble)| trouble.tries >= TRIES);
         settled.map(|(tp, trouble)| (tp.clone(), trouble.at, trouble.why.clone()))
     }
 
-    /// Looks on for what can be read behind the positions that may be passed by: what stands for each, once that is known.
+    /// Continues the search behind positions that may be passed by. Returns a record for each finished search.
     ///
     /// # Errors
-    /// [`LogError::Configuration`] when the client refuses its configuration.
+    /// [`LogError::Configuration`] when the client rejects its configuration.
     pub fn pass_by(
         &mut self,
         settings: &Settings,
@@ -170,7 +170,7 @@ impl Trouble {
                 return Ok(Some(Record { unreadable: Some(why), ..Record::at(tp.clone(), last) }));
             }
             if is_read {
-                // It was readable in the end.
+                // The position turned out to be readable.
                 self.tries = 0;
                 return Ok(None);
             }

@@ -1,4 +1,4 @@
-//! Writes records as a producer of raw events does: idempotent, in order; or all of them in one transaction.
+//! Writes records like a producer of raw events: idempotent and in order, or all of them in one transaction.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::config::Kafka;
 use crate::log::LogError;
 use crate::record::Message;
 
-/// How long everything written may take to be delivered.
+/// Time limit for delivering everything written.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long one question to the broker may take.
+/// Time limit for one request to the broker.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// A producer.
+/// A producer of raw records.
 pub struct Writer {
     producer: BaseProducer<Deliveries>,
 }
@@ -30,20 +30,20 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// A producer of the configured cluster.
+    /// A producer for the configured cluster.
     ///
     /// # Errors
-    /// [`LogError`] when the client refuses its configuration.
+    /// [`LogError`] when the client rejects its configuration.
     pub fn open(kafka: &Kafka) -> Result<Self, LogError> {
         let producer = Settings::new(kafka)?.writer().create_with_context(Deliveries::default());
         Ok(Self { producer: producer.map_err(|error| not_made(&error))? })
     }
 
-    /// A producer whose records are all there or none, from [`Writer::commit`] on. Whoever wrote under the same
-    /// name before is fenced.
+    /// A producer in a transaction. All of its records appear with [`Writer::commit`], or none do. An earlier writer
+    /// with the same name is fenced.
     ///
     /// # Errors
-    /// [`LogError`] when the client refuses its configuration or the broker the transaction.
+    /// [`LogError`] when the client rejects its configuration or the broker refuses the transaction.
     pub fn open_transaction(kafka: &Kafka, name: &str) -> Result<Self, LogError> {
         let settings = Settings::new(kafka)?.for_transactions(&kafka.group_prefix, name);
         let producer = transaction::producer(&settings, &AtomicBool::new(false), || Ok(()))?;
@@ -51,10 +51,10 @@ impl Writer {
         Ok(Self { producer })
     }
 
-    /// Shows what was written since [`Writer::open_transaction`].
+    /// Makes everything written since [`Writer::open_transaction`] visible.
     ///
     /// # Errors
-    /// [`LogError::Fatal`] when a record was not delivered or the broker refuses: then nothing is there.
+    /// [`LogError::Fatal`] when a record was not delivered or the broker refuses. Then nothing is visible.
     pub fn commit(mut self) -> Result<(), LogError> {
         self.flush()?;
         self.producer.commit_transaction(ANSWER).map_err(|error| failed("committing what was written", &error))
@@ -63,7 +63,7 @@ impl Writer {
     /// Number of partitions of a topic.
     ///
     /// # Errors
-    /// [`LogError::NoTopic`] when it does not exist; [`LogError::Fatal`] when the broker does not answer.
+    /// [`LogError::NoTopic`] when the topic does not exist; [`LogError::Fatal`] when the broker does not answer.
     pub fn partitions(&self, topic: &str) -> Result<i32, LogError> {
         let metadata = self.producer.client().fetch_metadata(Some(topic), ANSWER);
         let metadata = metadata.map_err(|error| failed(&format!("asking for {topic}"), &error))?;
@@ -72,10 +72,10 @@ impl Writer {
         count.ok_or_else(|| LogError::NoTopic(topic.to_owned()))
     }
 
-    /// Hands a record over; waits while too many are on their way.
+    /// Hands a record to the client. Waits while too many are in flight.
     ///
     /// # Errors
-    /// [`LogError`] when it is not taken, or an earlier one was not delivered.
+    /// [`LogError`] when the client does not accept it, or an earlier record was not delivered.
     pub fn write(&mut self, message: &Message) -> Result<(), LogError> {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &message.headers {

@@ -1,7 +1,7 @@
-//! A consumer group in memory: who is a member, who owns what, and who is fenced.
+//! A consumer group in memory: its members, who owns which partition, and who is fenced.
 //!
-//! The rules are those of cooperative-sticky assignment with static members: a partition is given only when
-//! its owner has let it go or was expelled, and whoever is no longer a member can commit nothing.
+//! The rules are those of cooperative-sticky assignment with static members. A partition is assigned only after its
+//! owner has released it or was expelled. A former member can commit nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,23 +25,23 @@ struct Membership {
     owned: BTreeSet<TopicPartition>,
 }
 
-/// How a member stands with its group.
+/// The state of a member in its group.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It must let these go.
+    /// It must release these partitions.
     Revoked(Vec<TopicPartition>),
-    /// These are its own from now on.
+    /// It owns these partitions from now on.
     Assigned(Vec<TopicPartition>),
     /// Nothing changed.
     Settled,
-    /// It was away for too long and is no member any more.
+    /// It was away for too long and is no longer a member.
     Expelled,
-    /// Another process has taken its instance name.
+    /// Another process has joined under its instance name.
     Replaced,
 }
 
 impl Group {
-    /// Joins under an instance name. Whoever had the name before is fenced.
+    /// Joins under an instance name. The previous member with this name is fenced.
     pub fn join(&mut self, instance: &str, topics: Vec<Arc<str>>, partitions: &[TopicPartition]) -> u64 {
         self.num_joined += 1;
         let membership = Membership { id: self.num_joined, topics, owned: BTreeSet::new() };
@@ -50,13 +50,14 @@ impl Group {
         self.num_joined
     }
 
-    /// Ends a membership, as the session timeout or leaving does.
+    /// Ends a membership, by session timeout or by leaving.
     pub fn expel(&mut self, instance: &str, partitions: &[TopicPartition]) {
         self.members.remove(instance);
         self.assign(partitions);
     }
 
-    /// Shares the partitions out anew: evenly, and each to its owner of before where that is even.
+    /// Distributes the partitions again. The shares are equal, and a partition stays with its owner as far as that
+    /// allows.
     pub fn assign(&mut self, partitions: &[TopicPartition]) {
         let before = std::mem::take(&mut self.targets);
         for instance in self.members.keys() {
@@ -83,7 +84,7 @@ impl Group {
         }
     }
 
-    /// What a member learns when it polls. What is assigned here is its own at once.
+    /// The state of a member at its poll. Partitions assigned here are owned at once.
     pub fn standing(&mut self, instance: &str, id: u64, held: &BTreeSet<TopicPartition>) -> Standing {
         let target = self.targets.get(instance).cloned().unwrap_or_default();
         match self.members.get(instance) {
@@ -108,14 +109,14 @@ impl Group {
         Standing::Assigned(assigned)
     }
 
-    /// A member lets partitions go.
+    /// Releases partitions of a member.
     pub fn release(&mut self, instance: &str, id: u64, partitions: &[TopicPartition]) {
         if let Some(member) = self.members.get_mut(instance).filter(|member| member.id == id) {
             member.owned.retain(|tp| !partitions.contains(tp));
         }
     }
 
-    /// Whether this membership is the current one under its name.
+    /// Whether this membership is the current one with its name.
     pub fn is_member(&self, instance: &str, id: u64) -> bool {
         self.members.get(instance).is_some_and(|member| member.id == id)
     }

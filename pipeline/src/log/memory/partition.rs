@@ -1,4 +1,4 @@
-//! One partition in memory: records, the markers that end transactions, and what open ones still hide.
+//! One partition in memory: records, markers that end transactions, and what open transactions hide.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 /// The number of a transaction.
 pub(super) type Serial = u64;
 
-/// Records in the order of their offsets. A marker takes an offset and is no record.
+/// Records in order of their offsets. A marker takes an offset but is not a record.
 #[derive(Debug, Default)]
 pub(super) struct Partition {
     entries: Vec<Entry>,
@@ -35,7 +35,7 @@ enum State {
 }
 
 impl Partition {
-    /// Writes a record, in a transaction or outside of any.
+    /// Writes a record, in a transaction or outside of one.
     pub fn append(&mut self, of: TopicPartition, message: &Message, within: Option<Serial>) {
         let record = Record {
             timestamp_ms: message.timestamp_ms.unwrap_or_default(),
@@ -55,13 +55,13 @@ impl Partition {
         self.next += 1;
     }
 
-    /// Takes a record over at its own offset, which must not lie below the end.
+    /// Adds a record at its own offset, which must not be below the end.
     pub fn put(&mut self, record: &Record) {
         self.next = record.offset.next().0.max(self.next);
         self.entries.push(Entry { record: record.clone(), state: State::Committed });
     }
 
-    /// Ends a transaction here; nothing when it wrote nothing here.
+    /// Ends a transaction in this partition. Does nothing if it wrote nothing here.
     pub fn end(&mut self, serial: Serial, is_commit: bool) {
         let Some(first) = self.open.remove(&serial) else { return };
         let from = self.at(first);
@@ -72,7 +72,7 @@ impl Partition {
         self.next += 1;
     }
 
-    /// The last stable offset: nothing behind it is shown, as a transaction that began there is open.
+    /// The last stable offset. Records behind it are not visible, because a transaction that began there is open.
     pub fn stable_end(&self) -> NextOffset {
         NextOffset(self.open.values().copied().min().unwrap_or(self.next))
     }
@@ -88,7 +88,7 @@ impl Partition {
         self.entries.drain(..kept);
     }
 
-    /// The committed records from an offset on.
+    /// The committed records from an offset onwards.
     pub fn read(&self, from: NextOffset) -> impl Iterator<Item = &Record> {
         let end = self.stable_end().0;
         let is_shown = |entry: &&Entry| entry.state == State::Committed;
