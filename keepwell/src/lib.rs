@@ -10,3 +10,4 @@ pub mod in_process;
 pub mod last_scores;
 pub mod load;
 pub mod model;
+pub mod reference;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keepwell::{audit, backfill, demo, erase, explain, load, model};
+use keepwell::{audit, backfill, demo, erase, explain, load, model, reference};
 use keepwell_pipeline::acls::rights;
 use keepwell_pipeline::config::{Config, ConfigError};
 use keepwell_pipeline::process::{self, Cli, ConfigArgs};
@@ -40,8 +40,13 @@ enum Command {
     Score(keepwell_score::cli::Cli),
     /// Run sink: health and window rows in, scores, alerts and Parquet tables out.
     Sink(Cli),
-    /// Print the columns of every topic and table as Markdown.
-    Dictionary,
+    /// Prints a reference page as Markdown: tables, metrics or configuration.
+    #[command(alias = "dictionary")]
+    Reference {
+        /// The page.
+        #[arg(value_enum, default_value = "tables")]
+        page: reference::Page,
+    },
     /// Compare Keepwell's topics with their wanted settings, and make or change them.
     Topics(TopicsArgs),
 }
@@ -84,10 +89,7 @@ fn main() -> ExitCode {
         Command::Aggregate(cli) => process::main("aggregate", &cli, keepwell_aggregate::build),
         Command::Score(cli) => keepwell_score::cli::main(&cli),
         Command::Sink(cli) => keepwell_sink::main(&cli),
-        Command::Dictionary => {
-            process::print(&keepwell_core::schema::dictionary::markdown());
-            ExitCode::SUCCESS
-        }
+        Command::Reference { page } => ended(reference::markdown(page).map(|text| process::print(&text))),
         Command::Topics(args) => match args.config.read() {
             Err(error) => fail(2, &error),
             Ok(config) => topics(&config, &args).unwrap_or_else(|error| fail(1, &error)),

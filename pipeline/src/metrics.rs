@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, TextEncoder};
 
 pub use names::Named;
@@ -22,6 +23,9 @@ const DURATIONS_S: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// Histogram buckets from ten milliseconds to an hour, in seconds.
 const LATENCIES_S: [f64; 14] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0, 3600.0];
+
+/// Labels of what is shown of a partition.
+const PARTITION: [&str; 3] = ["stage", "topic", "partition"];
 
 /// The metrics of a process, for all its stages.
 #[derive(Debug, Clone)]
@@ -62,29 +66,96 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let mut names = Names::default();
         let metrics = Self {
-            records: names.counter("records_total", "Records, events or rows by what became of them; fate read is the sum of the others", &["stage", "fate", "reason"])?,
+            records: names.counter(
+                "records_total",
+                "Records, events or rows by what became of them; fate read is the sum of the others",
+                &["stage", "fate", "reason"],
+            )?,
             messages: names.counter("messages_total", "Records or files written", &["stage"])?,
-            steps: names.counter("steps_total", "Steps by outcome: committed, aborted, lost (the verdict)", &["stage", "outcome"])?,
-            step_duration: names.histogram("step_duration_seconds", "Time to compute a step", &["stage"], &DURATIONS_S)?,
-            commit_duration: names.histogram("commit_duration_seconds", "Time to write and commit a step", &["stage"], &DURATIONS_S)?,
-            event_to_commit: names.histogram("event_to_commit_seconds", "From the timestamp of a step's oldest record to its commit", &["stage"], &LATENCIES_S)?,
-            last_progress: names.gauge("last_progress_timestamp_seconds", "When the last step was committed", &["stage"])?,
-            lag: names.int_gauge("lag_records", "Records between the position and the end of the partition", &PARTITION)?,
+            steps: names.counter(
+                "steps_total",
+                "Steps by outcome: committed, aborted, lost (the verdict)",
+                &["stage", "outcome"],
+            )?,
+            step_duration: names.histogram(
+                "step_duration_seconds",
+                "Time to compute a step",
+                &["stage"],
+                &DURATIONS_S,
+            )?,
+            commit_duration: names.histogram(
+                "commit_duration_seconds",
+                "Time to write and commit a step",
+                &["stage"],
+                &DURATIONS_S,
+            )?,
+            event_to_commit: names.histogram(
+                "event_to_commit_seconds",
+                "From the timestamp of a step's oldest record to its commit",
+                &["stage"],
+                &LATENCIES_S,
+            )?,
+            last_progress: names.gauge(
+                "last_progress_timestamp_seconds",
+                "When the last step was committed",
+                &["stage"],
+            )?,
+            lag: names.int_gauge(
+                "lag_records",
+                "Records between the position and the end of the partition",
+                &PARTITION,
+            )?,
             position: names.int_gauge("position_offset", "Offset of the record that is taken next", &PARTITION)?,
-            watermark: names.gauge("watermark_timestamp_seconds", "No event before this time is to be expected", &PARTITION)?,
+            watermark: names.gauge(
+                "watermark_timestamp_seconds",
+                "No event before this time is to be expected",
+                &PARTITION,
+            )?,
             accounts: names.int_gauge("state_accounts", "Accounts in the state", &PARTITION)?,
-            model: names.int_gauge("model_version", "Version of the model file by which the time that has come is scored", &PARTITION)?,
-            ids: names.int_gauge("state_event_ids", "Event ids in the state, by which duplicates are found", &PARTITION)?,
+            model: names.int_gauge(
+                "model_version",
+                "Version of the model file by which the time that has come is scored",
+                &PARTITION,
+            )?,
+            ids: names.int_gauge(
+                "state_event_ids",
+                "Event ids in the state, by which duplicates are found",
+                &PARTITION,
+            )?,
             id_bytes: names.int_gauge("state_event_id_bytes", "Memory of the event ids", &PARTITION)?,
-            id_max_bytes: names.int_gauge("event_id_max_bytes", "Most memory that the event ids of a process may take; beyond it the process stops", &["stage"])?,
+            id_max_bytes: names.int_gauge(
+                "event_id_max_bytes",
+                "Most memory that the event ids of a process may take; beyond it the process stops",
+                &["stage"],
+            )?,
             state_bytes: names.int_gauge("state_bytes", "Bytes of the state when it was last saved", &PARTITION)?,
-            waiting: names.int_gauge("source_waiting", "1 while a source is not read because it is too far ahead of another in time", &PARTITION)?,
+            waiting: names.int_gauge(
+                "source_waiting",
+                "1 while a source is not read because it is too far ahead of another in time",
+                &PARTITION,
+            )?,
             waiting_for: names.int_gauge("waiting_for", "1 for what the stage waits for", &["stage", "what"])?,
-            hidden: names.int_gauge("hidden_records", "Offsets behind the last stable one: an open transaction hides them", &PARTITION)?,
+            hidden: names.int_gauge(
+                "hidden_records",
+                "Offsets behind the last stable one: an open transaction hides them",
+                &PARTITION,
+            )?,
             snapshot: names.gauge("snapshot_timestamp_seconds", "When the state was last saved", &PARTITION)?,
-            snapshot_pause: names.gauge("snapshot_pause_seconds", "How long the stage stood still when the state was last saved", &PARTITION)?,
-            audited: names.int_gauge("audit_scores", "Stored scores in the last audit: judged, or of unknown versions of the model file", &["stage", "judged"])?,
-            drift: names.int_gauge("audit_drift_rows", "Stored rows that plain SQL over their window rows gives otherwise", &["stage"])?,
+            snapshot_pause: names.gauge(
+                "snapshot_pause_seconds",
+                "How long the stage stood still when the state was last saved",
+                &PARTITION,
+            )?,
+            audited: names.int_gauge(
+                "audit_scores",
+                "Stored scores in the last audit: judged, or of unknown versions of the model file",
+                &["stage", "judged"],
+            )?,
+            drift: names.int_gauge(
+                "audit_drift_rows",
+                "Stored rows that plain SQL over their window rows gives otherwise",
+                &["stage"],
+            )?,
             audit: names.gauge("audit_timestamp_seconds", "When the last audit ended", &["stage"])?,
             build: names.int_gauge("build_info", "Always 1; the version is a label", &["stage", "version"])?,
             names: Arc::default(),

@@ -2,9 +2,10 @@
 //!
 //! Every factor has an effective weight in percent, with six decimals. score = sum(normalised * effective weight /
 //! 100), rounded half-up to 6 decimals: the weighted mean of composite indicators. Each running sum is rounded, and a
-//! contribution is the difference of two running sums. So contributions sum to the score exactly. Effective weights sum
-//! to exactly 100: the other factors take the weight of a factor that is left out, in proportion to their own. A group
-//! that takes its lowest or highest value gives its whole weight to the factor with that value.
+//! contribution is the difference of two running sums. So contributions sum to the score exactly.
+//!
+//! Effective weights sum to exactly 100: the other factors take the weight of a factor that is left out, in proportion
+//! to their own. A group that takes its lowest or highest value gives its whole weight to the factor with that value.
 
 use crate::model::{Fallback, Model, Reduce, Weights};
 use crate::points::{Points, Sum100, shared_out};

@@ -151,6 +151,11 @@ pub const PROVENANCE: &[Column] = &[
     maybe("watermark", Time, "watermark when the row was made"),
 ];
 
+/// Whether a column is a measure of a window, with a twin for the window before.
+pub fn is_windowed(name: &str) -> bool {
+    WINDOWED.iter().any(|column| column.name == name)
+}
+
 /// All columns of the table, in order.
 pub fn columns() -> impl Iterator<Item = &'static Column> {
     [KEYS, WINDOWED, PREVIOUS, AS_OF, PROVENANCE].into_iter().flatten()

@@ -10,7 +10,7 @@ pub fn root() -> PathBuf {
 }
 
 pub fn read(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    std::fs::read_to_string(root().join(path)).unwrap()
 }
 
 /// Documents that people write or that are generated for them: all but records of measurements.
@@ -39,14 +39,16 @@ fn every_file_that_a_document_names_or_links_to_exists() {
     for document in documents() {
         let text = read(&document);
         let folder = Path::new(&document).parent().unwrap();
-        let linked = text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split_once(')')).map(|(link, _)| link);
+        let linked =
+            text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split_once(')')).map(|(link, _)| link);
         for link in linked.filter(|link| !link.starts_with("http") && !link.starts_with("...")) {
             let (path, heading) = link.split_once('#').unwrap_or((link, ""));
             let target = if path.is_empty() { PathBuf::from(&document) } else { folder.join(path) };
             assert!(root().join(&target).exists(), "{document} links to {link}, which is not there");
             if !heading.is_empty() {
                 let headings = std::fs::read_to_string(root().join(&target)).unwrap();
-                let is_there = headings.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
+                let is_there =
+                    headings.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
                 assert!(is_there, "{document} links to {link}, and there is no such heading");
             }
             checked += 1;
@@ -119,7 +121,10 @@ fn every_metric_of_the_rules_and_the_dashboard_exists_and_every_alert_has_its_se
     assert!(alerts.len() > 8);
     for alert in alerts {
         assert!(runbook.contains(&format!("\n## {alert}\n")), "{alert} has no section");
-        assert!(rules.contains(&format!("docs/runbook.md#{}", alert.to_lowercase())), "{alert} does not name its section");
+        assert!(
+            rules.contains(&format!("docs/runbook.md#{}", alert.to_lowercase())),
+            "{alert} does not name its section"
+        );
         assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
     }
 }

@@ -22,11 +22,13 @@ fn paragraphs(text: &str) -> Vec<String> {
     let (mut found, mut is_code) = (vec![String::new()], false);
     for line in text.lines() {
         let trimmed = line.trim_start();
-        let is_item = trimmed.starts_with("- ") || trimmed.split_once(". ").is_some_and(|(n, _)| n.parse::<u8>().is_ok());
+        let is_item =
+            trimmed.starts_with("- ") || trimmed.split_once(". ").is_some_and(|(n, _)| n.parse::<u8>().is_ok());
         if trimmed.starts_with("```") {
             is_code = !is_code;
         }
-        let is_other = is_code || trimmed.is_empty() || trimmed.starts_with(['|', '#', '`']) || line.starts_with("    ");
+        let is_other =
+            is_code || trimmed.is_empty() || trimmed.starts_with(['|', '#', '`']) || line.starts_with("    ");
         if is_other || is_item {
             found.push(String::new());
         }

@@ -19,9 +19,11 @@ partitions: 1
 kafka: {bootstrap_servers: 'unused:9092'}
 sources: [{topic: product-usage, kind: usage, bound: 1h, delay: 1h}]
 time: {pane: 1d, lateness: 2d}
-aggregate: {windows: [7d]}
 snapshots: {url: 'memory:///'}
 ";
+
+/// Wall clock, the event that arrives (id, event time), and the rows that are new then (as of, final, uses).
+type Moment = (&'static str, Option<(&'static str, &'static str)>, &'static [(&'static str, bool, i64)]);
 
 /// As of, final, uses: of every row that was written, in order.
 fn rows(broker: &MemoryBroker, config: &Config) -> Vec<(String, bool, i64)> {
@@ -31,7 +33,8 @@ fn rows(broker: &MemoryBroker, config: &Config) -> Vec<(String, bool, i64)> {
         let columns = Columns::Batch(&batch);
         let (as_of, is_final) = (columns.time("as_of").unwrap(), columns.flag("final").unwrap());
         let uses = columns.int("uses").unwrap();
-        rows.extend((0..batch.num_rows()).map(|row| {
+        let period = columns.text("period").unwrap();
+        rows.extend((0..batch.num_rows()).filter(|row| period.value(*row) == "7d").map(|row| {
             let as_of = jiff::Timestamp::from_microsecond(as_of.value(row)).unwrap();
             (as_of.strftime("%d %b").to_string(), is_final.value(row), uses.value(row))
         }));
@@ -47,8 +50,7 @@ fn the_worked_day_of_the_document_on_time() {
     let (clock, args) = (SetClock::at(us("2026-09-28T00:00:00Z")), RunArgs::drained(false));
     let place = InMemory { broker: &broker, config: &config, args: &args, clock: &clock };
     let mut deployment = InProcess::unsaved(&stages, &place).unwrap();
-    // Wall clock, what arrives, and the rows that are new then: as of, final, uses.
-    let steps: [(&str, Option<(&str, &str)>, &[(&str, bool, i64)]); 7] = [
+    let steps: [Moment; 7] = [
         ("2026-09-28T10:00:00Z", Some(("A", "2026-09-28T10:00:00Z")), &[("29 Sep", false, 1)]),
         ("2026-09-29T00:20:00Z", Some(("B", "2026-09-28T23:30:00Z")), &[("29 Sep", false, 2)]),
         ("2026-09-29T01:00:00Z", None, &[("29 Sep", true, 2)]),
@@ -62,9 +64,7 @@ fn the_worked_day_of_the_document_on_time() {
     for (now, event, expected) in steps {
         clock.set(us(now));
         if let Some((id, at)) = event {
-            let text = format!(
-                r#"{{"event_id":"{id}","account_id":"acme","feature":"export","occurred_at":"{at}"}}"#
-            );
+            let text = format!(r#"{{"event_id":"{id}","account_id":"acme","feature":"export","occurred_at":"{at}"}}"#);
             let raw = Raw { kind: Kind::Usage, key: None, value: Some(text.into_bytes()), at_ms: us(now) / 1000 };
             broker.produce(&deployment::message(&raw, known, 1, &config).unwrap()).unwrap();
         }
@@ -76,6 +76,7 @@ fn the_worked_day_of_the_document_on_time() {
         assert_eq!(new, expected, "{now}");
         known = rows.len();
     }
-    let of = |name: &str| fates.iter().filter(|(fate, _): &&(Fate, u64)| fate.name == name).map(|(_, n)| n).sum::<u64>();
+    let of =
+        |name: &str| fates.iter().filter(|(fate, _): &&(Fate, u64)| fate.name == name).map(|(_, n)| n).sum::<u64>();
     assert_eq!(["on_time", "late", "too_late"].map(of), [2, 1, 1]);
 }
