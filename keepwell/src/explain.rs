@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use keepwell_core::offset::TopicPartition;
 use keepwell_core::partitioner::partition_of;
@@ -67,7 +67,7 @@ pub fn run(args: &ExplainArgs) -> Result<String> {
         (None, Some(as_of)) => in_tables(&args.config.read()?, args, as_of)?,
     };
     let Some(Explained { health, inputs }) = found else {
-        bail!("account {} has no score: it is not known, was deleted, or has not been scored yet", args.account);
+        bail!("account {} has no score: it is not known here, or not scored yet", args.account);
     };
     match args.output {
         Output::Json => {
@@ -133,11 +133,13 @@ fn in_topic(config: &Config, account: &str) -> Result<Option<Health>> {
     let mut found = None;
     Tail::open(&config.kafka)?.read(&tp, PATIENCE, &Arc::new(AtomicBool::new(false)), |record| {
         if record.key.as_deref() == Some(account.as_bytes()) {
-            found = record.value;
+            found = Some(record.value);
         }
         ControlFlow::Continue(())
     })?;
-    Ok(found.map(|value| serde_json::from_slice(&value)).transpose()?)
+    let is_deleted = found == Some(None);
+    ensure!(!is_deleted, "account {account} was deleted: its last record on {} is a tombstone", tp.topic);
+    Ok(found.flatten().map(|value| serde_json::from_slice(&value)).transpose()?)
 }
 
 /// The same score, but with line breaks and control characters escaped. A stranger who chooses the name of an account
@@ -172,6 +174,9 @@ fn text(health: &Health) -> Result<String> {
         health.band.as_deref().unwrap_or("no band"),
         health.as_of,
     )?;
+    if health.retired {
+        writeln!(out, "retired: silent for aggregate.retire_after, so this is the last row until an event comes")?;
+    }
     if let Some(previous) = &health.previous {
         writeln!(
             out,

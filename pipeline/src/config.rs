@@ -265,7 +265,9 @@ impl Default for BatchOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path}: {why}")]
+    #[error(
+        "{path}: {why}; name the configuration with --config or KEEPWELL_CONFIG (deploy/keepwell.yaml is a commented example)"
+    )]
     Unreadable {
         /// Path as given by the user.
         path: String,

@@ -62,6 +62,16 @@ pub enum LogError {
         /// The message of the client.
         why: String,
     },
+    /// No broker answers.
+    #[error("{doing}: no broker answers at {servers} (kafka.bootstrap_servers): is Kafka running there? {why}")]
+    NoBroker {
+        /// The action that failed.
+        doing: String,
+        /// The addresses that were asked.
+        servers: String,
+        /// The message of the client.
+        why: String,
+    },
     /// The broker does not know the client, or denies it a right.
     #[error(
         "{doing}: the broker refuses: {why}; check kafka.properties and kafka.secrets, and the rights that `keepwell topics rights` lists"

@@ -13,6 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::config::Config;
 use crate::log::LogError;
+use crate::log::kafka::refusal::unanswered;
 use crate::log::kafka::settings::{Settings, not_made};
 
 /// Time limit for one request to the broker.
@@ -148,6 +149,7 @@ pub struct Topics {
     handle: BaseConsumer,
     runtime: tokio::runtime::Runtime,
     replication: i32,
+    servers: String,
 }
 
 impl fmt::Debug for Topics {
@@ -173,6 +175,7 @@ impl Topics {
             handle: client.create().map_err(|e| not_made(&e))?,
             runtime: runtime.map_err(|e| failed("starting a runtime", e))?,
             replication,
+            servers: config.kafka.bootstrap_servers.clone(),
         })
     }
 
@@ -181,7 +184,10 @@ impl Topics {
     /// # Errors
     /// [`LogError`] when the cluster does not answer.
     pub fn check(&self, wanted: &[Topic]) -> Result<Vec<Finding>, LogError> {
-        let metadata = self.handle.fetch_metadata(None, PATIENCE).map_err(|e| failed("asking for topics", e))?;
+        let metadata = self
+            .handle
+            .fetch_metadata(None, PATIENCE)
+            .map_err(|e| unanswered("asking for topics", &self.servers, &e))?;
         let counts: BTreeMap<&str, i32> =
             metadata.topics().iter().map(|topic| (topic.name(), topic.partitions().len() as i32)).collect();
         let replicas: BTreeMap<&str, usize> = metadata

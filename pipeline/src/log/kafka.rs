@@ -11,7 +11,7 @@ mod membership;
 mod orphans;
 mod ownership;
 mod queue;
-mod refusal;
+pub(crate) mod refusal;
 pub mod settings;
 pub mod tail;
 mod transaction;

@@ -63,3 +63,15 @@ pub(super) fn failed(doing: &str, error: &KafkaError) -> LogError {
 pub(super) fn is_final(error: &KafkaError) -> bool {
     is_refusal(error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
 }
+
+/// Converts the error of a call that only a broker could answer. `servers` are the addresses that were asked.
+pub(crate) fn unanswered(doing: &str, servers: &str, error: &KafkaError) -> LogError {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, Resolve};
+    let (doing, why) = (doing.to_owned(), error.to_string());
+    match error.rdkafka_error_code() {
+        Some(AllBrokersDown | BrokerTransportFailure | Resolve) => {
+            LogError::NoBroker { doing, servers: servers.to_owned(), why }
+        }
+        _ => LogError::Fatal { doing, why },
+    }
+}

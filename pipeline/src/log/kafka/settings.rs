@@ -119,6 +119,11 @@ impl Settings {
         self.base.0.clone()
     }
 
+    /// The configured bootstrap servers.
+    pub(super) fn servers(&self) -> String {
+        self.base.0.get("bootstrap.servers").unwrap_or_default().to_owned()
+    }
+
     /// How long a member may be silent before the group reassigns its partitions.
     pub(super) fn session_timeout(&self) -> Duration {
         Duration::from_millis(self.session_timeout_ms)

@@ -10,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
+use super::refusal::unanswered;
 use super::settings::{Settings, not_made};
 use super::{SLICE, record};
 use crate::config::Kafka;
@@ -17,9 +18,13 @@ use crate::log::LogError;
 use crate::record::Record;
 use keepwell_core::offset::TopicPartition;
 
+/// How long a broker may take to answer at all.
+const ANSWER: Duration = Duration::from_secs(15);
+
 /// A reader of committed records.
 pub struct Tail {
     consumer: BaseConsumer,
+    servers: String,
 }
 
 impl std::fmt::Debug for Tail {
@@ -40,7 +45,7 @@ impl Tail {
     /// A reader with these settings.
     pub(super) fn of(settings: &Settings) -> Result<Self, LogError> {
         let consumer = settings.reader().create();
-        Ok(Self { consumer: consumer.map_err(|error| not_made(&error))? })
+        Ok(Self { consumer: consumer.map_err(|error| not_made(&error))?, servers: settings.servers() })
     }
 
     /// Passes every committed record of a partition to `take`, in order. It stops at the present end, or when `take`
@@ -61,12 +66,13 @@ impl Tail {
         list.add_partition_offset(&of.topic, of.partition, KafkaOffset::Beginning).map_err(|e| failed(&e))?;
         self.consumer.assign(&list).map_err(|e| failed(&e))?;
         let deadline = Instant::now() + patience;
+        let answer_by = Instant::now() + patience.min(ANSWER);
         // A partition that is written all the time never reports its end. So stop at the present end.
         let end = loop {
             match self.consumer.fetch_watermarks(&of.topic, of.partition, SLICE) {
                 Ok((_, end)) => break end,
-                Err(error) if super::is_final(&error) || Instant::now() > deadline || stop.load(Ordering::Relaxed) => {
-                    return Err(failed(&error));
+                Err(error) if super::is_final(&error) || Instant::now() > answer_by || stop.load(Ordering::Relaxed) => {
+                    return Err(unanswered(&format!("reading {of}"), &self.servers, &error));
                 }
                 Err(_) => {}
             }

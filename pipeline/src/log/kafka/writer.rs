@@ -7,6 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use super::refusal::unanswered;
 use super::settings::{Settings, not_made};
 use super::transaction::{self, Deliveries};
 use crate::config::Kafka;
@@ -21,6 +22,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// A producer of raw records.
 pub struct Writer {
     producer: BaseProducer<Deliveries>,
+    servers: String,
 }
 
 impl std::fmt::Debug for Writer {
@@ -36,7 +38,8 @@ impl Writer {
     /// [`LogError`] when the client rejects its configuration.
     pub fn open(kafka: &Kafka) -> Result<Self, LogError> {
         let producer = Settings::new(kafka)?.writer().create_with_context(Deliveries::default());
-        Ok(Self { producer: producer.map_err(|error| not_made(&error))? })
+        let servers = kafka.bootstrap_servers.clone();
+        Ok(Self { producer: producer.map_err(|error| not_made(&error))?, servers })
     }
 
     /// A producer in a transaction. All of its records appear with [`Writer::commit`], or none do. An earlier writer
@@ -48,7 +51,7 @@ impl Writer {
         let settings = Settings::new(kafka)?.for_transactions(&kafka.group_prefix, name);
         let producer = transaction::producer(&settings, &AtomicBool::new(false), || Ok(()))?;
         producer.begin_transaction().map_err(|error| failed("beginning a transaction", &error))?;
-        Ok(Self { producer })
+        Ok(Self { producer, servers: kafka.bootstrap_servers.clone() })
     }
 
     /// Makes everything written since [`Writer::open_transaction`] visible.
@@ -66,7 +69,7 @@ impl Writer {
     /// [`LogError::NoTopic`] when the topic does not exist; [`LogError::Fatal`] when the broker does not answer.
     pub fn partitions(&self, topic: &str) -> Result<i32, LogError> {
         let metadata = self.producer.client().fetch_metadata(Some(topic), ANSWER);
-        let metadata = metadata.map_err(|error| failed(&format!("asking for {topic}"), &error))?;
+        let metadata = metadata.map_err(|error| unanswered(&format!("asking for {topic}"), &self.servers, &error))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
         let count = found.map(|topic| topic.partitions().len() as i32).filter(|count| *count > 0);
         count.ok_or_else(|| LogError::NoTopic(topic.to_owned()))
