@@ -16,8 +16,10 @@ use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::kafka::tail::Tail;
 use keepwell_pipeline::process::ConfigArgs;
 use keepwell_pipeline::shown;
+#[cfg(feature = "sql")]
 use keepwell_score::Score;
 use keepwell_score::inputs::Inputs;
+#[cfg(feature = "sql")]
 use keepwell_score::tables_reader::Stored;
 use keepwell_sink::score_json::Health;
 
@@ -94,6 +96,13 @@ impl Explained {
 }
 
 /// Reads the last final row at or before a time, and the window rows that belong to it.
+#[cfg(not(feature = "sql"))]
+fn in_tables(_config: &Config, _args: &ExplainArgs, _as_of: Timestamp) -> Result<Option<Explained>> {
+    bail!(crate::audit::NO_SQL)
+}
+
+/// Reads the last final row at or before a time, and the window rows that belong to it.
+#[cfg(feature = "sql")]
 fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Option<Explained>> {
     let stored = Stored::of_config(config, args.tables.as_deref())?;
     let Some((row, windows)) = stored.at(&args.account, as_of.as_microsecond())? else { return Ok(None) };

@@ -1,5 +1,9 @@
 //! The parts of the single binary: all stages in one process, the demo, and the tools for loading and inspecting.
 
+#[cfg(feature = "sql")]
+pub mod audit;
+#[cfg(not(feature = "sql"))]
+#[path = "no_sql.rs"]
 pub mod audit;
 pub mod backfill;
 pub mod demo;

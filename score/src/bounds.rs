@@ -1,9 +1,9 @@
 //! Limits on the SQL of a model: it must be small and shallow, and use only listed functions. A model can also arrive
 //! in a record, and no record may stop a process.
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, Result as PlanResult};
-use datafusion::logical_expr::{Expr, Volatility};
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_common::{DataFusionError, Result as PlanResult};
+use datafusion_expr::{Expr, Volatility};
 
 /// Longest SQL of one factor, condition or value, in bytes.
 pub const MAX_SQL_BYTES: usize = 4096;

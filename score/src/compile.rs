@@ -4,12 +4,11 @@ use std::hash::Hasher;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, DataFusionError, Result as PlanResult};
-use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit, when};
-use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::prelude::{SessionConfig, SessionContext, col};
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::{DFSchema, DataFusionError, Result as PlanResult};
+use datafusion_expr::simplify::SimplifyContext;
+use datafusion_expr::{Expr, ExprSchemable, cast, col, lit, when};
+use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::{time_type, window};
 use serde_saphyr::Spanned;
@@ -18,6 +17,7 @@ use siphasher::sip::SipHasher13;
 use crate::bounds::{self, MAX_PIECES, MAX_SQL_BYTES, PLANNING_STACK_BYTES};
 use crate::expression::{Expression, days_between};
 use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse, period_days};
+use crate::planner::Planner;
 use crate::points::Points;
 use crate::rate::nominal;
 
@@ -117,11 +117,9 @@ impl Compiled {
             let why = format!("{num_pieces} factors, triggers and remembered values; {MAX_PIECES} are allowed");
             return Err(ModelError::of(file, why));
         }
-        let config = SessionConfig::new().set_usize("datafusion.sql_parser.recursion_limit", bounds::MAX_NESTING);
-        let session = SessionContext::new_with_config(config);
-        session.register_udf(days_between());
+        let planner = Planner::new();
         let models =
-            models.into_iter().map(|model| ModelCompiler::new(file, &session, &model)?.compile(version, &model));
+            models.into_iter().map(|model| ModelCompiler::new(file, &planner, &model)?.compile(version, &model));
         let models: Vec<_> = models.collect::<Result<_, ModelError>>()?;
         Ok(Self { text: text.to_owned(), version, models })
     }
@@ -137,14 +135,14 @@ impl Compiled {
 /// Compiles the SQL of one model.
 struct ModelCompiler<'c> {
     file: &'c str,
-    session: &'c SessionContext,
+    planner: &'c Planner,
     period: &'c str,
     /// The columns for remembered values, factors and triggers. Each has all columns of those before it.
     rows: [Schema; 3],
 }
 
 impl<'c> ModelCompiler<'c> {
-    fn new(file: &'c str, session: &'c SessionContext, model: &'c Model) -> Result<Self, ModelError> {
+    fn new(file: &'c str, planner: &'c Planner, model: &'c Model) -> Result<Self, ModelError> {
         let float = |name: &str| Field::new(name, DataType::Float64, true);
         let fields = |columns: &[Input]| -> Vec<Field> {
             columns.iter().map(|(name, kind)| Field::new(*name, kind(), true)).collect()
@@ -169,7 +167,7 @@ impl<'c> ModelCompiler<'c> {
         let rows_of_factors = Schema::new(row.clone());
         row.extend(fields(&PRESENT));
         let rows = [rows_of_windows, rows_of_factors, Schema::new(row)];
-        Ok(Self { file, session, period: &model.period.value, rows })
+        Ok(Self { file, planner, period: &model.period.value, rows })
     }
 
     fn compile(&self, version: i64, model: &Model) -> Result<CompiledModel, ModelError> {
@@ -226,12 +224,12 @@ impl<'c> ModelCompiler<'c> {
                 return Err(DataFusionError::Plan(why));
             }
             let row = DFSchema::try_from(row.clone())?;
-            let expr = self.session.parse_sql_expr(&sql.value, &row)?;
+            let expr = self.planner.parse(&sql.value, &row)?;
             bounds::check(&expr)?;
             let derived = |name: &str| DERIVED.iter().find(|(known, _)| *known == name).map(|(_, sql)| *sql);
             let with_derived = expr.transform(|part| match &part {
                 Expr::Column(column) => match derived(&column.name) {
-                    Some(sql) => Ok(Transformed::yes(self.session.parse_sql_expr(sql, &row)?)),
+                    Some(sql) => Ok(Transformed::yes(self.planner.parse(sql, &row)?)),
                     None => Ok(Transformed::no(part)),
                 },
                 _ => Ok(Transformed::no(part)),
@@ -287,7 +285,7 @@ impl<'c> ModelCompiler<'c> {
         let simplifier = ExprSimplifier::new(context);
         // Some functions, such as coalesce, cannot be executed until they are simplified.
         let expr = simplifier.simplify(simplifier.coerce(cast(expr, to.clone()), &row)?)?;
-        Expression::new(period, columns, self.session.create_physical_expr(expr, &row)?)
+        Expression::new(period, columns, self.planner.physical(expr, &row)?)
     }
 }
 

@@ -9,9 +9,9 @@ use arrow::array::{
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Float64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use datafusion::common::{DataFusionError, Result as PlanResult};
-use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion_common::{DataFusionError, Result as PlanResult};
+use datafusion_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion_physical_expr::PhysicalExpr;
 use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::time_type;
 

@@ -17,14 +17,17 @@ pub mod model;
 pub mod model_schedule;
 mod model_tests;
 pub mod normalise;
+mod planner;
 pub mod points;
 mod rate;
+#[cfg(feature = "sql")]
 pub mod recompute;
 mod settings;
 mod small_map;
 mod snapshot;
 mod stage;
 mod state;
+#[cfg(feature = "sql")]
 pub mod tables_reader;
 #[cfg(test)]
 mod tests;
