@@ -298,7 +298,7 @@ def summary(of, found, full):
         f"A figure is the median of several runs. [Every figure, with its spread](results/{full}). [How to run and compare](README.md).", "",
         "## Beside its peers", "",
         f"{peers[0]['events']:,} events of 10,000 accounts. Every system reads the same topic and does the same job; a plain program counts its rows.",
-        "Keepwell does more: 139 columns a row instead of 7, scores, alerts and Parquet files.", "",
+        "Keepwell did more: 139 columns a row (now 155) instead of 7, scores, alerts and Parquet files.", "",
         shown.throughput(10_000), "With a million accounts, each closed every day:", "", shown.throughput(1_000_000),
         "## From an event to its score", "", "A probe is the only event of its account; Kafka, the system and the sender share two cores.", "", shown.latency(),
         "## How it grows", "", shown.growth(), "A day's close on one thread, for each account:", "", shown.closes(),

@@ -14,8 +14,8 @@ use keepwell_pipeline::log::kafka::tail::Tail;
 use keepwell_pipeline::log::kafka::writer::Writer;
 use keepwell_pipeline::process::print;
 use keepwell_pipeline::record::{Message, Record};
-use keepwell_pipeline::reject::{CONTEXT_HEADERS, CUT_HEADER, REASON_HEADER};
-use keepwell_pipeline::shown;
+use keepwell_pipeline::redact;
+use keepwell_pipeline::reject::{CONTEXT_HEADERS, CUT_HEADER, REASON_HEADER, STAGE_HEADER};
 
 use crate::reason::Code;
 
@@ -135,14 +135,17 @@ fn may_return(record: &Record, origin: &Origin, sources: &BTreeMap<String, i32>)
         Some(count) if (0..*count).contains(&origin.partition) => {}
         _ => return Err(Fate::NoSource(origin.topic.clone())),
     }
-    let is_whole = record.header(CUT_HEADER).is_none() && origin.reason != Code::Unreadable.as_str();
+    // A raw record without a value is rejected by ingest. Other stages have the value of an event, or have not kept it.
+    let has_value = record.value.is_some() || record.header(STAGE_HEADER) == Some(b"ingest");
+    let is_cut = record.header(CUT_HEADER).is_some() || origin.reason == Code::Unreadable.as_str();
+    let is_whole = has_value && !is_cut;
     if is_whole { Ok(()) } else { Err(Fate::NotWhole) }
 }
 
 fn print_each(record: &Record, origin: &Origin) {
     let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
     let Origin { reason, topic, partition, offset, message } = origin;
-    let [reason, topic, offset, message] = [reason, topic, offset, message].map(|text| shown::line(text));
+    let [reason, topic, offset, message] = [reason, topic, offset, message].map(|text| redact::line(text));
     print(&format!("{reason}\t{topic}-{partition} {offset}\t{message}\t{}\n", value.escape_debug()));
 }
 
@@ -182,7 +185,7 @@ pub fn run(config: &Config, action: &Action) -> Result<()> {
         writer.flush()?;
     }
     for (fate, count) in counts {
-        print(&format!("{} {count}\n", shown::line(&fate.words(writer.is_some()))));
+        print(&format!("{} {count}\n", redact::line(&fate.words(writer.is_some()))));
     }
     Ok(())
 }
@@ -225,6 +228,17 @@ mod tests {
         record
     }
 
+    fn of_aggregate(value: Option<&str>) -> Record {
+        let mut record = reject("usage", "1", None);
+        record.value = value.map(|value| bytes::Bytes::copy_from_slice(value.as_bytes()));
+        record
+            .headers
+            .iter_mut()
+            .filter(|(name, _)| name == STAGE_HEADER)
+            .for_each(|(_, stage)| *stage = Some("aggregate".into()));
+        record
+    }
+
     /// Once a forged reject was replayed into `keepwell.windows`, and score stopped at it.
     #[test]
     fn only_whole_records_return_and_only_to_partitions_of_the_configured_sources() {
@@ -236,6 +250,9 @@ mod tests {
             (reject("usage", "-1", None), no_source("usage")),
             (reject("keepwell.windows", "0", None), no_source("keepwell.windows")),
             (reject("usage", "0", Some(CUT_HEADER)), Err(Fate::NotWhole)),
+            // Aggregate keeps the value of an old event only: without it the reject names the origin, no more.
+            (of_aggregate(None), Err(Fate::NotWhole)),
+            (of_aggregate(Some("{}")), Ok(())),
         ];
         for (record, expected) in cases {
             let origin = Origin::of(&record).unwrap();

@@ -153,7 +153,7 @@ fn describe(found: &Audited) -> String {
     }
     let named = found.drift.iter().take(MOST_NAMED);
     lines.extend(named.map(|row| {
-        format!("{} {}: {}", keepwell_pipeline::shown::line(&row.account_id), rfc3339(row.as_of_us), row.what)
+        format!("{} {}: {}", keepwell_pipeline::redact::line(&row.account_id), rfc3339(row.as_of_us), row.what)
     }));
     lines.join("\n") + "\n"
 }

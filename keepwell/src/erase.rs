@@ -9,7 +9,7 @@ use keepwell_core::partitioner::partition_of;
 use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::process::ConfigArgs;
-use keepwell_pipeline::shown;
+use keepwell_pipeline::redact;
 use keepwell_pipeline::store::Store;
 
 /// Which account to erase, and where.
@@ -43,7 +43,7 @@ pub fn run(args: &EraseArgs) -> Result<String> {
     let mut told = format!(
         "{} rows of {} erased from {} of {} files of epoch {}\n",
         erased.num_rows,
-        shown::line(&args.account),
+        redact::line(&args.account),
         erased.num_rewritten,
         erased.num_files,
         config.epoch

@@ -15,7 +15,7 @@ use keepwell_core::partitioner::partition_of;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::kafka::tail::Tail;
 use keepwell_pipeline::process::ConfigArgs;
-use keepwell_pipeline::shown;
+use keepwell_pipeline::redact;
 #[cfg(feature = "sql")]
 use keepwell_score::Score;
 use keepwell_score::inputs::Inputs;
@@ -118,7 +118,7 @@ fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Op
 fn describe(inputs: BTreeMap<String, Inputs>) -> Result<String> {
     let mut out = String::new();
     for (factor, Inputs { period, columns }) in inputs {
-        writeln!(out, "{factor} saw {} over {period}", shown::line(&columns.to_string()))?;
+        writeln!(out, "{factor} saw {} over {period}", redact::line(&columns.to_string()))?;
     }
     Ok(out)
 }
@@ -156,7 +156,7 @@ fn in_topic(config: &Config, account: &str) -> Result<Option<Health>> {
 fn on_lines(health: Health) -> Result<Health> {
     fn escape(value: &mut serde_json::Value) {
         match value {
-            serde_json::Value::String(text) => *text = shown::line(text).into_owned(),
+            serde_json::Value::String(text) => *text = redact::line(text).into_owned(),
             serde_json::Value::Array(items) => items.iter_mut().for_each(escape),
             serde_json::Value::Object(fields) => fields.values_mut().for_each(escape),
             _ => {}

@@ -24,7 +24,7 @@ pub use http::{Http, Listen};
 pub use kafka::{Kafka, Secret, max_event_bytes};
 pub use output::{Score, Tables, Topics};
 
-use crate::shown::{self, StoreUrl};
+use crate::redact::{self, StoreUrl};
 use keepwell_core::event::Kind;
 use keepwell_core::pane::PaneWidth;
 use places::Places;
@@ -394,7 +394,7 @@ fn without_values(message: &str, set: &[String]) -> String {
         ["kafka.properties", "kafka.secrets", "tables.options", "tables.secrets"]
             .iter()
             .any(|place| path.starts_with(place))
-            || path.split('.').any(|key| key == "url" || shown::is_secret(key))
+            || path.split('.').any(|key| key == "url" || redact::is_secret(key))
     };
     let values = set.iter().filter_map(|assignment| assignment.split_once('='));
     let secret = values.filter(|(path, value)| may_be_secret(path) && !value.is_empty());

@@ -68,13 +68,13 @@ impl Metrics {
         let metrics = Self {
             records: names.counter(
                 "records_total",
-                "Records, events or rows by what became of them; fate read is the sum of the others",
+                "Records, events or rows by fate. read is the sum of the others; thinned, unwritable and left_out come on top",
                 &["stage", "fate", "reason"],
             )?,
             messages: names.counter("messages_total", "Records or files written", &["stage"])?,
             steps: names.counter(
                 "steps_total",
-                "Steps by outcome: committed, aborted, lost (the verdict)",
+                "Steps by outcome: committed, aborted, lost (the verdict), too_large",
                 &["stage", "outcome"],
             )?,
             step_duration: names.histogram(
@@ -167,7 +167,7 @@ impl Metrics {
     pub fn stage(&self, stage: &'static str) -> StageMetrics {
         self.build.with_label_values(&[stage, env!("CARGO_PKG_VERSION")]).set(1);
         self.messages.with_label_values(&[stage]).inc_by(0);
-        for outcome in ["committed", "aborted", "lost"] {
+        for outcome in ["committed", "aborted", "lost", "too_large"] {
             self.steps.with_label_values(&[stage, outcome]).inc_by(0);
         }
         self.records.with_label_values(&[stage, "read", ""]).inc_by(0);

@@ -24,7 +24,7 @@ use crate::partition_loop::{Report, Session, Worker};
 use crate::runner::{Options, RunError, Runner};
 
 use crate::pulse::Pulse;
-use crate::shown;
+use crate::redact;
 use crate::snapshot::Snapshots;
 use crate::stage::{Completeness, Stage};
 use keepwell_core::offset::{NextOffset, TopicPartition};
@@ -309,7 +309,7 @@ pub fn stopped_by_signals() -> anyhow::Result<Arc<AtomicBool>> {
 pub fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    if let Err(error) = out.write_all(shown::lines(text).as_bytes()).and_then(|()| out.flush())
+    if let Err(error) = out.write_all(redact::lines(text).as_bytes()).and_then(|()| out.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         eprintln!("standard output: {error}");

@@ -21,9 +21,12 @@ pub const CONTEXT_HEADERS: [&str; 6] = [
     "__connect.errors.partition",
     "__connect.errors.offset",
     "__connect.errors.connector.name",
-    "__connect.errors.stage",
+    STAGE_HEADER,
     "__connect.errors.exception.message",
 ];
+
+/// Header with the stage that rejected the record.
+pub const STAGE_HEADER: &str = "__connect.errors.stage";
 
 /// Longest error message in a reject, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1000;

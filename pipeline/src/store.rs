@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::runtime::Runtime;
 
-use crate::shown;
+use crate::redact;
 
 /// Why an object could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum StoreError {
 pub fn parse(url: &str, options: &BTreeMap<String, String>) -> Result<(Arc<dyn ObjectStore>, Path), StoreError> {
     // The message of a library may repeat the URL.
     let wrong =
-        |why: String| StoreError::Url { url: shown::url(url).into_owned(), why: why.replace(url, &shown::url(url)) };
+        |why: String| StoreError::Url { url: redact::url(url).into_owned(), why: why.replace(url, &redact::url(url)) };
     let parsed = url::Url::parse(url).map_err(|e| wrong(e.to_string()))?;
     if let Ok(folder) = parsed.to_file_path() {
         std::fs::create_dir_all(&folder).map_err(|e| wrong(format!("cannot make {}: {e}", folder.display())))?;
@@ -122,7 +122,7 @@ impl Store {
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, StoreError> {
         let (store, prefix) = parse(url, options)?;
         let wrong =
-            |error: std::io::Error| StoreError::Url { url: shown::url(url).into_owned(), why: error.to_string() };
+            |error: std::io::Error| StoreError::Url { url: redact::url(url).into_owned(), why: error.to_string() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(wrong)?;
         Ok(Self { store, prefix, runtime })
     }

@@ -10,7 +10,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use keepwell_core::schema::{health, score as tables, window};
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::shown;
+use keepwell_pipeline::redact;
 use keepwell_pipeline::store;
 use tokio::runtime::Runtime;
 
@@ -52,7 +52,7 @@ impl Stored {
     /// When the URL is not valid or the store does not respond.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self> {
         let external =
-            |error: &dyn std::fmt::Display| DataFusionError::Execution(format!("{}: {error}", shown::url(url)));
+            |error: &dyn std::fmt::Display| DataFusionError::Execution(format!("{}: {error}", redact::url(url)));
         let (store, _) = store::parse(url, options).map_err(|error| external(&error))?;
         let parsed = url::Url::parse(url).map_err(|error| external(&error))?;
         // Files are in a folder per month. Older files are in a folder per day.

@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Span;
-use crate::shown::{Properties, Scalar};
+use crate::redact::{Properties, Scalar};
 
 /// How to reach Kafka.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]

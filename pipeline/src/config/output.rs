@@ -7,7 +7,7 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 
 use super::{Secret, Span};
-use crate::shown::{Properties, StoreUrl};
+use crate::redact::{Properties, StoreUrl};
 
 /// Names of Keepwell's own topics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]

@@ -8,7 +8,7 @@ use rdkafka::error::KafkaError;
 
 use crate::config::Kafka;
 use crate::log::{LogError, smaller};
-use crate::shown;
+use crate::redact;
 use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// Largest record that `load` and `rejects replay` send to the broker, in bytes.
@@ -17,7 +17,7 @@ const WRITER_MAX_BYTES: usize = 100_000_000;
 /// Why a client could not be made, without the value of a secret setting.
 pub(crate) fn not_made(error: &KafkaError) -> LogError {
     match error {
-        KafkaError::ClientConfig(_, _, name, _) if shown::is_secret(name) => {
+        KafkaError::ClientConfig(_, _, name, _) if redact::is_secret(name) => {
             LogError::Configuration(format!("{name}: the client does not take its value"))
         }
         error => LogError::Configuration(error.to_string()),
