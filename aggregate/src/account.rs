@@ -291,16 +291,16 @@ impl<'a> View<'a> {
     /// Event time of the current version of a fact, UTC microseconds. None if the fact is not valid.
     pub fn fact_at_us(&self, name: &str) -> Option<i64> {
         self.fact(name)?;
-        let told = self.account.facts.get(name)?.between(self.floor_us, self.end_us);
-        told.last().map(|version| version.at_us)
+        let versions = self.account.facts.get(name)?.between(self.floor_us, self.end_us);
+        versions.last().map(|version| version.at_us)
     }
 
     /// The last outcome of each alert since pane `from`: alert id, outcome, and its event time in UTC microseconds.
     pub fn outcomes(&self, from: Pane, settings: &Settings) -> impl Iterator<Item = (&'a str, Outcome, i64)> {
         let floor_us = settings.panes.start_us(from.max(self.first)) - 1;
-        let told = self.account.outcomes.iter();
+        let outcomes = self.account.outcomes.iter();
         let end_us = self.end_us;
-        told.filter_map(move |(id, history)| {
+        outcomes.filter_map(move |(id, history)| {
             let last = history.between(floor_us, end_us).last()?;
             Some((id.as_str(), last.value, last.at_us))
         })

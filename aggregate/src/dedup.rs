@@ -185,14 +185,14 @@ impl EventIds {
     /// # Errors
     /// When the name of an id part is not valid, or a part ends within an id. The message names the part.
     pub fn restored(whole: &SnapshotBytes) -> Result<Self, String> {
-        let mut seen = Self::default();
+        let mut event_ids = Self::default();
         for (name, bytes) in whole {
             let Some((pane, part)) = name.strip_prefix(PREFIX).and_then(|rest| rest.rsplit_once('-')) else { continue };
             let wrong = |_| format!("part {name} is none of ids");
             if bytes.len() % 16 != 0 {
                 return Err(format!("part {name} ends within an id"));
             }
-            let ids = seen.panes.entry(Pane(pane.parse().map_err(wrong)?)).or_default();
+            let ids = event_ids.panes.entry(Pane(pane.parse().map_err(wrong)?)).or_default();
             let keys = bytes.chunks_exact(16).map(|key| key.iter().rfold(0, |id, byte| id << 8 | u128::from(*byte)));
             match part {
                 GONE => ids.gone = keys.collect(),
@@ -203,13 +203,13 @@ impl EventIds {
                 }
             }
         }
-        for ids in seen.panes.values_mut() {
+        for ids in event_ids.panes.values_mut() {
             ids.table.extend(&ids.open);
             for key in &ids.gone {
                 ids.table.remove(key);
             }
         }
-        Ok(seen)
+        Ok(event_ids)
     }
 }
 
@@ -235,26 +235,30 @@ mod tests {
 
     #[test]
     fn an_id_is_kept_under_its_latest_sighting_and_forgotten_with_it() {
-        let mut seen = EventIds::default();
+        let mut event_ids = EventIds::default();
         let key = event_key("acme", Kind::Usage, "1");
-        seen.insert(key, Pane(3));
-        seen.insert(key, Pane(5));
-        seen.insert(key, Pane(4));
-        seen.forget(|pane| pane <= Pane(4));
-        assert_eq!(seen.pane(key), Some(Pane(5)));
-        seen.forget(|pane| pane <= Pane(5));
-        assert_eq!((seen.pane(key), seen.len()), (None, 0));
+        event_ids.insert(key, Pane(3));
+        event_ids.insert(key, Pane(5));
+        event_ids.insert(key, Pane(4));
+        event_ids.forget(|pane| pane <= Pane(4));
+        assert_eq!(event_ids.pane(key), Some(Pane(5)));
+        event_ids.forget(|pane| pane <= Pane(5));
+        assert_eq!((event_ids.pane(key), event_ids.len()), (None, 0));
     }
 
     #[test]
     fn ids_of_a_pane_need_what_is_said_of_them_and_give_it_back() {
-        let mut seen = EventIds::default();
+        let mut event_ids = EventIds::default();
         for n in 0..100_000_u32 {
-            seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(0));
+            event_ids.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(0));
         }
-        assert!((100_000 * PLACE_BYTES..=most_bytes(100_000)).contains(&seen.num_bytes()), "{}", seen.num_bytes());
-        seen.forget(|pane| pane <= Pane(0));
-        assert_eq!(seen.num_bytes(), 0);
+        assert!(
+            (100_000 * PLACE_BYTES..=most_bytes(100_000)).contains(&event_ids.num_bytes()),
+            "{}",
+            event_ids.num_bytes()
+        );
+        event_ids.forget(|pane| pane <= Pane(0));
+        assert_eq!(event_ids.num_bytes(), 0);
     }
 
     #[test]
@@ -265,19 +269,19 @@ mod tests {
 
     #[test]
     fn a_full_piece_is_written_once_and_what_is_restored_is_what_was_saved() {
-        let mut seen = EventIds { part_ids: 10, ..EventIds::default() };
+        let mut event_ids = EventIds { part_ids: 10, ..EventIds::default() };
         let mut saved = SnapshotBytes::new();
         let mut known = SavedRevisions::new();
         let mut num_written = 0;
         for n in 0..100_u32 {
-            seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(-1));
+            event_ids.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(-1));
             // Every third id comes again, some panes later.
             if n % 3 == 0 {
-                seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(5));
+                event_ids.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(5));
             }
             if n % 7 == 0 {
                 let mut parts = Parts::new();
-                seen.parts(&known, &mut parts);
+                event_ids.parts(&known, &mut parts);
                 saved.retain(|name, _| parts.contains_key(name));
                 known.clear();
                 for (name, part) in parts {
@@ -288,22 +292,22 @@ mod tests {
                         saved.insert(name, bytes);
                     }
                 }
-                seen.saved(&known);
+                event_ids.saved(&known);
                 let restored = EventIds { part_ids: 10, ..EventIds::restored(&saved).unwrap() };
-                assert_eq!(restored, seen);
+                assert_eq!(restored, event_ids);
                 // The run goes on from the restored state.
-                seen = restored;
+                event_ids = restored;
                 known.values_mut().for_each(|revision| *revision = 0);
             }
         }
-        assert_eq!((num_written, seen.len()), (9 + 3, 100));
+        assert_eq!((num_written, event_ids.len()), (9 + 3, 100));
         assert!(EventIds::restored(&SnapshotBytes::from([("ids-x-1".to_owned(), Vec::new())])).is_err());
     }
 
     /// Writes a snapshot over the saved parts, with only the parts that `known` does not have. Then updates `known`.
-    fn save(seen: &mut EventIds, saved: &mut SnapshotBytes, known: &mut SavedRevisions) {
+    fn save(event_ids: &mut EventIds, saved: &mut SnapshotBytes, known: &mut SavedRevisions) {
         let mut parts = Parts::new();
-        seen.parts(known, &mut parts);
+        event_ids.parts(known, &mut parts);
         saved.retain(|name, _| parts.contains_key(name));
         known.clear();
         for (name, part) in parts {
@@ -311,7 +315,7 @@ mod tests {
             known.insert(name.clone(), revision);
             saved.extend(bytes.map(|bytes| (name, bytes)));
         }
-        seen.saved(known);
+        event_ids.saved(known);
     }
 
     proptest! {
@@ -320,23 +324,23 @@ mod tests {
         fn whatever_was_saved_is_what_is_restored(
             steps in prop::collection::vec((0..12_u32, 0..3_i32, 0..6_u8), 1..60),
         ) {
-            let of = |seen: EventIds| EventIds { part_ids: 3, ..seen };
-            let (mut seen, mut saved, mut known) = (of(EventIds::default()), SnapshotBytes::new(), SavedRevisions::new());
+            let of = |event_ids: EventIds| EventIds { part_ids: 3, ..event_ids };
+            let (mut event_ids, mut saved, mut known) = (of(EventIds::default()), SnapshotBytes::new(), SavedRevisions::new());
             for (id, pane, then) in steps {
-                seen.insert(event_key("acme", Kind::Usage, &id.to_string()), Pane(pane));
+                event_ids.insert(event_key("acme", Kind::Usage, &id.to_string()), Pane(pane));
                 match then {
-                    0 | 1 => save(&mut seen, &mut saved, &mut known),
-                    2 => seen.forget(|pane| pane <= Pane(0)),
+                    0 | 1 => save(&mut event_ids, &mut saved, &mut known),
+                    2 => event_ids.forget(|pane| pane <= Pane(0)),
                     3 => {
-                        save(&mut seen, &mut saved, &mut known);
-                        seen = of(EventIds::restored(&saved).unwrap());
+                        save(&mut event_ids, &mut saved, &mut known);
+                        event_ids = of(EventIds::restored(&saved).unwrap());
                         known.values_mut().for_each(|revision| *revision = 0);
                     }
                     _ => {}
                 }
-                let (mut now, mut after, mut known) = (seen.clone(), saved.clone(), known.clone());
+                let (mut now, mut after, mut known) = (event_ids.clone(), saved.clone(), known.clone());
                 save(&mut now, &mut after, &mut known);
-                prop_assert_eq!(of(EventIds::restored(&after).unwrap()), seen.clone());
+                prop_assert_eq!(of(EventIds::restored(&after).unwrap()), event_ids.clone());
             }
         }
     }

@@ -99,8 +99,8 @@ mod tests {
         let stage = Aggregate::new(&config("max_bytes: 1100000"));
         let mut state = State::new();
         for (partition, num_ids) in [(0, 28_000), (1, 14_000), (2, 14_000)] {
-            let seen = &mut state.entry(TopicPartition::new("keepwell.events", partition)).or_default().event_ids;
-            (0..num_ids).for_each(|n: u32| seen.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(1)));
+            let event_ids = &mut state.entry(TopicPartition::new("keepwell.events", partition)).or_default().event_ids;
+            (0..num_ids).for_each(|n: u32| event_ids.insert(event_key("acme", Kind::Usage, &n.to_string()), Pane(1)));
             let applied = stage.apply(&state, &Batch::default());
             // One table of 32,768 slots and two of 16,384, with 17 bytes per slot.
             if partition < 2 {

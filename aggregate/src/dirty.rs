@@ -76,8 +76,8 @@ impl Dirty {
     /// Marks the panes that pruning an account will change. The parts of accounts are marked together when the close is
     /// done. A deleted account is already marked, because the close replaced it.
     pub fn before_prune(&mut self, account: &Account, closed: Pane) {
-        let told: BTreeSet<Pane> = account.adoption.open_panes().filter(|pane| *pane <= closed).collect();
-        told.into_iter().for_each(|pane| self.pane(pane));
+        let open: BTreeSet<Pane> = account.adoption.open_panes().filter(|pane| *pane <= closed).collect();
+        open.into_iter().for_each(|pane| self.pane(pane));
     }
 
     /// Marks a completed close: every account was pruned, and no pane before `horizon` is left.

@@ -118,29 +118,29 @@ mod tests {
         fn every_change_is_told_and_nobody_twice_between_two_ticks(steps in steps()) {
             let (mut live_due, mut tick) = (LiveDue::default(), 0_u64);
             // By account: whether it has a change that is not sent, and the tick at which it was last sent.
-            let mut untold: BTreeMap<u8, bool> = BTreeMap::new();
-            let mut told: BTreeMap<u8, u64> = BTreeMap::new();
+            let mut unsent: BTreeMap<u8, bool> = BTreeMap::new();
+            let mut sent: BTreeMap<u8, u64> = BTreeMap::new();
             for (changed, is_tick, most) in steps {
                 tick += u64::from(is_tick);
                 for account in changed {
                     live_due.mark(&account.to_string());
-                    untold.insert(account, true);
+                    unsent.insert(account, true);
                 }
-                let may = |account: &u8| untold[account] && told.get(account) != Some(&tick);
-                let expected: BTreeSet<u8> = untold.keys().copied().filter(may).collect();
+                let may = |account: &u8| unsent[account] && sent.get(account) != Some(&tick);
+                let expected: BTreeSet<u8> = unsent.keys().copied().filter(may).collect();
                 let due: BTreeSet<u8> = live_due.due(tick).map(|name| name.parse().unwrap()).collect();
                 prop_assert_eq!(&due, &expected);
                 for account in 0..6 {
-                    prop_assert_eq!(live_due.is_resting(&account.to_string(), tick), told.get(&account) == Some(&tick));
+                    prop_assert_eq!(live_due.is_resting(&account.to_string(), tick), sent.get(&account) == Some(&tick));
                 }
-                let sent: Vec<u8> = due.into_iter().take(most).collect();
-                live_due.sent(sent.iter().map(|account| Name::from(account.to_string().as_str())).collect(), tick);
-                for account in sent {
-                    untold.insert(account, false);
-                    told.insert(account, tick);
+                let now: Vec<u8> = due.into_iter().take(most).collect();
+                live_due.sent(now.iter().map(|account| Name::from(account.to_string().as_str())).collect(), tick);
+                for account in now {
+                    unsent.insert(account, false);
+                    sent.insert(account, tick);
                 }
                 let names: BTreeSet<u8> = live_due.names().iter().map(|name| name.parse().unwrap()).collect();
-                prop_assert_eq!(names, untold.iter().filter_map(|(account, is)| is.then_some(*account)).collect());
+                prop_assert_eq!(names, unsent.iter().filter_map(|(account, is)| is.then_some(*account)).collect());
             }
         }
     }
@@ -176,16 +176,16 @@ mod tests {
                 ..Batch::default()
             };
             let step = stage.apply(&state, &batch).unwrap();
-            let mut told = BTreeSet::new();
+            let mut sent = BTreeSet::new();
             for value in step.messages.iter().filter_map(|message| message.value.as_ref()) {
                 let rows = codec::decode(value, &window::schema()).unwrap();
-                told.extend(rows["account_id"].as_string::<i32>().iter().flatten().map(str::to_owned));
+                sent.extend(rows["account_id"].as_string::<i32>().iter().flatten().map(str::to_owned));
             }
             stage.merge(&mut state, step.changes);
-            told.into_iter().collect::<Vec<_>>()
+            sent.into_iter().collect::<Vec<_>>()
         };
         assert_eq!(step(0, &["acme", "beta"], 1, true), ["acme", "beta"], "at once");
-        assert_eq!(step(1, &["acme", "gamma"], 1, true), ["gamma"], "acme has been told of");
+        assert_eq!(step(1, &["acme", "gamma"], 1, true), ["gamma"], "acme has been sent of");
         assert_eq!(step(2, &[], 2, true), ["acme"], "with the tick");
         assert_eq!(step(3, &["delta"], 2, false), [""; 0], "throughput goes first");
         assert_eq!(step(4, &["beta"], 2, true), ["beta", "delta"], "beta rested");

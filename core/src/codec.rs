@@ -35,7 +35,9 @@ pub enum CodecError {
         found: String,
     },
     /// The value names our table, but its columns are from neither an older nor a newer program.
-    #[error("the record says {table:?} but its columns differ from that version's; was it written by another program?")]
+    #[error(
+        "the record names the table {table:?} but its columns differ from that version's; was it written by another program?"
+    )]
     ForeignColumns {
         /// Table and version that the record names.
         table: String,

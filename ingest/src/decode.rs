@@ -63,7 +63,7 @@ pub fn decode<'a>(kind: Kind, value: &'a [u8], limits: &Limits) -> Result<Decode
     let text = std::str::from_utf8(value).map_err(|e| Reason::new(Code::NotUtf8, e.to_string()))?;
     let (event, received_us) = match kind {
         Kind::Usage => match usage::decode(text)? {
-            usage::Call::Use(told) => told,
+            usage::Call::Use(received) => received,
             usage::Call::Other(name) => return Ok(Decoded::Ignored(name)),
         },
         Kind::Ticket => (ticket(text)?, None),

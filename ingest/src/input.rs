@@ -314,7 +314,7 @@ impl<'de: 'a, 'a> Accept<'de> for GivenFacts<'a> {
                 _ => names.contains(&name),
             };
             if is_known && wrong.is_none() {
-                wrong = Some(Reason::new(Code::DuplicateKey, format!("fact {:?} stands twice", excerpt(&name))));
+                wrong = Some(Reason::new(Code::DuplicateKey, format!("fact {:?} is there twice", excerpt(&name))));
             }
             if facts.len() == FEW {
                 names.extend(facts.iter().map(|(name, _)| name.clone()));

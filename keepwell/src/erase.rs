@@ -40,7 +40,7 @@ pub fn run(args: &EraseArgs) -> Result<String> {
         erased.num_missing,
         erased.num_rewritten
     );
-    let mut told = format!(
+    let mut out = format!(
         "{} rows of {} erased from {} of {} files of epoch {}\n",
         erased.num_rows,
         redact::line(&args.account),
@@ -51,10 +51,10 @@ pub fn run(args: &EraseArgs) -> Result<String> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_micros(SystemClock::start().wall_us().unsigned_abs());
     for (what, url) in [("tables", &tables.url), ("snapshots", &config.snapshots.url)] {
         let left = leftovers::remove(url, now).with_context(|| format!("leftovers of {what}"))?;
-        told += &left.describe(what);
+        out += &left.describe(what);
     }
-    told += &remaining_copies(&config);
-    Ok(told)
+    out += &remaining_copies(&config);
+    Ok(out)
 }
 
 /// Lists where records of the account remain until retention removes them.

@@ -281,10 +281,10 @@ mod tests {
     fn lines_that_are_earlier_than_one_before_are_counted_with_the_first_and_the_furthest() {
         let line = |day: &str| format!("{{\"account_id\": 7, \"occurred_at\": \"2026-03-{day}T00:00:00Z\"}}\n");
         assert!(files(&["01", "01", "02", "04"].map(line).concat()).disorder().is_empty());
-        let told = files(&["05", "02", "06", "01"].map(line).concat()).disorder();
-        let [told] = told.as_slice() else { panic!("{told:?}") };
+        let warnings = files(&["05", "02", "06", "01"].map(line).concat()).disorder();
+        let [warnings] = warnings.as_slice() else { panic!("{warnings:?}") };
         for word in ["usage.ndjson", "2 of 4 lines", "5days", "line 2"] {
-            assert!(told.contains(word), "{word}: {told}");
+            assert!(warnings.contains(word), "{word}: {warnings}");
         }
         // Lines without a time do not count for the order.
         assert!(files("no json\n{\"timestamp\": \"soon\"}\n").disorder().is_empty());

@@ -42,6 +42,6 @@ pub fn run(args: &LoadArgs) -> Result<u64> {
     }
     writer.flush()?;
     progress.finish_and_clear();
-    files.disorder().iter().for_each(|told| process::print(&format!("{told}\n")));
+    files.disorder().iter().for_each(|warning| process::print(&format!("{warning}\n")));
     Ok(count)
 }

@@ -62,7 +62,7 @@ pub fn run(args: &ModelArgs) -> Result<String> {
     }
     writer.commit().with_context(|| format!("nothing was announced in {windows}"))?;
     let past = match from.as_microsecond() <= now_us {
-        true => " Final rows of the past stand.",
+        true => " Final rows of the past do not change.",
         false => "",
     };
     Ok(format!(

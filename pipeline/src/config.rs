@@ -372,7 +372,7 @@ impl Config {
         if let Some((_, twice)) =
             own.iter().enumerate().find(|(i, topic)| own.iter().take(*i).any(|other| other == *topic))
         {
-            return Err(contradicted(String::new(), "topics", format!("{twice} stands for two of them")));
+            return Err(contradicted(String::new(), "topics", format!("{twice} is the name of two of them")));
         }
         for (i, source) in self.sources.iter().enumerate() {
             if self.sources.iter().take(i).any(|other| other.topic == source.topic) {

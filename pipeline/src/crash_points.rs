@@ -52,17 +52,17 @@ pub const PLACES: [(CrashPoint, &str); 11] = [
     (CrashPoint::InUpload, "in_upload"),
 ];
 
-static TOLD: LazyLock<Option<(CrashPoint, AtomicU64)>> = LazyLock::new(|| {
-    let told = std::env::var(VARIABLE).ok()?;
-    let (name, times) = told.split_once(':')?;
+static SET: LazyLock<Option<(CrashPoint, AtomicU64)>> = LazyLock::new(|| {
+    let set = std::env::var(VARIABLE).ok()?;
+    let (name, times) = set.split_once(':')?;
     let (place, _) = PLACES.into_iter().find(|(_, known)| *known == name)?;
     Some((place, AtomicU64::new(times.parse().ok()?)))
 });
 
 /// Marks a point in the code. The process ends here if the variable asks for it.
 pub fn here(place: CrashPoint) {
-    if let Some((told, times)) = &*TOLD
-        && *told == place
+    if let Some((set, times)) = &*SET
+        && *set == place
         && times.fetch_sub(1, Ordering::Relaxed) == 1
     {
         std::process::abort();

@@ -171,9 +171,9 @@ impl Metrics {
             self.steps.with_label_values(&[stage, outcome]).inc_by(0);
         }
         self.records.with_label_values(&[stage, "read", ""]).inc_by(0);
-        let told = StageMetrics { metrics: self.clone(), stage, status: Arc::new(Status::default()) };
-        told.show_waiting(&Waiting::default());
-        told
+        let of_stage = StageMetrics { metrics: self.clone(), stage, status: Arc::new(Status::default()) };
+        of_stage.show_waiting(&Waiting::default());
+        of_stage
     }
 
     /// Every metric: name, type, labels and meaning, in their order.

@@ -157,7 +157,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
         let now = self.session.clock.monotonic();
         let interval = if self.is_behind { self.options.tick_behind } else { self.options.tick };
         let is_tick = is_last || now.saturating_sub(self.last_tick) >= interval;
-        let is_over = |said| now.saturating_sub(said) >= interval / EARLY;
+        let is_over = |sent| now.saturating_sub(sent) >= interval / EARLY;
         let is_early = is_tick || (!self.is_behind && self.last_sent.is_none_or(is_over));
         let live: Vec<_> = self.members.iter().filter(|(_, member)| !member.is_replaying()).collect();
         if live.is_empty() {

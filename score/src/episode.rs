@@ -108,8 +108,8 @@ impl Episode {
         let is_cooling = ended_us.is_some_and(|ended_us| now_us - ended_us < trigger.cooldown.as_micros());
         let since_us = self.pending_since_us.unwrap_or(now_us);
         if is_cooling || now_us - since_us < trigger.lasting.as_micros() {
-            let told = Transition { phase: Phase::Pending, since_us, is_news: false };
-            return (Self { pending_since_us: Some(since_us), raised: None, ended_us }, Some(told));
+            let transition = Transition { phase: Phase::Pending, since_us, is_news: false };
+            return (Self { pending_since_us: Some(since_us), raised: None, ended_us }, Some(transition));
         }
         let raised = Raised {
             since_us: now_us,
@@ -118,8 +118,8 @@ impl Episode {
             playbook: trigger.playbook.clone(),
             owner_role: trigger.owner_role.clone(),
         };
-        let told = Transition { phase: Phase::Raised, since_us: now_us, is_news: true };
-        (Self { raised: Some(raised), ..Self::default() }, Some(told))
+        let transition = Transition { phase: Phase::Raised, since_us: now_us, is_news: true };
+        (Self { raised: Some(raised), ..Self::default() }, Some(transition))
     }
 
     fn under_way(&self, raised: &Raised, trigger: &Trigger, signs: Signs<'_>) -> (Self, Option<Transition>) {
@@ -137,8 +137,8 @@ impl Episode {
             Some(_) => (self.clone(), Some(Transition { phase: Phase::Closed, since_us, is_news: false })),
             None if matches!(signs.outcome, Some("done" | "dismissed")) => {
                 let closed = Raised { closed_us: Some(now_us), ..raised.clone() };
-                let told = Transition { phase: Phase::Closed, since_us, is_news: true };
-                (Self { raised: Some(closed), ..Self::default() }, Some(told))
+                let transition = Transition { phase: Phase::Closed, since_us, is_news: true };
+                (Self { raised: Some(closed), ..Self::default() }, Some(transition))
             }
             None if goes_on || now_us - since_us < trigger.hold.as_micros() => {
                 (self.clone(), Some(Transition { phase: Phase::Active, since_us, is_news: false }))
@@ -188,9 +188,9 @@ mod tests {
             });
             let as_of_us = day as i64 * DAY_US;
             let signs = Signs { as_of_us, holds: holds == b'1', clears: clears.map(is_one), outcome };
-            let (next, told) = episode.after(trigger, signs);
+            let (next, transition) = episode.after(trigger, signs);
             episode = next;
-            line.push(match told {
+            line.push(match transition {
                 None => '.',
                 Some(Transition { phase: Phase::Pending, .. }) => 'p',
                 Some(Transition { phase: Phase::Raised, .. }) => 'R',
@@ -235,7 +235,10 @@ mod tests {
     fn the_last_row_of_an_account_clears_what_was_raised_and_not_what_was_closed() {
         let signs = Signs { holds: true, ..Signs::default() };
         let (raised, _) = Episode::default().after(&trigger(""), signs);
-        assert_eq!(raised.over(DAY_US).1.map(|told| (told.phase, told.since_us)), Some((Phase::Cleared, 0)));
+        assert_eq!(
+            raised.over(DAY_US).1.map(|transition| (transition.phase, transition.since_us)),
+            Some((Phase::Cleared, 0))
+        );
         let (closed, _) = raised.after(&trigger(""), Signs { outcome: Some("done"), as_of_us: DAY_US, ..signs });
         assert_eq!(closed.over(2 * DAY_US), (Episode { ended_us: Some(DAY_US), ..Episode::default() }, None));
     }

@@ -134,13 +134,13 @@ impl<'e, 'm> Evaluation<'e, 'm> {
             let holds = trigger.when.flags(&inputs)?;
             let clears = trigger.clear.as_ref().map(|clear| clear.flags(&self.inputs(clear, &present)?)).transpose()?;
             let is_true = |flags: &BooleanArray, row: usize| flags.is_valid(row) && flags.value(row);
-            let is_told = |(row, scene): &(usize, &CaseWithPast<'_>)| {
+            let is_shown = |(row, scene): &(usize, &CaseWithPast<'_>)| {
                 is_true(&holds, *row) || scene.past.episodes.get(&declared.name.value).is_some()
             };
-            let told = self.cases.iter().enumerate().filter(is_told).map(|(row, _)| row as u32).collect::<Vec<_>>();
-            let mut evidence = told.iter().zip(evidence(&inputs, &told)?).peekable();
+            let shown = self.cases.iter().enumerate().filter(is_shown).map(|(row, _)| row as u32).collect::<Vec<_>>();
+            let mut evidence = shown.iter().zip(evidence(&inputs, &shown)?).peekable();
             for (row, signs) in signs.iter_mut().enumerate() {
-                let evidence = evidence.next_if(|(told, _)| **told as usize == row).map(|(_, evidence)| evidence);
+                let evidence = evidence.next_if(|(shown, _)| **shown as usize == row).map(|(_, evidence)| evidence);
                 let clears = clears.as_ref().map(|clears| is_true(clears, row));
                 signs.push(Sign { holds: is_true(&holds, row), clears, evidence });
             }

@@ -9,13 +9,13 @@ use arrow::json::writer::{LineDelimited, WriterBuilder};
 ///
 /// # Errors
 /// [`ArrowError`] when a column has no JSON form.
-pub fn evidence(rows: &RecordBatch, told: &[u32]) -> Result<Vec<String>, ArrowError> {
-    if rows.num_columns() == 0 || told.is_empty() {
-        return Ok(vec!["{}".to_owned(); told.len()]);
+pub fn evidence(rows: &RecordBatch, indices: &[u32]) -> Result<Vec<String>, ArrowError> {
+    if rows.num_columns() == 0 || indices.is_empty() {
+        return Ok(vec!["{}".to_owned(); indices.len()]);
     }
     let mut text = Vec::new();
     let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut text);
-    writer.write(&take_record_batch(rows, &UInt32Array::from(told.to_vec()))?)?;
+    writer.write(&take_record_batch(rows, &UInt32Array::from(indices.to_vec()))?)?;
     writer.finish()?;
     let text = String::from_utf8(text).map_err(|error| ArrowError::JsonError(error.to_string()))?;
     Ok(text.lines().map(str::to_owned).collect())

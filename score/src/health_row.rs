@@ -34,7 +34,7 @@ pub struct Provenance {
 #[derive(Debug)]
 struct Fired<'a> {
     name: &'a str,
-    told: Transition,
+    transition: Transition,
     severity: &'a str,
     playbook: &'a str,
     owner_role: &'a str,
@@ -75,10 +75,10 @@ impl<'a> Row<'a> {
         let drivers = drivers(verdict, previous.filter(|last| last.model == verdict.model.digest));
         let mut row = Row { case, verdict, band_since_us, baseline, previous, drivers, fired, is_changed: false };
         let digest = row.digest();
-        let said = before.and_then(|account| account.published);
-        let is_outdated = said.is_some_and(|said| said.as_of_us > case.as_of_us);
-        row.is_changed = !is_outdated && said.is_none_or(|said| said.digest != digest);
-        let said = if is_outdated { said } else { Some(Published { as_of_us: case.as_of_us, digest }) };
+        let published = before.and_then(|account| account.published);
+        let is_outdated = published.is_some_and(|published| published.as_of_us > case.as_of_us);
+        row.is_changed = !is_outdated && published.is_none_or(|published| published.digest != digest);
+        let published = if is_outdated { published } else { Some(Published { as_of_us: case.as_of_us, digest }) };
         let is_last = case.is_final && (case.is_deleted || case.is_retired);
         let memory = match before {
             _ if is_last => Memory::default(),
@@ -88,7 +88,7 @@ impl<'a> Row<'a> {
         };
         // After an account's last row we keep only what was published for a newer time.
         let is_over = is_last && !is_outdated;
-        (row, (!is_over).then_some(Account { memory, published: said }))
+        (row, (!is_over).then_some(Account { memory, published }))
     }
 
     /// Digest of what matters to a reader of `scores`: score, band, active triggers and their outcomes, segment, stage,
@@ -107,7 +107,7 @@ impl<'a> Row<'a> {
             text(fact);
         }
         text(Some(&self.verdict.model.model.name.value));
-        for fired in self.fired.iter().filter(|fired| matches!(fired.told.phase, Phase::Raised | Phase::Active)) {
+        for fired in self.fired.iter().filter(|fired| matches!(fired.transition.phase, Phase::Raised | Phase::Active)) {
             text(Some(fired.name));
             text(fired.outcome);
         }
@@ -191,9 +191,9 @@ impl<'a> Row<'a> {
         rows.list("triggers", |triggers| {
             for fired in &self.fired {
                 triggers.text("name", Some(fired.name));
-                triggers.text("state", Some(fired.told.phase.name()));
-                triggers.time("since", Some(fired.told.since_us));
-                triggers.flag("news", fired.told.is_news);
+                triggers.text("state", Some(fired.transition.phase.name()));
+                triggers.time("since", Some(fired.transition.since_us));
+                triggers.flag("news", fired.transition.is_news);
                 triggers.text("severity", Some(fired.severity));
                 triggers.text("playbook", Some(fired.playbook));
                 triggers.text("owner_role", Some(fired.owner_role));
@@ -267,13 +267,13 @@ fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> 
         let alert_id = since_us.map(|since_us| health::alert_id(case.account_id, name, &health::rfc3339(since_us)));
         let outcome = alert_id.and_then(|id| case.outcomes.get(id.as_str()).copied());
         let signs = Signs { as_of_us: case.as_of_us, holds: sign.holds, clears: sign.clears, outcome };
-        let (after, told) = if is_last { before.over(case.as_of_us) } else { before.after(trigger, signs) };
-        if let Some(told) = told.and_then(|told| shown(told, case.is_final)) {
+        let (after, transition) = if is_last { before.over(case.as_of_us) } else { before.after(trigger, signs) };
+        if let Some(transition) = transition.and_then(|transition| shown(transition, case.is_final)) {
             // An outcome belongs only to the episode of its alert.
-            let outcome = outcome.filter(|_| Some(told.since_us) == since_us);
+            let outcome = outcome.filter(|_| Some(transition.since_us) == since_us);
             fired.push(Fired {
                 name,
-                told,
+                transition,
                 severity: trigger.severity.name(),
                 playbook: &trigger.playbook,
                 owner_role: &trigger.owner_role,
@@ -287,26 +287,26 @@ fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> 
     }
     let is_unknown = |name: &Name| !model.triggers.iter().any(|trigger| trigger.name.value == *name);
     for (name, episode) in past.episodes.iter().filter(|(name, _)| is_unknown(name)) {
-        let (after, told) = episode.over(case.as_of_us);
+        let (after, transition) = episode.over(case.as_of_us);
         if !after.is_nothing() {
             episodes.insert(name.clone(), after);
         }
-        let told = told.and_then(|told| shown(told, case.is_final));
-        if let (Some(told), Some(raised)) = (told, &episode.raised) {
+        let transition = transition.and_then(|transition| shown(transition, case.is_final));
+        if let (Some(transition), Some(raised)) = (transition, &episode.raised) {
             let Raised { severity, playbook, owner_role, .. } = raised;
-            fired.push(Fired { name, told, severity, playbook, owner_role, evidence: None, outcome: None });
+            fired.push(Fired { name, transition, severity, playbook, owner_role, evidence: None, outcome: None });
         }
     }
     (fired, episodes)
 }
 
 /// A transition as the row shows it. A live row neither raises nor ends an episode.
-fn shown(told: Transition, is_final: bool) -> Option<Transition> {
-    match told.phase {
-        _ if is_final => Some(told),
+fn shown(transition: Transition, is_final: bool) -> Option<Transition> {
+    match transition.phase {
+        _ if is_final => Some(transition),
         Phase::Cleared => None,
-        Phase::Raised => Some(Transition { phase: Phase::Active, is_news: false, ..told }),
-        _ => Some(Transition { is_news: false, ..told }),
+        Phase::Raised => Some(Transition { phase: Phase::Active, is_news: false, ..transition }),
+        _ => Some(Transition { is_news: false, ..transition }),
     }
 }
 

@@ -143,7 +143,7 @@ mod tests {
     use keepwell_pipeline::reject::REASON_HEADER;
     use keepwell_pipeline::stage::{Batch, Fate, Stage};
 
-    use crate::tests::{EXAMPLE, GOOD, all, announced, announcement, fresh, partition, record, stage, told};
+    use crate::tests::{EXAMPLE, GOOD, all, announced, announcement, fold_lines, fresh, partition, record, stage};
     use crate::{Score, State};
 
     /// The example in another version, with half the points for usage depth.
@@ -151,8 +151,8 @@ mod tests {
         EXAMPLE.replace("to: 10}", "to: 20}").replace("version: 1", &format!("version: {version}"))
     }
 
-    fn scores(told: &[String]) -> Vec<&str> {
-        told.iter().map(|line| line.split(' ').next().unwrap()).collect()
+    fn scores(fold_lines: &[String]) -> Vec<&str> {
+        fold_lines.iter().map(|line| line.split(' ').next().unwrap()).collect()
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
             record(6, 103, true, GOOD),
             record(7, 104, true, GOOD),
         ];
-        let all = told(&stage, &mut state, &records);
+        let all = fold_lines(&stage, &mut state, &records);
         assert_eq!(scores(&all), ["74.75", "74.75", "74.75", "60.75", "60.75", "74.75"]);
         assert_eq!(all[3], "60.75 -14 [] [] changed", "another version: no drivers, and news");
     }
@@ -179,21 +179,21 @@ mod tests {
         let old = stage(EXAMPLE);
         let mut state = fresh(&old);
         let first = [record(0, 100, true, GOOD), announced(1, &announcement(102, halved(2)))];
-        told(&old, &mut state, &first);
+        fold_lines(&old, &mut state, &first);
         let snapshot = all(&old, &state);
         let next = [record(2, 101, true, GOOD), record(3, 102, true, GOOD)];
-        let said = told(&old, &mut state, &next);
+        let lines = fold_lines(&old, &mut state, &next);
         let other = stage(&EXAMPLE.replace("to: 10}", "to: 40}").replace("version: 1", "version: 9"));
         let mut restored = State::default();
         let from = Position::at(NextOffset(2));
         other.restore(&mut restored, &partition(), from, Some(&snapshot)).unwrap();
-        assert_eq!(told(&other, &mut restored, &next), said);
-        assert_eq!(scores(&said), ["74.75", "60.75"]);
+        assert_eq!(fold_lines(&other, &mut restored, &next), lines);
+        assert_eq!(scores(&lines), ["74.75", "60.75"]);
         assert_eq!(all(&other, &restored), all(&old, &state));
     }
 
     /// Fates and reject reasons of one announcement.
-    fn heard(
+    fn announce(
         stage: &Score,
         state: &mut State,
         text: String,
@@ -242,13 +242,13 @@ mod tests {
         ];
         for (text, words) in cases {
             let mut state = fresh(&stage);
-            told(&stage, &mut state, &[record(0, 100, true, GOOD)]);
-            let (fates, rejects) = heard(&stage, &mut state, text, 50);
+            fold_lines(&stage, &mut state, &[record(0, 100, true, GOOD)]);
+            let (fates, rejects) = announce(&stage, &mut state, text, 50);
             assert_eq!(fates, [("rejected", "model_refused")]);
             for word in words {
                 assert!(rejects[0].starts_with("model_refused: ") && rejects[0].contains(word), "{word}: {rejects:?}");
             }
-            assert_eq!(scores(&told(&stage, &mut state, &[record(2, 101, true, GOOD)])), ["74.75"]);
+            assert_eq!(scores(&fold_lines(&stage, &mut state, &[record(2, 101, true, GOOD)])), ["74.75"]);
         }
     }
 
@@ -257,8 +257,8 @@ mod tests {
         let stage = stage(EXAMPLE);
         let mut state = fresh(&stage);
         let text = halved(2).replace("sql: uses_per_user", "sql: errors / events");
-        assert_eq!(heard(&stage, &mut state, text.clone(), 101), (vec![("model_taken", "")], vec![]));
-        assert_eq!(heard(&stage, &mut state, text, 101), (vec![("model_known", "")], vec![]));
-        assert_eq!(scores(&told(&stage, &mut state, &[record(2, 101, true, GOOD)])), ["71.923077"]);
+        assert_eq!(announce(&stage, &mut state, text.clone(), 101), (vec![("model_taken", "")], vec![]));
+        assert_eq!(announce(&stage, &mut state, text, 101), (vec![("model_known", "")], vec![]));
+        assert_eq!(scores(&fold_lines(&stage, &mut state, &[record(2, 101, true, GOOD)])), ["71.923077"]);
     }
 }

@@ -68,7 +68,7 @@ struct Numbered<'m> {
 /// When a statement fails.
 pub async fn expected(
     windows: RecordBatch,
-    told: PublishedRows,
+    published: PublishedRows,
     files: &[ModelFile],
     pane_us: i64,
 ) -> Result<Expected> {
@@ -79,8 +79,8 @@ pub async fn expected(
     };
     register("outcome", outcomes(&windows)?)?;
     register("windows", with_facts(&windows)?)?;
-    register("told", in_millionths(&told.scores)?)?;
-    register("told_trigger", in_millionths(&told.triggers)?)?;
+    register("published", in_millionths(&published.scores)?)?;
+    register("told_trigger", in_millionths(&published.triggers)?)?;
     for (name, sql) in statements(files, pane_us)? {
         let named = |error: DataFusionError| error.context(format!("table {name}: {sql}"));
         let frame = session.sql(&sql).await.map_err(named)?;
@@ -103,24 +103,24 @@ pub async fn expected(
 fn outcomes(windows: &RecordBatch) -> Result<RecordBatch> {
     let columns = Columns::Batch(windows);
     let (accounts, as_of, maps) = (columns.text("account_id")?, columns.time("as_of")?, columns.map("outcomes")?);
-    let mut told = BTreeSet::new();
+    let mut published = BTreeSet::new();
     for row in 0..windows.num_rows() {
         let entries = maps.value(row);
         let (ids, outcomes) = (entries.column(0).as_string::<i32>(), entries.column(1).as_string::<i32>());
         let pairs = ids.iter().flatten().zip(outcomes.iter().flatten());
-        told.extend(pairs.map(|(id, outcome)| {
+        published.extend(pairs.map(|(id, outcome)| {
             (accounts.value(row).to_owned(), as_of.value(row), id.to_owned(), outcome.to_owned())
         }));
     }
     let texts = |of: fn(&(String, i64, String, String)) -> &str| {
-        Arc::new(StringArray::from_iter_values(told.iter().map(of))) as ArrayRef
+        Arc::new(StringArray::from_iter_values(published.iter().map(of))) as ArrayRef
     };
-    let as_of: TimeArray = told.iter().map(|told| Some(told.1)).collect();
+    let as_of: TimeArray = published.iter().map(|published| Some(published.1)).collect();
     Ok(RecordBatch::try_from_iter([
-        ("account_id", texts(|told| &told.0)),
+        ("account_id", texts(|published| &published.0)),
         ("as_of", Arc::new(as_of.with_timezone("UTC")) as ArrayRef),
-        ("alert_id", texts(|told| &told.2)),
-        ("outcome", texts(|told| &told.3)),
+        ("alert_id", texts(|published| &published.2)),
+        ("outcome", texts(|published| &published.3)),
     ])?)
 }
 
@@ -177,7 +177,7 @@ fn judged(models: &[Numbered<'_>], newest: i64) -> String {
          t as (select w.*, cast(w.as_of as bigint) as us, t.score as told_score, t.band as told_band, \
          cast(t.band_since as bigint) as told_since, t.baseline_score as told_baseline, \
          coalesce(t.model_version, {newest}) as version \
-         from w left join told t on t.account_id = w.account_id and t.as_of = w.as_of) \
+         from w left join published t on t.account_id = w.account_id and t.as_of = w.as_of) \
          select *, {number} end as number, {name} end as model from t"
     )
 }

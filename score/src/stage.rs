@@ -245,9 +245,9 @@ fn turns<'c>(cases: &'c [Case<'c>]) -> Vec<Vec<&'c Case<'c>>> {
         return vec![cases.iter().collect()];
     }
     let mut turns: Vec<Vec<&Case<'_>>> = Vec::new();
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut turn_of: BTreeMap<&str, usize> = BTreeMap::new();
     for case in cases {
-        let turn = seen.entry(case.account_id).or_default();
+        let turn = turn_of.entry(case.account_id).or_default();
         if turns.len() == *turn {
             turns.push(Vec::new());
         }

@@ -196,13 +196,13 @@ fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
             (ColumnType::Money, _) => rows.money(column.name, None),
             (ColumnType::Time, "as_of") => rows.time(column.name, Some(day * DAY_US)),
             (ColumnType::TextMap, "outcomes") => {
-                let told = values.iter().filter_map(|(name, day)| Some((name.strip_prefix("outcome_")?, *day)));
-                let told: Vec<(String, &str)> = told
+                let fold_lines = values.iter().filter_map(|(name, day)| Some((name.strip_prefix("outcome_")?, *day)));
+                let fold_lines: Vec<(String, &str)> = fold_lines
                     .map(|(outcome, day)| {
                         (health::alert_id("acme", "unhappy", &health::rfc3339(day as i64 * DAY_US)), outcome)
                     })
                     .collect();
-                rows.text_map(column.name, Some(told.iter().map(|(id, outcome)| (id.as_str(), *outcome))));
+                rows.text_map(column.name, Some(fold_lines.iter().map(|(id, outcome)| (id.as_str(), *outcome))));
             }
             (ColumnType::TextMap, _) => rows.text_map(column.name, (!column.nullable).then(std::iter::empty)),
             (ColumnType::CountMap, _) => rows.count_map(column.name, std::iter::empty()),
@@ -244,7 +244,7 @@ pub(crate) const BAD: Values<'_> =
     &[("uses_per_user", 1.0), ("trained", 60.0), ("ticket_csat_mean", 1.0), ("invoices", 70.0)];
 
 /// Folds records, and returns the contents of each health row: score, delta, drivers, triggers, changed.
-pub(crate) fn told(stage: &Score, state: &mut State, records: &[Record]) -> Vec<String> {
+pub(crate) fn fold_lines(stage: &Score, state: &mut State, records: &[Record]) -> Vec<String> {
     let first = records.first().map_or(0, |record| record.offset.0);
     let batch = Batch {
         records: [(partition(), records)].into(),
@@ -314,7 +314,7 @@ fn comparisons_and_triggers_go_by_final_rows_and_news_by_what_was_said_last() {
         record(6, 104, true, BAD),
     ];
     assert_eq!(
-        told(&stage, &mut state, &records),
+        fold_lines(&stage, &mut state, &records),
         [
             "74.75 - [] [] changed",
             "29 -45.75 [usage_depth+ticket_csat] [unhappy:active] changed",
@@ -340,8 +340,8 @@ fn a_row_on_which_the_sql_fails_is_unknown_whatever_its_neighbours() {
     let scores = |lines: Vec<String>| -> Vec<String> {
         lines.iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
     };
-    let together = scores(told(&stage, &mut fresh(&stage), &all));
-    let alone = |record: &Record| scores(told(&stage, &mut fresh(&stage), std::slice::from_ref(record)));
+    let together = scores(fold_lines(&stage, &mut fresh(&stage), &all));
+    let alone = |record: &Record| scores(fold_lines(&stage, &mut fresh(&stage), std::slice::from_ref(record)));
     assert_eq!(together, ["71.923077", "71.923077", "64.25", "50.25"]);
     assert_eq!(all.iter().flat_map(alone).collect::<Vec<_>>(), together);
 }
@@ -352,8 +352,8 @@ fn cuts_into_batches_change_nothing() {
     let records: Vec<Record> =
         (0..6).map(|n| record(n, 100 + n, n % 2 == 0, if n % 3 == 0 { BAD } else { GOOD })).collect();
     let (mut whole, mut cut) = (fresh(&stage), fresh(&stage));
-    let expected = told(&stage, &mut whole, &records);
-    let parts: Vec<String> = records.chunks(1).flat_map(|part| told(&stage, &mut cut, part)).collect();
+    let expected = fold_lines(&stage, &mut whole, &records);
+    let parts: Vec<String> = records.chunks(1).flat_map(|part| fold_lines(&stage, &mut cut, part)).collect();
     assert_eq!(parts, expected);
     assert_eq!(all(&stage, &cut), all(&stage, &whole));
 }
@@ -367,8 +367,12 @@ fn every_trigger_that_was_raised_is_cleared_also_by_another_model_and_by_the_las
     let with = |more: &'static str| BAD.iter().copied().chain([(more, 1.0)]).collect::<Vec<_>>();
     for last in ["retired", "deleted", "segment"] {
         let mut state = fresh(&stage);
-        let told = told(&stage, &mut state, &[record(0, 100, true, BAD), record(1, 101, true, &with(last))]);
-        assert!(told[0].contains("[unhappy:raised]") && told[1].contains("[unhappy:cleared]"), "{last}: {told:?}");
+        let fold_lines =
+            fold_lines(&stage, &mut state, &[record(0, 100, true, BAD), record(1, 101, true, &with(last))]);
+        assert!(
+            fold_lines[0].contains("[unhappy:raised]") && fold_lines[1].contains("[unhappy:cleared]"),
+            "{last}: {fold_lines:?}"
+        );
     }
 }
 
@@ -378,9 +382,9 @@ fn a_retired_account_is_forgotten_and_comes_back_as_new() {
     let mut state = fresh(&stage);
     let retired: Vec<(&str, f64)> = GOOD.iter().copied().chain([("retired", 1.0)]).collect();
     let records = [record(0, 100, true, GOOD), record(1, 101, true, &retired), record(2, 150, true, GOOD)];
-    assert_eq!(told(&stage, &mut state, &records[..2]), ["74.75 - [] [] changed", "74.75 0 [] [] changed"]);
+    assert_eq!(fold_lines(&stage, &mut state, &records[..2]), ["74.75 - [] [] changed", "74.75 0 [] [] changed"]);
     assert!(state[&partition()].accounts.is_empty());
-    assert_eq!(told(&stage, &mut state, &records[2..]), ["74.75 - [] [] changed"]);
+    assert_eq!(fold_lines(&stage, &mut state, &records[2..]), ["74.75 - [] [] changed"]);
 }
 
 /// A golden file is never edited. A changed format gets a new version with a file of its own.
@@ -400,8 +404,12 @@ fn states_of_versions_2_to_4_stay_readable_and_are_what_the_same_records_give() 
     let stage = stage(include_str!("../golden/model-1.yaml"));
     let mut folded = fresh(&stage);
     let later = announcement(500, include_str!("../golden/model-1.yaml").replace("version: 1", "version: 2"));
-    told(&stage, &mut folded, &[record(0, 100, true, GOOD), record(1, 101, true, BAD), record(2, 102, false, GOOD)]);
-    told(&stage, &mut folded, &[announced(3, &later)]);
+    fold_lines(
+        &stage,
+        &mut folded,
+        &[record(0, 100, true, GOOD), record(1, 101, true, BAD), record(2, 102, false, GOOD)],
+    );
+    fold_lines(&stage, &mut folded, &[announced(3, &later)]);
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
     assert_eq!(all(&stage, &folded), saved, "equal states give equal bytes");
     let at = Position::at(NextOffset(4));
@@ -409,7 +417,7 @@ fn states_of_versions_2_to_4_stay_readable_and_are_what_the_same_records_give() 
     for (whole, version) in [(&one(STATE_2), 2), (&one(STATE_3), 3), (&saved, 4)] {
         let mut restored = State::default();
         stage.restore(&mut restored, &partition(), at, Some(whole)).unwrap();
-        let next = told(&stage, &mut restored, &[record(4, 102, true, BAD)]);
+        let next = fold_lines(&stage, &mut restored, &[record(4, 102, true, BAD)]);
         assert_eq!(next, ["29 0 [] [unhappy:active] changed"], "version {version}");
     }
     let mut restored = State::default();

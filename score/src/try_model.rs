@@ -158,16 +158,16 @@ mod tests {
         };
         let model = Some(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/worked_example.yaml"));
         let windows = vec![file(101, 1.0), file(100, 8.0)];
-        let said = |output| {
+        let tried_as = |output| {
             let mut out = Vec::new();
             let args = TryArgs { model: model.clone(), windows: windows.clone(), output };
             run(&config(&[]), &args, &mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
-        let text = said(Output::Text);
+        let text = tried_as(Output::Text);
         let scores: Vec<&str> = text.lines().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
         assert_eq!(scores, ["74.750000", "50.250000"], "{text}");
-        let deltas: Vec<String> = said(Output::Json)
+        let deltas: Vec<String> = tried_as(Output::Json)
             .lines()
             .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["delta"].to_string())
             .collect();

@@ -70,11 +70,11 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let [judged] = &of_accounts(std::slice::from_ref(&lives), &health_lives)?[..] else { anyhow::bail!("no rows") };
     let health = stacked(&health_finals, &health_lives)?;
     let triggers = items_of(&health_finals, "triggers")?;
-    let told = PublishedRows { scores: health.clone(), triggers: triggers.clone() };
+    let judged_by = PublishedRows { scores: health.clone(), triggers: triggers.clone() };
     let pane_us = config.time.pane.as_micros();
     streamed.versions.check(&streamed.health)?;
     let judged = stacked(&window_finals, judged)?;
-    let expected = recompute::expected(judged, told, &streamed.versions.files, pane_us).await.context("scores")?;
+    let expected = recompute::expected(judged, judged_by, &streamed.versions.files, pane_us).await.context("scores")?;
     let scores = same_rows(&health, &expected.scores, &SCORE_KEYS).context("scores")?;
     let item_keys = ["account_id", "as_of", "position"];
     let factors = same_rows(&items_of(&health, "factors")?, &expected.factors, &item_keys).context("factors")?;
@@ -169,16 +169,16 @@ fn published(streamed: &Streamed) -> Result<usize> {
             *known = row;
         }
     }
-    let said = values::<Health>(&streamed.scores)?;
+    let scores = values::<Health>(&streamed.scores)?;
     for (account, row) in &newest {
-        let last = said
+        let last = scores
             .get(*account)
             .and_then(|values| values.last())
             .with_context(|| format!("{account} is not on scores"))?;
         let expected = (!row.is_deleted).then(|| news(&row.health));
         ensure!(last.as_ref().map(news) == expected, "{account}: scores says {last:?}, health {row:?}");
     }
-    for (account, values) in &said {
+    for (account, values) in &scores {
         ensure!(newest.contains_key(account.as_str()), "{account} is on scores and not in health");
         for pair in values.windows(2) {
             if let [before, after] = pair {

@@ -95,10 +95,10 @@ pub fn of_keys(ledger: &mut Ledger, scores: &[Record], alerts: &[Record]) -> Res
             _ => {}
         }
     }
-    let (mut said, mut newest) = (BTreeSet::new(), BTreeMap::<String, String>::new());
+    let (mut known, mut newest) = (BTreeSet::new(), BTreeMap::<String, String>::new());
     for value in alerts.iter().filter_map(|record| record.value.as_deref()) {
         let alert: Alert = serde_json::from_slice(value)?;
-        if !said.insert((alert.alert_id.clone(), alert.event.clone())) {
+        if !known.insert((alert.alert_id.clone(), alert.event.clone())) {
             ledger.count(|l| &mut l.doubled, || format!("alerts: {alert:?}"));
         }
         let before = newest.insert(alert.account_id.clone(), alert.as_of.clone());

@@ -55,8 +55,8 @@ impl Secured {
     pub fn acls(&self, args: &str) -> Result<()> {
         let args = ["acls", "--bootstrap-server", &self.open.address].into_iter().chain(args.split_whitespace());
         let Output { status, stdout, stderr } = script().args(args).output()?;
-        let said = [stdout, stderr].concat();
-        ensure!(status.success(), "{}", String::from_utf8_lossy(&said));
+        let output = [stdout, stderr].concat();
+        ensure!(status.success(), "{}", String::from_utf8_lossy(&output));
         Ok(())
     }
 }

@@ -63,7 +63,7 @@ impl Versions {
     /// Names the first wrong row.
     pub fn check(&self, health: &RecordBatch) -> Result<()> {
         let column = |name: &str| health.column_by_name(name).with_context(|| format!("no column {name}"));
-        let told = column("model_version")?.as_primitive::<Int64Type>();
+        let versions = column("model_version")?.as_primitive::<Int64Type>();
         let partitions = column("partition")?.as_primitive::<Int32Type>();
         let next = column("next_offset")?.as_primitive::<Int64Type>();
         let as_of = column("as_of")?.as_primitive::<TimestampMicrosecondType>();
@@ -73,7 +73,11 @@ impl Versions {
             // The offset of the row's record is one less.
             let fits = |version: &&Version| version.behind < next.value(row) - 1 && version.from_us <= as_of.value(row);
             let expected = known.iter().rev().find(fits).map_or(first, |version| version.number);
-            ensure!(told.value(row) == expected, "row {row}: model version {}, expected {expected}", told.value(row));
+            ensure!(
+                versions.value(row) == expected,
+                "row {row}: model version {}, expected {expected}",
+                versions.value(row)
+            );
         }
         Ok(())
     }

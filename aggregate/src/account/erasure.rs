@@ -117,8 +117,8 @@ mod tests {
                 account
             };
             let account = fold(&order);
-            let told = format!("{account:?}");
-            prop_assert!(!told.contains("\"eve\""));
+            let text = format!("{account:?}");
+            prop_assert!(!text.contains("\"eve\""));
             prop_assert_eq!(account, fold(&events()));
         }
     }

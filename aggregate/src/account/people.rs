@@ -132,12 +132,12 @@ impl View<'_> {
     pub fn milestones(&self) -> MilestoneCounts {
         let mut counts = MilestoneCounts::default();
         for history in self.account.milestones.values() {
-            let told = history.between(self.floor_us, self.end_us);
-            let due_us = told.iter().fold(None, |before, event| event.value.due_us.after(before));
-            let done_us = told.iter().fold(None, |before, event| event.value.done_us.after(before));
+            let events = history.between(self.floor_us, self.end_us);
+            let due_us = events.iter().fold(None, |before, event| event.value.due_us.after(before));
+            let done_us = events.iter().fold(None, |before, event| event.value.done_us.after(before));
             let is_done = done_us.is_some_and(|done_us| done_us <= self.end_us);
             let overdue_us = due_us.filter(|due_us| *due_us <= self.end_us && !is_done);
-            counts.known += i64::from(!told.is_empty());
+            counts.known += i64::from(!events.is_empty());
             counts.done += i64::from(is_done);
             counts.overdue += i64::from(overdue_us.is_some());
             counts.oldest_overdue_us = [counts.oldest_overdue_us, overdue_us].into_iter().flatten().min();

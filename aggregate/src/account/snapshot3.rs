@@ -69,8 +69,8 @@ impl From<Cell3> for Cell {
     }
 }
 
-fn change<T>(told: Option<T>) -> Change<T> {
-    told.map_or(Change::Kept, Change::Set)
+fn change<T>(value: Option<T>) -> Change<T> {
+    value.map_or(Change::Kept, Change::Set)
 }
 
 fn each<A: Ordered, B: Ordered>(

@@ -81,9 +81,9 @@ fn lived<'e>(base: &Life, events: &'e [Version<TicketEvent>]) -> impl Iterator<I
     let opening = if base.opened_us.is_some() { None } else { events.iter().position(is_opening) };
     let (before, rest) = events.split_at(opening.unwrap_or_default());
     let opened_us = rest.first().map_or(i64::MIN, |event| event.at_us);
-    let told = |event: &'e Version<TicketEvent>| (event.at_us, event);
+    let dated = |event: &'e Version<TicketEvent>| (event.at_us, event);
     let earlier = before.iter().map(move |event| (opened_us, event));
-    rest.iter().take(1).map(told).chain(earlier).chain(rest.iter().skip(1).map(told))
+    rest.iter().take(1).map(dated).chain(earlier).chain(rest.iter().skip(1).map(dated))
 }
 
 impl Life {

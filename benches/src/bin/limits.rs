@@ -224,11 +224,11 @@ fn consume(kafka: &Kafka, topic: &str, count: usize, mut each: impl FnMut(&[u8])
         list.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&list)?;
-    let mut seen = 0;
-    while seen < count {
+    let mut num_read = 0;
+    while num_read < count {
         if let Some(message) = consumer.poll(Duration::from_secs(10)).transpose()? {
             each(message.payload().unwrap_or_default())?;
-            seen += 1;
+            num_read += 1;
         }
     }
     Ok(())

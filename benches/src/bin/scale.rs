@@ -110,17 +110,17 @@ fn beside(num_accounts: usize, features: usize) -> Result<Value> {
         let mut fleet = Fleet::new(&config, &broker, &clock, &stages)?;
         println!("{num_accounts} accounts, and one of {giant} features");
         let all = num_accounts + usize::from(giant > 0);
-        let mut told = Map::new();
+        let mut of_giant = Map::new();
         fleet.observe(num_accounts, 1, 0)?;
         fleet.use_features(giant, 0)?;
-        told.insert("first rows".into(), fleet.day("first rows, live", all)?);
+        of_giant.insert("first rows".into(), fleet.day("first rows, live", all)?);
         clock.set(START_US + 9 * HOUR_US + MINUTE_US);
         fleet.observe(num_accounts, 1, 1)?;
         fleet.use_features(giant.min(10), 1)?;
-        told.insert("100 % changed".into(), fleet.day("100 % changed", all)?);
+        of_giant.insert("100 % changed".into(), fleet.day("100 % changed", all)?);
         clock.set(START_US + DAY_US + 2 * HOUR_US);
-        told.insert("close".into(), fleet.day("a day's close", all)?);
-        measured.insert(format!("{giant} features"), Value::Object(told));
+        of_giant.insert("close".into(), fleet.day("a day's close", all)?);
+        measured.insert(format!("{giant} features"), Value::Object(of_giant));
     }
     Ok(json!({"what": "beside", "accounts": num_accounts, "measured": measured}))
 }

@@ -132,11 +132,11 @@ pub fn truth(shape: Shape, windows: &[i64], last_end_ms: i64) -> Result<Rows> {
             for window in windows {
                 let from = (day + 1 - window).max(0);
                 let mask = ((1_u64 << (day + 1 - from)) - 1) << from;
-                let seen =
+                let distinct =
                     |names: &HashMap<String, u64>| names.values().filter(|days| **days & mask != 0).count() as i64;
                 let of_days = (from..=day).filter_map(|day| account.days.get(&day));
                 let (events, duration_ms) = of_days.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
-                let measures = [events, seen(&account.users), seen(&account.features), duration_ms];
+                let measures = [events, distinct(&account.users), distinct(&account.features), duration_ms];
                 rows.add(
                     Row { account: name, end_ms: (start + day + 1) * DAY_MS, window: *window, measures },
                     last_end_ms,

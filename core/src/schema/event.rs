@@ -46,7 +46,7 @@ pub const COLUMNS: &[Column] = &[
     maybe("survey_scale_max", Int64, "survey: best possible answer"),
     maybe("facts", TextMap, "account upsert: fact name to JSON text"),
     maybe("valid_until", Time, "account upsert: unknown again from then on"),
-    maybe("author", Text, "account upsert: who said so"),
+    maybe("author", Text, "account upsert: who entered it"),
     maybe("milestone_id", Text, "milestone"),
     maybe("due_at", Time, "milestone: due"),
     maybe("done_at", Time, "milestone: done"),

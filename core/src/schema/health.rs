@@ -55,18 +55,18 @@ pub const TRIGGERS: &[Column] = &[
         "as_of of the final row since which it holds (pending) or at which it was raised; on live rows of a new one, of this row",
     ),
     known("news", Flag, "true: this row is the first to say raised, closed or cleared; an alert goes out"),
-    known("severity", Text, "as the model says: low, medium or high"),
-    known("playbook", Text, "what to do, as the model says"),
-    known("owner_role", Text, "who is to do it, as the model says"),
+    known("severity", Text, "from the model: low, medium or high"),
+    known("playbook", Text, "what to do, from the model"),
+    known("owner_role", Text, "role that acts, from the model"),
     maybe("evidence", Text, "JSON object: the columns its SQL looks at, as they are on this row"),
-    maybe("outcome", Text, "what was last told of its playbook: accepted, done or dismissed"),
+    maybe("outcome", Text, "last outcome of its playbook: accepted, done or dismissed"),
 ];
 
 /// The columns of the table, in order.
 pub const COLUMNS: &[Column] = &[
     known("account_id", Text, "account"),
     known("as_of", Time, "end of the windows, exclusive; a pane end"),
-    known("final", Flag, "true: the pane has closed and this row stands; false: live, more may come"),
+    known("final", Flag, "true: the pane has closed and this row never changes; false: live"),
     known("retired", Flag, "true: silent for retire_after; the account's last row"),
     known("deleted", Flag, "true: the account was deleted; there is no score"),
     maybe("score", Points, "0-100, the sum of the contributions; null: no factor is known"),
@@ -95,7 +95,7 @@ pub const COLUMNS: &[Column] = &[
     maybe("owner", Text, "fact: who looks after the account"),
     known("model", Text, "name of the model"),
     known("model_version", Int64, "version of the model"),
-    known("changed", Flag, "true: differs from what was last said of the account, and is not older"),
+    known("changed", Flag, "true: differs from what was last published for the account, and is not older"),
     known("epoch", Int32, "epoch of the log"),
     known("partition", Int32, "partition of the windows topic"),
     known("next_offset", Int64, "window rows below this offset are in the row"),

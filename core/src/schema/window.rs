@@ -15,7 +15,7 @@ pub const KEYS: &[Column] = &[
     known("account_id", Text, "account"),
     known("as_of", Time, "end of the window, exclusive; a pane end"),
     known("period", Text, "length of the window as configured, e.g. 28d"),
-    known("final", Flag, "true: the pane has closed and this row stands; false: live, more may come"),
+    known("final", Flag, "true: the pane has closed and this row never changes; false: live"),
     known("retired", Flag, "true: silent for retire_after; the account's last row"),
     known("deleted", Flag, "true: the account was deleted; every measure is null or zero"),
 ];
@@ -118,13 +118,13 @@ pub const AS_OF: &[Column] = &[
     maybe("mrr", Money, "fact: monthly recurring revenue"),
     maybe("features_entitled", Int64, "fact: number of features the plan entitles to"),
     maybe("sentiment", Float, "fact: the owner's judgement, 0-100"),
-    maybe("sentiment_at", Time, "when that was said"),
+    maybe("sentiment_at", Time, "event time of that fact"),
     maybe("trained", Float, "fact: training completion, 0-100"),
     maybe("invoices", Float, "fact: billing consistency, 0-100"),
     maybe(
         "other_facts",
         TextMap,
-        "facts that are not known by name, as given (JSON texts); on the row of the shortest window",
+        "facts without a column of their own, as JSON texts; on the row of the shortest window",
     ),
     known("milestones", Int64, "milestones known"),
     known("milestones_done", Int64, "milestones done"),
@@ -133,7 +133,7 @@ pub const AS_OF: &[Column] = &[
     known(
         "outcomes",
         TextMap,
-        "what was last told of alerts within the longest window: accepted, done or dismissed, by alert id; on the row of the shortest window",
+        "last outcome by alert id, within the longest window: accepted, done or dismissed; on the row of the shortest window",
     ),
     maybe("left_out", Int64, "other facts and outcomes of the account that did not fit into its rows; null: none"),
 ];

@@ -32,7 +32,7 @@ pub fn run(args: &BackfillArgs, config: Config) -> Result<()> {
         .with_style(ProgressStyle::with_template("{bytes}/{total_bytes} [{bar:40}] {msg}, {elapsed}, {eta} to go")?);
     let Filled { ledger, num_scores, disorder } = fill(args, config, &progress)?;
     progress.finish_and_clear();
-    disorder.iter().for_each(|told| process::print(&format!("{told}\n")));
+    disorder.iter().for_each(|warning| process::print(&format!("{warning}\n")));
     for (stage, fates) in ledger.stages() {
         print_fates(stage, fates);
     }

@@ -150,15 +150,15 @@ impl Epoch<'_> {
         S: Stage,
         S::State: Default,
     {
-        let (name, clock, told) = (stage.name(), SystemClock::start(), Metrics::new()?.stage(stage.name()));
+        let (name, clock, metrics) = (stage.name(), SystemClock::start(), Metrics::new()?.stage(stage.name()));
         let is_done = AtomicBool::new(false);
         let report = std::thread::scope(|threads| {
-            threads.spawn(|| show(name, &told, &is_done));
+            threads.spawn(|| show(name, &metrics, &is_done));
             let report = process::run_with_metrics(
                 stage,
                 Job { config: self.config, plan, args: self.args, shutdown: self.shutdown },
                 clock,
-                told.clone(),
+                metrics.clone(),
             );
             is_done.store(true, Ordering::Relaxed);
             report
@@ -177,13 +177,13 @@ impl Epoch<'_> {
 }
 
 /// Shows how many records are left until the stage is done.
-fn show(stage: &str, told: &StageMetrics, is_done: &AtomicBool) {
+fn show(stage: &str, metrics: &StageMetrics, is_done: &AtomicBool) {
     let template = ProgressStyle::with_template("{msg:<10} [{bar:40}] {pos}/{len} records, {elapsed}, {eta} to go");
     let progress = ProgressBar::new(0).with_message(stage.to_owned());
     let progress = template.map_or(progress.clone(), |style| progress.with_style(style));
     let mut most = 0;
     while !is_done.load(Ordering::Relaxed) {
-        let left = told.total_lag().unsigned_abs();
+        let left = metrics.total_lag().unsigned_abs();
         if left > most {
             most = left;
             progress.set_length(most);

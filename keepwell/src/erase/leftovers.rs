@@ -28,31 +28,31 @@ pub struct Leftovers {
 impl Leftovers {
     /// Lines for people; empty when nothing was found.
     pub fn describe(&self, what: &str) -> String {
-        let mut told = String::new();
+        let mut out = String::new();
         let named = |paths: &[PathBuf]| {
             let names: Vec<String> = paths.iter().take(MOST_NAMED).map(|path| path.display().to_string()).collect();
             names.join(", ")
         };
         if self.num_removed > 0 {
-            told += &format!(
+            out += &format!(
                 "{} half-written files of {what} removed, which a killed process had left\n",
                 self.num_removed
             );
         }
         if !self.young.is_empty() {
             let (count, names) = (self.young.len(), named(&self.young));
-            told += &format!("{count} files of {what} may be being written: run it again in five minutes: {names}\n");
+            out += &format!("{count} files of {what} may be being written: run it again in five minutes: {names}\n");
         }
         if !self.foreign.is_empty() {
             let (count, names) = (self.foreign.len(), named(&self.foreign));
-            told += &format!(
+            out += &format!(
                 "{count} files in the place of {what} are not Keepwell's, and were not looked into: {names}\n"
             );
         }
         if self.is_elsewhere {
-            told += &format!("{what} are in an object store: let it abort incomplete uploads (a lifecycle rule)\n");
+            out += &format!("{what} are in an object store: let it abort incomplete uploads (a lifecycle rule)\n");
         }
-        told
+        out
     }
 }
 

@@ -96,7 +96,7 @@ pub enum Secret {
 /// Written by hand: a message must not repeat the input, which may be the secret itself.
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wrong = || D::Error::custom("a secret stands outside of this file: write {env: NAME} or {file: PATH}");
+        let wrong = || D::Error::custom("a secret must be outside of this file: write {env: NAME} or {file: PATH}");
         let names = BTreeMap::<Scalar, Scalar>::deserialize(deserializer).map_err(|_| wrong())?;
         let mut names = names.into_iter();
         match (names.next(), names.next()) {

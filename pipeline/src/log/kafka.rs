@@ -41,7 +41,7 @@ use membership::Membership;
 use orphans::Orphans;
 use ownership::{Change, Ownership};
 use queue::{Queue, Wakeup, record};
-use refusal::{failed, is_final, is_refusal, refused};
+use refusal::{failed, is_final, is_refusal, lost, refused};
 use settings::{Settings, not_made};
 use tail::Tail;
 use transaction::Deliveries;
@@ -182,7 +182,7 @@ impl KafkaLog {
                     warn!(partition = %tp, offset = message.offset(), "a record came astray: the group is joined again");
                     self.is_astray.set(true);
                 } else {
-                    debug!(partition = %tp, "record of a partition let go");
+                    debug!(partition = %tp, "record of a released partition");
                 }
                 Ok(())
             }
@@ -398,13 +398,15 @@ impl Log for KafkaLog {
     }
 
     fn start(&mut self, from: &BTreeMap<TopicPartition, NextOffset>) -> Result<(), LogError> {
-        let refused = |error: KafkaError| failed("taking up partitions", &error);
+        let doing = "starting partitions";
+        let refused = |error: KafkaError| failed(doing, &error);
         let mut assigned = TopicPartitionList::new();
         for (tp, next) in from {
             if let Some(queue) = self.queues.get_mut(tp) {
                 (queue.is_at_eof, queue.met_end, queue.next) = (false, None, *next);
                 self.consumer.context().forget_eof(tp);
-                self.consumer.seek(&tp.topic, tp.partition, KafkaOffset::Offset(next.0), SLICE).map_err(refused)?;
+                let at = KafkaOffset::Offset(next.0);
+                self.consumer.seek(&tp.topic, tp.partition, at, SLICE).map_err(|error| lost(doing, &error))?;
                 continue;
             }
             assigned.add_partition_offset(&tp.topic, tp.partition, KafkaOffset::Offset(next.0)).map_err(refused)?;

@@ -180,8 +180,7 @@ impl Check<'_> {
 
     fn bands(&self, model: &Model) -> Checked {
         if let Some(band) = model.bands.iter().find(|band| band.name.value == UNKNOWN) {
-            return self
-                .at(&band.name, format!("the band {UNKNOWN} stands for too little coverage: choose another name"));
+            return self.at(&band.name, format!("the band {UNKNOWN} means too little coverage: choose another name"));
         }
         for band in &model.bands {
             let (name, start) = (&band.name.value, band.start());
@@ -211,9 +210,9 @@ impl Check<'_> {
     }
 
     fn unique<'n, N: Deref<Target = str> + 'n>(&self, names: impl Iterator<Item = &'n Spanned<N>>) -> Checked {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut known = std::collections::BTreeSet::new();
         for name in names {
-            if name.value.is_empty() || !seen.insert(&*name.value) {
+            if name.value.is_empty() || !known.insert(&*name.value) {
                 return self.at(name, format!("the name {:?} is empty or used twice", &*name.value));
             }
         }

@@ -50,8 +50,8 @@ pub async fn audit(rows: Rows, files: &[ModelFile], pane_us: i64) -> Result<Audi
         }
     }
     let (drivers, triggers) = (items_of(&rows.scores, "drivers")?, items_of(&rows.scores, "triggers")?);
-    let told = PublishedRows { scores: rows.scores.clone(), triggers: triggers.clone() };
-    let expected = expected(rows.windows, told, files, pane_us).await?;
+    let stored = PublishedRows { scores: rows.scores.clone(), triggers: triggers.clone() };
+    let expected = expected(rows.windows, stored, files, pane_us).await?;
     let of_factor: [&str; 4] = ["account_id", "as_of", "position", "name"];
     let sides = [
         ("scores", rows.scores, expected.scores, &of_factor[..2]),
@@ -61,12 +61,12 @@ pub async fn audit(rows: Rows, files: &[ModelFile], pane_us: i64) -> Result<Audi
     ];
     let session = SessionContext::new();
     let judged: BTreeSet<String> = files.iter().map(|file| file.version.to_string()).collect();
-    for (name, told, expected, keys) in sides {
+    for (name, stored, expected, keys) in sides {
         let Some(schema) = expected.first().map(RecordBatch::schema) else { continue };
         let expected = concat_batches(&schema, &expected)?;
-        let told = in_millionths(&told)?;
-        let sql = statement(name, &told, &expected, keys);
-        for (side, rows) in [("told", told), ("expected", expected)] {
+        let stored = in_millionths(&stored)?;
+        let sql = statement(name, &stored, &expected, keys);
+        for (side, rows) in [("stored", stored), ("expected", expected)] {
             let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
             session.register_table(format!("{side}_{name}"), Arc::new(table))?;
         }
@@ -104,7 +104,7 @@ fn renamed(factors: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// SQL for the rows that differ and for the columns that differ. It covers only scores of the available versions.
-fn statement(name: &str, told: &RecordBatch, expected: &RecordBatch, keys: &[&str]) -> String {
+fn statement(name: &str, stored: &RecordBatch, expected: &RecordBatch, keys: &[&str]) -> String {
     let schema = expected.schema();
     let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let side = |side: &str, rows: &RecordBatch| {
@@ -125,7 +125,7 @@ fn statement(name: &str, told: &RecordBatch, expected: &RecordBatch, keys: &[&st
         "with t as ({}), e as ({}) select coalesce(t.account_id, e.account_id), coalesce(t.as_of, e.as_of), \
          '{name}' || {row} || ': ' || case when t.account_id is null then 'is missing' when e.account_id is null then 'should not be there' \
          else concat_ws(', ', {}) end from t full outer join e on {on} where {any}",
-        side("told", told),
+        side("stored", stored),
         side("expected", expected),
         named.collect::<Vec<_>>().join(", ")
     )

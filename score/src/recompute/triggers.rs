@@ -48,17 +48,17 @@ fn flag(number: usize, model: &Model, trigger: &Trigger) -> String {
 
 /// The published state of each trigger on the row before, and when its last episode ended or was closed.
 const BEFORE: &str = "
-with told as (
+with published as (
   select t.account_id, t.as_of, t.name, t.state, cast(t.since as bigint) as since, t.news, t.severity, t.playbook, t.owner_role, c.us, c.life
   from told_trigger t join cases c on c.account_id = t.account_id and c.as_of = t.as_of
 ), ended as (
   select c.account_id, c.as_of, t.name, max(t.us) as ended from cases c
-  join told t on t.account_id = c.account_id and t.life = c.life and t.us < c.us
+  join published t on t.account_id = c.account_id and t.life = c.life and t.us < c.us
   where t.state = 'cleared' or t.state = 'closed' and t.news group by 1, 2, 3
 )
 select coalesce(t.account_id, e.account_id) as account_id, coalesce(t.now_as_of, e.as_of) as as_of, coalesce(t.name, e.name) as name,
   t.state, t.since, t.severity, t.playbook, t.owner_role, e.ended
-from (select t.*, c.as_of as now_as_of from told t join cases c on c.account_id = t.account_id and c.previous_as_of = t.as_of) t
+from (select t.*, c.as_of as now_as_of from published t join cases c on c.account_id = t.account_id and c.previous_as_of = t.as_of) t
 full outer join ended e on e.account_id = t.account_id and e.as_of = t.now_as_of and e.name = t.name";
 
 const KNOWN: &str = "

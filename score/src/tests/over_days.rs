@@ -10,7 +10,7 @@ use keepwell_pipeline::stage::{Batch, Stage};
 use super::{Values, fresh, partition, record, stage};
 
 /// The final row of each day: value and missing reason of the first factor, and the wanted column.
-fn said(model: &str, days: &[(i64, Values<'_>)], column: &str) -> Vec<String> {
+fn by_day(model: &str, days: &[(i64, Values<'_>)], column: &str) -> Vec<String> {
     let stage = stage(model);
     let records: Vec<_> = (0..).zip(days).map(|(offset, (day, values))| record(offset, *day, true, values)).collect();
     let batch = Batch {
@@ -19,12 +19,12 @@ fn said(model: &str, days: &[(i64, Values<'_>)], column: &str) -> Vec<String> {
         ..Batch::default()
     };
     let step = stage.apply(&fresh(&stage), &batch).unwrap();
-    let mut said = Vec::new();
+    let mut by_day = Vec::new();
     for value in step.messages.iter().filter_map(|message| message.value.as_ref()) {
         let batch = codec::decode(value, &health::schema()).unwrap();
         let rows = Columns::Batch(&batch);
         for row in 0..batch.num_rows() {
-            said.push(match column {
+            by_day.push(match column {
                 "factor" => {
                     let (list, items) = rows.list("factors").unwrap();
                     let item = list.value_offsets()[row] as usize;
@@ -47,7 +47,7 @@ fn said(model: &str, days: &[(i64, Values<'_>)], column: &str) -> Vec<String> {
             });
         }
     }
-    said
+    by_day
 }
 
 fn model(factor: &str, more: &str) -> String {
@@ -64,33 +64,33 @@ fn a_young_account_is_divided_by_its_own_age() {
     let model = model(&format!("sql: uses / known_days, {SHARE}"), "");
     let days: [(i64, Values<'_>); 4] =
         [(100, &[("uses", 30.0)]), (103, &[("uses", 30.0)]), (114, &[("uses", 28.0)]), (200, &[("uses", 28.0)])];
-    assert_eq!(said(&model, &days, "factor"), ["30.000 known", "10.000 known", "2.000 known", "1.000 known"]);
+    assert_eq!(by_day(&model, &days, "factor"), ["30.000 known", "10.000 known", "2.000 known", "1.000 known"]);
 }
 
 #[test]
 fn a_value_against_the_window_before_is_unknown_where_that_is_nothing() {
     let model = model(&format!("sql: uses, against: previous_window, {SHARE}"), "");
     let days: [(i64, Values<'_>); 2] = [(100, &[("uses", 50.0), ("previous_uses", 100.0)]), (101, &[("uses", 50.0)])];
-    assert_eq!(said(&model, &days, "factor"), ["0.500 known", "- reweight"]);
+    assert_eq!(by_day(&model, &days, "factor"), ["0.500 known", "- reweight"]);
 }
 
 #[test]
 fn a_value_expires_when_what_it_is_dated_by_is_too_old() {
     let factor = format!("sql: sentiment, expires: {{dated_by: sentiment_at, after: 30d}}, missing: zero, {SHARE}");
-    let told: Values<'_> = &[("sentiment", 80.0), ("sentiment_at", 100.5)];
+    let values: Values<'_> = &[("sentiment", 80.0), ("sentiment_at", 100.5)];
     let undated: Values<'_> = &[("sentiment", 80.0)];
-    let days = [(101, told), (130, told), (131, told), (132, undated)];
-    assert_eq!(said(&model(&factor, ""), &days, "factor"), ["80.000 known", "80.000 known", "- zero", "- zero"]);
+    let days = [(101, values), (130, values), (131, values), (132, undated)];
+    assert_eq!(by_day(&model(&factor, ""), &days, "factor"), ["80.000 known", "80.000 known", "- zero", "- zero"]);
 }
 
 #[test]
 fn a_value_is_carried_for_as_long_as_declared() {
     let factor = format!("sql: nps, missing: {{carry: {{for: 2d, otherwise: neutral}}}}, {SHARE}");
-    let told: Values<'_> = &[("nps", 60.0)];
-    let days = [(100, told), (101, &[] as Values<'_>), (102, &[]), (103, &[]), (104, told), (105, &[])];
+    let values: Values<'_> = &[("nps", 60.0)];
+    let days = [(100, values), (101, &[] as Values<'_>), (102, &[]), (103, &[]), (104, values), (105, &[])];
     let expected = ["60.000 known", "60.000 carry", "60.000 carry", "- neutral", "60.000 known", "60.000 carry"];
-    assert_eq!(said(&model(&factor, ""), &days, "factor"), expected);
-    assert_eq!(said(&model(&factor, ""), &days, "coverage"), ["100", "100", "100", "0", "100", "100"]);
+    assert_eq!(by_day(&model(&factor, ""), &days, "factor"), expected);
+    assert_eq!(by_day(&model(&factor, ""), &days, "coverage"), ["100", "100", "100", "0", "100", "100"]);
 }
 
 #[test]
@@ -110,12 +110,12 @@ fn earlier_final_rows_are_seen_as_the_model_remembers_them() {
     ];
     for (by, over, expected) in cases {
         let remember = format!("    remember: [{{name: usual, sql: uses, over: {over}, by: {by}}}]\n");
-        let values = said(&model(&format!("sql: usual, {SHARE}"), &remember), &days, "factor");
+        let values = by_day(&model(&format!("sql: usual, {SHARE}"), &remember), &days, "factor");
         let values: Vec<&str> = values.iter().map(|value| value.split(' ').next().unwrap_or_default()).collect();
         assert_eq!(values, expected, "{by} {over}");
     }
     let previous = model(&format!("sql: \"coalesce(previous_score + 5, uses)\", {SHARE}"), "");
-    assert_eq!(said(&previous, &days, "score"), ["4", "9", "14", "19"]);
+    assert_eq!(by_day(&previous, &days, "score"), ["4", "9", "14", "19"]);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn the_score_of_an_account_that_has_come_of_age_is_its_baseline() {
         (104, &[("nps", 90.0)]),
         (105, &[("nps", 10.0), ("started_at", 104.0)]),
     ];
-    assert_eq!(said(&model, &days, "baseline_score"), ["-", "-", "70", "70", "70"]);
+    assert_eq!(by_day(&model, &days, "baseline_score"), ["-", "-", "70", "70", "70"]);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_band_is_left_below_its_exit_and_after_its_dwell() {
     let days: Vec<(i64, [(&str, f64); 1])> = (100..).zip(scores.map(|score| [("nps", score)])).collect();
     let days: Vec<(i64, Values<'_>)> = days.iter().map(|(day, values)| (*day, values.as_slice())).collect();
     let expected = ["low", "high", "high", "low", "low", "high", "high", "high", "low"];
-    assert_eq!(said(&model, &days, "band"), expected);
+    assert_eq!(by_day(&model, &days, "band"), expected);
 }
 
 #[test]
@@ -161,5 +161,5 @@ fn an_alert_has_evidence_and_an_outcome_closes_it() {
         "",
         "raised - {\"nps\":1.5,\"score\":1.5}",
     ];
-    assert_eq!(said(&model, &days, "trigger"), expected);
+    assert_eq!(by_day(&model, &days, "trigger"), expected);
 }

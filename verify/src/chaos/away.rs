@@ -80,19 +80,19 @@ impl Run {
             let peak = peaks.entry(stage).or_default();
             *peak = kb.max(*peak);
         }
-        let mut said = BTreeSet::new();
+        let mut answers = BTreeSet::new();
         for slot in self.processes.slots.iter().filter(|slot| slot.is_wanted) {
             away.asked += 1;
             let alive = ask(slot.http, "/livez");
             if !alive.starts_with("HTTP/1.1 200") {
                 away.not_alive += 1;
-                said.insert(format!("{}: {}", slot.stage, alive.lines().last().unwrap_or_default()));
+                answers.insert(format!("{}: {}", slot.stage, alive.lines().last().unwrap_or_default()));
             }
             let ready = ask(slot.http, "/readyz");
             if !ready.starts_with("HTTP/1.1 200") {
-                said.insert(ready.lines().last().unwrap_or_default().to_owned());
+                answers.insert(ready.lines().last().unwrap_or_default().to_owned());
             }
         }
-        away.said.extend(said);
+        away.answers.extend(answers);
     }
 }

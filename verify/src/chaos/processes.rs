@@ -243,11 +243,11 @@ impl Processes {
     /// The readiness message of each process that should run.
     pub fn readiness(&self) -> Vec<String> {
         let wanted = self.slots.iter().filter(|slot| slot.is_wanted);
-        let said = |slot: &Slot| {
+        let last_lines = |slot: &Slot| {
             let answer = ask(slot.http, "/readyz");
             format!("{}-{}: {}", slot.stage, slot.instance, answer.lines().last().unwrap_or_default())
         };
-        wanted.map(said).collect()
+        wanted.map(last_lines).collect()
     }
 
     /// Resident memory of each running process, in kilobytes.

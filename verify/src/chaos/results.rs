@@ -76,7 +76,7 @@ pub struct Away {
     /// Number of requests to `/livez` without the status 200.
     pub not_alive: usize,
     /// What `/readyz` reported as the reason for waiting, and errors of `/livez`.
-    pub said: BTreeSet<String>,
+    pub answers: BTreeSet<String>,
     /// Number of processes that ended by themselves.
     pub restarts: usize,
     /// Milliseconds from the return of the neighbour until everything that was sent is processed.
@@ -189,7 +189,7 @@ pub fn report(path: &Path) -> Result<String> {
             away.asked,
             away.restarts,
             away.caught_up_ms as f64 / 1e3,
-            away.said.iter().cloned().collect::<Vec<_>>().join("; ")
+            away.answers.iter().cloned().collect::<Vec<_>>().join("; ")
         );
     }
     for verified in verified.iter().filter(|v| !v.hostile.is_empty()) {

@@ -196,10 +196,10 @@ fn aggregate_again(
     same_states(states, &expected_states)?;
     let rejected = |broker: &MemoryBroker| {
         let is_aggregates = |record: &Record| record.header(CONTEXT_HEADERS[4]) == Some(b"aggregate");
-        let mut said = messages(broker.records(&topics.rejects).into_iter().filter(is_aggregates));
+        let mut written = messages(broker.records(&topics.rejects).into_iter().filter(is_aggregates));
         // Several members write to the same partitions, so their order is open.
-        said.sort();
-        said
+        written.sort();
+        written
     };
     ensure!(rejected(broker) == rejected(&again), "other rejects");
     Ok(expected_finals.num_rows())
@@ -226,10 +226,10 @@ fn publish_again(broker: &MemoryBroker, stages: &Stages, streamed: &Streamed) ->
     let input = with_input(broker, &stages.config, &topics.health)?;
     let (again, _) = undisturbed(stages, Kind::Publish, &stages.publish, input)?;
     let mut num_published = 0;
-    for (topic, said) in [(&topics.scores, &streamed.scores), (&topics.alerts, &streamed.alerts)] {
-        let (said, expected) = (messages(said.iter().cloned()), messages(again.records(topic).into_iter()));
-        ensure!(said == expected, "{topic}: {} records, {} expected", said.len(), expected.len());
-        num_published += said.len();
+    for (topic, written) in [(&topics.scores, &streamed.scores), (&topics.alerts, &streamed.alerts)] {
+        let (written, expected) = (messages(written.iter().cloned()), messages(again.records(topic).into_iter()));
+        ensure!(written == expected, "{topic}: {} records, {} expected", written.len(), expected.len());
+        num_published += written.len();
     }
     Ok(num_published)
 }

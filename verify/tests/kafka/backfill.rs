@@ -18,7 +18,7 @@ use keepwell_verify::streamed::{Streamed, finals, table};
 use crate::{Deployment, kafka, sum};
 
 /// The fates that `backfill` prints for a stage, e.g. `ingest: emitted 10, read 10`.
-fn said(stdout: &[u8], stage: &str) -> BTreeMap<String, u64> {
+fn counts(stdout: &[u8], stage: &str) -> BTreeMap<String, u64> {
     let text = String::from_utf8_lossy(stdout).into_owned();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{stage}: "))).unwrap_or_default();
     let fates = line.split(", ").filter_map(|fate| fate.rsplit_once(' '));
@@ -48,7 +48,7 @@ fn a_backfill_from_files_needs_no_broker_and_gives_the_final_rows_of_the_same_ev
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let filled = deployment.keepwell(&args);
     assert!(filled.status.success(), "{filled:?}");
-    assert_eq!(said(&filled.stdout, "ingest")["emitted"], raws.len() as u64);
+    assert_eq!(counts(&filled.stdout, "ingest")["emitted"], raws.len() as u64);
     let rows = table(&out.join("tables"), "windows", &window::schema()).unwrap();
     let streamed = Streamed::read(&deployment.config, |topic| kafka().records(topic)).unwrap();
     let expected = without_provenance(&finals(&streamed.windows).unwrap()).unwrap();
@@ -101,11 +101,11 @@ fn use_of(account: &str, at: &str) -> String {
 #[test]
 fn a_file_of_one_day_gives_the_rows_of_that_day_and_lines_in_the_wrong_order_are_said_to_be_so() {
     let lines = [use_of("a", "2026-03-01T10:00:00Z"), use_of("b", "2026-03-01T09:00:00Z")].concat();
-    let (folder, said) = backfilled(&lines);
+    let (folder, counts) = backfilled(&lines);
     let rows = table(&folder.path().join("out/tables"), "windows", &window::schema()).unwrap();
     // Two accounts, three windows, at the end of the day.
     assert_eq!((rows.num_rows(), last_time(&rows)), (6, 1_772_409_600_000_000));
-    assert!(said.contains("1 of 2 lines are earlier") && said.contains("line 2"), "{said}");
+    assert!(counts.contains("1 of 2 lines are earlier") && counts.contains("line 2"), "{counts}");
 }
 
 /// Accounts made in 2001 once gave 13,064 files of 27 kB, in 54 s.
@@ -138,8 +138,8 @@ fn a_new_epoch_with_other_windows_bound_and_partitions_is_filled_beside_the_runn
     let filled = second.keepwell(&["backfill"]);
     let log = String::from_utf8_lossy(&filled.stderr);
     assert!(filled.status.success(), "{log}");
-    assert_eq!(said(&filled.stdout, "ingest")["read"], history.len() as u64);
-    assert!(said(&filled.stdout, "sink")["tables written"] > 100, "{filled:?}");
+    assert_eq!(counts(&filled.stdout, "ingest")["read"], history.len() as u64);
+    assert!(counts(&filled.stdout, "sink")["tables written"] > 100, "{filled:?}");
 
     // Both epochs get the next events; the old epoch is not disturbed.
     first.load(news);
@@ -227,7 +227,7 @@ fn a_backfill_begins_at_a_time_or_an_offset_and_goes_on_where_it_was_stopped() {
         let from = from.replace("@USAGE@", &topic);
         let filled = deployment.keepwell(&["backfill", "--from", &from, "--complete"]);
         assert!(filled.status.success(), "{filled:?}");
-        assert_eq!(said(&filled.stdout, "ingest")["read"], num_read, "{filled:?}");
+        assert_eq!(counts(&filled.stdout, "ingest")["read"], num_read, "{filled:?}");
         // It joins at once, because it has the same instance name as the process that has ended.
         let again = deployment.keepwell(&["backfill", "--from", &from]);
         assert!(String::from_utf8_lossy(&again.stderr).contains("this epoch has begun"), "{again:?}");

@@ -82,8 +82,8 @@ fn a_model_takes_over_at_its_time_without_a_restart_and_scores_of_both_are_expla
 
     let explain = |as_of: i64| {
         let as_of = Timestamp::from_millisecond(as_of).unwrap().to_string();
-        let said = deployment.keepwell(&["explain", "account-001", "--as-of", &as_of, "--output", "json"]);
-        serde_json::from_slice::<Value>(&said.stdout).unwrap_or_else(|_| panic!("{}", text(&said)))
+        let explained = deployment.keepwell(&["explain", "account-001", "--as-of", &as_of, "--output", "json"]);
+        serde_json::from_slice::<Value>(&explained.stdout).unwrap_or_else(|_| panic!("{}", text(&explained)))
     };
     let (before, after) = (explain(middle - 1), explain(middle + 86_400_000 - 1));
     assert_eq!((before["model"]["version"].as_i64(), after["model"]["version"].as_i64()), (Some(7), Some(8)));

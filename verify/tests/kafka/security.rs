@@ -134,18 +134,18 @@ fn no_secret_is_shown_wherever_it_stands() {
     let run = |args: &[&str]| {
         let mut command = std::process::Command::new(keepwell_verify::programs::keepwell().unwrap());
         let output = command.args(args).env("KEEPWELL_CONFIG", &path).output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(said).unwrap())
+        let both = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(both).unwrap())
     };
     for stage in ["ingest", "aggregate", "score", "sink"] {
-        let (code, said) = run(&[stage, "check"]);
-        assert!(code == Some(0) && !said.contains("hunter2"), "{said}");
+        let (code, output) = run(&[stage, "check"]);
+        assert!(code == Some(0) && !output.contains("hunter2"), "{output}");
         for shown in ["sasl.password", "aws_region", "here", "bucket/tables"] {
-            assert!(said.contains(shown), "{shown} is not in {said}");
+            assert!(output.contains(shown), "{shown} is not in {output}");
         }
     }
     for wrong in ["tables.url=nowhere://user:hunter2@bucket/x?sig=hunter2", "snapshots.url=s3//user:hunter2@bucket"] {
-        let (code, said) = run(&["explain", "acme", "--as-of", "2026-01-01T00:00:00Z", "--set", wrong]);
-        assert!(code != Some(0) && !said.contains("hunter2"), "{said}");
+        let (code, output) = run(&["explain", "acme", "--as-of", "2026-01-01T00:00:00Z", "--set", wrong]);
+        assert!(code != Some(0) && !output.contains("hunter2"), "{output}");
     }
 }

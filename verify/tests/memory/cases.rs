@@ -313,13 +313,13 @@ fn an_account_of_long_custom_fields_has_its_row_and_its_neighbours_theirs() {
 #[test]
 fn two_tellings_and_a_deletion_in_one_moment_have_one_result_in_every_order() {
     let moment = "01T09:00:00Z";
-    let told = [
+    let steps = [
         of(Account, "9", moment, r#""type":"upsert","facts":{"seats":5}"#),
         of(Account, "10", moment, r#""type":"upsert","facts":{"seats":50}"#),
         of(Account, "5", moment, r#""type":"deleted""#),
     ];
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-        let lines = order.iter().map(|n| told[*n].clone()).chain([use_of("u", "a", "02T10:00:00Z"), later()]);
+        let lines = order.iter().map(|n| steps[*n].clone()).chain([use_of("u", "a", "02T10:00:00Z"), later()]);
         let raws: Vec<Raw> =
             lines.map(|(kind, text)| Raw { kind, key: None, value: Some(text.into()), at_ms: 0 }).collect();
         let deployment = Deployment::of(&raws, config(&[]));

@@ -190,16 +190,16 @@ fn every_final_row_is_the_oracles_and_the_fates_add_up() {
     assert!(rejects.iter().all(|record| record.value.is_some()), "every reject keeps its bytes");
     let health = compare::where_flag(&deployment.streamed().health, "final", true).unwrap();
     let rows = keepwell_sink::score_json::rows(&health).unwrap();
-    let said = rows.iter().flat_map(|row| {
+    let found = rows.iter().flat_map(|row| {
         let triggers =
             row.health.triggers.iter().flat_map(|trigger| [Some(trigger.state.clone()), trigger.outcome.clone()]);
         let missing = row.health.factors.iter().map(|factor| factor.missing.clone());
         triggers.chain(missing).chain([Some(row.health.model.name.clone()), row.health.band.clone()])
     });
-    let said: BTreeSet<String> = said.flatten().collect();
+    let found: BTreeSet<String> = found.flatten().collect();
     let all = "accepted active best carry cleared closed dismissed done everyone fair good green neutral newcomers paying \
                pending raised red reweight unknown yellow zero";
-    assert_eq!(said.into_iter().collect::<Vec<_>>(), all.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), all.split_whitespace().collect::<Vec<_>>());
     for (fates, parts) in [
         (score, ["scored", "unscored", "deleted"]),
         (publish, ["published", "unchanged", "tombstone"]),

@@ -64,6 +64,18 @@ pub(super) fn is_final(error: &KafkaError) -> bool {
     is_refusal(error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
 }
 
+/// Converts the error of a call on a partition that the client has lost without a revocation, because another process
+/// took over its instance name. Then the client is in the wrong state for the call.
+pub(super) fn lost(doing: &str, error: &KafkaError) -> LogError {
+    match error {
+        // A failed seek has no code, only the code's words.
+        KafkaError::Seek(why) if RDKafkaErrorCode::State.to_string().ends_with(&format!("({why})")) => {
+            LogError::Fenced(doing.to_owned())
+        }
+        _ => failed(doing, error),
+    }
+}
+
 /// Converts the error of a call that only a broker could answer. `servers` are the addresses that were asked.
 pub(crate) fn unanswered(doing: &str, servers: &str, error: &KafkaError) -> LogError {
     use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, Resolve};
@@ -73,5 +85,18 @@ pub(crate) fn unanswered(doing: &str, servers: &str, error: &KafkaError) -> LogE
             LogError::NoBroker { doing, servers: servers.to_owned(), why }
         }
         _ => LogError::Fatal { doing, why },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seek_in_the_wrong_state_is_a_lost_membership_and_no_other_failure_is() {
+        let of = |words: &str| lost("starting", &KafkaError::Seek(words.to_owned()));
+        assert!(matches!(of("Local: Erroneous state"), LogError::Fenced(_)));
+        assert!(matches!(of("Local: Timed out"), LogError::Fatal { .. }));
+        assert!(matches!(of(""), LogError::Fatal { .. }));
     }
 }

@@ -68,8 +68,8 @@ impl KafkaLog {
 
 /// Replaces a readable record that an operator named to be passed by.
 pub(super) fn passed_by(tp: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
-    warn!(partition = %tp, offset = message.offset(), "passed by, as told");
-    let why = Some(format!("offset {} is passed by, as an operator has told", message.offset()));
+    warn!(partition = %tp, offset = message.offset(), "passed by, as --pass-by says");
+    let why = Some(format!("offset {} is passed by, as an operator named it", message.offset()));
     Record { unreadable: why, ..Record::at(tp.clone(), Offset(message.offset())) }
 }
 
