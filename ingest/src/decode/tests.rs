@@ -217,7 +217,7 @@ fn facts_and_keys_have_bounds_and_the_reason_names_the_account() {
         (many, Code::OutOfRange, "facts in one event"),
         (long, Code::OutOfRange, "ingest.max_fact_bytes"),
         (name, Code::OutOfRange, "513 bytes"),
-        (twice, Code::DuplicateKey, "\"f0\" stands twice"),
+        (twice, Code::DuplicateKey, "\"f0\" is there twice"),
     ] {
         let reason = event(Kind::Account, &upsert(&facts)).unwrap_err();
         assert!(reason.code == code && reason.detail.contains(words), "{reason}");

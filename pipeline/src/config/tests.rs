@@ -44,7 +44,7 @@ fn what_is_wrong_is_named_with_its_place() {
             "\n  - {topic: keepwell.events, kind: ticket}\nsnapshots:",
             &["keepwell.events", "again", "line 6"],
         ),
-        ("snapshots:", "topics: {events: a, windows: a}\nsnapshots:", &["topics", "a stands for two"]),
+        ("snapshots:", "topics: {events: a, windows: a}\nsnapshots:", &["topics", "a is the name of two"]),
         ("'localhost:9092'}", "'localhost:9092', max_record_bytes: 200000}", &["262144", "200000", "line 3"]),
         ("snapshots:", "time: {lateness: 400d}\nsnapshots:", &["time.lateness", "line 6"]),
         ("\nsnapshots:", "\n  - {topic: usage, kind: ticket}\nsnapshots:", &["usage", "twice", "line 6"]),
