@@ -80,7 +80,7 @@ pub async fn expected(
     register("outcome", outcomes(&windows)?)?;
     register("windows", with_facts(&windows)?)?;
     register("published", in_millionths(&published.scores)?)?;
-    register("told_trigger", in_millionths(&published.triggers)?)?;
+    register("published_trigger", in_millionths(&published.triggers)?)?;
     for (name, sql) in statements(files, pane_us)? {
         let named = |error: DataFusionError| error.context(format!("table {name}: {sql}"));
         let frame = session.sql(&sql).await.map_err(named)?;
@@ -174,8 +174,8 @@ fn judged(models: &[Numbered<'_>], newest: i64) -> String {
     format!(
         "with w as (select distinct account_id, as_of, retired, deleted, segment, stage, owner, \
          coalesce(started_at, first_seen_at) as began_at from windows), \
-         t as (select w.*, cast(w.as_of as bigint) as us, t.score as told_score, t.band as told_band, \
-         cast(t.band_since as bigint) as told_since, t.baseline_score as told_baseline, \
+         t as (select w.*, cast(w.as_of as bigint) as us, t.score as published_score, t.band as published_band, \
+         cast(t.band_since as bigint) as published_since, t.baseline_score as published_baseline, \
          coalesce(t.model_version, {newest}) as version \
          from w left join published t on t.account_id = w.account_id and t.as_of = w.as_of) \
          select *, {number} end as number, {name} end as model from t"
@@ -185,8 +185,8 @@ fn judged(models: &[Numbered<'_>], newest: i64) -> String {
 /// Adds the row before. The row after a retired or deleted one begins a life. A row of another model begins a run.
 const CASES: &str = "
 with before as (
-  select *, lag(as_of) over w as last_as_of, lag(told_score) over w as last_score, lag(told_band) over w as last_band,
-    lag(told_since) over w as last_since, lag(told_baseline) over w as last_baseline, lag(model) over w as last_model,
+  select *, lag(as_of) over w as last_as_of, lag(published_score) over w as last_score, lag(published_band) over w as last_band,
+    lag(published_since) over w as last_since, lag(published_baseline) over w as last_baseline, lag(model) over w as last_model,
     coalesce(lag(retired or deleted) over w, true) as is_first
   from judged window w as (partition by account_id order by as_of)
 )

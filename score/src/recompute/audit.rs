@@ -73,8 +73,8 @@ pub async fn audit(rows: Rows, files: &[ModelFile], pane_us: i64) -> Result<Audi
         if name == "scores" {
             let versions = judged.iter().cloned().collect::<Vec<_>>().join(", ");
             let sql = format!(
-                "create view judged as select account_id, cast(as_of as bigint) as as_of from told_scores where model_version in ({versions}) \
-                union select e.account_id, cast(e.as_of as bigint) from expected_scores e left join told_scores t on t.account_id = e.account_id and t.as_of = e.as_of where t.account_id is null"
+                "create view judged as select account_id, cast(as_of as bigint) as as_of from stored_scores where model_version in ({versions}) \
+                union select e.account_id, cast(e.as_of as bigint) from expected_scores e left join stored_scores t on t.account_id = e.account_id and t.as_of = e.as_of where t.account_id is null"
             );
             session.sql(&sql).await?;
         }

@@ -50,7 +50,7 @@ fn flag(number: usize, model: &Model, trigger: &Trigger) -> String {
 const BEFORE: &str = "
 with published as (
   select t.account_id, t.as_of, t.name, t.state, cast(t.since as bigint) as since, t.news, t.severity, t.playbook, t.owner_role, c.us, c.life
-  from told_trigger t join cases c on c.account_id = t.account_id and c.as_of = t.as_of
+  from published_trigger t join cases c on c.account_id = t.account_id and c.as_of = t.as_of
 ), ended as (
   select c.account_id, c.as_of, t.name, max(t.us) as ended from cases c
   join published t on t.account_id = c.account_id and t.life = c.life and t.us < c.us

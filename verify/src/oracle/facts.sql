@@ -1,6 +1,6 @@
--- Facts, people and milestones: the last one told by (event time, event id) wins. Digits of ids are numbers: see `ord`.
+-- Facts, people and milestones: the last one by (event time, event id) wins. Digits of ids are numbers: see `ord`.
 
--- table fact_told
+-- table fact_version
 select a.account_id, a.ord, a.occurred_us, a.visible, a.outlives_us, f.name, f.value, f.valid_until_us, a.part, a.off, a.row_no
 from fact f join accepted a on a.part = f.part and a.off = f.off and a.row_no = f.row_no
 
@@ -8,7 +8,7 @@ from fact f join accepted a on a.part = f.part and a.off = f.off and a.row_no = 
 select *, row_number() over (partition by account_id, p, name order by occurred_us desc, ord desc) as nth
 from (
   select g.account_id, g.p, g.end_us, f.ord, f.occurred_us, f.name, f.value, f.valid_until_us, f.part, f.off, f.row_no
-  from grid g join fact_told f on f.account_id = g.account_id
+  from grid g join fact_version f on f.account_id = g.account_id
   where f.visible <= g.p and (g.floor_us is null or g.floor_us <= f.outlives_us or f.occurred_us > g.floor_us)
 )
 
@@ -43,7 +43,7 @@ select v.account_id, v.v, v.next_v, max(d.at_us) as floor_us
 from person_version v left join deletion d on d.account_id = v.account_id and d.visible <= v.v
 group by 1, 2, 3
 
--- A fact whose pane is long forgotten is no duplicate, however often it is told: it counts once.
+-- A fact whose pane is long forgotten is no duplicate, however often it is sent: it counts once.
 -- table person_event
 select account_id, user_id, event_id, ord, occurred_us, action, role, cleared, outlives_us, min(visible) as visible
 from accepted where kind = 5 group by 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -78,7 +78,7 @@ from grid_w g join person_change n on n.account_id = g.account_id and n.v <= g.p
 where n.occurred_us >= g.from_us and n.occurred_us < g.until_us
 group by 1, 2, 3, 4
 
--- table milestone_told
+-- table milestone_version
 select g.account_id, g.p, g.end_us, m.milestone_id, m.due_us, m.done_us,
   row_number() over (partition by g.account_id, g.p, m.milestone_id order by m.due_us is null and coalesce(m.cleared, 0) not in (2, 6), m.occurred_us desc, m.ord desc) as nth_due,
   row_number() over (partition by g.account_id, g.p, m.milestone_id order by m.done_us is null and coalesce(m.cleared, 0) not in (4, 6), m.occurred_us desc, m.ord desc) as nth_done
@@ -88,7 +88,7 @@ where m.visible <= g.p and (g.floor_us is null or g.floor_us <= m.outlives_us or
 -- table milestone_as_of
 select account_id, p, end_us, milestone_id, max(case when nth_due = 1 then due_us end) as due_us,
   coalesce(max(case when nth_done = 1 then done_us end) <= end_us, false) as is_done
-from milestone_told group by 1, 2, 3, 4
+from milestone_version group by 1, 2, 3, 4
 
 -- table milestones
 select account_id, p, count(*) as milestones, sum(case when is_done then 1 else 0 end) as milestones_done,
@@ -96,7 +96,7 @@ select account_id, p, count(*) as milestones, sum(case when is_done then 1 else 
   min(case when due_us <= end_us and not is_done then due_us end) as oldest_overdue_at
 from milestone_as_of group by 1, 2
 
--- The last outcome told of each alert within the longest window.
+-- The last outcome of each alert within the longest window.
 -- table outcome_last
 select g.account_id, g.p, a.alert_id, a.outcome, row_number() over (partition by g.account_id, g.p, a.alert_id order by a.occurred_us desc, a.ord desc) as nth
 from grid g cross join (select max(panes) as longest from windows) w

@@ -30,7 +30,7 @@ select *,
   min(case when action = 1 then occurred_us end) over (partition by account_id, ticket_id, v) as opening_us
 from ticket_step
 
--- What is told of before the opening happened at it.
+-- Steps of a ticket before its opening count at the opening.
 -- table ticket_nth
 select *, greatest(occurred_us, opening_us) as at_us,
   row_number() over (partition by account_id, ticket_id, v
@@ -40,7 +40,7 @@ from ticket_first
 -- table ticket_opening
 select account_id, ticket_id, v, min(nth) as opening from ticket_nth where is_opening group by 1, 2, 3
 
--- A ticket's life from its opening on; priority 2 (normal) where none is told.
+-- A ticket's life from its opening on; priority 2 (normal) where none is given.
 -- table ticket_life
 select e.*, o.opening,
   first_value(e.at_us) over life as opened_us,
