@@ -44,9 +44,16 @@ pub fn parse(url: &str, options: &BTreeMap<String, String>) -> Result<(Arc<dyn O
     let options = environment
         .filter(|(name, _)| of_a_store(name))
         .chain(options.iter().map(|(name, value)| (name.clone(), value.clone())));
-    let (store, prefix) = object_store::parse_url_opts(&parsed, options).map_err(|e| wrong(e.to_string()))?;
+    let (store, prefix) =
+        object_store::parse_url_opts(&parsed, options).map_err(|e| wrong(format!("{e}{NO_CLOUD}")))?;
     Ok((store.into(), prefix))
 }
+
+/// Added to the failure to open a store, by a build that has none of the clouds.
+const NO_CLOUD: &str = match cfg!(feature = "cloud") {
+    true => "",
+    false => " (this build has no cloud stores: build with `cargo build --workspace`, or with `--features cloud`)",
+};
 
 /// Time limit for an answer. The client itself would retry for minutes.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(20);

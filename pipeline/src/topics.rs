@@ -264,19 +264,21 @@ impl Topics {
     /// [`LogError`] when the cluster refuses, or does not report the change in time.
     pub fn apply(&self, wanted: &[Topic], findings: &[Finding]) -> Result<(), LogError> {
         let mut changes: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+        let mut unfit = None;
         for finding in findings {
             match finding {
                 Finding::Missing(topic) => self.create(topic)?,
                 Finding::Setting { topic, name, expected, .. } => {
                     changes.entry(topic).or_default().insert(name, expected);
                 }
-                Finding::Partitions { .. } => return Err(failed("applying topics", finding)),
+                Finding::Partitions { .. } => unfit = Some(failed("applying topics", finding)),
             }
         }
         for (topic, settings) in &changes {
             self.alter(topic, settings)?;
         }
-        self.await_applied(wanted)
+        // Everything else is applied by then.
+        unfit.map_or_else(|| self.await_applied(wanted), Err)
     }
 
     fn create(&self, topic: &Topic) -> Result<(), LogError> {

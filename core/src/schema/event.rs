@@ -259,10 +259,9 @@ impl<'b> EventRows<'b> {
             false => Err(wrong("a column that its kind needs is null")),
         };
         Ok(match self.kind(row).ok_or_else(|| wrong("unknown kind"))? {
-            Kind::Usage => {
-                needs(at::FEATURE)?;
-                Shape::Usage
-            }
+            // By far the most rows: its column is at hand.
+            Kind::Usage if self.feature.is_valid(row) => Shape::Usage,
+            Kind::Usage => return Err(wrong("a column that its kind needs is null")),
             Kind::Ticket => {
                 needs(at::TICKET_ID)?;
                 Shape::Ticket(TicketAction::from_code(action()).ok_or_else(|| wrong("unknown ticket action"))?)
