@@ -97,6 +97,10 @@ impl Account {
             self.delete(at_us);
             return;
         }
+        if self.deleted_us().is_some_and(|deleted_us| at_us <= deleted_us) {
+            // The deletion must also erase this event.
+            self.pruned = None;
+        }
         let name = |text: &str| Name::from(text);
         let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
         let user = match &event.body {
@@ -160,6 +164,7 @@ impl Account {
     }
 
     fn delete(&mut self, at_us: i64) {
+        self.pruned = None;
         let at = self.deletions.partition_point(|deletion| deletion.at_us < at_us);
         if self.deletions.get(at).is_none_or(|deletion| deletion.at_us != at_us) {
             self.deletions.insert(at, Deletion { at_us, is_announced: false });
@@ -204,7 +209,7 @@ impl Account {
 
     /// Whether pruning at pane `closed` would forget nothing.
     pub fn is_pruned(&self, closed: Pane) -> bool {
-        self.pruned == Some(closed) && self.deletions.is_empty()
+        self.pruned == Some(closed)
     }
 
     /// Forgets what no later row can show. All rows up to pane `closed` are final.
@@ -246,9 +251,11 @@ impl Account {
         self.adoption.features().len() * 2 > limits.features || self.adoption.users().len() * 2 > limits.users
     }
 
-    /// Number of users and features. The cost of a row grows with it.
+    /// Number of users, features, tickets, people and other things with names. The cost of a row grows with it.
     pub fn size(&self) -> usize {
-        self.adoption.users().len() + self.adoption.features().len()
+        let named =
+            [self.tickets.len(), self.people.len(), self.facts.len(), self.milestones.len(), self.outcomes.len()];
+        self.adoption.users().len() + self.adoption.features().len() + named.iter().sum::<usize>()
     }
 
     /// Whether the account holds nothing, so that it can be removed.

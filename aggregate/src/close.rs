@@ -49,7 +49,7 @@ pub fn close(
     settings: &Settings,
 ) -> Result<Slices, StageError> {
     let mut windows = window::builder();
-    let mut feature_days = feature_day::builder();
+    let mut feature_days = feature_day::Writer::default();
     let mut accounts = BTreeMap::new();
     let mut left_out = Vec::new();
     let mut closed = state.closed;
@@ -144,7 +144,7 @@ struct Part {
 /// room for.
 fn close_account(
     windows: &mut RowBuilder,
-    feature_days: &mut RowBuilder,
+    feature_days: &mut feature_day::Writer,
     account: &Account,
     of: &Closed<'_>,
     settings: &Settings,
@@ -182,7 +182,7 @@ fn close_account(
 /// Writes the feature days with names greater than the last completed feature. A slice ends when more features are left
 /// than it has rows. Returns the last written feature, if more are left than all slices can take.
 fn append_features(
-    feature_days: &mut RowBuilder,
+    feature_days: &mut feature_day::Writer,
     view: &View<'_>,
     of: &Closed<'_>,
     first_ordinal: i64,
@@ -191,19 +191,20 @@ fn append_features(
     let most = settings.slice_rows.max(1) * of.max_slices;
     let left = view.account.adoption.by_feature(of.pane, of.within.as_ref().map(Name::as_str), most);
     for ((feature, usage, num_users), ordinal) in left.iter().take(most).zip(first_ordinal..) {
-        feature_days.text("account_id", Some(of.name.as_str()));
-        feature_days.time("as_of", Some(view.end_us));
-        feature_days.text("feature", Some(feature));
-        feature_days.int("events", usage.events);
-        feature_days.int("uses", usage.uses);
-        feature_days.int("users", *num_users as i64);
-        feature_days.int("duration_ms", usage.known_duration_ms());
-        feature_days.int("errors", usage.known_errors());
-        feature_days.int32("epoch", settings.epoch as i32);
-        feature_days.int32("partition", of.provenance.partition);
-        feature_days.int("next_offset", of.provenance.next_offset);
-        feature_days.int("ordinal", ordinal);
-        feature_days.end_row();
+        feature_days.append(feature_day::Row {
+            account_id: of.name.as_str(),
+            as_of: view.end_us,
+            feature,
+            events: usage.events,
+            uses: usage.uses,
+            users: *num_users as i64,
+            duration_ms: usage.known_duration_ms(),
+            errors: usage.known_errors(),
+            epoch: settings.epoch as i32,
+            partition: of.provenance.partition,
+            next_offset: of.provenance.next_offset,
+            ordinal,
+        });
     }
     let last = left.get(most.saturating_sub(1)).filter(|_| left.len() > most).map(|(last, ..)| Name::from(*last));
     let slices = match last {

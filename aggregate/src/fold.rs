@@ -168,7 +168,7 @@ impl<'f> Fold<'f> {
         };
         if !is_duplicate
             && !is_deleted
-            && let Some(what) = self.growth.over_limit(event, self.state, &settings.limits)
+            && let Some(what) = self.growth.over_limit(event, self.state, settings)
         {
             // The id is not stored: when the event is replayed, the account may have room for it.
             return Fate { name: OVER_LIMIT, reason: what };

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keepwell_core::event::{Body, Event};
+use keepwell_core::event::{Body, Event, PersonAction};
 use keepwell_pipeline::config::Limits;
 
+use crate::settings::Settings;
 use crate::state::PartitionState;
 
 /// Names that the step has added and the state does not know yet, by account and limit.
@@ -29,9 +30,17 @@ impl KnownNames {
 
 impl Growth {
     /// The limit that an event would exceed. If there is none, the names that it adds are counted.
-    pub fn over_limit(&mut self, event: &Event<'_>, state: &PartitionState, limits: &Limits) -> Option<&'static str> {
-        let id = event.account_id.as_ref();
+    pub fn over_limit(
+        &mut self,
+        event: &Event<'_>,
+        state: &PartitionState,
+        settings: &Settings,
+    ) -> Option<&'static str> {
+        let (id, limits) = (event.account_id.as_ref(), &settings.limits);
         let account = || state.accounts.get(id);
+        // The account may know a user under the name that replaced an erased id.
+        let name_of =
+            |user: &str| account().map_or_else(|| user.to_owned(), |a| a.name_of(id, user, settings).into_owned());
         match &event.body {
             Body::Usage { feature, user_id, .. } => {
                 // With very large limits no step can go from half of a limit over it. Then only accounts in `large`
@@ -45,7 +54,9 @@ impl Growth {
                 let users = user_id.as_deref().map(|user| {
                     (
                         user,
-                        adoption.map_or(KnownNames::default(), |a| KnownNames::of(a.users().len(), a.knows_user(user))),
+                        adoption.map_or(KnownNames::default(), |a| {
+                            KnownNames::of(a.users().len(), a.knows_user(&name_of(user)))
+                        }),
                     )
                 });
                 // A rejected event adds nothing. So both limits are checked first, and then both names are added.
@@ -78,11 +89,13 @@ impl Growth {
                 });
                 self.one(id, "outcomes", alert_id, known, limits.outcomes)
             }
-            Body::Person { user_id, .. } => {
+            Body::Person { action, user_id, .. } => {
                 let known = account().map_or(KnownNames::default(), |a| {
-                    KnownNames::of(a.people.len(), a.people.contains_key(user_id.as_ref()))
+                    KnownNames::of(a.people.len(), a.people.contains_key(name_of(user_id).as_str()))
                 });
-                self.one(id, "people", user_id, known, limits.people)
+                // To forget is never over a limit, but the name that stays is counted.
+                let limit = if *action == PersonAction::Erased { usize::MAX } else { limits.people };
+                self.one(id, "people", user_id, known, limit)
             }
             Body::Facts { facts, .. } => {
                 let is_known = |name: &str| account().is_some_and(|a| a.facts.contains_key(name));
@@ -128,7 +141,8 @@ impl Growth {
     fn is_over(&self, id: &str, what: &'static str, names: &[&str], num_known: usize, limit: usize) -> bool {
         let brought = self.0.get(&(id.to_owned(), what));
         let is_new = |name: &&&str| brought.is_none_or(|brought| !brought.contains(**name));
-        num_known + brought.map_or(0, BTreeSet::len) + names.iter().filter(is_new).count() > limit
+        let num_new = names.iter().filter(is_new).count();
+        num_new > 0 && num_known + brought.map_or(0, BTreeSet::len) + num_new > limit
     }
 }
 

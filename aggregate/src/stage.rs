@@ -113,7 +113,11 @@ impl Aggregate {
     fn fold(&self, mut of: Partition<'_>, batch: &Batch<'_>, step: &mut Step<Changes>) -> Result<(), StageError> {
         let Partition { state, tp, .. } = of;
         let records = batch.records.get(tp).copied().unwrap_or_default();
-        let mut fold = Fold::new(&self.settings, state, batch.record_bytes(self.settings.max_record_bytes));
+        let mut fold = Fold::new(
+            &self.settings,
+            state,
+            batch.record_bytes(&self.settings.rejects, self.settings.max_record_bytes),
+        );
         for record in records {
             fold.record(record)?;
             if fold.changes.closing.is_some() {
@@ -291,7 +295,7 @@ impl Aggregate {
             Table::Windows => (&self.settings.windows_topic, self.settings.windows.len()),
             Table::FeatureDays => (&self.settings.feature_days_topic, 1),
         };
-        let max_bytes = batch.record_bytes(self.settings.max_record_bytes);
+        let max_bytes = batch.record_bytes(topic, self.settings.max_record_bytes);
         let fitted = codec::encode_fitting(rows, unit_rows, max_bytes)?;
         for value in fitted.values {
             let message = self.progress_message(topic, partition, progress);

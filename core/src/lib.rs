@@ -10,4 +10,5 @@ pub mod natural;
 pub mod offset;
 pub mod pane;
 pub mod partitioner;
+pub mod points;
 pub mod schema;

@@ -1,7 +1,7 @@
 //! Tables: the columns of every batch in a `keepwell.*` topic and in Parquet, with their units and meaning.
 //!
 //! Each table has one list of [`Column`]s. The Arrow schema, the check of a reader and the data dictionary all come
-//! from it. A nullable column may be added to a version (see [`crate::codec::decode`]). Any other change is a new
+//! from it. A table that is declared with `table!` also gets its writer, reader and JSON form from it. A nullable column may be added to a version (see [`crate::codec::decode`]). Any other change is a new
 //! version.
 
 pub mod columns;
@@ -11,11 +11,16 @@ pub mod feature_day;
 #[cfg(test)]
 mod golden;
 pub mod health;
+pub mod json;
+pub mod kind;
 mod row;
 pub mod score;
+mod table;
 pub mod window;
 
 pub use row::RowBuilder;
+pub use table::Table;
+pub(crate) use table::table;
 
 use std::sync::Arc;
 
@@ -31,6 +36,8 @@ pub enum ColumnType {
     Text,
     /// Text with few different values, dictionary-encoded.
     Label,
+    /// A JSON value as text.
+    Json,
     /// Raw bytes.
     Bytes,
     /// Code of an enumeration, unsigned 8-bit integer.
@@ -68,16 +75,18 @@ pub struct Column {
     pub nullable: bool,
     /// Meaning of the column, for the data dictionary.
     pub doc: &'static str,
+    /// Where it stands in the JSON form of the table.
+    pub json: json::Place,
 }
 
 /// A column that is never null.
 pub(crate) const fn known(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
-    Column { name, kind, nullable: false, doc }
+    Column { name, kind, nullable: false, doc, json: json::Place::Own }
 }
 
 /// A column in which null means unknown.
 pub(crate) const fn maybe(name: &'static str, kind: ColumnType, doc: &'static str) -> Column {
-    Column { name, kind, nullable: true, doc }
+    Column { name, kind, nullable: true, doc, json: json::Place::Own }
 }
 
 /// Index of a column in its table. Evaluate it at compile time: then an unknown name is a compile error.
@@ -112,7 +121,7 @@ impl ColumnType {
             DataType::Map(Arc::new(Field::new("entries", entries, false)), false)
         };
         match self {
-            Self::Text => DataType::Utf8,
+            Self::Text | Self::Json => DataType::Utf8,
             Self::Label => DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8)),
             Self::Bytes => DataType::Binary,
             Self::Code => DataType::UInt8,
@@ -137,6 +146,6 @@ pub fn schema_of<'a>(table: &str, columns: impl IntoIterator<Item = &'a Column>)
     Arc::new(Schema::new_with_metadata(fields_of(columns), [(TABLE_KEY.to_owned(), table.to_owned())].into()))
 }
 
-fn fields_of<'a>(columns: impl IntoIterator<Item = &'a Column>) -> Vec<Field> {
+pub(crate) fn fields_of<'a>(columns: impl IntoIterator<Item = &'a Column>) -> Vec<Field> {
     columns.into_iter().map(|column| Field::new(column.name, column.kind.data_type(), column.nullable)).collect()
 }

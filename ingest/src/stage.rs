@@ -129,7 +129,7 @@ impl Ingest {
         // An event cannot be later than its append, if the time of the append is known.
         let known_us = record.appended_ms.map_or(batch.now_us, |ms| batch.now_us.min(ms.saturating_mul(1000)));
         // An event that does not fit into one record of the broker cannot be accepted.
-        let fits = batch.max_record_bytes.map_or(usize::MAX, max_event_bytes);
+        let fits = batch.record_limits.get(self.events.as_ref()).copied().map_or(usize::MAX, max_event_bytes);
         Limits {
             max_event_bytes: self.max_event_bytes.min(fits),
             max_facts: self.max_facts,
@@ -192,7 +192,8 @@ impl Ingest {
         let cause = Cause {
             stage: "ingest",
             reason: reason.code.as_str(),
-            message: reason,
+            // The words of a reason may quote the record, and with a user id key nothing of it is kept.
+            message: if self.user_id_key.is_some() { &"(not kept: ingest.user_id_key is set)" } else { reason },
             topic: &record.topic_partition.topic,
             partition: record.topic_partition.partition,
             offset: record.offset.0,
@@ -203,7 +204,7 @@ impl Ingest {
         let kept = match self.user_id_key {
             // With a user id key the reject contains nothing of the record, because it may name a user.
             Some(_) => Kept::Nothing,
-            None => Kept::Within(batch.record_bytes(self.max_record_bytes)),
+            None => Kept::Within(batch.record_bytes(&self.rejects, self.max_record_bytes)),
         };
         reject(&self.rejects, partition, &cause, original, kept)
     }
@@ -350,7 +351,7 @@ impl Stage for Ingest {
         }
         let marks = step.changes.values().filter_map(|known| known.stated.clone()).collect();
         let statement = serde_json::to_vec(&self.statement(marks, batch)).map_err(arrow_external)?;
-        let max_bytes = batch.record_bytes(self.max_record_bytes);
+        let max_bytes = batch.record_bytes(&self.events, self.max_record_bytes);
         for partition in 0..self.partitions {
             step.messages.extend(self.events_records(
                 partition,
@@ -456,7 +457,7 @@ mod tests {
             max_slices: 1,
             complete: Completeness::Open,
             is_last: false,
-            max_record_bytes: None,
+            record_limits: BTreeMap::new(),
         };
         let step = stage.apply(&State::new(), &batch).unwrap();
         let count = |name, reason| step.fates.get(&Fate { name, reason }).copied().unwrap_or_default();

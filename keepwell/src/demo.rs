@@ -19,10 +19,9 @@ use keepwell_pipeline::clock::SetClock;
 use keepwell_pipeline::config::{Config, Tables};
 use keepwell_pipeline::process::{self, RunArgs};
 use keepwell_pipeline::record::Message;
-use keepwell_sink::score_json::Health;
 
 use crate::in_process::{InProcess, Ledger, Stages, broker};
-use crate::last_scores::{LastScores, SCORES};
+use crate::last_scores::{LastScores, SCORES, Score};
 pub use fleet::{Account, Fate};
 
 /// The features of the fleet's product.
@@ -72,7 +71,7 @@ pub struct Outcome {
     /// The accounts and their fates.
     pub accounts: Vec<Account>,
     /// The last message of each account on the `scores` topic.
-    pub scores: Vec<Health>,
+    pub scores: Vec<Score>,
     /// Display scores at the end of each day, by account.
     pub history: BTreeMap<String, Vec<i64>>,
     /// The fates of all records, by stage.
@@ -135,9 +134,9 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
     clock.set((START_MS + args.days * DAY_MS + 2 * HOUR_MS) * 1000);
     let ledger = deployment.drain()?;
     let mut last = LastScores::default();
-    last.take_in(&broker.records(&config.topics.scores))?;
+    last.take_in(&broker.records(&config.topics.scores));
     last.write(&folder.join(SCORES))?;
-    let scores = last.into_scores();
+    let scores = last.into_scores()?;
     let history = report::history(&broker, &config)?;
     Ok(Outcome { accounts, scores, history, ledger, num_events: events.len() })
 }

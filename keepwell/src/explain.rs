@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use keepwell_core::offset::TopicPartition;
 use keepwell_core::partitioner::partition_of;
+#[cfg(feature = "sql")]
+use keepwell_core::schema::{columns::Columns, health, json::JsonRows};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::kafka::tail::Tail;
 use keepwell_pipeline::process::ConfigArgs;
@@ -21,7 +23,9 @@ use keepwell_score::Score;
 use keepwell_score::inputs::Inputs;
 #[cfg(feature = "sql")]
 use keepwell_score::tables_reader::Stored;
-use keepwell_sink::score_json::Health;
+#[cfg(feature = "sql")]
+use keepwell_sink::publish::SCORE;
+use serde_json::Value;
 
 /// What to explain.
 #[derive(Debug, clap::Args)]
@@ -68,29 +72,32 @@ pub fn run(args: &ExplainArgs) -> Result<String> {
         (None, None) => in_topic(&args.config.read()?, &args.account)?.map(Explained::of),
         (None, Some(as_of)) => in_tables(&args.config.read()?, args, as_of)?,
     };
-    let Some(Explained { health, inputs }) = found else {
+    let Some(Explained { mut health, inputs }) = found else {
         bail!("account {} has no score: it is not known here, or not scored yet", args.account);
     };
     match args.output {
         Output::Json => {
-            let mut value = serde_json::to_value(&health)?;
             if let Some(inputs) = inputs {
-                value["inputs"] = serde_json::to_value(inputs)?;
+                health["inputs"] = serde_json::to_value(inputs)?;
             }
-            Ok(serde_json::to_string_pretty(&value)? + "\n")
+            Ok(serde_json::to_string_pretty(&health)? + "\n")
         }
-        Output::Text => Ok(text(&on_lines(health)?)? + &describe(inputs.unwrap_or_default())?),
+        Output::Text => {
+            escape(&mut health);
+            Ok(text(&health)? + &describe(inputs.unwrap_or_default())?)
+        }
     }
 }
 
-/// A score. If the window rows and the model are available, also the columns that its factors read.
+/// A score, as on the `scores` topic. If the window rows and the model are available, also the columns that its factors
+/// read.
 struct Explained {
-    health: Health,
+    health: Value,
     inputs: Option<BTreeMap<String, Inputs>>,
 }
 
 impl Explained {
-    fn of(health: Health) -> Self {
+    fn of(health: Value) -> Self {
         Self { health, inputs: None }
     }
 }
@@ -106,13 +113,15 @@ fn in_tables(_config: &Config, _args: &ExplainArgs, _as_of: Timestamp) -> Result
 fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Option<Explained>> {
     let stored = Stored::of_config(config, args.tables.as_deref())?;
     let Some((row, windows)) = stored.at(&args.account, as_of.as_microsecond())? else { return Ok(None) };
-    let health =
-        keepwell_sink::score_json::rows(&row)?.into_iter().next().filter(|row| !row.is_deleted).map(|row| row.health);
-    let explained = health.map(|health| {
-        let inputs = Score::new(config)?.inputs(&health.model.name, health.model.version, &windows)?;
-        Ok(Explained { health, inputs })
-    });
-    explained.transpose()
+    let columns = Columns::Batch(&row);
+    let last = health::Reader::of(columns)?.row(0);
+    if last.is_deleted {
+        return Ok(None);
+    }
+    let mut json = Vec::new();
+    JsonRows::of(columns, health::COLUMNS, SCORE)?.write(0, &[], &mut json)?;
+    let inputs = Score::new(config)?.inputs(last.model, last.model_version, &windows)?;
+    Ok(Some(Explained { health: serde_json::from_slice(&json)?, inputs }))
 }
 
 fn describe(inputs: BTreeMap<String, Inputs>) -> Result<String> {
@@ -123,20 +132,20 @@ fn describe(inputs: BTreeMap<String, Inputs>) -> Result<String> {
     Ok(out)
 }
 
-fn in_file(path: &Path, account: &str) -> Result<Option<Health>> {
+fn in_file(path: &Path, account: &str) -> Result<Option<Value>> {
     let content = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut found = None;
     for (number, line) in (1..).zip(content.lines()) {
-        let health: Health = serde_json::from_str(line).with_context(|| format!("{}:{number}", path.display()))?;
-        if health.account_id == account {
-            found = Some(health);
+        let score: Value = serde_json::from_str(line).with_context(|| format!("{}:{number}", path.display()))?;
+        if score["account_id"] == account {
+            found = Some(score);
         }
     }
     Ok(found)
 }
 
 /// Reads the account's partition and returns the last record of its key.
-fn in_topic(config: &Config, account: &str) -> Result<Option<Health>> {
+fn in_topic(config: &Config, account: &str) -> Result<Option<Value>> {
     let partition = partition_of(account, config.partitions);
     let tp = TopicPartition::new(config.topics.scores.as_str(), partition);
     let mut found = None;
@@ -151,102 +160,125 @@ fn in_topic(config: &Config, account: &str) -> Result<Option<Health>> {
     Ok(found.flatten().map(|value| serde_json::from_slice(&value)).transpose()?)
 }
 
-/// The same score, but with line breaks and control characters escaped. A stranger who chooses the name of an account
-/// or owner must not write extra lines.
-fn on_lines(health: Health) -> Result<Health> {
-    fn escape(value: &mut serde_json::Value) {
-        match value {
-            serde_json::Value::String(text) => *text = redact::line(text).into_owned(),
-            serde_json::Value::Array(items) => items.iter_mut().for_each(escape),
-            serde_json::Value::Object(fields) => fields.values_mut().for_each(escape),
-            _ => {}
-        }
+/// Escapes line breaks and control characters in every text. A stranger who chooses the name of an account or owner must
+/// not write extra lines.
+fn escape(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = redact::line(text).into_owned(),
+        Value::Array(items) => items.iter_mut().for_each(escape),
+        Value::Object(fields) => fields.values_mut().for_each(escape),
+        _ => {}
     }
-    let mut value = serde_json::to_value(health)?;
-    escape(&mut value);
-    Ok(serde_json::from_value(value)?)
 }
 
-fn points(value: Option<f64>) -> String {
-    value.map_or("-".to_owned(), |value| value.to_string())
+/// A number or text for people; `none` where it is unknown.
+fn shown(value: &Value, none: &str) -> String {
+    match value {
+        Value::Null => none.to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| number.to_string()),
+        other => other.to_string(),
+    }
 }
 
-fn text(health: &Health) -> Result<String> {
+/// A known value after some words, else nothing.
+fn after(words: &str, value: &Value) -> String {
+    if value.is_null() { String::new() } else { format!("{words}{}", shown(value, "")) }
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(health: &Value) -> Result<String> {
     let mut out = String::new();
-    let kind = if health.is_final { "final" } else { "live" };
     writeln!(
         out,
-        "{}: {} ({}), {} as of {}, {kind}",
-        health.account_id,
-        health.display.map_or("no score".to_owned(), |display| display.to_string()),
-        points(health.score),
-        health.band.as_deref().unwrap_or("no band"),
-        health.as_of,
+        "{}: {} ({}), {} as of {}, {}",
+        shown(&health["account_id"], ""),
+        shown(&health["display"], "no score"),
+        shown(&health["score"], "-"),
+        shown(&health["band"], "no band"),
+        shown(&health["as_of"], "-"),
+        if health["final"] == true { "final" } else { "live" }
     )?;
-    if health.retired {
+    if health["retired"] == true {
         writeln!(out, "retired: silent for aggregate.retire_after, so this is the last row until an event comes")?;
     }
-    if let Some(previous) = &health.previous {
+    let previous = &health["previous"];
+    if !previous.is_null() {
         writeln!(
             out,
             "before: {} {} as of {}, change {}",
-            points(previous.score),
-            previous.band.as_deref().unwrap_or("no band"),
-            previous.as_of,
-            points(health.delta)
+            shown(&previous["score"], "-"),
+            shown(&previous["band"], "no band"),
+            shown(&previous["as_of"], "-"),
+            shown(&health["delta"], "-")
         )?;
     }
-    for (name, fact) in [("segment", &health.segment), ("stage", &health.stage), ("owner", &health.owner)] {
-        if let Some(fact) = fact {
-            writeln!(out, "{name}: {fact}")?;
+    for name in ["segment", "stage", "owner"] {
+        if !health[name].is_null() {
+            writeln!(out, "{name}: {}", shown(&health[name], ""))?;
         }
     }
-    let model = &health.model;
-    writeln!(out, "model {} version {}, coverage {} %\n", model.name, model.version, health.coverage)?;
+    let (model, coverage) = (&health["model"], shown(&health["coverage"], "-"));
+    writeln!(out, "model {} version {}, coverage {coverage} %\n", shown(&model["name"], ""), model["version"])?;
+    factors(&mut out, health)?;
+    drivers_and_triggers(&mut out, health)?;
+    let from = &health["provenance"];
+    writeln!(
+        out,
+        "made of epoch {} partition {}: window rows below offset {}, events below offset {}",
+        from["epoch"], from["partition"], from["next_offset"], from["events_next_offset"]
+    )?;
+    Ok(out)
+}
+
+/// The factors, one a line, and their sum.
+fn factors(out: &mut String, health: &Value) -> Result<()> {
     writeln!(
         out,
         "  {:<16} {:>14} {:>12} {:>10} {:>10} {:>12}",
         "factor", "value", "normalised", "weight", "effective", "contribution"
     )?;
-    for factor in &health.factors {
-        let missing = factor.missing.as_deref().map(|missing| format!("  unknown: {missing}")).unwrap_or_default();
-        let from = factor.carried_from.as_deref().map(|from| format!(" from {from}")).unwrap_or_default();
-        let group = factor.group.as_deref().map(|group| format!("  in {group}")).unwrap_or_default();
+    for factor in items(&health["factors"]) {
         writeln!(
             out,
-            "  {:<16} {:>14} {:>12} {:>10} {:>10} {:>12}{missing}{from}{group}",
-            factor.name,
-            factor.value.map_or("-".to_owned(), |value| format!("{value:.4}")),
-            points(factor.normalised),
-            factor.weight,
-            factor.effective_weight,
-            points(factor.contribution)
+            "  {:<16} {:>14} {:>12} {:>10} {:>10} {:>12}{}{}{}",
+            shown(&factor["name"], ""),
+            factor["value"].as_f64().map_or("-".to_owned(), |value| format!("{value:.4}")),
+            shown(&factor["normalised"], "-"),
+            shown(&factor["weight"], "-"),
+            shown(&factor["effective_weight"], "-"),
+            shown(&factor["contribution"], "-"),
+            after("  unknown: ", &factor["missing"]),
+            after(" from ", &factor["carried_from"]),
+            after("  in ", &factor["group"])
         )?;
     }
-    writeln!(out, "  {:<16} {:>66}", "score", points(health.score))?;
-    for driver in &health.drivers {
-        writeln!(out, "moved by {}: {:+}", driver.name, driver.delta)?;
+    writeln!(out, "  {:<16} {:>66}", "score", shown(&health["score"], "-"))?;
+    Ok(())
+}
+
+fn drivers_and_triggers(out: &mut String, health: &Value) -> Result<()> {
+    for driver in items(&health["drivers"]) {
+        writeln!(out, "moved by {}: {:+}", shown(&driver["name"], ""), driver["delta"].as_f64().unwrap_or_default())?;
     }
-    for trigger in &health.triggers {
+    for trigger in items(&health["triggers"]) {
+        let outcome =
+            if trigger["outcome"].is_null() { String::new() } else { format!(" ({})", shown(&trigger["outcome"], "")) };
         writeln!(
             out,
-            "trigger {} since {}, severity {}: playbook {} for {}{}; {}",
-            trigger.name,
-            trigger.since,
-            trigger.severity,
-            trigger.playbook,
-            trigger.owner_role,
-            trigger.outcome.as_deref().map(|outcome| format!(" ({outcome})")).unwrap_or_default(),
-            trigger.evidence
+            "trigger {} since {}, severity {}: playbook {} for {}{outcome}; {}",
+            shown(&trigger["name"], ""),
+            shown(&trigger["since"], "-"),
+            shown(&trigger["severity"], "-"),
+            shown(&trigger["playbook"], "-"),
+            shown(&trigger["owner_role"], "-"),
+            trigger["evidence"]
         )?;
     }
-    let from = &health.provenance;
-    writeln!(
-        out,
-        "made of epoch {} partition {}: window rows below offset {}, events below offset {}",
-        from.epoch, from.partition, from.next_offset, from.events_next_offset
-    )?;
-    Ok(out)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -261,8 +293,9 @@ mod tests {
             "coverage":100,"baseline_score":null,"factors":[],"drivers":[],"triggers":[],"segment":null,"stage":null,
             "owner":"\u001b[2J\u001b[31mEVIL","model":{"name":"default","version":2},"provenance":{"epoch":1,"partition":3,
             "next_offset":812,"ordinal":4,"events_next_offset":5120,"watermark":null}}"#;
-        let health: Health = serde_json::from_str(json).unwrap();
-        let text = text(&on_lines(health).unwrap()).unwrap();
+        let mut health: Value = serde_json::from_str(json).unwrap();
+        escape(&mut health);
+        let text = text(&health).unwrap();
         assert!(!text.contains('\u{1b}') && text.starts_with("acme\\u{1b}]0;x\\u{7}\\nFAKE LOG LINE: 75"), "{text}");
         assert!(text.contains("owner: \\u{1b}[2J"), "{text}");
     }

@@ -7,31 +7,60 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use keepwell_pipeline::record::Record;
-use keepwell_sink::score_json::Health;
+use serde::Deserialize;
 
 /// Name of the file with one score per line. `keepwell explain --scores` reads it.
 pub const SCORES: &str = "scores.ndjson";
 
+/// What the demo shows of a record of `scores`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Score {
+    /// Account id.
+    pub account_id: String,
+    /// Score from 0 to 100.
+    pub score: Option<f64>,
+    /// Band of the score.
+    pub band: Option<String>,
+    /// The factors of the score.
+    pub factors: Vec<Factor>,
+    /// Triggers that hold.
+    pub triggers: Vec<Trigger>,
+}
+
+/// One factor of a score.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Factor {
+    /// Name in the model.
+    pub name: String,
+    /// Weight among the factors that count, in percent.
+    pub effective_weight: f64,
+    /// Points that it adds to the score.
+    pub contribution: Option<f64>,
+}
+
+/// One trigger that holds.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Trigger {
+    /// Name in the model.
+    pub name: String,
+}
+
 /// The last scores, by account.
 #[derive(Debug, Default)]
 pub struct LastScores {
-    scores: BTreeMap<Vec<u8>, Health>,
+    scores: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl LastScores {
     /// Adds further records of the topic.
-    ///
-    /// # Errors
-    /// When a record is not a score.
-    pub fn take_in(&mut self, records: &[Record]) -> Result<()> {
+    pub fn take_in(&mut self, records: &[Record]) {
         for record in records {
             let key = record.key.clone().unwrap_or_default();
             match &record.value {
-                Some(value) => self.scores.insert(key, serde_json::from_slice(value)?),
+                Some(value) => self.scores.insert(key, value.to_vec()),
                 None => self.scores.remove(&key),
             };
         }
-        Ok(())
     }
 
     /// Writes the scores, one per line.
@@ -40,8 +69,8 @@ impl LastScores {
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut file = BufWriter::new(File::create(path).with_context(|| path.display().to_string())?);
-        for health in self.scores.values() {
-            serde_json::to_writer(&mut file, health)?;
+        for score in self.scores.values() {
+            file.write_all(score)?;
             writeln!(file)?;
         }
         file.flush().with_context(|| path.display().to_string())
@@ -58,7 +87,10 @@ impl LastScores {
     }
 
     /// The scores, ordered by account.
-    pub fn into_scores(self) -> Vec<Health> {
-        self.scores.into_values().collect()
+    ///
+    /// # Errors
+    /// When a record is not a score.
+    pub fn into_scores(self) -> Result<Vec<Score>> {
+        self.scores.into_values().map(|score| Ok(serde_json::from_slice(&score)?)).collect()
     }
 }

@@ -38,7 +38,7 @@ pub enum Verdict {
     Committed,
     /// Nothing is in the log. The same step may be tried again.
     Aborted(String),
-    /// Nothing is in the log: a record exceeds the broker's limit. [`Log::max_record_bytes`] returns the next size to
+    /// Nothing is in the log: a record exceeds the broker's limit. [`Log::record_limits`] has the next size to
     /// try.
     TooLarge {
         /// Topic of the record.
@@ -161,9 +161,10 @@ pub trait Log {
     /// The last known end of a partition, for the lag. None while nothing is known.
     fn known_end(&self, partition: &TopicPartition) -> Option<StableEnd>;
 
-    /// Largest record that the broker is known to accept, in bytes. None while it has refused no record.
-    fn max_record_bytes(&self) -> Option<usize> {
-        None
+    /// Largest record that the broker is known to accept for a topic, in bytes. It has only topics for which the broker
+    /// has refused a record.
+    fn record_limits(&self) -> BTreeMap<String, usize> {
+        BTreeMap::new()
     }
 
     /// A partition that cannot be read at its position: partition, position and reason.

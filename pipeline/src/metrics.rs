@@ -281,7 +281,7 @@ impl StageMetrics {
 
     /// Records how old the oldest record of a committed step was.
     pub fn waited(&self, since_ms: i64, wall_us: i64) {
-        let waited_s = (wall_us - since_ms * 1000).max(0) as f64 / 1e6;
+        let waited_s = wall_us.saturating_sub(since_ms.saturating_mul(1000)).max(0) as f64 / 1e6;
         self.metrics.event_to_commit.with_label_values(&[self.stage]).observe(waited_s);
     }
 

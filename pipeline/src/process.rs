@@ -4,7 +4,6 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, Listen};
 use crate::http;
 use crate::log::Log;
-use crate::log::kafka::settings::{PassBy, Settings};
+use crate::log::kafka::settings::{PassBy, PassedBy, Settings};
 use crate::log::kafka::{KafkaLog, Member};
 use crate::metrics::{Metrics, StageMetrics};
 use crate::partition_loop::{Report, Session, Worker};
@@ -27,7 +26,6 @@ use crate::pulse::Pulse;
 use crate::redact;
 use crate::snapshot::Snapshots;
 use crate::stage::{Completeness, Stage};
-use keepwell_core::offset::{NextOffset, TopicPartition};
 
 /// Arguments of every stage.
 #[derive(Debug, Parser)]
@@ -112,9 +110,10 @@ pub struct RunArgs {
     /// Where to start after a named stop. Records that expired unread, or that are in no snapshot, are left out.
     #[arg(long, value_enum)]
     pub from: Option<From>,
-    /// Pass by a position that cannot be read: TOPIC:PARTITION=OFFSET. The record there is lost. May be repeated.
+    /// Pass by a position that cannot be read: TOPIC:PARTITION=OFFSET, or OFFSET-LAST for a range. The records there are
+    /// lost. Without LAST the end of the range is searched for, one offset after the other. May be repeated.
     /// Ingest passes by unreadable raw records without this option, and writes rejects without bytes for them.
-    #[arg(long, value_name = "TOPIC:PARTITION=OFFSET")]
+    #[arg(long, value_name = "TOPIC:PARTITION=OFFSET[-LAST]")]
     pub pass_by: Vec<PassedBy>,
     /// Address of /metrics, /livez and /readyz: HOST:PORT, or off. Default: `http` in the configuration.
     #[arg(long, global = true)]
@@ -137,23 +136,6 @@ impl RunArgs {
             http: None,
             log_format: LogFormat::Text,
         }
-    }
-}
-
-/// A position to pass by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PassedBy(pub TopicPartition, pub NextOffset);
-
-impl FromStr for PassedBy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = || {
-            let (partition, offset) = text.rsplit_once('=')?;
-            let (topic, partition) = partition.rsplit_once(':')?;
-            Some(Self(TopicPartition::new(topic, partition.parse().ok()?), NextOffset(offset.parse().ok()?)))
-        };
-        parts().ok_or_else(|| format!("{text:?} is not TOPIC:PARTITION=OFFSET"))
     }
 }
 
@@ -383,7 +365,7 @@ pub fn join(stage: &str, job: Job<'_>, pulse: Pulse) -> anyhow::Result<KafkaLog>
     let Job { config, plan, args, shutdown } = job;
     let group = format!("{}-{stage}", config.kafka.group_prefix);
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-    let positions = args.pass_by.iter().map(|PassedBy(tp, next)| (tp.clone(), *next)).collect();
+    let positions = args.pass_by.clone();
     // A reader of raw topics turns unreadable records into rejects. What Keepwell itself wrote must not be lost
     // silently.
     let settings = Settings::new(&config.kafka)?.passing_by(PassBy { all: plan.prove_ends, positions });

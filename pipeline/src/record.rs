@@ -71,11 +71,21 @@ pub struct Message {
     pub headers: Headers,
 }
 
+/// Most bytes that the lengths of a header's name and value take in a record: two numbers of variable length.
+const HEADER_LENGTHS_BYTES: usize = 10;
+
+/// Largest size of headers in a record, in bytes. Headers without name and value have a size, too.
+pub fn headers_bytes(headers: &Headers) -> usize {
+    let one = |(name, value): &(String, Option<Vec<u8>>)| {
+        HEADER_LENGTHS_BYTES + name.len() + value.as_ref().map_or(0, Vec::len)
+    };
+    headers.iter().map(one).sum()
+}
+
 impl Message {
-    /// Size of key, value and headers in bytes.
+    /// Largest size of key, value and headers in a record, in bytes.
     pub fn num_bytes(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
-        [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum::<usize>() + headers.sum::<usize>()
+        [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum::<usize>() + headers_bytes(&self.headers)
     }
 }
 

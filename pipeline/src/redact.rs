@@ -24,6 +24,7 @@ pub fn is_secret(name: &str) -> bool {
         "jaas",
         "access_key",
         "sas_key",
+        "customer_key",
     ];
     let is_named = words.iter().any(|word| name.contains(word));
     is_named || name.ends_with("key") || name.ends_with("_pem") || name.ends_with("oauthbearer_config")

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::record::{Headers, Message};
+use crate::record::{Headers, Message, headers_bytes};
 
 /// Header with the stable reason code. Filter rejects by it.
 pub const REASON_HEADER: &str = "keepwell.reason";
@@ -104,12 +104,9 @@ pub fn reject(topic: &Arc<str>, partition: i32, cause: &Cause<'_>, original: Ori
     ];
     let context = CONTEXT_HEADERS.into_iter().zip(context).chain([(REASON_HEADER, cause.reason.to_owned())]);
     let context: Headers = context.map(|(name, text)| (name.to_owned(), Some(text.into_bytes()))).collect();
-    let num_bytes = |headers: &Headers| -> usize {
-        headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum()
-    };
     let Original { key, value, mut headers } = original;
-    let whole = key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Bytes::len) + num_bytes(&headers);
-    let fits = |max_bytes: usize| whole + num_bytes(&context) + OVERHEAD_BYTES <= max_bytes;
+    let whole = key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Bytes::len) + headers_bytes(&headers);
+    let fits = |max_bytes: usize| whole + headers_bytes(&context) + OVERHEAD_BYTES <= max_bytes;
     let (max_value, max_key) = match kept {
         Kept::Within(max_bytes) if fits(max_bytes) => {
             headers.extend(context);
@@ -125,7 +122,7 @@ pub fn reject(topic: &Arc<str>, partition: i32, cause: &Cause<'_>, original: Ori
         value_bytes: value.as_ref().map(Bytes::len),
         value_sha256: value.as_deref().map(sha256),
         headers: headers.len(),
-        headers_bytes: num_bytes(&headers),
+        headers_bytes: headers_bytes(&headers),
     };
     let cut = serde_json::to_vec(&cut).unwrap_or_default();
     let beginning = |bytes: &[u8], most: usize| bytes.get(..most.min(bytes.len())).unwrap_or_default().to_vec();
@@ -185,6 +182,7 @@ mod tests {
             (MAX_BYTES, 3, 5, false),
             (3, 3, MAX_BYTES, false),
             (3, 1_040_000, 5, false),
+            (3, 3, 0, true),
         ] {
             let original = Original {
                 key: Some(vec![b'k'; key]),
@@ -202,6 +200,16 @@ mod tests {
                 assert_eq!((cut.key_bytes, cut.value_bytes, cut.headers), (Some(key), Some(value), 1), "{case}");
                 assert_eq!(cut.value_sha256.unwrap().len(), 64);
             }
+        }
+    }
+
+    #[test]
+    fn headers_without_bytes_have_a_size() {
+        let headers = |count| (0..count).map(|_| (String::new(), None)).collect::<Headers>();
+        for (count, is_whole) in [(1_000, true), (MAX_BYTES / 10, false)] {
+            let original = Original { headers: headers(count), ..Original::default() };
+            let message = rejected(original, "why", Kept::Within(MAX_BYTES));
+            assert_eq!(header(&message, CUT_HEADER).is_none(), is_whole, "{count}");
         }
     }
 

@@ -176,7 +176,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             max_slices: MAX_SLICES,
             complete: self.options.complete,
             is_last,
-            max_record_bytes: self.session.log.max_record_bytes(),
+            record_limits: self.session.log.record_limits(),
         };
         let step = self.stage.apply(&self.state, &batch)?;
         self.session.metrics.computed(self.session.clock.monotonic().saturating_sub(now));
@@ -213,7 +213,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             }
             Verdict::TooLarge { topic } => {
                 self.session.metrics.not_committed("too_large");
-                let now = self.session.log.max_record_bytes();
+                let now = self.session.log.record_limits().get(&topic).copied();
                 warn!(
                     topic,
                     bytes = now,

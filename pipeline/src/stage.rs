@@ -35,14 +35,15 @@ pub struct Batch<'r> {
     pub complete: Completeness,
     /// Whether no further step follows. Then output that waits for the clock is sent now.
     pub is_last: bool,
-    /// Largest record that the broker is known to accept, in bytes. Set only if it is less than the configured limit.
-    pub max_record_bytes: Option<usize>,
+    /// Largest record that the broker is known to accept for a topic, in bytes. It has only topics for which the broker
+    /// has refused a record.
+    pub record_limits: BTreeMap<String, usize>,
 }
 
 impl Batch<'_> {
-    /// The largest record to write, in bytes, if `configured` is the configured limit.
-    pub fn record_bytes(&self, configured: usize) -> usize {
-        self.max_record_bytes.map_or(configured, |most| most.min(configured))
+    /// The largest record to write to a topic, in bytes, if `configured` is the configured limit.
+    pub fn record_bytes(&self, topic: &str, configured: usize) -> usize {
+        self.record_limits.get(topic).map_or(configured, |most| configured.min(*most))
     }
 }
 

@@ -18,8 +18,8 @@ use crate::bounds::{self, MAX_PIECES, MAX_SQL_BYTES, PLANNING_STACK_BYTES};
 use crate::expression::{Expression, days_between};
 use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse, period_days};
 use crate::planner::Planner;
-use crate::points::Points;
 use crate::rate::nominal;
+use keepwell_core::points::Points;
 
 /// A model file, ready for evaluation.
 #[derive(Debug)]

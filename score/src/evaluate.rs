@@ -13,10 +13,10 @@ use crate::evidence::evidence;
 use crate::expression::Expression;
 use crate::model::Basis;
 use crate::model_schedule::Models;
-use crate::points::Points;
 use crate::rate::{FactorValue, Rating, rate};
 use crate::state::{LastFinal, Memory};
 use crate::windows::{Case, Windows};
+use keepwell_core::points::Points;
 
 /// An account at one time, and what score remembers of it.
 #[derive(Debug, Clone, Copy)]
@@ -161,7 +161,7 @@ impl<'e, 'm> Evaluation<'e, 'm> {
         let known = model.factors.iter().zip(factors).map(|(factor, values)| {
             let carried = factor.missing.unwrap_or(model.missing).ttl_us().and_then(|ttl_us| {
                 let known = past.known.get(&factor.name.value).copied().filter(|_| past.is_of(model));
-                known.filter(|(_, us)| case.as_of_us - us <= ttl_us)
+                known.filter(|(_, us)| case.as_of_us.saturating_sub(*us) <= ttl_us)
             });
             FactorValue { value: value(values, row), carried }
         });
@@ -200,7 +200,7 @@ fn past<'m>(compiled: &'m CompiledModel, cases: &[CaseWithPast<'_>]) -> BTreeMap
         let of = |CaseWithPast { case, past }: &CaseWithPast<'_>| {
             let values = past.remembered.get(&remember.name.value).filter(|_| past.is_of(&compiled.model));
             let values = values.map(Vec::as_slice).unwrap_or_default();
-            let from = values.partition_point(|(us, _)| case.as_of_us - us >= remember.over.as_micros());
+            let from = values.partition_point(|(us, _)| case.as_of_us.saturating_sub(*us) >= remember.over.as_micros());
             let values = values.get(from..).unwrap_or_default();
             float(remember.by.of(values.iter().map(|(_, value)| *value)))
         };

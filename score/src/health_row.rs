@@ -3,16 +3,16 @@
 use std::hash::Hasher;
 
 use keepwell_core::interned::Name;
-use keepwell_core::schema::{RowBuilder, health};
+use keepwell_core::schema::health;
 use siphasher::sip::SipHasher13;
 
 use crate::episode::{Episode, Phase, Raised, Signs, Transition};
 use crate::evaluate::Verdict;
-use crate::points::Points;
-use crate::rate::{LIMIT, START};
+use crate::rate::{LIMIT, Rated, START};
 use crate::small_map::SmallMap;
 use crate::state::{Account, LastFinal, Memory, Published};
 use crate::windows::Case;
+use keepwell_core::points::Points;
 
 /// The most factors listed as drivers.
 const MAX_DRIVERS: usize = 3;
@@ -149,7 +149,7 @@ impl<'a> Row<'a> {
         for (remember, value) in compiled.model.remember.iter().zip(&self.verdict.remember) {
             let name = &remember.name.value;
             let mut values = past.remembered.get(name).cloned().unwrap_or_default();
-            values.retain(|(us, _)| as_of_us - us < remember.over.as_micros());
+            values.retain(|(us, _)| as_of_us.saturating_sub(*us) < remember.over.as_micros());
             values.extend(value.map(|value| (as_of_us, value)));
             if !values.is_empty() {
                 memory.remembered.insert(name.clone(), values);
@@ -159,80 +159,78 @@ impl<'a> Row<'a> {
     }
 
     /// Appends the row.
-    pub fn append(&self, rows: &mut RowBuilder, provenance: Provenance) {
+    pub fn append(&self, rows: &mut health::Writer, provenance: Provenance) {
         let Self { case, verdict, previous, .. } = self;
-        let points = |points: Option<Points>| points.map(Points::millionths);
         let is_there = !case.is_deleted;
         let score = verdict.rating.score.filter(|_| is_there);
         let previous_score = previous.and_then(|last| last.score);
-        rows.text("account_id", Some(case.account_id));
-        rows.time("as_of", Some(case.as_of_us));
-        rows.flag("final", case.is_final);
-        rows.flag("retired", case.is_retired);
-        rows.flag("deleted", case.is_deleted);
-        rows.points("score", points(score));
-        rows.points("display", score.map(|score| verdict.model.model.display.of(score).millionths()));
-        rows.text("band", Some(verdict.band).filter(|_| is_there));
-        rows.time("band_since", Some(self.band_since_us).filter(|_| is_there));
-        rows.time("previous_as_of", previous.map(|last| last.as_of_us));
-        rows.points("previous_score", points(previous_score));
-        rows.text("previous_band", previous.map(|last| last.band.as_str()));
-        rows.points("delta", points(score.zip(previous_score).map(|(score, before)| score - before)));
-        rows.points("coverage", Some(if is_there { verdict.rating.coverage.millionths() } else { 0 }));
-        rows.points("baseline_score", points(self.baseline.filter(|_| is_there)));
-        rows.list("factors", |factors| self.append_factors(factors, is_there));
-        rows.list("drivers", |drivers| {
-            for (name, delta) in self.drivers.iter().filter(|_| is_there) {
-                drivers.text("name", Some(name));
-                drivers.points("delta", Some(delta.millionths()));
-                drivers.end_row();
-            }
+        let driver = |(name, delta): &(&'a str, Points)| health::driver::Row { name, delta: *delta };
+        rows.append(health::Row {
+            account_id: case.account_id,
+            as_of: case.as_of_us,
+            is_final: case.is_final,
+            is_retired: case.is_retired,
+            is_deleted: case.is_deleted,
+            score,
+            display: score.map(|score| verdict.model.model.display.of(score)),
+            band: Some(verdict.band).filter(|_| is_there),
+            band_since: Some(self.band_since_us).filter(|_| is_there),
+            previous_as_of: previous.map(|last| last.as_of_us),
+            previous_score,
+            previous_band: previous.map(|last| last.band.as_str()),
+            delta: score.zip(previous_score).map(|(score, before)| score - before),
+            coverage: if is_there { verdict.rating.coverage } else { Points::ZERO },
+            baseline_score: self.baseline.filter(|_| is_there),
+            factors: if is_there { self.factors() } else { Vec::new() },
+            drivers: self.drivers.iter().filter(|_| is_there).map(driver).collect(),
+            triggers: self.fired.iter().map(Fired::row).collect(),
+            segment: case.segment,
+            stage: case.stage,
+            owner: case.owner,
+            model: &verdict.model.model.name.value,
+            model_version: verdict.model.version,
+            is_changed: self.is_changed,
+            epoch: provenance.epoch as i32,
+            partition: provenance.partition,
+            next_offset: provenance.next_offset,
+            ordinal: provenance.ordinal,
+            events_next_offset: case.events_next_offset,
+            watermark: case.watermark_us,
         });
-        rows.list("triggers", |triggers| {
-            for fired in &self.fired {
-                triggers.text("name", Some(fired.name));
-                triggers.text("state", Some(fired.transition.phase.name()));
-                triggers.time("since", Some(fired.transition.since_us));
-                triggers.flag("news", fired.transition.is_news);
-                triggers.text("severity", Some(fired.severity));
-                triggers.text("playbook", Some(fired.playbook));
-                triggers.text("owner_role", Some(fired.owner_role));
-                triggers.text("evidence", fired.evidence);
-                triggers.text("outcome", fired.outcome);
-                triggers.end_row();
-            }
-        });
-        rows.text("segment", case.segment);
-        rows.text("stage", case.stage);
-        rows.text("owner", case.owner);
-        rows.text("model", Some(&verdict.model.model.name.value));
-        rows.int("model_version", self.verdict.model.version);
-        rows.flag("changed", self.is_changed);
-        rows.int32("epoch", provenance.epoch as i32);
-        rows.int32("partition", provenance.partition);
-        rows.int("next_offset", provenance.next_offset);
-        rows.int("ordinal", provenance.ordinal);
-        rows.int("events_next_offset", case.events_next_offset);
-        rows.time("watermark", case.watermark_us);
-        rows.end_row();
     }
 
-    fn append_factors(&self, factors: &mut RowBuilder, is_there: bool) {
+    fn factors(&self) -> Vec<health::factor::Row<'_>> {
         let model = &self.verdict.model.model;
         let declared =
             model.factors.iter().map(|f| (f.name.value.as_str(), f.group.as_ref().map(|g| g.value.as_str())));
         let named = declared.chain([(START, None), (LIMIT, None)]);
-        for (rated, (name, group)) in self.verdict.rating.factors.iter().zip(named).filter(|_| is_there) {
-            factors.text("name", Some(name));
-            factors.text("group", group);
-            factors.float("value", rated.value);
-            factors.points("normalised", rated.normalised.map(Points::millionths));
-            factors.points("weight", Some(rated.weight.millionths()));
-            factors.points("effective_weight", Some(rated.effective_weight.millionths()));
-            factors.points("contribution", rated.contribution.map(Points::millionths));
-            factors.text("missing", rated.missing);
-            factors.time("carried_from", rated.carried_from_us);
-            factors.end_row();
+        let factor = |(rated, (name, group)): (&'a Rated, _)| health::factor::Row {
+            name,
+            group,
+            value: rated.value,
+            normalised: rated.normalised,
+            weight: rated.weight,
+            effective_weight: rated.effective_weight,
+            contribution: rated.contribution,
+            missing: rated.missing,
+            carried_from: rated.carried_from_us,
+        };
+        self.verdict.rating.factors.iter().zip(named).map(factor).collect()
+    }
+}
+
+impl Fired<'_> {
+    fn row(&self) -> health::trigger::Row<'_> {
+        health::trigger::Row {
+            name: self.name,
+            state: self.transition.phase.name(),
+            since: self.transition.since_us,
+            is_news: self.transition.is_news,
+            severity: self.severity,
+            playbook: self.playbook,
+            owner_role: self.owner_role,
+            evidence: self.evidence,
+            outcome: self.outcome,
         }
     }
 }

@@ -18,7 +18,6 @@ pub mod model_schedule;
 mod model_tests;
 pub mod normalise;
 mod planner;
-pub mod points;
 mod rate;
 #[cfg(feature = "sql")]
 pub mod recompute;

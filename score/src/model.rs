@@ -16,9 +16,9 @@ pub use check::parse;
 pub use factor::{Against, Carry, Expires, Factor, Fallback, Group, Missing, Reduce};
 pub use trigger::{Severity, Trigger};
 
-use crate::points::Points;
 use keepwell_core::interned::Name;
 use keepwell_core::pane::DAY_US;
+use keepwell_core::points::Points;
 use keepwell_pipeline::config::Span;
 
 /// The default model, built into the program.

@@ -16,9 +16,9 @@ use crate::compile::Compiled;
 use crate::evaluate::{CaseWithPast, evaluate};
 use crate::model::{ModelError, read};
 use crate::model_schedule::Models;
-use crate::points::Points;
 use crate::state::Memory;
 use crate::windows::Windows;
+use keepwell_core::points::Points;
 
 /// The end of every test's windows: 2026-01-01, UTC microseconds.
 const AS_OF_US: i64 = 1_767_225_600_000_000;

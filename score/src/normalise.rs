@@ -3,7 +3,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::points::Points;
+use keepwell_core::points::Points;
 
 /// How a value becomes points.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

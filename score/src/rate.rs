@@ -8,7 +8,7 @@
 //! to their own. A group that takes its lowest or highest value gives its whole weight to the factor with that value.
 
 use crate::model::{Fallback, Model, Reduce, Weights};
-use crate::points::{Points, Sum100, shared_out};
+use keepwell_core::points::{Points, Sum100, shared_out};
 
 /// The points at which an additive model starts, listed as a factor.
 pub const START: &str = "(start)";

@@ -25,8 +25,8 @@ pub use items::items_of;
 
 use crate::expression::days_between;
 use crate::model::{Band, BandBasis, Model, ModelFile};
-use crate::points::Points;
 use crate::windows::with_facts;
+use keepwell_core::points::Points;
 
 /// The published rows. They are checked, and each row is compared with the published row before it.
 #[derive(Debug)]

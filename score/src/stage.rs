@@ -7,7 +7,7 @@ use arrow::array::AsArray;
 use arrow::array::RecordBatch;
 use keepwell_core::codec;
 use keepwell_core::offset::{Position, TopicPartition};
-use keepwell_core::schema::{RowBuilder, health, window};
+use keepwell_core::schema::{health, window};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
@@ -41,7 +41,7 @@ pub struct Score {
 struct Fold<'s> {
     state: &'s PartitionState,
     changes: PartitionChanges,
-    rows: RowBuilder,
+    rows: health::Writer,
 }
 
 impl Score {
@@ -91,7 +91,7 @@ impl Score {
     ) -> Result<(), StageError> {
         let records = batch.records.get(tp).copied().unwrap_or_default();
         let Some(last) = records.last() else { return Ok(()) };
-        let mut fold = Fold { state, changes: PartitionChanges::default(), rows: health::builder() };
+        let mut fold = Fold { state, changes: PartitionChanges::default(), rows: health::Writer::default() };
         for record in records {
             let refused = |why: String| StageError::Record {
                 topic_partition: record.topic_partition.clone(),
@@ -100,7 +100,7 @@ impl Score {
             };
             let progress = Progress::of(record).map_err(|error| refused(error.to_string()))?;
             fold.changes.progress = progress.or(fold.changes.progress);
-            self.observe(record, &mut fold, step);
+            self.observe(record, batch, &mut fold, step);
             let Some(value) = &record.value else { continue };
             let batch = codec::decode_shared(value, &window::schema()).map_err(|error| refused(error.to_string()))?;
             let windows = Windows::of(&batch)?;
@@ -108,14 +108,14 @@ impl Score {
             self.score(&models, &windows, record, &mut fold, &mut step.fates)
                 .map_err(|error| refused(error.to_string()))?;
         }
-        self.emit(&mut fold, tp, batch.record_bytes(self.settings.max_record_bytes), step)?;
+        self.emit(&mut fold, tp, batch.record_bytes(&self.settings.health, self.settings.max_record_bytes), step)?;
         step.positions.insert(tp.clone(), Position::at(last.offset.next()));
         step.changes.insert(tp.clone(), fold.changes);
         Ok(())
     }
 
     /// Adds an announced model, or rejects it. A rejected model changes nothing.
-    fn observe(&self, record: &Record, fold: &mut Fold<'_>, step: &mut Step<Changes>) {
+    fn observe(&self, record: &Record, batch: &Batch<'_>, fold: &mut Fold<'_>, step: &mut Step<Changes>) {
         let announced = match Announcement::of(record) {
             Ok(None) => return,
             Ok(Some(announced)) => Ok(announced),
@@ -137,7 +137,7 @@ impl Score {
                 let (partition, offset) = (*partition, record.offset.0);
                 let cause = Cause { stage: "score", reason: MODEL_REFUSED, message: &why, topic, partition, offset };
                 let original = Original { headers: record.headers.clone(), ..Original::default() };
-                let kept = Kept::Within(self.settings.max_record_bytes);
+                let kept = Kept::Within(batch.record_bytes(&self.settings.rejects, self.settings.max_record_bytes));
                 step.messages.push(reject(&self.settings.rejects, partition, &cause, original, kept));
                 Fate { name: "rejected", reason: MODEL_REFUSED }
             }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::episode::Episode;
 use crate::model::Model;
 use crate::model_schedule::Models;
-use crate::points::Points;
 use crate::small_map::SmallMap;
+use keepwell_core::points::Points;
 
 /// The state of all partitions that this member owns.
 pub type State = BTreeMap<TopicPartition, PartitionState>;

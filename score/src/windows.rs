@@ -91,7 +91,7 @@ pub struct Case<'b> {
 impl Case<'_> {
     /// Age of the account at the end of the windows, in days with decimals.
     pub fn age_days(&self) -> Option<f64> {
-        self.began_us.map(|began_us| (self.as_of_us - began_us) as f64 / DAY_US as f64)
+        self.began_us.map(|began_us| self.as_of_us.saturating_sub(began_us) as f64 / DAY_US as f64)
     }
 }
 

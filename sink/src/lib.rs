@@ -11,7 +11,6 @@ pub mod claim;
 pub mod erase;
 pub mod publish;
 pub mod range_files;
-pub mod score_json;
 pub mod tables;
 
 use std::process::ExitCode;

@@ -5,13 +5,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use keepwell_core::codec;
 use keepwell_core::offset::{Position, TopicPartition};
+use keepwell_core::points::Points;
 use keepwell_core::schema::columns::Columns;
-use keepwell_core::schema::health as table;
+use keepwell_core::schema::health::{self, rfc3339};
+use keepwell_core::schema::json::JsonRows;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
@@ -19,8 +21,8 @@ use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
 use serde::{Deserialize, Serialize};
 
-use crate::score_json::{Health, Previous, Row, Trigger, rows};
-
+/// Name and version of the JSON form of a score: a row of `health` as the value of a record of `scores`.
+pub const SCORE: &str = "scores/2";
 /// Name and version of the JSON form of an alert.
 pub const ALERT: &str = "alerts/2";
 
@@ -61,6 +63,17 @@ pub struct Alert {
     pub previous: Option<Previous>,
 }
 
+/// The previous final row of an account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Previous {
+    /// End of its windows.
+    pub as_of: String,
+    /// Its score.
+    pub score: Option<f64>,
+    /// Its band.
+    pub band: Option<String>,
+}
+
 /// The publish stage.
 #[derive(Debug)]
 pub struct Publish {
@@ -83,85 +96,117 @@ impl Publish {
         }
     }
 
-    fn publish(
-        &self,
-        row: Row,
-        partition: i32,
-        max_bytes: usize,
-        json: &mut Vec<u8>,
-        step: &mut Step<()>,
-    ) -> Result<(), serde_json::Error> {
-        let Row { mut health, is_changed, is_deleted } = row;
-        let mut count = |name| *step.fates.entry(Fate::of(name)).or_default() += 1;
-        count("read");
-        count(match (is_changed, is_deleted) {
-            (false, _) => "unchanged",
-            (true, true) => "tombstone",
-            (true, false) => "published",
-        });
-        let message = |topic: &Arc<str>, value| Message {
-            topic: Arc::clone(topic),
-            partition,
-            timestamp_ms: None,
-            key: Some(health.account_id.clone().into_bytes()),
-            value,
-            headers: Vec::new(),
-        };
-        let is_news = |trigger: &&Trigger| health.is_final && trigger.is_news;
-        for trigger in health.triggers.iter().filter(is_news) {
-            let mut value = serde_json::to_vec(&alert(&health, trigger))?;
-            if value.len() > max_bytes {
-                let evidence = serde_json::Value::Null;
-                value = serde_json::to_vec(&Alert { evidence, ..alert(&health, trigger) })?;
-                step.count(THINNED, 1);
-                step.notice(|| {
-                    format!("thinned: an alert of account {:?} does not fit into {max_bytes} bytes", health.account_id)
-                });
+    /// Adds the messages of the rows that lead to some.
+    fn publish(&self, batch: &RecordBatch, to: Destination, step: &mut Step<()>) -> Result<(), ArrowError> {
+        let rows = health::Reader::of(Columns::Batch(batch))?;
+        let mut scores = JsonRows::of(Columns::Batch(batch), health::COLUMNS, SCORE)?
+            .with_items("triggers", holding(&rows.triggers.items));
+        let mut json = Vec::new();
+        for row in 0..batch.num_rows() {
+            let account_id = rows.account_id.value(row);
+            let message = |topic: &Arc<str>, value| Message {
+                topic: Arc::clone(topic),
+                partition: to.partition,
+                timestamp_ms: None,
+                key: Some(account_id.as_bytes().to_vec()),
+                value,
+                headers: Vec::new(),
+            };
+            let is_news = |item: &usize| rows.triggers.items.is_news.value(*item);
+            if rows.is_final.value(row) && rows.triggers.of(row).any(|item| is_news(&item)) {
+                let whole = rows.row(row);
+                for trigger in whole.triggers.iter().filter(|trigger| trigger.is_news) {
+                    let value = self.alert(&whole, trigger, to.max_alert_bytes, step)?;
+                    step.messages.push(message(&self.alerts, Some(value)));
+                }
             }
-            step.messages.push(message(&self.alerts, Some(value)));
-        }
-        if is_changed {
-            let tombstone = message(&self.scores, None);
-            health.triggers.retain(|trigger| matches!(trigger.state.as_str(), "raised" | "active"));
-            // All rows share this buffer, and the value is then copied at its exact size.
-            json.clear();
-            serde_json::to_writer(&mut *json, &health)?;
-            if json.len() > max_bytes {
-                health.triggers.iter_mut().for_each(|trigger| trigger.evidence = serde_json::Value::Null);
-                (health.drivers, health.factors) = (Vec::new(), Vec::new());
+            let fate = match (rows.is_changed.value(row), rows.is_deleted.value(row)) {
+                (false, _) => "unchanged",
+                (true, true) => "tombstone",
+                (true, false) => "published",
+            };
+            step.count(Fate::of("read"), 1);
+            step.count(Fate::of(fate), 1);
+            if fate == "tombstone" {
+                step.messages.push(message(&self.scores, None));
+            } else if fate == "published" {
+                // All rows share this buffer, and the value is then copied at its exact size.
                 json.clear();
-                serde_json::to_writer(&mut *json, &health)?;
-                step.count(THINNED, 1);
-                step.notice(|| {
-                    format!("thinned: the score of account {:?} does not fit into {max_bytes} bytes", health.account_id)
-                });
+                scores.write(row, &[], &mut json)?;
+                if json.len() > to.max_score_bytes {
+                    json.clear();
+                    scores.write(row, &["evidence", "drivers", "factors"], &mut json)?;
+                    thinned(step, "the score", account_id, to.max_score_bytes);
+                }
+                step.messages.push(message(&self.scores, Some(json.clone())));
             }
-            let value = if is_deleted { None } else { Some(json.to_vec()) };
-            step.messages.push(Message { value, ..tombstone });
         }
         Ok(())
     }
+
+    /// The JSON of an alert: without its evidence, if it does not fit with it.
+    fn alert(
+        &self,
+        row: &health::Row<'_>,
+        trigger: &health::trigger::Row<'_>,
+        max_bytes: usize,
+        step: &mut Step<()>,
+    ) -> Result<Vec<u8>, ArrowError> {
+        let refused = |error: serde_json::Error| ArrowError::JsonError(error.to_string());
+        let mut alert = alert(row, trigger).map_err(refused)?;
+        let mut value = serde_json::to_vec(&alert).map_err(refused)?;
+        if value.len() > max_bytes {
+            alert.evidence = serde_json::Value::Null;
+            value = serde_json::to_vec(&alert).map_err(refused)?;
+            thinned(step, "an alert", row.account_id, max_bytes);
+        }
+        Ok(value)
+    }
 }
 
-fn alert(health: &Health, trigger: &Trigger) -> Alert {
-    Alert {
+/// Where the messages of a record go, and how large they may be.
+#[derive(Debug, Clone, Copy)]
+struct Destination {
+    partition: i32,
+    max_score_bytes: usize,
+    max_alert_bytes: usize,
+}
+
+fn thinned(step: &mut Step<()>, what: &str, account_id: &str, max_bytes: usize) {
+    step.count(THINNED, 1);
+    step.notice(|| format!("thinned: {what} of account {account_id:?} does not fit into {max_bytes} bytes"));
+}
+
+/// The triggers that hold. A score lists only these.
+fn holding(triggers: &health::trigger::Reader<'_>) -> BooleanArray {
+    triggers.state.iter().map(|state| Some(matches!(state, Some("raised" | "active")))).collect()
+}
+
+fn alert(row: &health::Row<'_>, trigger: &health::trigger::Row<'_>) -> Result<Alert, serde_json::Error> {
+    let since = rfc3339(trigger.since);
+    let previous = row.previous_as_of.map(|as_of| Previous {
+        as_of: rfc3339(as_of),
+        score: row.previous_score.map(Points::to_f64),
+        band: row.previous_band.map(str::to_owned),
+    });
+    Ok(Alert {
         schema: ALERT.to_owned(),
-        alert_id: table::alert_id(&health.account_id, &trigger.name, &trigger.since),
-        event: trigger.state.clone(),
-        account_id: health.account_id.clone(),
-        as_of: health.as_of.clone(),
-        trigger: trigger.name.clone(),
-        since: trigger.since.clone(),
-        severity: trigger.severity.clone(),
-        playbook: trigger.playbook.clone(),
-        owner_role: trigger.owner_role.clone(),
-        evidence: trigger.evidence.clone(),
-        outcome: trigger.outcome.clone(),
-        owner: health.owner.clone(),
-        score: health.score,
-        band: health.band.clone(),
-        previous: health.previous.clone(),
-    }
+        alert_id: health::alert_id(row.account_id, trigger.name, &since),
+        event: trigger.state.to_owned(),
+        account_id: row.account_id.to_owned(),
+        as_of: rfc3339(row.as_of),
+        trigger: trigger.name.to_owned(),
+        since,
+        severity: trigger.severity.to_owned(),
+        playbook: trigger.playbook.to_owned(),
+        owner_role: trigger.owner_role.to_owned(),
+        evidence: trigger.evidence.map_or(Ok(serde_json::Value::Null), serde_json::from_str)?,
+        outcome: trigger.outcome.map(str::to_owned),
+        owner: row.owner.map(str::to_owned),
+        score: row.score.map(Points::to_f64),
+        band: row.band.map(str::to_owned),
+        previous,
+    })
 }
 
 impl Stage for Publish {
@@ -181,7 +226,7 @@ impl Stage for Publish {
         for (tp, records) in batch.records.iter().filter(|(tp, _)| state.contains(*tp)) {
             let Some(last) = records.last() else { continue };
             for record in *records {
-                self.record(record, batch.record_bytes(self.max_record_bytes), &mut step)?;
+                self.record(record, batch, &mut step)?;
             }
             step.positions.insert(tp.clone(), Position::at(last.offset.next()));
         }
@@ -229,22 +274,22 @@ fn changed_rows(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 }
 
 impl Publish {
-    fn record(&self, record: &Record, max_bytes: usize, step: &mut Step<()>) -> Result<(), StageError> {
+    fn record(&self, record: &Record, batch: &Batch<'_>, step: &mut Step<()>) -> Result<(), StageError> {
         let Some(value) = &record.value else { return Ok(()) };
         let refused = |why: String| StageError::Record {
             topic_partition: record.topic_partition.clone(),
             offset: record.offset.0,
             why,
         };
-        let batch = codec::decode_shared(value, &table::schema()).map_err(|error| refused(error.to_string()))?;
-        let news = changed_rows(&batch)?;
-        let unchanged = (batch.num_rows() - news.num_rows()) as u64;
+        let rows = codec::decode_shared(value, &health::schema()).map_err(|error| refused(error.to_string()))?;
+        let news = changed_rows(&rows)?;
+        let unchanged = (rows.num_rows() - news.num_rows()) as u64;
         add_fates(&mut step.fates, &[(Fate::of("read"), unchanged), (Fate::of("unchanged"), unchanged)].into());
-        let mut json = Vec::new();
-        for row in rows(&news)? {
-            let published = self.publish(row, record.topic_partition.partition, max_bytes, &mut json, step);
-            published.map_err(|error| refused(error.to_string()))?;
-        }
-        Ok(())
+        let to = Destination {
+            partition: record.topic_partition.partition,
+            max_score_bytes: batch.record_bytes(&self.scores, self.max_record_bytes),
+            max_alert_bytes: batch.record_bytes(&self.alerts, self.max_record_bytes),
+        };
+        self.publish(&news, to, step).map_err(|error| refused(error.to_string()))
     }
 }

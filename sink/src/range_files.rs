@@ -296,25 +296,26 @@ pub(crate) fn parquet(
 #[cfg(test)]
 mod tests {
     use arrow::compute::concat_batches;
-    use keepwell_core::schema::{Column, ColumnType, RowBuilder};
+    use keepwell_core::points::Points;
 
     use super::*;
 
     fn day(account: &str, day: i64, feature: &str) -> RecordBatch {
-        let mut rows = feature_day::builder();
-        rows.text("account_id", Some(account));
-        rows.time("as_of", Some(day * DAY_US));
-        rows.text("feature", Some(feature));
-        rows.int("events", 1);
-        rows.int("uses", 1);
-        rows.int("users", 1);
-        rows.int("duration_ms", None);
-        rows.int("errors", None);
-        rows.int32("epoch", 1);
-        rows.int32("partition", 2);
-        rows.int("next_offset", 3);
-        rows.int("ordinal", 4);
-        rows.end_row();
+        let mut rows = feature_day::Writer::default();
+        rows.append(feature_day::Row {
+            account_id: account,
+            as_of: day * DAY_US,
+            feature,
+            events: 1,
+            uses: 1,
+            users: 1,
+            duration_ms: None,
+            errors: None,
+            epoch: 1,
+            partition: 2,
+            next_offset: 3,
+            ordinal: 4,
+        });
         rows.finish().unwrap()
     }
 
@@ -355,39 +356,53 @@ mod tests {
         assert_eq!(names_of(file), expected);
     }
 
-    /// Fills a cell with the least that its column allows.
-    fn cell(rows: &mut RowBuilder, column: &Column) {
-        let known = (!column.nullable).then_some(1);
-        match column.kind {
-            ColumnType::Text => rows.text(column.name, known.map(|_| "text")),
-            ColumnType::Flag => rows.flag(column.name, false),
-            ColumnType::Int32 => rows.int32(column.name, 1),
-            ColumnType::Int64 => rows.int(column.name, known),
-            ColumnType::Float => rows.float(column.name, None),
-            ColumnType::Points => rows.points(column.name, known),
-            ColumnType::Time => rows.time(column.name, known),
-            ColumnType::List(_) => rows.list(column.name, |_| {}),
-            other => panic!("{other:?}"),
-        }
-    }
-
     /// A score of an account with this number of factors.
     fn score_of(account: &str, num_factors: usize) -> RecordBatch {
-        let mut rows = health::builder();
-        for column in health::COLUMNS {
-            match column.name {
-                "account_id" => rows.text("account_id", Some(account)),
-                "factors" => rows.list("factors", |items| {
-                    for n in 0..num_factors {
-                        items.text("name", Some(&format!("{account}{n}")));
-                        health::FACTORS.iter().skip(1).for_each(|column| cell(items, column));
-                        items.end_row();
-                    }
-                }),
-                _ => cell(&mut rows, column),
-            }
-        }
-        rows.end_row();
+        let names: Vec<String> = (0..num_factors).map(|n| format!("{account}{n}")).collect();
+        let factor = |name| health::factor::Row {
+            name,
+            group: None,
+            value: None,
+            normalised: None,
+            weight: Points::HUNDRED,
+            effective_weight: Points::HUNDRED,
+            contribution: None,
+            missing: None,
+            carried_from: None,
+        };
+        let mut rows = health::Writer::default();
+        rows.append(health::Row {
+            account_id: account,
+            as_of: 1,
+            is_final: true,
+            is_retired: false,
+            is_deleted: false,
+            score: None,
+            display: None,
+            band: None,
+            band_since: None,
+            previous_as_of: None,
+            previous_score: None,
+            previous_band: None,
+            delta: None,
+            coverage: Points::ZERO,
+            baseline_score: None,
+            factors: names.iter().map(|name| factor(name.as_str())).collect(),
+            drivers: Vec::new(),
+            triggers: Vec::new(),
+            segment: None,
+            stage: None,
+            owner: None,
+            model: "model",
+            model_version: 1,
+            is_changed: false,
+            epoch: 1,
+            partition: 1,
+            next_offset: 1,
+            ordinal: 1,
+            events_next_offset: 1,
+            watermark: None,
+        });
         rows.finish().unwrap()
     }
 

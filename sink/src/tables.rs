@@ -377,11 +377,10 @@ impl<'t, L: Log, C: Clock> Worker for Tables<'t, L, C> {
 
     /// The lag counts from the end of the last range in files.
     fn standings(&self) -> Vec<Standing> {
-        let standing = |(tp, buffer): (&TopicPartition, &PartitionBuffer)| Standing {
-            partition: tp.clone(),
-            next: buffer.next,
-            behind: Some(buffer.first),
-            is_at_end: self.session.log.met_end(tp).is_some(),
+        let standing = |(tp, buffer): (&TopicPartition, &PartitionBuffer)| {
+            let is_at_end = self.session.log.met_end(tp).is_some();
+            let behind = (!is_at_end).then_some(buffer.next);
+            Standing { partition: tp.clone(), next: buffer.next, behind, is_at_end }
         };
         self.buffers.iter().map(standing).collect()
     }

@@ -23,10 +23,11 @@ NEXT = [
      COLUMN + '\n    maybe("watermark", Time, "watermark when the row was made"),'),
     ("aggregate/src/measure.rs", 'rows.time("watermark", provenance.watermark_us);',
      'rows.text("added", Some("by the next version"));\n        rows.time("watermark", provenance.watermark_us);'),
-    ("core/src/schema/health.rs", 'maybe("watermark", Time, "watermark when the window rows were made"),',
-     COLUMN + '\n    maybe("watermark", Time, "watermark when the window rows were made"),'),
-    ("score/src/health_row.rs", 'rows.time("watermark", case.watermark_us);',
-     'rows.text("added", Some("by the next version"));\n        rows.time("watermark", case.watermark_us);'),
+    ("core/src/schema/health.rs", 'watermark: Maybe<Time> = "watermark when the window rows were made"',
+     'added: Maybe<Text> = "what the next version adds" => hidden;\n'
+     '    watermark: Maybe<Time> = "watermark when the window rows were made"'),
+    ("score/src/health_row.rs", 'watermark: case.watermark_us,',
+     'added: Some("by the next version"),\n            watermark: case.watermark_us,'),
 ]
 
 

@@ -7,12 +7,13 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
-use keepwell_core::schema::{feature_day, score as tables, window};
+use keepwell_core::schema::columns::Columns;
+use keepwell_core::schema::{feature_day, health, score as tables, window};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_score::recompute::{self, PublishedRows};
 use keepwell_sink::publish::Alert;
-use keepwell_sink::score_json::{Health, Row};
+use serde_json::Value;
 
 use crate::compare::{items_of, same_rows};
 use crate::oracle;
@@ -147,42 +148,66 @@ fn of_finals(expected: &[RecordBatch], health_finals: &RecordBatch) -> Result<Ve
     kept.collect()
 }
 
-/// The parts of a health row that lead to a new record on `scores`.
-fn news(health: &Health) -> impl PartialEq + std::fmt::Debug + use<> {
-    let holding = health.triggers.iter().filter(|trigger| matches!(trigger.state.as_str(), "raised" | "active"));
+/// The parts of a score that lead to a new record on `scores`.
+type News = (Option<u64>, Option<String>, bool, Vec<Option<String>>, (String, i64), Vec<(String, Option<String>)>);
+
+/// Triggers are listed on `scores` in these states.
+const HOLDING: [&str; 2] = ["raised", "active"];
+
+fn news_of_row(row: &health::Row<'_>) -> News {
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    let holding = row.triggers.iter().filter(|trigger| HOLDING.contains(&trigger.state));
     (
-        (health.score.map(f64::to_bits), health.band.clone(), health.retired),
-        (health.segment.clone(), health.stage.clone(), health.owner.clone(), health.model.clone()),
-        holding.map(|trigger| (trigger.name.clone(), trigger.outcome.clone())).collect::<Vec<_>>(),
+        row.score.map(|score| score.to_f64().to_bits()),
+        owned(row.band),
+        row.is_retired,
+        [row.segment, row.stage, row.owner].map(owned).into(),
+        (row.model.to_owned(), row.model_version),
+        holding.map(|trigger| (trigger.name.to_owned(), owned(trigger.outcome))).collect(),
+    )
+}
+
+fn news_of_record(score: &Value) -> News {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let triggers = score["triggers"].as_array().into_iter().flatten();
+    (
+        score["score"].as_f64().map(f64::to_bits),
+        text(&score["band"]),
+        score["retired"] == true,
+        ["segment", "stage", "owner"].map(|fact| text(&score[fact])).into(),
+        (text(&score["model"]["name"]).unwrap_or_default(), score["model"]["version"].as_i64().unwrap_or_default()),
+        triggers.map(|trigger| (text(&trigger["name"]).unwrap_or_default(), text(&trigger["outcome"]))).collect(),
     )
 }
 
 /// Checks that the last record of each account on `scores` is the newest row of the account, and that each record is
 /// news. Checks that `alerts` contains each raise once, with at most one end after it. Returns the number of accounts.
 fn published(streamed: &Streamed) -> Result<usize> {
-    let mut rows = keepwell_sink::score_json::rows(&streamed.health)?;
-    rows.sort_by(|a, b| a.health.provenance.cmp(&b.health.provenance));
-    let mut newest: BTreeMap<&str, &Row> = BTreeMap::new();
+    let reader = health::Reader::of(Columns::Batch(&streamed.health))?;
+    let mut rows: Vec<_> = (0..streamed.health.num_rows()).map(|row| reader.row(row)).collect();
+    rows.sort_by_key(|row| (row.epoch, row.partition, row.next_offset, row.ordinal));
+    let mut newest: BTreeMap<&str, &health::Row<'_>> = BTreeMap::new();
     for row in &rows {
-        let known = newest.entry(&row.health.account_id).or_insert(row);
-        if row.health.as_of >= known.health.as_of {
+        let known = newest.entry(row.account_id).or_insert(row);
+        if row.as_of >= known.as_of {
             *known = row;
         }
     }
-    let scores = values::<Health>(&streamed.scores)?;
+    let scores = values::<Value>(&streamed.scores)?;
     for (account, row) in &newest {
         let last = scores
             .get(*account)
             .and_then(|values| values.last())
             .with_context(|| format!("{account} is not on scores"))?;
-        let expected = (!row.is_deleted).then(|| news(&row.health));
-        ensure!(last.as_ref().map(news) == expected, "{account}: scores says {last:?}, health {row:?}");
+        let expected = (!row.is_deleted).then(|| news_of_row(row));
+        ensure!(last.as_ref().map(news_of_record) == expected, "{account}: scores says {last:?}, health {row:?}");
     }
     for (account, values) in &scores {
         ensure!(newest.contains_key(account.as_str()), "{account} is on scores and not in health");
         for pair in values.windows(2) {
             if let [before, after] = pair {
-                ensure!(before.as_ref().map(news) != after.as_ref().map(news), "{account}: the same twice: {after:?}");
+                let news = |score: &Option<Value>| score.as_ref().map(news_of_record);
+                ensure!(news(before) != news(after), "{account}: the same twice: {after:?}");
             }
         }
     }
@@ -196,7 +221,7 @@ fn published(streamed: &Streamed) -> Result<usize> {
     if let Some((id, events)) = episodes.iter().find(|(_, events)| !is_whole(events)) {
         anyhow::bail!("alert {id}: {events:?}");
     }
-    let fired = rows.iter().filter(|row| row.health.is_final).flat_map(|row| &row.health.triggers);
+    let fired = rows.iter().filter(|row| row.is_final).flat_map(|row| &row.triggers);
     let expected = fired.filter(|trigger| trigger.is_news).count();
     ensure!(
         episodes.values().map(Vec::len).sum::<usize>() == expected,

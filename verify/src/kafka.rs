@@ -2,10 +2,10 @@
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
 use std::borrow::Borrow;
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -248,22 +248,26 @@ impl Kafka {
     /// # Errors
     /// When this value has not started the broker, or no record contains these bytes.
     pub fn damage(&self, topic: &str, partition: i32, bytes: &[u8]) -> Result<()> {
+        crate::segment::rewrite(&self.segment(topic, partition)?, |content| crate::segment::damage(content, bytes))
+    }
+
+    /// Replaces the first of these bytes in a partition's first segment by 0xff, and mends the checksum, as a producer
+    /// would write it that sends any bytes.
+    ///
+    /// # Errors
+    /// See [`Kafka::damage`].
+    pub fn forge(&self, topic: &str, partition: i32, bytes: &[u8]) -> Result<()> {
+        crate::segment::rewrite(&self.segment(topic, partition)?, |content| crate::segment::forge(content, bytes))
+    }
+
+    fn segment(&self, topic: &str, partition: i32) -> Result<PathBuf> {
         let id = self
             .process_id()
             .with_context(|| format!("the broker's files are not at hand: run without {BROKER_VARIABLE}"))?;
         let command = std::fs::read_to_string(format!("/proc/{id}/cmdline"))?;
         let settings = command.split('\0').rfind(|word| !word.is_empty()).context("no settings")?;
-        let folder =
-            Path::new(settings).parent().context("no folder")?.join("log").join(format!("{topic}-{partition}"));
-        let segment = folder.join(format!("{:020}.log", 0));
-        let mut content = std::fs::read(&segment).with_context(|| segment.display().to_string())?;
-        let at =
-            content.windows(bytes.len()).position(|window| window == bytes).context("no record holds these bytes")?;
-        content[at] ^= 1;
-        // Write in place, because the broker has the file open.
-        let mut file = std::fs::OpenOptions::new().write(true).open(&segment)?;
-        file.seek(SeekFrom::Start(at as u64))?;
-        Ok(file.write_all(&content[at..=at])?)
+        let folder = Path::new(settings).parent().context("no folder")?.join("log");
+        Ok(folder.join(format!("{topic}-{partition}")).join(format!("{:020}.log", 0)))
     }
 
     /// Removes the records of a partition below an offset, as retention does.

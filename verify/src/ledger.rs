@@ -9,7 +9,6 @@ use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_pipeline::reject::CONTEXT_HEADERS;
 use keepwell_sink::publish::Alert;
-use keepwell_sink::score_json::Health;
 use serde::{Deserialize, Serialize};
 
 /// Counts of errors. In a correct run all except `sent` are zero.
@@ -80,14 +79,33 @@ pub fn of_raw(config: &Config, records: impl Fn(&str) -> Result<Vec<Record>>) ->
     Ok(ledger)
 }
 
+/// What is checked of a record of `scores`.
+#[derive(Debug, Deserialize)]
+struct Published {
+    account_id: String,
+    provenance: Provenance,
+}
+
+/// Position of the input from which a score was made. It never falls for an account; its fields are compared in this
+/// order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+struct Provenance {
+    epoch: i32,
+    partition: i32,
+    next_offset: i64,
+    ordinal: i64,
+    events_next_offset: i64,
+    watermark: Option<String>,
+}
+
 /// Checks for each key of `scores` and `alerts` that every record is newer than the one before it.
 ///
 /// # Errors
 /// When a record has another form.
 pub fn of_keys(ledger: &mut Ledger, scores: &[Record], alerts: &[Record]) -> Result<()> {
-    let mut last: BTreeMap<String, keepwell_sink::score_json::Provenance> = BTreeMap::new();
+    let mut last: BTreeMap<String, Provenance> = BTreeMap::new();
     for value in scores.iter().filter_map(|record| record.value.as_deref()) {
-        let health: Health = serde_json::from_slice(value)?;
+        let health: Published = serde_json::from_slice(value)?;
         let before = last.insert(health.account_id.clone(), health.provenance.clone());
         match before.map(|before| before.cmp(&health.provenance)) {
             Some(std::cmp::Ordering::Equal) => ledger.count(|l| &mut l.doubled, || format!("scores: {health:?}")),

@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod oracle;
 pub mod programs;
 pub mod secured;
+pub mod segment;
 pub mod sim;
 pub mod streamed;
 pub mod versions;

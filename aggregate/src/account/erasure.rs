@@ -31,7 +31,7 @@ fn pseudonym(account_id: &str, user_id: &str, key: &[u8; 16]) -> String {
 
 impl Account {
     /// The name of a user in this account: the id, or the name that replaces it.
-    pub(super) fn name_of<'u>(&self, account_id: &str, user_id: &'u str, settings: &Settings) -> Cow<'u, str> {
+    pub(crate) fn name_of<'u>(&self, account_id: &str, user_id: &'u str, settings: &Settings) -> Cow<'u, str> {
         // Few accounts have erased a user, and most know no people at all. So most ids need no hash.
         if self.people.is_empty() {
             return Cow::Borrowed(user_id);

@@ -83,7 +83,40 @@ fn lived<'e>(base: &Life, events: &'e [Version<TicketEvent>]) -> impl Iterator<I
     let opened_us = rest.first().map_or(i64::MIN, |event| event.at_us);
     let dated = |event: &'e Version<TicketEvent>| (event.at_us, event);
     let earlier = before.iter().map(move |event| (opened_us, event));
-    rest.iter().take(1).map(dated).chain(earlier).chain(rest.iter().skip(1).map(dated))
+    let lived = rest.iter().take(1).map(dated).chain(earlier).chain(rest.iter().skip(1).map(dated));
+    let reordered =
+        if is_ambiguous(events) { reopened_first(base.clone(), lived.clone().collect()) } else { Vec::new() };
+    lived.take(if reordered.is_empty() { usize::MAX } else { 0 }).chain(reordered)
+}
+
+/// Whether a ticket was both ended and reopened at one time.
+fn is_ambiguous(events: &[Version<TicketEvent>]) -> bool {
+    // By the order of steps a reopening comes right after what ended the ticket at the same time.
+    let is_reopened_at_once = |pair: &[Version<TicketEvent>]| match pair {
+        [one, next] => one.at_us == next.at_us && next.value.action == TicketAction::Reopened,
+        _ => false,
+    };
+    events.windows(2).any(is_reopened_at_once)
+}
+
+/// Puts a reopening before the end of the ticket at the same time, where the ticket was not open before: what is closed
+/// must be reopened before it can be closed again.
+fn reopened_first(mut life: Life, mut steps: Vec<(i64, &Version<TicketEvent>)>) -> Vec<(i64, &Version<TicketEvent>)> {
+    for at in 0..steps.len() {
+        let (_, ending) = steps[at];
+        let is_ending = matches!(ending.value.action, TicketAction::Resolved | TicketAction::Closed);
+        if is_ending && life.opened_us.is_some() && !life.is_open {
+            let is_reopening = |(_, step): &(i64, &Version<TicketEvent>)| {
+                step.at_us == ending.at_us && step.value.action == TicketAction::Reopened
+            };
+            if let Some(ahead) = steps[at..].iter().position(is_reopening) {
+                steps[at..=at + ahead].rotate_right(1);
+            }
+        }
+        let (at_us, step) = steps[at];
+        life.fold(at_us, &step.value);
+    }
+    steps
 }
 
 impl Life {

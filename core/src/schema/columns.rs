@@ -20,7 +20,7 @@ pub enum Columns<'b> {
 }
 
 impl<'b> Columns<'b> {
-    fn named(self, name: &str) -> Result<&'b ArrayRef, ArrowError> {
+    pub(crate) fn named(self, name: &str) -> Result<&'b ArrayRef, ArrowError> {
         let column = match self {
             Self::Batch(batch) => batch.column_by_name(name),
             Self::Items(items) => items.column_by_name(name),

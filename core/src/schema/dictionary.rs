@@ -25,13 +25,13 @@ fn tables() -> Vec<Table> {
         ),
         table(health::TABLE, "topic `keepwell.health`", health::COLUMNS.to_vec()),
         table(score::SCORES, "Parquet `scores`, final rows", score::columns().copied().collect()),
-        table(score::SCORE_FACTORS, "Parquet `score_factors`, final rows", score::FACTOR_COLUMNS.to_vec()),
+        table(score::SCORE_FACTORS, "Parquet `score_factors`, final rows", score::factor_columns().collect()),
     ]
 }
 
 fn kind(kind: ColumnType) -> String {
     match kind {
-        ColumnType::Text | ColumnType::Label => "text".into(),
+        ColumnType::Text | ColumnType::Label | ColumnType::Json => "text".into(),
         ColumnType::Bytes => "bytes".into(),
         ColumnType::Code => "code".into(),
         ColumnType::Flag => "true or false".into(),
@@ -62,7 +62,7 @@ pub fn markdown() -> String {
     for Table { name, place, columns } in tables() {
         let mut lines = String::new();
         let is_twin = |column: &Column| column.name.strip_prefix("previous_").is_some_and(window::is_windowed);
-        for Column { name, kind: of, nullable, doc } in columns.into_iter().filter(|column| !is_twin(column)) {
+        for Column { name, kind: of, nullable, doc, .. } in columns.into_iter().filter(|column| !is_twin(column)) {
             let null = if nullable { "yes" } else { "" };
             lines += &format!("| `{name}` | {} | {null} | {} |\n", kind(of), doc.replace('|', "\\|"));
             if let ColumnType::List(items) = of {

@@ -69,7 +69,9 @@ impl ColumnBuilder {
                 let schema = Arc::new(Schema::new(fields_of(columns)));
                 Self::List { items: Box::new(RowBuilder::new(schema, columns.iter())), lengths: Vec::new() }
             }
-            Text | ColumnType::Label | ColumnType::Bytes => Self::Text(Cells::of(StringBuilder::new())),
+            Text | ColumnType::Label | ColumnType::Json | ColumnType::Bytes => {
+                Self::Text(Cells::of(StringBuilder::new()))
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes::SchemaRef;
 
 use super::ColumnType::{CountMap, Flag, Float, Int32, Int64, Money, Text, TextMap, Time};
+use super::json::Place;
 use super::{Column, RowBuilder, known, maybe, schema_of};
 
 /// Name and version of the table, as in the schema metadata.
@@ -24,11 +25,11 @@ pub const KEYS: &[Column] = &[
 macro_rules! windowed {
     ($($name:literal $kind:ident $nullable:literal $doc:literal)+) => {
         /// Measures of the window `[as_of - period, as_of)`.
-        pub const WINDOWED: &[Column] = &[$(Column { name: $name, kind: $kind, nullable: $nullable, doc: $doc },)+];
+        pub const WINDOWED: &[Column] = &[$(Column { name: $name, kind: $kind, nullable: $nullable, doc: $doc, json: Place::Own },)+];
         /// The same measures for the window of equal length before it.
         pub const PREVIOUS: &[Column] = &[$(Column {
             name: concat!("previous_", $name), kind: $kind, nullable: $nullable,
-            doc: concat!("the window before: ", $doc),
+            doc: concat!("the window before: ", $doc), json: Place::Own,
         },)+];
     };
 }

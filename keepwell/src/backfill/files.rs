@@ -78,7 +78,7 @@ fn fill(args: &BackfillArgs, mut config: Config, progress: &ProgressBar) -> Resu
         }
         progress.set_message(format!("{num_records} records: ingest, aggregate, score, sink"));
         ledger = deployment.drain()?;
-        scores.take_in(&broker.records(&config.topics.scores))?;
+        scores.take_in(&broker.records(&config.topics.scores));
         let raw = config.sources.iter().map(|source| source.topic.as_str());
         raw.chain(config.topics.all()).try_for_each(|topic| expire(&broker, topic))?;
     }

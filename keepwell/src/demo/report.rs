@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use keepwell_core::codec;
+use keepwell_core::points::Points;
 use keepwell_core::schema::columns::{Columns, millionths};
-use keepwell_core::schema::health as table;
+use keepwell_core::schema::health;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::memory::MemoryBroker;
-use keepwell_sink::score_json::Health;
 
 use super::{DemoArgs, Outcome};
+use crate::last_scores::{Factor, Score};
 
 /// Number of accounts shown.
 const SHOWN: usize = 12;
@@ -22,13 +23,12 @@ pub fn history(broker: &MemoryBroker, config: &Config) -> Result<BTreeMap<String
     let mut history: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for record in broker.records(&config.topics.health) {
         let Some(value) = &record.value else { continue };
-        let batch = codec::decode(value, &table::schema())?;
-        let columns = Columns::Batch(&batch);
-        let (accounts, finals) = (columns.text("account_id")?, columns.flag("final")?);
-        let scores = columns.decimal("score")?;
-        for row in (0..batch.num_rows()).filter(|row| finals.value(*row)) {
-            if let Some(score) = millionths(scores, row) {
-                history.entry(accounts.value(row).to_owned()).or_default().push((score + 500_000) / 1_000_000);
+        let batch = codec::decode(value, &health::schema())?;
+        let rows = health::Reader::of(Columns::Batch(&batch))?;
+        for row in (0..batch.num_rows()).filter(|row| rows.is_final.value(*row)) {
+            if let Some(score) = millionths(rows.score, row) {
+                let score = Points::from_millionths(score).whole();
+                history.entry(rows.account_id.value(row).to_owned()).or_default().push(score);
             }
         }
     }
@@ -36,10 +36,10 @@ pub fn history(broker: &MemoryBroker, config: &Config) -> Result<BTreeMap<String
 }
 
 /// Accounts ordered by score, lowest first. Equal scores are ordered by account id.
-pub fn worst_first(scores: &[Health]) -> Vec<&Health> {
-    let mut worst: Vec<&Health> = scores.iter().filter(|health| health.score.is_some()).collect();
+pub fn worst_first(scores: &[Score]) -> Vec<&Score> {
+    let mut worst: Vec<&Score> = scores.iter().filter(|health| health.score.is_some()).collect();
     worst.sort_by(|a, b| {
-        let score = |health: &Health| health.score.unwrap_or(f64::MAX);
+        let score = |health: &Score| health.score.unwrap_or(f64::MAX);
         score(a).total_cmp(&score(b)).then_with(|| a.account_id.cmp(&b.account_id))
     });
     worst
@@ -52,9 +52,8 @@ fn bars(days: &[i64]) -> String {
 }
 
 /// Up to three factors that cost the most points, with these points.
-fn costs(health: &Health) -> String {
-    let cost =
-        |factor: &keepwell_sink::score_json::Factor| factor.effective_weight - factor.contribution.unwrap_or_default();
+fn costs(health: &Score) -> String {
+    let cost = |factor: &Factor| factor.effective_weight - factor.contribution.unwrap_or_default();
     let mut factors: Vec<_> = health.factors.iter().filter(|factor| factor.contribution.is_some()).collect();
     factors.sort_by(|a, b| cost(b).total_cmp(&cost(a)));
     let named = factors.iter().filter(|factor| cost(factor) >= 0.5).take(3);

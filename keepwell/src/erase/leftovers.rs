@@ -110,7 +110,7 @@ enum Kind {
 fn kind_of(name: &str) -> Kind {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_ours = |name: &str| {
-        let endings = [".parquet", ".snapshot", ".piece"];
+        let endings = [".parquet", ".snapshot", ".part", ".piece"];
         endings.iter().any(|ending| name.ends_with(ending)) || is_number(name)
     };
     match name.rsplit_once('#') {
@@ -130,7 +130,10 @@ mod tests {
         let month = folder.path().join("windows/month=2026-03");
         fs::create_dir_all(&month).unwrap();
         let whole = "1-00000-00000000000000000000-00000000000000000007.parquet";
-        for name in [whole.to_owned(), format!("{whole}#1"), format!("{whole}#12"), "copy.csv".to_owned()] {
+        let part = "00000000000000000007-3.part";
+        for name in
+            [whole.to_owned(), format!("{whole}#1"), format!("{part}#12"), part.to_owned(), "copy.csv".to_owned()]
+        {
             fs::write(month.join(name), "eve").unwrap();
         }
         let url = format!("file://{}", folder.path().display());
@@ -141,7 +144,7 @@ mod tests {
         assert_eq!((later.num_removed, later.young.len()), (2, 0));
         assert!(later.describe("tables").contains("2 half-written") && later.describe("tables").contains("copy.csv"));
         let names: Vec<_> = fs::read_dir(&month).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names.len(), 2, "{names:?}");
+        assert_eq!(names.len(), 3, "{names:?}");
     }
 
     #[test]

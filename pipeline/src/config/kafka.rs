@@ -48,7 +48,7 @@ const EVENT_OVERHEAD_BYTES: usize = 32 * 1024;
 
 /// The largest raw value for a given record size, in bytes: the record contains the value both as it is and as columns.
 pub fn max_event_bytes(max_record_bytes: usize) -> usize {
-    max_record_bytes.saturating_sub(EVENT_OVERHEAD_BYTES) / 2
+    max_record_bytes.saturating_sub(EVENT_OVERHEAD_BYTES.min(max_record_bytes / 2)) / 2
 }
 
 impl Kafka {

@@ -470,8 +470,8 @@ impl Log for KafkaLog {
         transaction::commit(self, messages, positions)
     }
 
-    fn max_record_bytes(&self) -> Option<usize> {
-        self.settings.taken_bytes()
+    fn record_limits(&self) -> BTreeMap<String, usize> {
+        self.settings.record_limits()
     }
 
     fn recover(&mut self) -> Result<(), LogError> {

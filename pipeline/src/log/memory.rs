@@ -237,7 +237,7 @@ impl MemoryBroker {
             hidden: BTreeSet::new(),
             paused: BTreeSet::new(),
             reading: BTreeMap::new(),
-            max_record_bytes: None,
+            record_limits: BTreeMap::new(),
         })
     }
 }
@@ -258,7 +258,7 @@ pub struct MemoryLog {
     paused: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, NextOffset>,
     /// Largest record to write, in bytes, once one was refused.
-    max_record_bytes: Option<usize>,
+    record_limits: BTreeMap<String, usize>,
 }
 
 impl MemoryLog {
@@ -418,7 +418,8 @@ impl Log for MemoryLog {
         positions: &BTreeMap<TopicPartition, Position>,
     ) -> Result<Verdict, LogError> {
         if let Some(message) = messages.iter().find(|message| self.broker().is_too_large(message)) {
-            self.max_record_bytes = Some(smaller(self.max_record_bytes, message.num_bytes()));
+            let before = self.record_limits.get(message.topic.as_ref()).copied();
+            self.record_limits.insert(message.topic.to_string(), smaller(before, message.num_bytes()));
             self.recover()?;
             return Ok(Verdict::TooLarge { topic: message.topic.to_string() });
         }
@@ -426,8 +427,8 @@ impl Log for MemoryLog {
         self.end(positions)
     }
 
-    fn max_record_bytes(&self) -> Option<usize> {
-        self.max_record_bytes
+    fn record_limits(&self) -> BTreeMap<String, usize> {
+        self.record_limits.clone()
     }
 
     fn recover(&mut self) -> Result<(), LogError> {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::{Model, UNKNOWN};
-use crate::points::Points;
+use keepwell_core::points::Points;
 
 /// One band of a model.
 #[derive(Debug, Clone, Deserialize)]
@@ -105,7 +105,7 @@ impl Model {
             .and_then(|(name, since_us)| Some((self.bands.iter().position(|band| band.name.value == name)?, since_us)));
         let staying = before.filter(|(index, since_us)| {
             self.bands.get(*index).is_some_and(|band| {
-                let dwells = basis.as_of_us - since_us < i64::from(band.dwell_panes) * basis.pane_us;
+                let dwells = basis.as_of_us.saturating_sub(*since_us) < i64::from(band.dwell_panes) * basis.pane_us;
                 dwells || (Some(*index) > reached && band.is_kept(score))
             })
         });

@@ -7,7 +7,7 @@ use keepwell_core::interned::Name;
 use serde_saphyr::Spanned;
 
 use super::{Band, Factor, Model, ModelError, ModelFile, Reduce, UNKNOWN, Weights};
-use crate::points::Points;
+use keepwell_core::points::Points;
 
 /// The greatest sum of weights. Up to this, arithmetic is exact in 64-bit integers, also in plain SQL.
 const MOST_WEIGHT: f64 = 90_000.0;

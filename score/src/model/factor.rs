@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::normalise::Normalise;
-use crate::points::Points;
+use keepwell_core::points::Points;
 
 /// One factor of a model.
 #[derive(Debug, Clone, Deserialize)]

@@ -2,8 +2,8 @@
 
 use crate::model::{self, Basis, Missing, Model};
 use crate::normalise::Normalise;
-use crate::points::Points;
 use crate::rate::{FactorValue, Rating, nominal, rate};
+use keepwell_core::points::Points;
 
 fn parse(text: &str) -> Model {
     model::parse("example", text, &["28d".to_owned()]).unwrap().models.remove(0)

@@ -30,12 +30,26 @@ select *,
   min(case when action = 1 then occurred_us end) over (partition by account_id, ticket_id, v) as opening_us
 from ticket_step
 
--- Steps of a ticket before its opening count at the opening.
--- table ticket_nth
+-- Steps of a ticket before its opening count at the opening. A ticket that ends and is reopened at one time stays as it was.
+-- table ticket_in_turn
 select *, greatest(occurred_us, opening_us) as at_us,
   row_number() over (partition by account_id, ticket_id, v
-    order by greatest(occurred_us, opening_us), case when is_opening then 0 else 1 end, occurred_us, step, ord) as nth
-from ticket_first
+    order by greatest(occurred_us, opening_us), case when is_opening then 0 else 1 end, occurred_us, step, ord) as turn,
+  max(case when action = 4 then 1 else 0 end) over one_time + max(case when action in (3, 8) then 1 else 0 end) over one_time = 2 as is_both
+from ticket_first window one_time as (partition by account_id, ticket_id, v, occurred_us)
+
+-- table ticket_before
+select *, last_value(case when is_opening then 1 when is_both then null when action in (3, 8) then 0 when action = 4 then 1 end) ignore nulls
+    over (partition by account_id, ticket_id, v order by turn rows between unbounded preceding and current row) = 0 as was_closed
+from ticket_in_turn
+
+-- What is closed is reopened before it is closed again.
+-- table ticket_nth
+select *,
+  row_number() over (partition by account_id, ticket_id, v
+    order by at_us, case when is_opening then 0 else 1 end, occurred_us,
+      case when is_both and coalesce(was_closed, false) and action = 4 then 35 else step * 10 end, ord) as nth
+from ticket_before
 
 -- table ticket_opening
 select account_id, ticket_id, v, min(nth) as opening from ticket_nth where is_opening group by 1, 2, 3

@@ -150,6 +150,40 @@ fn a_batch_with_a_wrong_checksum_is_a_reject_without_bytes_and_its_neighbours_ar
     assert_eq!(deployment.drain("aggregate", &[])["on_time"], 20);
 }
 
+/// The client's own code panics on such a name. A record with it once ended a stage at every restart.
+#[test]
+fn a_header_whose_name_is_no_text_is_left_out_and_its_record_is_read() {
+    let deployment = with_optional("header-names", &ALL_BUT_USAGE, |text| text);
+    for (value, name) in [
+        ("garbage", "trace-one"),
+        (r#"{"event_id":"x","account_id":"acme-0","feature":"f","occurred_at":1704067200000}"#, "trace-two"),
+    ] {
+        let headers = vec![(name.to_owned(), Some(b"v".to_vec())), ("known".to_owned(), None)];
+        kafka().produce([Message { headers, ..raw(&deployment, 0, Some(value.into())) }]).unwrap();
+        kafka().forge(&deployment.config.sources[0].topic, 0, name.as_bytes()).unwrap();
+    }
+    let ingest = deployment.drain("ingest", &["--complete"]);
+    assert_eq!((ingest["read"], ingest["emitted"], ingest["rejected not_json"]), (2, 1, 1));
+    let rejects = deployment.records(&deployment.config.topics.rejects);
+    let names: Vec<&str> = rejects[0].headers.iter().take(2).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["keepwell-unreadable-name", "known"]);
+}
+
+/// Lengths and numbers that are summed or multiplied: half a million headers without names, and times at the ends of
+/// their type. Each alone in its step.
+#[test]
+fn headers_without_bytes_have_a_size_and_times_at_the_end_of_their_type_end_no_stage() {
+    let deployment = with_optional("edges", &ALL_BUT_USAGE, |text| text);
+    let headers = (0..200_000).map(|_| (String::new(), None)).collect();
+    kafka().produce([Message { headers, ..raw(&deployment, 0, Some(b"x".to_vec())) }]).unwrap();
+    assert_eq!(deployment.drain("ingest", &[])["rejected not_json"], 1);
+    let reject = &deployment.records(&deployment.config.topics.rejects)[0];
+    assert!(reject.header(CUT_HEADER).is_some());
+    let far = Message { timestamp_ms: Some(-9_000_000_000_000_000_000), ..raw(&deployment, 0, Some(b"y".to_vec())) };
+    kafka().produce([far]).unwrap();
+    assert_eq!(deployment.drain("ingest", &[])["rejected not_json"], 1);
+}
+
 #[test]
 fn a_bad_batch_among_window_rows_is_named_by_readyz_and_passed_by_when_an_operator_says_so() {
     let deployment = with_optional("stuck", &ALL_BUT_USAGE, |text| text);

@@ -5,7 +5,6 @@ use std::process::Command;
 
 use indicatif::ProgressBar;
 use keepwell::demo::{self, DemoArgs};
-use keepwell_sink::score_json::Health;
 use keepwell_verify::fleet::{self, Shape};
 use serde_json::Value;
 
@@ -36,7 +35,7 @@ fn duckdb_answers_every_query_and_recomputes_every_score() {
     let latest = column(&answers["latest_score"], "account_id");
     assert_eq!(latest.len(), outcome.scores.len());
     let worst = column(&answers["worst_accounts"], "account_id");
-    let mut expected: Vec<&Health> = outcome.scores.iter().collect();
+    let mut expected: Vec<&keepwell::last_scores::Score> = outcome.scores.iter().collect();
     expected.sort_by(|a, b| a.score.unwrap().total_cmp(&b.score.unwrap()).then(a.account_id.cmp(&b.account_id)));
     let expected: Vec<&str> = expected.iter().take(20).map(|health| health.account_id.as_str()).collect();
     assert_eq!(worst, expected);

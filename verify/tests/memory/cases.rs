@@ -62,6 +62,27 @@ fn tickets() -> Vec<Case> {
             fates: &[],
         },
         Case {
+            name: "reopened and ended in one second: what was closed stays closed, what was open stays open",
+            lines: vec![
+                of(Ticket, "1", "02T09:00:00Z", r#""ticket_id":"closed","type":"opened""#),
+                of(Ticket, "2", "02T09:30:00Z", r#""ticket_id":"closed","type":"resolved""#),
+                of(Ticket, "3", "02T10:00:00Z", r#""ticket_id":"closed","type":"reopened""#),
+                of(Ticket, "4", "02T10:00:00Z", r#""ticket_id":"closed","type":"resolved""#),
+                of(Ticket, "5", "02T10:00:00Z", r#""ticket_id":"open","type":"opened","priority":"high""#),
+                of(Ticket, "6", "02T11:00:00Z", r#""ticket_id":"open","type":"reopened""#),
+                of(Ticket, "7", "02T11:00:00Z", r#""ticket_id":"open","type":"closed""#),
+                later(),
+            ],
+            cells: vec![
+                ("a", "tickets_backlog", Some(1.0)),
+                ("a", "tickets_backlog_high", Some(1.0)),
+                ("a", "tickets_resolved", Some(1.0)),
+                ("a", "resolution_ms_mean", Some(3_600_000.0)),
+                ("a", "tickets_reopened", Some(2.0)),
+            ],
+            fates: &[],
+        },
+        Case {
             name: "answered before it was opened: fivetran/dbt_zendesk issues 49 and 53, dust-tt/dust pull request 9330",
             lines: vec![
                 of(Ticket, "1", "02T09:59:59Z", r#""ticket_id":"T","type":"responded""#),
@@ -378,6 +399,8 @@ fn with_a_key_no_user_id_stands_in_clear_in_any_topic_of_keepwell() {
         ),
         (Usage, r#"{"event_id":"2","account_id":"a","user_id":"SECRETUSER-bad","feature":"f","occurred_at":"soon"}"#),
         (Usage, r#"{"event_id":"3","account_id":"zz","feature":"f","occurred_at":"2024-03-20T00:00:00Z"}"#),
+        (Usage, r#"["SECRETUSER-list"]"#),
+        (Usage, r#"{"event_id":"7","account_id":"a","feature":"f","occurred_at":"SECRETUSER-time"}"#),
         // This event is too late by now: aggregate rejects it.
         (
             Usage,
@@ -424,7 +447,15 @@ fn an_account_at_its_limits_has_the_same_fates_in_one_step_and_in_many() {
     let people = (0..10).map(|n| {
         format!(r#"{{"event_id":"p{n}","account_id":"a","user_id":"u{n}","occurred_at":"2024-03-02T10:00:00Z","type":"added"}}"#)
     });
-    let lines: Vec<(Kind, String)> = uses.map(|text| (Usage, text)).chain(people.map(|text| (Person, text))).collect();
+    // Known ids are erased and return, at the limit. To forget is never over a limit, and an erased id stays one name.
+    let erased = ["u1", "u8"].into_iter().flat_map(|user| {
+        let erase = format!(r#"{{"event_id":"e{user}","account_id":"a","user_id":"{user}","occurred_at":"2024-03-02T11:00:00Z","type":"erased"}}"#);
+        let back = format!(r#"{{"event_id":"b{user}","account_id":"a","user_id":"{user}","feature":"/orders/1","occurred_at":"2024-03-02T12:00:00Z"}}"#);
+        let again = format!(r#"{{"event_id":"a{user}","account_id":"a","user_id":"{user}","occurred_at":"2024-03-02T12:00:00Z","type":"added"}}"#);
+        [(Person, erase), (Usage, back), (Person, again)]
+    });
+    let lines = uses.map(|text| (Usage, text)).chain(people.map(|text| (Person, text)));
+    let lines: Vec<(Kind, String)> = lines.chain(erased).collect();
     // Another account's events alternate with these. So those of this account are in one partition of their topic, in
     // order.
     let raw = |kind: Kind, text: &str| Raw { kind, key: None, value: Some(text.into()), at_ms: 0 };

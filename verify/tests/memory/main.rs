@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicBool;
 use arrow::array::RecordBatch;
 use keepwell::in_process::{self, InMemory, InProcess, Ledger, Stages};
 use keepwell_core::event::Kind;
+use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::window;
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::{Config, Span, Tables};
@@ -189,14 +190,13 @@ fn every_final_row_is_the_oracles_and_the_fates_add_up() {
     assert_eq!(rejects.len() as u64, count(ingest, "rejected") + count(aggregate, "too_late"));
     assert!(rejects.iter().all(|record| record.value.is_some()), "every reject keeps its bytes");
     let health = compare::where_flag(&deployment.streamed().health, "final", true).unwrap();
-    let rows = keepwell_sink::score_json::rows(&health).unwrap();
-    let found = rows.iter().flat_map(|row| {
-        let triggers =
-            row.health.triggers.iter().flat_map(|trigger| [Some(trigger.state.clone()), trigger.outcome.clone()]);
-        let missing = row.health.factors.iter().map(|factor| factor.missing.clone());
-        triggers.chain(missing).chain([Some(row.health.model.name.clone()), row.health.band.clone()])
+    let rows = keepwell_core::schema::health::Reader::of(Columns::Batch(&health)).unwrap();
+    let found = (0..health.num_rows()).map(|row| rows.row(row)).flat_map(|row| {
+        let triggers = row.triggers.iter().flat_map(|trigger| [Some(trigger.state), trigger.outcome]);
+        let missing = row.factors.iter().map(|factor| factor.missing);
+        triggers.chain(missing).chain([Some(row.model), row.band]).collect::<Vec<_>>()
     });
-    let found: BTreeSet<String> = found.flatten().collect();
+    let found: BTreeSet<&str> = found.flatten().collect();
     let all = "accepted active best carry cleared closed dismissed done everyone fair good green neutral newcomers paying \
                pending raised red reweight unknown yellow zero";
     assert_eq!(found.into_iter().collect::<Vec<_>>(), all.split_whitespace().collect::<Vec<_>>());

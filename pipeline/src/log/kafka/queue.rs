@@ -1,12 +1,13 @@
 //! The queue of an owned partition, and the wakeup that rings when an empty queue receives something.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rdkafka::Timestamp;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 
 use super::ownership::Ownership;
 use crate::record::Record;
@@ -43,11 +44,21 @@ impl Wakeup {
     }
 }
 
+/// Name of a header that is read instead of one whose own name is no text.
+const UNREADABLE_NAME: &str = "keepwell-unreadable-name";
+
+/// One header of a message. The client panics if the name is not UTF-8, and gives no access to its bytes. Such a header
+/// is replaced by an empty one, so that the record itself is read.
+fn header(headers: &BorrowedHeaders, index: usize) -> (String, Option<Vec<u8>>) {
+    let read = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        headers.try_get(index).map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+    }));
+    read.ok().flatten().unwrap_or_else(|| (UNREADABLE_NAME.to_owned(), None))
+}
+
 /// Converts a message into a record of the pipeline.
 pub(super) fn record(topic_partition: &TopicPartition, message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map(|headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
-    });
+    let headers = message.headers().map(|found| (0..found.count()).map(|index| header(found, index)).collect());
     let timestamp = message.timestamp();
     Record {
         timestamp_ms: timestamp.to_millis().unwrap_or_default(),

@@ -1,5 +1,7 @@
 //! librdkafka settings. The user's settings pass through; those that our guarantees need are set last.
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -32,7 +34,7 @@ pub struct Settings {
     session_timeout_ms: u64,
     max_record_bytes: usize,
     /// Reduced request size in bytes, once a request exceeded the broker's limit.
-    taken_bytes: Option<usize>,
+    request_limits: BTreeMap<String, usize>,
     transactional_id: String,
     instance: String,
     pass_by: PassBy,
@@ -44,7 +46,35 @@ pub struct PassBy {
     /// Whether every unreadable position may be passed by.
     pub all: bool,
     /// Positions that an operator named.
-    pub positions: Vec<(TopicPartition, NextOffset)>,
+    pub positions: Vec<PassedBy>,
+}
+
+/// Positions of a partition to pass by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedBy {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The first position.
+    pub first: NextOffset,
+    /// The position behind the last one.
+    pub end: NextOffset,
+}
+
+impl FromStr for PassedBy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = || {
+            let (partition, offset) = text.rsplit_once('=')?;
+            let (topic, partition) = partition.rsplit_once(':')?;
+            let (first, last) = offset.split_once('-').unwrap_or((offset, offset));
+            let (first, last): (i64, i64) = (first.parse().ok()?, last.parse().ok()?);
+            let partition = TopicPartition::new(topic, partition.parse().ok()?);
+            let end = NextOffset(last.checked_add(1).filter(|end| *end > first)?);
+            Some(Self { partition, first: NextOffset(first), end })
+        };
+        parts().ok_or_else(|| format!("{text:?} is not TOPIC:PARTITION=OFFSET or TOPIC:PARTITION=OFFSET-LAST"))
+    }
 }
 
 /// A client configuration that does not print its secrets.
@@ -90,7 +120,7 @@ impl Settings {
             transaction_timeout_ms: kafka.transaction_timeout.as_duration().as_millis() as u64,
             session_timeout_ms: kafka.session_timeout.as_duration().as_millis() as u64,
             max_record_bytes: kafka.max_record_bytes,
-            taken_bytes: None,
+            request_limits: BTreeMap::new(),
             transactional_id: String::new(),
             instance: String::new(),
             pass_by: PassBy::default(),
@@ -111,7 +141,17 @@ impl Settings {
 
     /// Whether an operator named this position to be passed by, readable or not.
     pub(super) fn is_passed(&self, tp: &TopicPartition, at: NextOffset) -> bool {
-        self.pass_by.positions.iter().any(|(known, offset)| known == tp && *offset == at)
+        self.named(tp, at).is_some()
+    }
+
+    fn named(&self, tp: &TopicPartition, at: NextOffset) -> Option<&PassedBy> {
+        self.pass_by.positions.iter().find(|named| named.partition == *tp && named.first <= at && at < named.end)
+    }
+
+    /// The position behind the range to pass by at this position, if an operator named more than one position.
+    pub(super) fn named_end(&self, tp: &TopicPartition, at: NextOffset) -> Option<NextOffset> {
+        let named = self.named(tp, at)?;
+        (named.end.0 - named.first.0 > 1).then_some(named.end)
     }
 
     /// Settings of any client: only those of the user.
@@ -144,14 +184,15 @@ impl Settings {
         self.transaction_timeout_ms
     }
 
-    /// Halves the size of one request from now on.
-    pub(super) fn take_less(&mut self) {
-        self.taken_bytes = Some(smaller(self.taken_bytes, self.max_record_bytes));
+    /// Halves the size of one request to a topic from now on.
+    pub(super) fn take_less(&mut self, topic: &str) {
+        let before = self.request_limits.get(topic).copied();
+        self.request_limits.insert(topic.to_owned(), smaller(before, self.max_record_bytes));
     }
 
-    /// Largest record to write, in bytes, once the broker has refused one. A tenth is reserved for headers.
-    pub(super) fn taken_bytes(&self) -> Option<usize> {
-        self.taken_bytes.map(|bytes| bytes - bytes / 10)
+    /// Largest record to write to a topic, in bytes, once the broker has refused one. A tenth is reserved for headers.
+    pub(super) fn record_limits(&self) -> BTreeMap<String, usize> {
+        self.request_limits.iter().map(|(topic, bytes)| (topic.clone(), bytes - bytes / 10)).collect()
     }
 
     pub(super) fn for_transactions(mut self, group: &str, instance: &str) -> Self {
@@ -243,8 +284,9 @@ impl Settings {
         if config.get("retry.backoff.ms").is_none() {
             config.set("retry.backoff.ms", "20");
         }
-        if let Some(bytes) = self.taken_bytes {
-            config.set("message.max.bytes", bytes.to_string()).set("batch.size", bytes.to_string());
+        // A batch of records for one topic must fit, too.
+        if let Some(bytes) = self.request_limits.values().min() {
+            config.set("batch.size", bytes.to_string());
         }
         config
     }

@@ -166,7 +166,7 @@ pub(super) fn commit(
             }
         },
         Err(Trouble::TooLarge(topic)) => {
-            log.settings.take_less();
+            log.settings.take_less(&topic);
             // The limits of a client are fixed at its creation. A new producer also ends the transaction.
             super::remake_producer(log)?;
             Ok(Verdict::TooLarge { topic })

@@ -56,7 +56,7 @@ impl KafkaLog {
             return Ok(Vec::new());
         }
         let settings = self.settings.clone();
-        let passed = self.unreadable.pass_by(&settings, |tp, at| settings.may_pass(tp, at))?;
+        let passed = self.unreadable.pass_by(&settings)?;
         for record in &passed {
             let next = record.offset.next();
             warn!(partition = %record.topic_partition, why = record.unreadable, %next, "passed by");
@@ -129,15 +129,14 @@ impl Unreadable {
     ///
     /// # Errors
     /// [`LogError::Configuration`] when the client rejects its configuration.
-    pub fn pass_by(
-        &mut self,
-        settings: &Settings,
-        may_pass: impl Fn(&TopicPartition, NextOffset) -> bool,
-    ) -> Result<Vec<Record>, LogError> {
+    pub fn pass_by(&mut self, settings: &Settings) -> Result<Vec<Record>, LogError> {
         let mut passed = Vec::new();
         for (tp, trouble) in &mut self.partitions {
-            if trouble.tries >= TRIES && may_pass(tp, trouble.at) {
-                passed.extend(trouble.look(settings, tp)?);
+            if trouble.tries >= TRIES && settings.may_pass(tp, trouble.at) {
+                passed.extend(match settings.named_end(tp, trouble.at) {
+                    Some(end) => Some(trouble.passed_below(tp, end)),
+                    None => trouble.look(settings, tp)?,
+                });
             }
         }
         passed.iter().for_each(|record| self.forget(&record.topic_partition));
@@ -146,6 +145,13 @@ impl Unreadable {
 }
 
 impl Trouble {
+    /// A record in place of all positions below `end`.
+    fn passed_below(&self, tp: &TopicPartition, end: NextOffset) -> Record {
+        let last = Offset(end.0 - 1);
+        let why = format!("offsets {} to {} cannot be read: {}", self.at, last.0, self.why);
+        Record { unreadable: Some(why), ..Record::at(tp.clone(), last) }
+    }
+
     fn look(&mut self, settings: &Settings, tp: &TopicPartition) -> Result<Option<Record>, LogError> {
         let refused = |error: KafkaError| not_made(&error);
         let search = match &mut self.search {
@@ -165,9 +171,8 @@ impl Trouble {
                 Some(Err(_)) | None => continue,
             };
             if is_read && search.at > self.at {
-                let last = Offset(search.at.0 - 1);
-                let why = format!("offsets {} to {} cannot be read: {}", self.at, last.0, self.why);
-                return Ok(Some(Record { unreadable: Some(why), ..Record::at(tp.clone(), last) }));
+                let end = search.at;
+                return Ok(Some(self.passed_below(tp, end)));
             }
             if is_read {
                 // The position turned out to be readable.

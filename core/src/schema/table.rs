@@ -1,0 +1,192 @@
+//! A table from one declaration: its columns, schema, writer, reader, dictionary and JSON form.
+
+use arrow::array::StructArray;
+use arrow::error::ArrowError;
+
+use super::Column;
+use super::columns::Columns;
+
+/// A declared table. [`table!`] implements it.
+pub trait Table {
+    /// Its columns, in order.
+    const COLUMNS: &'static [Column];
+    /// One row.
+    type Row<'a>;
+    /// Collects rows.
+    type Writer: std::fmt::Debug;
+    /// The columns of a batch.
+    type Reader<'a>;
+
+    /// A writer without rows.
+    fn writer() -> Self::Writer;
+
+    /// Adds a row.
+    fn append(writer: &mut Self::Writer, row: Self::Row<'_>);
+
+    /// Returns the rows as an array and empties the writer.
+    ///
+    /// # Errors
+    /// [`ArrowError`] when a list is longer than Arrow allows.
+    fn finish(writer: &mut Self::Writer) -> Result<StructArray, ArrowError>;
+
+    /// Finds the columns.
+    ///
+    /// # Errors
+    /// [`ArrowError::SchemaError`] when a column is missing or has another type.
+    fn reader(columns: Columns<'_>) -> Result<Self::Reader<'_>, ArrowError>;
+
+    /// One row. It must exist.
+    fn row<'a>(reader: &Self::Reader<'a>, row: usize) -> Self::Row<'a>;
+}
+
+/// Declares a table in the current module. Each column is one entry:
+///
+/// ```text
+/// field as "column": Kind = "meaning" => json;
+/// ```
+///
+/// - `as "column"` is needed only where the column has another name than the field.
+/// - `Kind` is one of [`crate::schema::kind`]: `Text`, `Maybe<Points>`, `List<factor::Rows>`.
+/// - `=> json` is needed only where the JSON form differs: `hidden`, or `object.key` for a key of a nested object.
+///
+/// It makes `COLUMNS`, `Row`, `Writer`, `Reader`, and `Rows`, which stands for the table as a type. If the first entry is
+/// the table's name and version, such as `"health/2":`, it also makes `TABLE`, `schema()` and `Writer::finish`.
+macro_rules! table {
+    ($table:literal: $($column:tt)+) => {
+        $crate::schema::table! { $($column)+ }
+
+        /// Name and version of the table, as in the schema metadata.
+        pub const TABLE: &str = $table;
+
+        static SCHEMA: std::sync::LazyLock<arrow::datatypes::SchemaRef> =
+            std::sync::LazyLock::new(|| $crate::schema::schema_of(TABLE, COLUMNS));
+
+        /// The Arrow schema of the table.
+        pub fn schema() -> arrow::datatypes::SchemaRef {
+            std::sync::Arc::clone(&SCHEMA)
+        }
+
+        impl Writer {
+            /// Returns the batch and empties the writer.
+            ///
+            /// # Errors
+            /// [`ArrowError`](arrow::error::ArrowError) when a list is longer than Arrow allows.
+            pub fn finish(&mut self) -> Result<arrow::array::RecordBatch, arrow::error::ArrowError> {
+                arrow::array::RecordBatch::try_new(schema(), self.columns()?)
+            }
+        }
+    };
+    ($($field:ident $(as $name:literal)?: $kind:ty = $doc:literal $(=> $($json:ident).+)?;)+) => {
+        /// The columns of the table, in order.
+        pub const COLUMNS: &[$crate::schema::Column] = &[$($crate::schema::Column {
+            name: $crate::schema::table!(@name $field $($name)?),
+            kind: <$kind as $crate::schema::kind::Kind>::TYPE,
+            nullable: <$kind as $crate::schema::kind::Kind>::NULLABLE,
+            doc: $doc,
+            json: $crate::schema::table!(@json $($($json)+)?),
+        }),+];
+
+        /// One row of the table.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Row<'r> {
+            $(#[doc = $doc] pub $field: <$kind as $crate::schema::kind::Kind>::Value<'r>,)+
+        }
+
+        /// Collects rows of the table, column by column.
+        #[derive(Debug)]
+        pub struct Writer {
+            num_rows: usize,
+            $($field: <$kind as $crate::schema::kind::Kind>::Builder,)+
+        }
+
+        impl Default for Writer {
+            fn default() -> Self {
+                Self { num_rows: 0, $($field: <$kind as $crate::schema::kind::Kind>::builder(),)+ }
+            }
+        }
+
+        impl Writer {
+            /// Adds a row.
+            pub fn append(&mut self, row: Row<'_>) {
+                self.num_rows += 1;
+                $(<$kind as $crate::schema::kind::Kind>::append(&mut self.$field, row.$field);)+
+            }
+
+            /// Number of rows since the last [`Writer::columns`].
+            pub fn num_rows(&self) -> usize {
+                self.num_rows
+            }
+
+            /// Returns the columns and empties the writer.
+            ///
+            /// # Errors
+            /// [`ArrowError`](arrow::error::ArrowError) when a list is longer than Arrow allows.
+            pub fn columns(&mut self) -> Result<Vec<arrow::array::ArrayRef>, arrow::error::ArrowError> {
+                self.num_rows = 0;
+                Ok(vec![$(<$kind as $crate::schema::kind::Kind>::finish(&mut self.$field)?,)+])
+            }
+        }
+
+        /// The columns of a batch of the table, found and checked once.
+        #[derive(Debug)]
+        pub struct Reader<'r> {
+            $(#[doc = $doc] pub $field: <$kind as $crate::schema::kind::Kind>::Array<'r>,)+
+        }
+
+        impl<'r> Reader<'r> {
+            /// Finds the columns.
+            ///
+            /// # Errors
+            /// [`ArrowError::SchemaError`](arrow::error::ArrowError) when a column is missing or has another type.
+            pub fn of(columns: $crate::schema::columns::Columns<'r>) -> Result<Self, arrow::error::ArrowError> {
+                Ok(Self {
+                    $($field: <$kind as $crate::schema::kind::Kind>::array(
+                        columns,
+                        $crate::schema::table!(@name $field $($name)?),
+                    )?,)+
+                })
+            }
+
+            /// One row. It must exist.
+            pub fn row(&self, row: usize) -> Row<'r> {
+                Row { $($field: <$kind as $crate::schema::kind::Kind>::value(&self.$field, row),)+ }
+            }
+        }
+
+        /// The table as a type.
+        #[derive(Debug)]
+        pub struct Rows;
+
+        impl $crate::schema::Table for Rows {
+            const COLUMNS: &'static [$crate::schema::Column] = COLUMNS;
+            type Row<'a> = Row<'a>;
+            type Writer = Writer;
+            type Reader<'a> = Reader<'a>;
+
+            fn writer() -> Writer {
+                Writer::default()
+            }
+            fn append(writer: &mut Writer, row: Row<'_>) {
+                writer.append(row);
+            }
+            fn finish(writer: &mut Writer) -> Result<arrow::array::StructArray, arrow::error::ArrowError> {
+                arrow::array::StructArray::try_new($crate::schema::fields_of(COLUMNS).into(), writer.columns()?, None)
+            }
+            fn reader(columns: $crate::schema::columns::Columns<'_>) -> Result<Reader<'_>, arrow::error::ArrowError> {
+                Reader::of(columns)
+            }
+            fn row<'a>(reader: &Self::Reader<'a>, row: usize) -> Self::Row<'a> {
+                reader.row(row)
+            }
+        }
+    };
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $name:literal) => { $name };
+    (@json) => { $crate::schema::json::Place::Own };
+    (@json hidden) => { $crate::schema::json::Place::Hidden };
+    (@json $object:ident $key:ident) => {
+        $crate::schema::json::Place::Within(stringify!($object), stringify!($key))
+    };
+}
+
+pub(crate) use table;
