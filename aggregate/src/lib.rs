@@ -85,6 +85,5 @@ pub fn plan(config: &Config) -> Plan {
         outputs: vec![config.topics.windows.clone(), config.topics.feature_days.clone()],
         tick: interval,
         tick_behind: interval.max(LIVE_INTERVAL_BEHIND),
-        prove_ends: false,
     }
 }

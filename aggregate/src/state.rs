@@ -153,6 +153,7 @@ impl PartitionState {
         if let Some(watermarks) = changes.watermarks {
             self.watermarks = watermarks;
         }
+        let newly_closed = changes.closed.filter(|closed| self.closed != Some(*closed));
         self.closed = changes.closed.or(self.closed);
         let closing = std::mem::replace(&mut self.closing, changes.closing);
         for (name, account) in changes.accounts {
@@ -173,7 +174,8 @@ impl PartitionState {
             self.event_ids.forget(|pane| settings.is_forgotten(pane, watermark_us));
         }
         self.live_due.sent(changes.sent, changes.tick);
-        if let Some(closed) = changes.closed {
+        // Once a close, not once a step of it: this looks at every account that is due.
+        if let Some(closed) = newly_closed {
             // The final row contains everything up to `closed`. A live row is due only if the account has newer events.
             let accounts = &self.accounts;
             self.live_due.retain(|name| {

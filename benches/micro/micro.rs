@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use keepwell_benches::fixture::Fixture;
 use keepwell_benches::load::Shape;
 use keepwell_core::codec;
@@ -19,6 +20,10 @@ use keepwell_pipeline::record::Record;
 use keepwell_pipeline::snapshot::parts::{SavedRevisions, all_bytes};
 use keepwell_pipeline::stage::{Batch, Stage};
 use parquet::arrow::ArrowWriter;
+
+/// Arrow and maps allocate and free memory all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const DAY_MS: i64 = 86_400_000;
 const SHAPE: Shape = Shape {
@@ -74,21 +79,27 @@ fn num_rows(records: &[Record], schema: &arrow::datatypes::SchemaRef) -> u64 {
     records.iter().map(rows).sum::<usize>() as u64
 }
 
+type Group<'c> = BenchmarkGroup<'c, WallTime>;
+
 fn micro(c: &mut Criterion) {
     let fixture = Fixture::of(SHAPE).expect("a load");
     let mut group = c.benchmark_group("micro");
     group.sample_size(10);
+    decoding(&mut group, &fixture);
+    aggregate(&mut group, &fixture);
+    score_and_tables(&mut group, &fixture);
+    group.finish();
+}
 
+fn decoding(group: &mut Group<'_>, fixture: &Fixture) {
     let raw = &fixture.raw[..10_000];
     group.throughput(Throughput::Elements(raw.len() as u64));
     group.bench_function("decode", |b| {
         b.iter(|| raw.iter().filter(|value| decode(Kind::Usage, value, &LIMITS).is_ok()).count());
     });
-
-    let events = &fixture.events;
     let schema = event::schema();
-    let values: Vec<&[u8]> = events.iter().filter_map(|record| record.value.as_deref()).collect();
-    group.throughput(Throughput::Elements(num_rows(events, &schema)));
+    let values: Vec<&[u8]> = fixture.events.iter().filter_map(|record| record.value.as_deref()).collect();
+    group.throughput(Throughput::Elements(num_rows(&fixture.events, &schema)));
     group.bench_function("codec decode", |b| {
         b.iter(|| values.iter().map(|value| codec::decode(value, &schema).expect("a batch").num_rows()).sum::<usize>());
     });
@@ -96,10 +107,13 @@ fn micro(c: &mut Criterion) {
     group.bench_function("codec encode", |b| {
         b.iter(|| batches.iter().map(|batch| codec::encode(batch).expect("bytes").len()).sum::<usize>());
     });
+}
 
+fn aggregate(group: &mut Group<'_>, fixture: &Fixture) {
     let stage = keepwell_aggregate::Aggregate::new(&fixture.config);
     let tp = TopicPartition::new(fixture.config.topics.events.as_str(), 0);
-    let open: Vec<Record> = events.iter().map(|record| Record { headers: Vec::new(), ..record.clone() }).collect();
+    let open = |record: &Record| Record { headers: Vec::new(), ..record.clone() };
+    let open: Vec<Record> = fixture.events.iter().map(open).collect();
     group.bench_function("fold", |b| {
         b.iter_batched(
             || fresh(&stage, &tp),
@@ -110,11 +124,10 @@ fn micro(c: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
-
     // Find the last record that closes a pane, and the state before it.
     let mut state = fresh(&stage, &tp);
     let mut before_close = None;
-    for record in events {
+    for record in &fixture.events {
         let before =
             all_bytes(stage.snapshot(&state, &tp, &SavedRevisions::new()).expect("a snapshot")).expect("all parts");
         if fold(&stage, &mut state, std::slice::from_ref(record)) > 1 {
@@ -143,7 +156,9 @@ fn micro(c: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
+}
 
+fn score_and_tables(group: &mut Group<'_>, fixture: &Fixture) {
     let schema = window::schema();
     let windows = &fixture.windows;
     let score = keepwell_score::Score::new(&fixture.config).expect("a model");
@@ -159,12 +174,8 @@ fn micro(c: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
-
-    let batches: Vec<_> = windows
-        .iter()
-        .filter_map(|record| record.value.as_deref())
-        .map(|value| codec::decode(value, &schema).expect("a batch"))
-        .collect();
+    let values = windows.iter().filter_map(|record| record.value.as_deref());
+    let batches: Vec<_> = values.map(|value| codec::decode(value, &schema).expect("a batch")).collect();
     group.throughput(Throughput::Elements(num_rows(windows, &schema)));
     group.bench_function("parquet", |b| {
         b.iter(|| {
@@ -173,7 +184,6 @@ fn micro(c: &mut Criterion) {
             writer.into_inner().expect("a file").len()
         });
     });
-    group.finish();
 }
 
 criterion_group!(benches, micro);

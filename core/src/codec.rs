@@ -79,12 +79,19 @@ const PADDING_BYTES: usize = 3 * 64;
 /// # Errors
 /// [`CodecError::Arrow`] when Arrow cannot encode the batch.
 pub fn encode(batch: &RecordBatch) -> Result<Vec<u8>, CodecError> {
+    encode_into(batch, rows_bytes(batch)?)
+}
+
+/// Size of the rows of a batch in memory, in bytes. A slice counts the items of all its lists, also those of other rows.
+fn rows_bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size()).sum()
+}
+
+/// Encodes a batch. `rows_bytes` is the expected size of its rows.
+fn encode_into(batch: &RecordBatch, rows_bytes: usize) -> Result<Vec<u8>, CodecError> {
     let batch = without_null_columns(batch)?;
     // Reserve only what the rows need, not what their builders reserved: the kernel zeroes every page we ask for.
-    let mut bytes = SCHEMA_BYTES + PADDING_BYTES * batch.num_columns();
-    for column in batch.columns() {
-        bytes += column.to_data().get_slice_memory_size()?;
-    }
+    let bytes = SCHEMA_BYTES + PADDING_BYTES * batch.num_columns() + rows_bytes;
     let mut writer = StreamWriter::try_new(Vec::with_capacity(bytes), &batch.schema())?;
     writer.write(&batch)?;
     Ok(writer.into_inner()?)
@@ -112,11 +119,37 @@ fn without_null_columns(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> 
 /// # Errors
 /// [`CodecError::RowTooLarge`] when one run alone exceeds the limit.
 pub fn encode_split(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Vec<Vec<u8>>, CodecError> {
+    encode_pieces(batch, Pieces { unit_rows, max_bytes, row_bytes: row_bytes(batch)? })
+}
+
+/// How a batch is cut into values.
+#[derive(Clone, Copy)]
+struct Pieces {
+    unit_rows: usize,
+    max_bytes: usize,
+    /// Mean size of a row in memory, in bytes.
+    row_bytes: usize,
+}
+
+/// Mean size of a row in memory, in bytes. Of a batch that is no slice it is exact.
+fn row_bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
+    Ok(rows_bytes(batch)? / batch.num_rows().max(1) + 1)
+}
+
+/// Cuts by the mean size of a row, so that most values fit when they are encoded for the first time.
+fn encode_pieces(batch: &RecordBatch, pieces: Pieces) -> Result<Vec<Vec<u8>>, CodecError> {
+    let Pieces { unit_rows, max_bytes, row_bytes } = pieces;
+    let num_rows = batch.num_rows();
+    let schema_bytes = SCHEMA_BYTES + PADDING_BYTES * batch.num_columns();
+    let room = max_bytes.saturating_sub(schema_bytes).max(max_bytes / 2).max(1);
+    let num_values = num_rows * row_bytes / room + 1;
+    let value_rows = num_rows.div_ceil(num_values).div_ceil(unit_rows).max(1) * unit_rows;
+    let piece = |first: usize| batch.slice(first, value_rows.min(num_rows - first));
     let mut values = Vec::new();
-    let mut todo = vec![batch.clone()];
+    let mut todo: Vec<RecordBatch> = (0..num_rows.max(1)).step_by(value_rows).map(piece).rev().collect();
     while let Some(piece) = todo.pop() {
-        let value = encode(&piece)?;
         let num_rows = piece.num_rows();
+        let value = encode_into(&piece, num_rows * row_bytes)?;
         if value.len() <= max_bytes {
             values.push(value);
         } else if num_rows <= unit_rows {
@@ -148,9 +181,10 @@ pub struct Fitted {
 /// [`CodecError::Arrow`] when Arrow cannot encode the batch.
 pub fn encode_fitting(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Fitted, CodecError> {
     let mut fitted = Fitted::default();
+    let pieces = Pieces { unit_rows, max_bytes, row_bytes: row_bytes(batch)? };
     let mut todo = vec![(0, batch.clone())];
     while let Some((first, rows)) = todo.pop() {
-        match encode_split(&rows, unit_rows, max_bytes) {
+        match encode_pieces(&rows, pieces) {
             Ok(values) => fitted.values.extend(values),
             Err(CodecError::RowTooLarge { .. }) if rows.num_rows() > unit_rows => {
                 let half = (rows.num_rows() / unit_rows).div_ceil(2) * unit_rows;

@@ -60,25 +60,31 @@ pub struct Position {
     pub next: NextOffset,
     /// Number of slices of record `next` that are already written.
     pub slice: u32,
-    /// Highest event time read below `next`, UTC microseconds. Only ingest sets it. Ingest must remember nothing else,
-    /// so it is kept in the committed position instead of a snapshot.
+    /// What ingest remembers of a raw topic.
+    pub times: SourceTimes,
+}
+
+/// What ingest remembers of a partition of a raw topic. It is all of its state, so it is kept in the committed position
+/// instead of a snapshot. For other stages it is empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SourceTimes {
+    /// Highest event time read so far, UTC microseconds.
     pub high_us: Option<i64>,
     /// Progress of the partition in event time, UTC microseconds. It is the highest event time, or the clock if the
-    /// partition is proven read to its end. None if the partition holds nothing back. Only ingest sets it, so that its
-    /// members know the progress of each other's partitions.
+    /// partition is proven read to its end. None if the partition holds nothing back. Other members read it, too.
     pub reached_us: Option<i64>,
 }
 
 impl Position {
     /// The position in front of record `next`.
     pub fn at(next: NextOffset) -> Self {
-        Self { next, slice: 0, high_us: None, reached_us: None }
+        Self { next, slice: 0, times: SourceTimes::default() }
     }
 
     /// Metadata of this position for a Kafka commit, e.g. `slice=2 high_us=1700000000000000`.
     pub fn metadata(&self) -> String {
         let mut words = format!("slice={}", self.slice);
-        for (name, time_us) in [("high_us", self.high_us), ("reached_us", self.reached_us)] {
+        for (name, time_us) in [("high_us", self.times.high_us), ("reached_us", self.times.reached_us)] {
             if let Some(time_us) = time_us {
                 words += &format!(" {name}={time_us}");
             }
@@ -96,8 +102,8 @@ impl Position {
             let wrong = || MetadataError { metadata: metadata.to_owned(), word: word.to_owned() };
             match word.split_once('=').ok_or_else(wrong)? {
                 ("slice", n) => position.slice = u32::from_str(n).map_err(|_| wrong())?,
-                ("high_us", n) => position.high_us = Some(i64::from_str(n).map_err(|_| wrong())?),
-                ("reached_us", n) => position.reached_us = Some(i64::from_str(n).map_err(|_| wrong())?),
+                ("high_us", n) => position.times.high_us = Some(i64::from_str(n).map_err(|_| wrong())?),
+                ("reached_us", n) => position.times.reached_us = Some(i64::from_str(n).map_err(|_| wrong())?),
                 _ => return Err(wrong()),
             }
         }
@@ -131,7 +137,8 @@ mod tests {
 
     #[test]
     fn a_position_survives_its_metadata() {
-        let position = Position { next: NextOffset(7), slice: 3, high_us: Some(-5), reached_us: Some(8) };
+        let position =
+            Position { next: NextOffset(7), slice: 3, times: SourceTimes { high_us: Some(-5), reached_us: Some(8) } };
         assert_eq!(Position::parse(NextOffset(7), &position.metadata()), Ok(position));
         assert_eq!(Position::parse(NextOffset(7), ""), Ok(Position::at(NextOffset(7))));
     }

@@ -27,6 +27,5 @@ pub fn plan(config: &Config) -> Plan {
         outputs: vec![config.topics.events.clone()],
         tick: interval,
         tick_behind: interval,
-        prove_ends: true,
     }
 }

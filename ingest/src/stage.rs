@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keepwell_core::codec;
 use keepwell_core::event::{Body, Kind, Origin};
-use keepwell_core::offset::{Position, TopicPartition};
+use keepwell_core::offset::{Position, SourceTimes, TopicPartition};
 use keepwell_core::pane::{DAY_US, PaneWidth};
 use keepwell_core::partitioner::partition_of;
 use keepwell_core::schema::event::EventBuilder;
@@ -14,8 +14,9 @@ use keepwell_pipeline::config::{Config, Secret, Source, max_event_bytes};
 use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
 use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
+use keepwell_pipeline::source_reader::{Completeness, EndProof, SourceReader, Sources};
 use keepwell_pipeline::stage::Gauges;
-use keepwell_pipeline::stage::{Batch, Completeness, EndProof, Fate, Stage, StageError, Step};
+use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step};
 use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
@@ -140,8 +141,8 @@ impl Ingest {
         }
     }
 
-    /// Reads the records of one source partition.
-    fn read(
+    /// Decodes the records of one source partition.
+    fn decode_all(
         &self,
         source: &Source,
         records: &[Record],
@@ -214,20 +215,18 @@ impl Ingest {
         &self,
         source: &Source,
         known: &SourcePartition,
-        proof: Option<EndProof>,
-        batch: &Batch<'_>,
+        proof: Option<(EndProof, Completeness)>,
+        now_us: i64,
     ) -> (Option<i64>, SourceState) {
-        let own_us = known.high_us.map(|high_us| high_us.min(batch.now_us) - source.bound.as_micros());
+        let own_us = known.high_us.map(|high_us| high_us.min(now_us) - source.bound.as_micros());
         match proof {
-            Some(_) if batch.complete == Completeness::ToLastEvent => {
-                (known.high_us.map(|high| high.min(batch.now_us)), SourceState::Complete)
-            }
-            Some(_) if batch.complete == Completeness::ToEndOfPane => {
+            Some((_, Completeness::ToLastEvent)) => (known.high_us.map(|high| high.min(now_us)), SourceState::Complete),
+            Some((_, Completeness::ToEndOfPane)) => {
                 (known.high_us.map(|high| self.panes.end_us(self.panes.pane(high))), SourceState::Complete)
             }
             // A topic that never contained an event gives no information about time, unless the source is optional.
-            Some(proof) if proof.is_topic_empty && !source.optional => (own_us, SourceState::Reading),
-            Some(proof) if self.clock => {
+            Some((proof, _)) if proof.is_topic_empty && !source.optional => (own_us, SourceState::Reading),
+            Some((proof, _)) if self.clock => {
                 (own_us.max(Some(proof.at_us - source.delay().as_micros())), SourceState::Proven)
             }
             Some(_) => (own_us, SourceState::Proven),
@@ -248,8 +247,8 @@ impl Ingest {
         }
     }
 
-    fn statement(&self, marks: Vec<Mark>, batch: &Batch<'_>) -> Statement {
-        let partitions = |topic: &str| batch.partition_counts.get(topic).copied().unwrap_or_default();
+    fn statement(&self, marks: Vec<Mark>, known: &Sources) -> Statement {
+        let partitions = |topic: &str| known.partition_counts.get(topic).copied().unwrap_or_default();
         let sources = self.sources.values().map(|source| keepwell_pipeline::watermark::Source {
             topic: source.topic.clone(),
             epoch: source.epoch,
@@ -308,32 +307,28 @@ fn hide_user(body: &mut Body<'_>, key: &[u8; 16]) {
     }
 }
 
-impl Stage for Ingest {
-    type State = State;
-    type Changes = State;
-
-    fn name(&self) -> &'static str {
-        "ingest"
-    }
-
-    fn is_stateful(&self) -> bool {
-        false
-    }
-
-    fn apply(&self, state: &State, batch: &Batch<'_>) -> Result<Step<State>, StageError> {
+impl SourceReader<Self> for Ingest {
+    fn read(&self, state: &State, batch: &Batch<'_>, sources: &Sources) -> Result<Step<State>, StageError> {
         let mut step = Step::default();
         let mut builders = Builders::new();
         for (tp, position) in &batch.positions {
             let Some(source) = self.sources.get(tp.topic.as_ref()) else { continue };
             let records = batch.records.get(tp).copied().unwrap_or_default();
             let mut known = state.get(tp).cloned().unwrap_or_default();
-            self.read(source, records, batch, Reading { builders: &mut builders, known: &mut known, step: &mut step })?;
+            self.decode_all(
+                source,
+                records,
+                batch,
+                Reading { builders: &mut builders, known: &mut known, step: &mut step },
+            )?;
             let next = records.last().map_or(position.next, |record| record.offset.next());
-            let proof = batch.ends.get(tp).copied().filter(|_| records.is_empty());
-            let (value_us, state) = self.progress(source, &known, proof, batch);
+            let proof = sources.ends.get(tp).copied().filter(|_| records.is_empty());
+            let complete = proof.map(|proof| (proof, sources.complete));
+            let (value_us, state) = self.progress(source, &known, complete, batch.now_us);
             let mark = Mark { topic: tp.topic.to_string(), partition: tp.partition, next, value_us, state };
             known.reached_us = self.reached_us(&mark, &known, proof);
-            let position = Position { next, slice: 0, high_us: known.high_us, reached_us: known.reached_us };
+            let times = SourceTimes { high_us: known.high_us, reached_us: known.reached_us };
+            let position = Position { next, slice: 0, times };
             let is_news = known.stated.as_ref() != Some(&mark);
             if !records.is_empty() || is_news {
                 known.stated = Some(mark);
@@ -350,7 +345,7 @@ impl Stage for Ingest {
             return Ok(step);
         }
         let marks = step.changes.values().filter_map(|known| known.stated.clone()).collect();
-        let statement = serde_json::to_vec(&self.statement(marks, batch)).map_err(arrow_external)?;
+        let statement = serde_json::to_vec(&self.statement(marks, sources)).map_err(arrow_external)?;
         let max_bytes = batch.record_bytes(&self.events, self.max_record_bytes);
         for partition in 0..self.partitions {
             step.messages.extend(self.events_records(
@@ -361,6 +356,38 @@ impl Stage for Ingest {
             )?);
         }
         Ok(step)
+    }
+
+    fn ahead(&self, state: &State, positions: &BTreeMap<TopicPartition, Position>) -> BTreeSet<TopicPartition> {
+        let others =
+            positions.iter().filter(|(tp, _)| !state.contains_key(*tp)).map(|(_, position)| position.times.reached_us);
+        let own = || state.iter().filter_map(|(tp, known)| Some((tp, known.reached_us?)));
+        let Some(least_us) = others.flatten().chain(own().map(|(_, reached_us)| reached_us)).min() else {
+            return BTreeSet::new();
+        };
+        let is_ahead = |reached_us: i64| reached_us.saturating_sub(least_us) > self.max_skew_us;
+        own().filter(|(_, reached_us)| is_ahead(*reached_us)).map(|(tp, _)| tp.clone()).collect()
+    }
+}
+
+impl Stage for Ingest {
+    type State = State;
+    type Changes = State;
+
+    fn name(&self) -> &'static str {
+        "ingest"
+    }
+
+    fn is_stateful(&self) -> bool {
+        false
+    }
+
+    fn apply(&self, state: &State, batch: &Batch<'_>) -> Result<Step<State>, StageError> {
+        self.read(state, batch, &Sources::default())
+    }
+
+    fn source_reader(&self) -> Option<&dyn SourceReader<Self>> {
+        Some(self)
     }
 
     fn merge(&self, state: &mut State, changes: State) {
@@ -374,24 +401,13 @@ impl Stage for Ingest {
         position: Position,
         _snapshot: Option<&SnapshotBytes>,
     ) -> Result<(), StageError> {
-        let Position { high_us, reached_us, .. } = position;
+        let SourceTimes { high_us, reached_us } = position.times;
         state.insert(partition.clone(), SourcePartition { high_us, stated: None, reached_us });
         Ok(())
     }
 
     fn forget(&self, state: &mut State, partition: &TopicPartition) {
         state.remove(partition);
-    }
-
-    fn ahead(&self, state: &State, positions: &BTreeMap<TopicPartition, Position>) -> BTreeSet<TopicPartition> {
-        let others =
-            positions.iter().filter(|(tp, _)| !state.contains_key(*tp)).map(|(_, position)| position.reached_us);
-        let own = || state.iter().filter_map(|(tp, known)| Some((tp, known.reached_us?)));
-        let Some(least_us) = others.flatten().chain(own().map(|(_, reached_us)| reached_us)).min() else {
-            return BTreeSet::new();
-        };
-        let is_ahead = |reached_us: i64| reached_us.saturating_sub(least_us) > self.max_skew_us;
-        own().filter(|(_, reached_us)| is_ahead(*reached_us)).map(|(tp, _)| tp.clone()).collect()
     }
 
     fn gauges(&self, _state: &State, _partition: &TopicPartition) -> Gauges {
@@ -415,7 +431,6 @@ fn arrow_external(error: serde_json::Error) -> StageError {
 #[cfg(test)]
 mod tests {
     use keepwell_core::offset::NextOffset;
-    use keepwell_pipeline::stage::Completeness;
 
     use super::*;
 
@@ -452,10 +467,7 @@ mod tests {
             tick: 0,
             is_tick: true,
             is_early: false,
-            ends: BTreeMap::new(),
-            partition_counts: BTreeMap::from([("raw".to_owned(), 1)]),
             max_slices: 1,
-            complete: Completeness::Open,
             is_last: false,
             record_limits: BTreeMap::new(),
         };

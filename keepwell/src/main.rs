@@ -9,6 +9,10 @@ use keepwell_pipeline::config::{Config, ConfigError};
 use keepwell_pipeline::process::{self, Cli, ConfigArgs};
 use keepwell_pipeline::topics::{Finding, Topics, wanted};
 
+/// Arrow and maps allocate and free memory all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(name = "keepwell", version, about = "Customer health scores from product usage and support tickets, live.")]
 struct Keepwell {

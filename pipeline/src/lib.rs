@@ -20,11 +20,8 @@ pub mod redact;
 pub mod reject;
 pub mod runner;
 pub mod snapshot;
+pub mod source_reader;
 pub mod stage;
 pub mod store;
 pub mod topics;
 pub mod watermark;
-
-/// The allocator of every program. Arrow and maps allocate and free memory all the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

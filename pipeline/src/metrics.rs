@@ -3,6 +3,7 @@
 //! Times are Unix timestamps, not ages; compute an age as `time() - metric`. No label contains an account.
 
 mod names;
+mod of_partition;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Te
 
 pub use names::Named;
 use names::Names;
+use of_partition::PartitionMetrics;
 
 use crate::readiness::Waiting;
 use crate::stage::{Fate, Fates, Gauges};
@@ -23,9 +25,6 @@ const DURATIONS_S: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// Histogram buckets from ten milliseconds to an hour, in seconds.
 const LATENCIES_S: [f64; 14] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0, 3600.0];
-
-/// Labels of what is shown of a partition.
-const PARTITION: [&str; 3] = ["stage", "topic", "partition"];
 
 /// The metrics of a process, for all its stages.
 #[derive(Debug, Clone)]
@@ -38,24 +37,13 @@ pub struct Metrics {
     commit_duration: HistogramVec,
     event_to_commit: HistogramVec,
     last_progress: GaugeVec,
-    lag: IntGaugeVec,
-    position: IntGaugeVec,
-    watermark: GaugeVec,
-    accounts: IntGaugeVec,
-    model: IntGaugeVec,
-    ids: IntGaugeVec,
-    id_bytes: IntGaugeVec,
     id_max_bytes: IntGaugeVec,
-    state_bytes: IntGaugeVec,
-    waiting: IntGaugeVec,
     waiting_for: IntGaugeVec,
-    hidden: IntGaugeVec,
-    snapshot: GaugeVec,
-    snapshot_pause: GaugeVec,
     audited: IntGaugeVec,
     drift: IntGaugeVec,
     audit: GaugeVec,
     build: IntGaugeVec,
+    partition: PartitionMetrics,
 }
 
 impl Metrics {
@@ -100,52 +88,12 @@ impl Metrics {
                 "When the last step was committed",
                 &["stage"],
             )?,
-            lag: names.int_gauge(
-                "lag_records",
-                "Records between the position and the end of the partition",
-                &PARTITION,
-            )?,
-            position: names.int_gauge("position_offset", "Offset of the record that is taken next", &PARTITION)?,
-            watermark: names.gauge(
-                "watermark_timestamp_seconds",
-                "No event before this time is to be expected",
-                &PARTITION,
-            )?,
-            accounts: names.int_gauge("state_accounts", "Accounts in the state", &PARTITION)?,
-            model: names.int_gauge(
-                "model_version",
-                "Version of the model file by which the time that has come is scored",
-                &PARTITION,
-            )?,
-            ids: names.int_gauge(
-                "state_event_ids",
-                "Event ids in the state, by which duplicates are found",
-                &PARTITION,
-            )?,
-            id_bytes: names.int_gauge("state_event_id_bytes", "Memory of the event ids", &PARTITION)?,
             id_max_bytes: names.int_gauge(
                 "event_id_max_bytes",
                 "Most memory that the event ids of a process may take; beyond it the process stops",
                 &["stage"],
             )?,
-            state_bytes: names.int_gauge("state_bytes", "Bytes of the state when it was last saved", &PARTITION)?,
-            waiting: names.int_gauge(
-                "source_waiting",
-                "1 while a source is not read because it is too far ahead of another in time",
-                &PARTITION,
-            )?,
             waiting_for: names.int_gauge("waiting_for", "1 for what the stage waits for", &["stage", "what"])?,
-            hidden: names.int_gauge(
-                "hidden_records",
-                "Offsets behind the last stable one: an open transaction hides them",
-                &PARTITION,
-            )?,
-            snapshot: names.gauge("snapshot_timestamp_seconds", "When the state was last saved", &PARTITION)?,
-            snapshot_pause: names.gauge(
-                "snapshot_pause_seconds",
-                "How long the stage stood still when the state was last saved",
-                &PARTITION,
-            )?,
             audited: names.int_gauge(
                 "audit_scores",
                 "Stored scores in the last audit: judged, or of unknown versions of the model file",
@@ -158,6 +106,7 @@ impl Metrics {
             )?,
             audit: names.gauge("audit_timestamp_seconds", "When the last audit ended", &["stage"])?,
             build: names.int_gauge("build_info", "Always 1; the version is a label", &["stage", "version"])?,
+            partition: PartitionMetrics::new(&mut names)?,
             names: Arc::default(),
         };
         Ok(Self { names: Arc::new(names), ..metrics })
@@ -287,12 +236,12 @@ impl StageMetrics {
 
     /// Sets how many records a partition is behind.
     pub fn lag(&self, tp: &TopicPartition, records: i64) {
-        self.metrics.lag.with_label_values(&self.of(tp, &tp.partition.to_string())).set(records.max(0));
+        self.metrics.partition.lag.with_label_values(&self.of(tp, &tp.partition.to_string())).set(records.max(0));
     }
 
     /// Sets the position of a partition.
     pub fn position(&self, tp: &TopicPartition, next: NextOffset) {
-        self.metrics.position.with_label_values(&self.of(tp, &tp.partition.to_string())).set(next.0);
+        self.metrics.partition.position.with_label_values(&self.of(tp, &tp.partition.to_string())).set(next.0);
     }
 
     /// The last known lag of all partitions together, in records.
@@ -300,37 +249,37 @@ impl StageMetrics {
         let is_own = |metric: &prometheus::proto::Metric| {
             metric.get_label().iter().any(|label| label.name() == "stage" && label.value() == self.stage)
         };
-        let lags = self.metrics.lag.collect();
+        let lags = self.metrics.partition.lag.collect();
         let own = lags.iter().flat_map(|family| family.get_metric()).filter(|metric| is_own(metric));
         own.map(|metric| metric.get_gauge().get_value() as i64).sum()
     }
 
     /// Sets how many offsets lie behind the last stable offset of a partition that is read up to it.
     pub fn hidden(&self, tp: &TopicPartition, offsets: i64) {
-        self.metrics.hidden.with_label_values(&self.of(tp, &tp.partition.to_string())).set(offsets.max(0));
+        self.metrics.partition.hidden.with_label_values(&self.of(tp, &tp.partition.to_string())).set(offsets.max(0));
     }
 
     /// Sets whether a source waits because it is ahead of others in event time.
     pub fn source_waits(&self, tp: &TopicPartition, is_waiting: bool) {
         let partition = tp.partition.to_string();
-        self.metrics.waiting.with_label_values(&self.of(tp, &partition)).set(i64::from(is_waiting));
+        self.metrics.partition.waiting.with_label_values(&self.of(tp, &partition)).set(i64::from(is_waiting));
     }
 
     /// Sets the metrics of a partition's state.
     pub fn show(&self, tp: &TopicPartition, gauges: Gauges) {
         let partition = tp.partition.to_string();
         if let Some(watermark_us) = gauges.watermark_us {
-            self.metrics.watermark.with_label_values(&self.of(tp, &partition)).set(watermark_us as f64 / 1e6);
+            self.metrics.partition.watermark.with_label_values(&self.of(tp, &partition)).set(watermark_us as f64 / 1e6);
         }
         if let Some(num_accounts) = gauges.num_accounts {
-            self.metrics.accounts.with_label_values(&self.of(tp, &partition)).set(num_accounts as i64);
+            self.metrics.partition.accounts.with_label_values(&self.of(tp, &partition)).set(num_accounts as i64);
         }
         if let Some(version) = gauges.model_version {
-            self.metrics.model.with_label_values(&self.of(tp, &partition)).set(version);
+            self.metrics.partition.model.with_label_values(&self.of(tp, &partition)).set(version);
         }
         if let (Some(num_ids), Some(id_bytes)) = (gauges.num_ids, gauges.id_bytes) {
-            self.metrics.ids.with_label_values(&self.of(tp, &partition)).set(num_ids as i64);
-            self.metrics.id_bytes.with_label_values(&self.of(tp, &partition)).set(id_bytes as i64);
+            self.metrics.partition.ids.with_label_values(&self.of(tp, &partition)).set(num_ids as i64);
+            self.metrics.partition.id_bytes.with_label_values(&self.of(tp, &partition)).set(id_bytes as i64);
         }
         if let Some(most) = gauges.id_max_bytes {
             self.metrics.id_max_bytes.with_label_values(&[self.stage]).set(i64::try_from(most).unwrap_or(i64::MAX));
@@ -340,9 +289,9 @@ impl StageMetrics {
     /// Records that the state of a partition was saved. The stage did not run for `pause`.
     pub fn saved(&self, tp: &TopicPartition, num_bytes: usize, pause: Duration, wall_us: i64) {
         let partition = tp.partition.to_string();
-        self.metrics.state_bytes.with_label_values(&self.of(tp, &partition)).set(num_bytes as i64);
-        self.metrics.snapshot.with_label_values(&self.of(tp, &partition)).set(wall_us as f64 / 1e6);
-        self.metrics.snapshot_pause.with_label_values(&self.of(tp, &partition)).set(pause.as_secs_f64());
+        self.metrics.partition.state_bytes.with_label_values(&self.of(tp, &partition)).set(num_bytes as i64);
+        self.metrics.partition.snapshot.with_label_values(&self.of(tp, &partition)).set(wall_us as f64 / 1e6);
+        self.metrics.partition.snapshot_pause.with_label_values(&self.of(tp, &partition)).set(pause.as_secs_f64());
     }
 
     /// Records the end of an audit.
@@ -357,22 +306,8 @@ impl StageMetrics {
     pub fn forget(&self, tp: &TopicPartition) {
         let partition = tp.partition.to_string();
         let labels = self.of(tp, &partition);
-        // A series that was never set cannot be removed. That is not an error.
-        let removed = [
-            self.metrics.lag.remove_label_values(&labels).is_ok(),
-            self.metrics.position.remove_label_values(&labels).is_ok(),
-            self.metrics.watermark.remove_label_values(&labels).is_ok(),
-            self.metrics.accounts.remove_label_values(&labels).is_ok(),
-            self.metrics.model.remove_label_values(&labels).is_ok(),
-            self.metrics.ids.remove_label_values(&labels).is_ok(),
-            self.metrics.id_bytes.remove_label_values(&labels).is_ok(),
-            self.metrics.state_bytes.remove_label_values(&labels).is_ok(),
-            self.metrics.hidden.remove_label_values(&labels).is_ok(),
-            self.metrics.waiting.remove_label_values(&labels).is_ok(),
-            self.metrics.snapshot.remove_label_values(&labels).is_ok(),
-            self.metrics.snapshot_pause.remove_label_values(&labels).is_ok(),
-        ];
-        tracing::debug!(partition = %tp, series = removed.iter().filter(|removed| **removed).count(), "series removed");
+        let series = self.metrics.partition.forget(&labels);
+        tracing::debug!(partition = %tp, series, "series removed");
     }
 }
 

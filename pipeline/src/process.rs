@@ -25,7 +25,8 @@ use crate::runner::{Options, RunError, Runner};
 use crate::pulse::Pulse;
 use crate::redact;
 use crate::snapshot::Snapshots;
-use crate::stage::{Completeness, Stage};
+use crate::source_reader::Completeness;
+use crate::stage::Stage;
 
 /// Arguments of every stage.
 #[derive(Debug, Parser)]
@@ -166,8 +167,6 @@ pub struct Plan {
     pub tick: Duration,
     /// The same interval while more records wait to be read.
     pub tick_behind: Duration,
-    /// Whether the ends of the sources must be proven.
-    pub prove_ends: bool,
 }
 
 impl Plan {
@@ -185,7 +184,6 @@ impl Plan {
             drain: args.drain,
             complete: if args.complete { Completeness::ToLastEvent } else { Completeness::Open },
             from_beginning: args.from.is_some(),
-            prove_ends: self.prove_ends,
         }
     }
 }
@@ -368,7 +366,9 @@ pub fn join(stage: &str, job: Job<'_>, pulse: Pulse) -> anyhow::Result<KafkaLog>
     let positions = args.pass_by.clone();
     // A reader of raw topics turns unreadable records into rejects. What Keepwell itself wrote must not be lost
     // silently.
-    let settings = Settings::new(&config.kafka)?.passing_by(PassBy { all: plan.prove_ends, positions });
+    let own = config.topics.all();
+    let all = !sources.iter().any(|topic| own.contains(topic));
+    let settings = Settings::new(&config.kafka)?.passing_by(PassBy { all, positions });
     let mut log = KafkaLog::join(
         settings,
         Member { group: &group, instance: &args.instance, topics: &sources },

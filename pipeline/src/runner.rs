@@ -25,7 +25,8 @@ use crate::log::{Log, LogError, Verdict};
 use crate::partition_loop::{Session, Standing, Turn, Worker};
 use crate::record::Record;
 use crate::snapshot::{SnapshotError, Snapshots};
-use crate::stage::{Batch, Completeness, Stage, StageError, Step, add_fates};
+use crate::source_reader::{self, Completeness};
+use crate::stage::{Batch, Stage, StageError, Step, add_fates};
 use keepwell_core::offset::{NextOffset, TopicPartition};
 use member::Member;
 use sources::Sources;
@@ -56,8 +57,6 @@ pub struct Options {
     /// Whether partitions without a committed position start at their first record, even if output or snapshots exist.
     /// Records that expired unread, or that are in no snapshot, are left out.
     pub from_beginning: bool,
-    /// Whether to prove the ends of the sources repeatedly.
-    pub prove_ends: bool,
 }
 
 /// Why a run ended early.
@@ -171,14 +170,19 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             tick: self.num_ticks + u64::from(is_tick),
             is_tick,
             is_early,
-            ends: live.iter().filter_map(|(tp, member)| Some(((*tp).clone(), member.proof?))).collect(),
-            partition_counts: self.sources.partition_counts.clone(),
             max_slices: MAX_SLICES,
-            complete: self.options.complete,
             is_last,
             record_limits: self.session.log.record_limits(),
         };
-        let step = self.stage.apply(&self.state, &batch)?;
+        let step = match self.stage.source_reader() {
+            None => self.stage.apply(&self.state, &batch)?,
+            Some(reader) => {
+                let ends = live.iter().filter_map(|(tp, member)| Some(((*tp).clone(), member.proof?))).collect();
+                let partition_counts = self.sources.partition_counts.clone();
+                let known = source_reader::Sources { ends, partition_counts, complete: self.options.complete };
+                reader.read(&self.state, &batch, &known)?
+            }
+        };
         self.session.metrics.computed(self.session.clock.monotonic().saturating_sub(now));
         if is_tick {
             self.last_tick = now;
@@ -292,7 +296,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
             let position = member.position.next;
             let is_at_end =
                 reached(position) || (member.num_pending() == 0 && self.session.log.met_end(tp).is_some_and(reached));
-            !member.is_replaying() && is_at_end && (!self.options.prove_ends || member.proof.is_some())
+            !member.is_replaying() && is_at_end && (self.stage.source_reader().is_none() || member.proof.is_some())
         };
         !self.members.is_empty() && self.members.iter().all(is_drained)
     }

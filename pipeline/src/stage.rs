@@ -3,11 +3,12 @@
 //! `apply` reads the state and a batch, and returns what to write and how the state would change. Only after the commit
 //! does `merge` change the state. So an abort loses nothing and needs no undo.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::record::{Message, Record};
 use crate::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
-use keepwell_core::offset::{NextOffset, Position, TopicPartition};
+use crate::source_reader::SourceReader;
+use keepwell_core::offset::{Position, TopicPartition};
 
 /// The input of a step, besides the state.
 #[derive(Debug, Default)]
@@ -25,14 +26,8 @@ pub struct Batch<'r> {
     pub is_tick: bool,
     /// Whether new results may be published before their tick.
     pub is_early: bool,
-    /// What is known about the ends of the partitions that this member owns. Only ingest uses it.
-    pub ends: BTreeMap<TopicPartition, EndProof>,
-    /// Partition counts of the raw topics. Only ingest uses them.
-    pub partition_counts: BTreeMap<String, i32>,
     /// How many slices of an unfinished record this step may send.
     pub max_slices: u32,
-    /// Whether the operator declares that a source is complete once it is read to its end.
-    pub complete: Completeness,
     /// Whether no further step follows. Then output that waits for the clock is sent now.
     pub is_last: bool,
     /// Largest record that the broker is known to accept for a topic, in bytes. It has only topics for which the broker
@@ -45,29 +40,6 @@ impl Batch<'_> {
     pub fn record_bytes(&self, topic: &str, configured: usize) -> usize {
         self.record_limits.get(topic).map_or(configured, |most| configured.min(*most))
     }
-}
-
-/// Proof that a partition is read to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EndProof {
-    /// When this member's end and the broker's end were observed to agree, UTC microseconds.
-    pub at_us: i64,
-    /// The end: the offset that the next record will have.
-    pub next: NextOffset,
-    /// Whether the whole topic has never contained a record.
-    pub is_topic_empty: bool,
-}
-
-/// What an operator declares about sources that are read to their ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Completeness {
-    /// Nothing is declared: more events may come.
-    #[default]
-    Open,
-    /// No event follows that is older than the last one.
-    ToLastEvent,
-    /// No event follows at all, so the pane of the last event can close.
-    ToEndOfPane,
 }
 
 /// The result of one step.
@@ -238,10 +210,9 @@ pub trait Stage {
     /// Drops the state of a partition that is no longer owned.
     fn forget(&self, state: &mut Self::State, partition: &TopicPartition);
 
-    /// Owned partitions that must wait because their event time is too far ahead of others. `positions` are the
-    /// committed positions of all partitions of all sources, including those of other members. Only ingest returns any.
-    fn ahead(&self, _state: &Self::State, _positions: &BTreeMap<TopicPartition, Position>) -> BTreeSet<TopicPartition> {
-        BTreeSet::new()
+    /// What the stage does instead of [`Stage::apply`], if it reads the raw topics.
+    fn source_reader(&self) -> Option<&dyn SourceReader<Self>> {
+        None
     }
 
     /// Metrics of one partition's state, for Prometheus.

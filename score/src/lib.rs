@@ -59,6 +59,5 @@ pub fn plan(config: &Config) -> Plan {
         outputs: vec![config.topics.health.clone()],
         tick: TICK,
         tick_behind: TICK,
-        prove_ends: false,
     }
 }

@@ -42,7 +42,6 @@ pub fn publish_plan(config: &Config) -> Plan {
         outputs: vec![config.topics.scores.clone(), config.topics.alerts.clone()],
         tick: TICK,
         tick_behind: TICK,
-        prove_ends: false,
     }
 }
 

@@ -99,7 +99,6 @@ pub fn plan(config: &Config) -> Plan {
         outputs: Vec::new(),
         tick: POLL_WAIT,
         tick_behind: POLL_WAIT,
-        prove_ends: false,
     }
 }
 

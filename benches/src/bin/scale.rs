@@ -34,6 +34,10 @@ use keepwell_score::{Score, model};
 use keepwell_sink::Tables;
 use serde_json::{Map, Value, json};
 
+/// Arrow and maps allocate and free memory all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const START_US: i64 = 1_704_067_200_000_000;
 const MINUTE_US: i64 = 60_000_000;
 const HOUR_US: i64 = 60 * MINUTE_US;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::record::Record;
-use crate::stage::EndProof;
+use crate::source_reader::EndProof;
 use keepwell_core::offset::{NextOffset, Position};
 
 /// One owned partition.

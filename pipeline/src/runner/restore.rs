@@ -176,7 +176,7 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
     /// Whether only the marker of a transaction was between a position and the first record. Keepwell writes its own
     /// topics only in transactions, so the last offset of each is a marker.
     fn is_marker(&self, next: NextOffset, ends: Ends) -> bool {
-        !self.options.prove_ends && ends.first == ends.next && next.0 + 1 == ends.first.0
+        self.stage.source_reader().is_none() && ends.first == ends.next && next.0 + 1 == ends.first.0
     }
 
     /// Checks a committed position against the log. Returns it, or the log's first position if reading may continue

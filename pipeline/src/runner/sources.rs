@@ -9,7 +9,8 @@ use tracing::info;
 use super::{RunError, Runner};
 use crate::clock::Clock;
 use crate::log::{Log, LogError};
-use crate::stage::{EndProof, Stage};
+use crate::source_reader::EndProof;
+use crate::stage::Stage;
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
 /// How often the end of a partition is proven again.
@@ -37,7 +38,7 @@ pub(super) struct Sources {
 impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
     /// Updates what the stage needs to know about the sources.
     pub(super) fn watch_sources(&mut self) -> Result<(), RunError> {
-        if !self.options.prove_ends || self.members.is_empty() {
+        if self.stage.source_reader().is_none() || self.members.is_empty() {
             return Ok(());
         }
         if self.session.clock.monotonic().saturating_sub(self.sources.counted) >= COUNT_INTERVAL {
@@ -75,7 +76,8 @@ impl<S: Stage, L: Log, C: Clock> Runner<'_, S, L, C> {
             self.sources.positions = self.session.log.committed(&self.all_partitions())?;
             self.sources.asked = Some(now);
         }
-        let ahead = self.stage.ahead(&self.state, &self.sources.positions);
+        let reader = self.stage.source_reader();
+        let ahead = reader.map(|reader| reader.ahead(&self.state, &self.sources.positions)).unwrap_or_default();
         if ahead != self.sources.ahead {
             for (tps, is_waiting) in [(&self.sources.ahead, false), (&ahead, true)] {
                 tps.iter().for_each(|tp| self.session.metrics.source_waits(tp, is_waiting));

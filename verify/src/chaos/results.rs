@@ -140,9 +140,28 @@ pub fn report(path: &Path) -> Result<String> {
         sum(|v| v.published),
         sum(|v| v.claims),
     );
-    out += "| fault | cycles | struck | outage, longest | caught up p50 | p99 | max |\n|---|---|---|---|---|---|---|\n";
+    out += &fault_table(&counted);
+    let surprises: Vec<&String> = verified.iter().flat_map(|v| &v.surprises).collect();
+    out += &format!("\n{} processes ended by themselves and were started again.\n", surprises.len());
+    for surprise in surprises.iter().take(10) {
+        out += &format!("- {surprise}\n");
+    }
+    let aways = lines.iter().filter_map(|line| if let Line::Away(away) = line { Some(away) } else { None });
+    aways.for_each(|away| out += &away_line(away));
+    verified.iter().filter(|v| !v.hostile.is_empty()).for_each(|verified| out += &hostile_table(verified));
+    for verified in verified.iter().filter(|v| !v.ledger.is_clean()) {
+        out += &format!("run {}: {:?}\n", verified.run, verified.ledger.example);
+    }
+    Ok(out)
+}
+
+/// How long each fault took, from the strike until everything was caught up.
+fn fault_table(counted: &[&Cycle]) -> String {
+    let mut out =
+        "| fault | cycles | struck | outage, longest | caught up p50 | p99 | max |\n|---|---|---|---|---|---|---|\n"
+            .to_owned();
     let mut groups: BTreeMap<String, Vec<&Cycle>> = BTreeMap::new();
-    for cycle in &counted {
+    for cycle in counted {
         groups.entry(cycle.fault.clone()).or_default().push(cycle);
         if let Some(stage) = &cycle.is_kill_of {
             groups.entry(format!("all kills of {stage}")).or_default().push(cycle);
@@ -169,39 +188,35 @@ pub fn report(path: &Path) -> Result<String> {
             shown(times.last().copied())
         );
     }
-    let surprises: Vec<&String> = verified.iter().flat_map(|v| &v.surprises).collect();
-    out += &format!("\n{} processes ended by themselves and were started again.\n", surprises.len());
-    for surprise in surprises.iter().take(10) {
-        out += &format!("- {surprise}\n");
-    }
-    let aways = lines.iter().filter_map(|line| if let Line::Away(away) = line { Some(away) } else { None });
-    for away in aways {
-        let mb = |kb: &BTreeMap<String, u64>| {
-            kb.iter().map(|(stage, kb)| format!("{stage} {} MB", kb / 1000)).collect::<Vec<_>>().join(", ")
-        };
-        out += &format!(
-            "\n{} away for {} minutes: memory before {}; at most {}; /livez well in {} of {} answers; {} restarts; caught up in {:.1} s; /readyz: {}\n",
-            away.neighbour,
-            away.minutes,
-            mb(&away.before_kb),
-            mb(&away.peak_kb),
-            away.asked - away.not_alive,
-            away.asked,
-            away.restarts,
-            away.caught_up_ms as f64 / 1e3,
-            away.answers.iter().cloned().collect::<Vec<_>>().join("; ")
-        );
-    }
-    for verified in verified.iter().filter(|v| !v.hostile.is_empty()) {
-        out += &format!(
-            "\nRun {} held records of {} hostile kinds:\n\n| kind | fate |\n|---|---|\n",
-            verified.run,
-            verified.hostile.len()
-        );
-        verified.hostile.iter().for_each(|(kind, fate)| out += &format!("| {kind} | {fate} |\n"));
-    }
-    for verified in verified.iter().filter(|v| !v.ledger.is_clean()) {
-        out += &format!("run {}: {:?}\n", verified.run, verified.ledger.example);
-    }
-    Ok(out)
+    out
+}
+
+/// What an outage of a neighbour did.
+fn away_line(away: &Away) -> String {
+    let mb = |kb: &BTreeMap<String, u64>| {
+        kb.iter().map(|(stage, kb)| format!("{stage} {} MB", kb / 1000)).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "\n{} away for {} minutes: memory before {}; at most {}; /livez well in {} of {} answers; {} restarts; caught up in {:.1} s; /readyz: {}\n",
+        away.neighbour,
+        away.minutes,
+        mb(&away.before_kb),
+        mb(&away.peak_kb),
+        away.asked - away.not_alive,
+        away.asked,
+        away.restarts,
+        away.caught_up_ms as f64 / 1e3,
+        away.answers.iter().cloned().collect::<Vec<_>>().join("; ")
+    )
+}
+
+/// The hostile kinds of a run, each with its fate.
+fn hostile_table(verified: &Verified) -> String {
+    let mut out = format!(
+        "\nRun {} held records of {} hostile kinds:\n\n| kind | fate |\n|---|---|\n",
+        verified.run,
+        verified.hostile.len()
+    );
+    verified.hostile.iter().for_each(|(kind, fate)| out += &format!("| {kind} | {fate} |\n"));
+    out
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use keepwell_pipeline::config::Config;
+use keepwell_pipeline::crash_points::CrashPoint;
 
 use super::broker::Broker;
 use super::fault::Fault;
@@ -233,20 +234,7 @@ impl Run {
                 // Exclude the start from the measured time: the work after it is separate.
                 return Ok((true, Instant::now() - caught_up, Duration::ZERO));
             }
-            Fault::Crash(_, place) => {
-                let times = self.rng.u64(1..4);
-                self.processes.kill(n)?;
-                self.processes.start(n, Some((place, times)))?;
-                let mut did_strike = false;
-                while !did_strike && started.elapsed() < COMES_WITHIN {
-                    self.load(LOAD / 6)?;
-                    did_strike = self.processes.has_ended(n, Duration::from_millis(500))?;
-                }
-                let struck = Instant::now();
-                self.processes.kill(n)?;
-                self.processes.start(n, None)?;
-                return Ok((did_strike, struck, Duration::ZERO));
-            }
+            Fault::Crash(_, place) => return self.crash(n, place),
             Fault::Freeze(_) => {
                 self.processes.signal(n, "STOP")?;
                 let caught_up = self.catch_up(started)?;
@@ -269,21 +257,7 @@ impl Run {
                     self.processes.start(n, None)?;
                 }
             }
-            Fault::Rescale(_) => {
-                let [_, second, third, fourth] = [0, 1, 2, 3].map(|instance| self.processes.slot(stage, instance));
-                self.processes.stop(second)?;
-                self.load(LOAD / 4)?;
-                self.catch_up(started)?;
-                for n in [second, third, fourth] {
-                    self.processes.start(n, None)?;
-                }
-                self.load(LOAD / 4)?;
-                self.catch_up(started)?;
-                let from = Instant::now();
-                self.processes.stop(third)?;
-                self.processes.stop(fourth)?;
-                return Ok((true, from, Duration::ZERO));
-            }
+            Fault::Rescale(_) => return self.rescale(stage),
             Fault::Damage(_) => {
                 self.processes.kill(n)?;
                 for partition in 0..self.config.partitions {
@@ -295,6 +269,41 @@ impl Run {
             _ => {}
         }
         Ok((true, started, Duration::ZERO))
+    }
+
+    /// Lets a process end at a crash point, and starts it again.
+    fn crash(&mut self, n: usize, point: CrashPoint) -> Result<(bool, Instant, Duration)> {
+        let started = Instant::now();
+        let times = self.rng.u64(1..4);
+        self.processes.kill(n)?;
+        self.processes.start(n, Some((point, times)))?;
+        let mut did_strike = false;
+        while !did_strike && started.elapsed() < COMES_WITHIN {
+            self.load(LOAD / 6)?;
+            did_strike = self.processes.has_ended(n, Duration::from_millis(500))?;
+        }
+        let struck = Instant::now();
+        self.processes.kill(n)?;
+        self.processes.start(n, None)?;
+        Ok((did_strike, struck, Duration::ZERO))
+    }
+
+    /// Runs a stage with one process, then with four, then with two.
+    fn rescale(&mut self, stage: &'static str) -> Result<(bool, Instant, Duration)> {
+        let started = Instant::now();
+        let [_, second, third, fourth] = [0, 1, 2, 3].map(|instance| self.processes.slot(stage, instance));
+        self.processes.stop(second)?;
+        self.load(LOAD / 4)?;
+        self.catch_up(started)?;
+        for n in [second, third, fourth] {
+            self.processes.start(n, None)?;
+        }
+        self.load(LOAD / 4)?;
+        self.catch_up(started)?;
+        let from = Instant::now();
+        self.processes.stop(third)?;
+        self.processes.stop(fourth)?;
+        Ok((true, from, Duration::ZERO))
     }
 
     fn strike_broker(&mut self, fault: Fault) -> Result<(bool, Instant, Duration)> {

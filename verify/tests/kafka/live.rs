@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use keepwell_core::event::Kind;
 use keepwell_core::schema::window;
 use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_verify::compare;
@@ -38,6 +39,24 @@ pub fn ask_until(port: u16, path: &str, is_there: impl Fn(&str) -> bool) -> Stri
     }
 }
 
+fn usage(id: &str, at: i64) -> String {
+    format!(r#"{{"event_id":"{id}","account_id":"acme","user_id":"u","feature":"export","occurred_at":{at}}}"#)
+}
+
+fn one_of_each_kind(at: i64) -> [Raw; 5] {
+    let of = |kind, n: i64, more: &str| {
+        let text = format!(r#"{{"event_id":"{n}","account_id":"acme","occurred_at":{at},{more}}}"#);
+        Raw { kind, key: None, value: Some(text.into_bytes()), at_ms: at }
+    };
+    [
+        of(Kind::Usage, 1, r#""user_id":"u","feature":"export""#),
+        of(Kind::Ticket, 2, r#""ticket_id":"t","type":"opened""#),
+        of(Kind::Survey, 3, r#""survey":"nps","score":9"#),
+        of(Kind::Account, 4, r#""type":"upsert","facts":{"plan":"pro"}"#),
+        of(Kind::Person, 5, r#""user_id":"u","type":"added""#),
+    ]
+}
+
 #[test]
 fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well() {
     let deployment = Deployment::new("live");
@@ -53,36 +72,11 @@ fn live_a_row_follows_each_event_panes_close_by_the_clock_and_sigterm_ends_well(
     // One event of each kind, three days old. The topics are read to their ends, so the clock closes the days since
     // then.
     let old = now_ms - 3 * day_ms;
-    let usage = |id: &str, at: i64| {
-        format!(r#"{{"event_id":"{id}","account_id":"acme","user_id":"u","feature":"export","occurred_at":{at}}}"#)
-    };
-    let raws = [
-        (keepwell_core::event::Kind::Usage, usage("1", old)),
-        (
-            keepwell_core::event::Kind::Ticket,
-            format!(r#"{{"event_id":"2","account_id":"acme","ticket_id":"t","occurred_at":{old},"type":"opened"}}"#),
-        ),
-        (
-            keepwell_core::event::Kind::Survey,
-            format!(r#"{{"event_id":"3","account_id":"acme","occurred_at":{old},"survey":"nps","score":9}}"#),
-        ),
-        (
-            keepwell_core::event::Kind::Account,
-            format!(
-                r#"{{"event_id":"4","account_id":"acme","occurred_at":{old},"type":"upsert","facts":{{"plan":"pro"}}}}"#
-            ),
-        ),
-        (
-            keepwell_core::event::Kind::Person,
-            format!(r#"{{"event_id":"5","account_id":"acme","user_id":"u","occurred_at":{old},"type":"added"}}"#),
-        ),
-    ];
-    let raws = raws.map(|(kind, text)| Raw { kind, key: None, value: Some(text.into_bytes()), at_ms: old });
-    deployment.load(&raws);
+    deployment.load(&one_of_each_kind(old));
     let windows = &deployment.config.topics.windows;
     deployment.wait_for_row(windows, |rows| rows.column_by_name("final").unwrap().as_boolean().true_count() >= 6);
     deployment.load(&[Raw {
-        kind: keepwell_core::event::Kind::Usage,
+        kind: Kind::Usage,
         key: None,
         value: Some(usage("6", now_ms).into_bytes()),
         at_ms: now_ms,

@@ -80,6 +80,11 @@ fn a_model_takes_over_at_its_time_without_a_restart_and_scores_of_both_are_expla
     let other = audit(&["--model", &same]);
     assert!(other.status.code() == Some(1) && text(&other).contains("contribution"), "{}", text(&other));
 
+    both_models_are_explained(&deployment, middle);
+}
+
+/// A score before the change is explained with the columns that its factors saw, by the configured file.
+fn both_models_are_explained(deployment: &Deployment, middle: i64) {
     let explain = |as_of: i64| {
         let as_of = Timestamp::from_millisecond(as_of).unwrap().to_string();
         let explained = deployment.keepwell(&["explain", "account-001", "--as-of", &as_of, "--output", "json"]);
