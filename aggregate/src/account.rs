@@ -313,9 +313,9 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Time of the last answer to a survey, UTC microseconds.
-    pub fn last_answer_us(&self, survey: Survey) -> Option<i64> {
-        self.account.cells.latest(self, |cell: &Cell| cell.surveys.last_us(survey))
+    /// Times of the last answers to these surveys, UTC microseconds.
+    pub fn last_answers_us<const N: usize>(&self, surveys: [Survey; N]) -> [Option<i64>; N] {
+        surveys.map(|survey| self.account.cells.latest(self, |cell: &Cell| cell.surveys.last_us(survey)))
     }
 }
 

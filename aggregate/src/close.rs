@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use arrow::array::RecordBatch;
 use keepwell_core::pane::Pane;
-use keepwell_core::schema::{RowBuilder, feature_day, window};
+use keepwell_core::schema::{feature_day, window};
 use keepwell_pipeline::stage::StageError;
 
 use crate::account::{Account, View};
@@ -48,7 +48,7 @@ pub fn close(
     max_slices: u32,
     settings: &Settings,
 ) -> Result<Slices, StageError> {
-    let mut windows = window::builder();
+    let mut windows = window::Writer::new(settings.windows.len());
     let mut feature_days = feature_day::Writer::default();
     let mut accounts = BTreeMap::new();
     let mut left_out = Vec::new();
@@ -143,7 +143,7 @@ struct Part {
 /// Writes the rows of one account for one pane. Of an account with many features, it writes as many as the slices have
 /// room for.
 fn close_account(
-    windows: &mut RowBuilder,
+    windows: &mut window::Writer,
     feature_days: &mut feature_day::Writer,
     account: &Account,
     of: &Closed<'_>,

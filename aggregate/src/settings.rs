@@ -1,5 +1,6 @@
 //! The configuration of aggregate, with times in panes and microseconds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keepwell_core::event::Priority;
@@ -44,7 +45,7 @@ pub struct Settings {
     /// An account without events for this time is retired. Microseconds.
     pub retire_after_us: i64,
     /// Features of accounts that have no `features` fact, sorted.
-    pub catalogue: Vec<String>,
+    pub catalogue: BTreeSet<String>,
     /// Ticket categories that are counted under their own name, sorted.
     pub categories: Vec<String>,
     /// Roles that make a person a champion.
@@ -136,7 +137,7 @@ impl Settings {
             lateness_us: config.time.lateness.as_micros(),
             windows: windows.collect(),
             retire_after_us: config.aggregate.retire_after.as_micros(),
-            catalogue: sorted(&config.aggregate.catalogue),
+            catalogue: config.aggregate.catalogue.iter().cloned().collect(),
             categories: sorted(&config.aggregate.ticket_categories),
             champion_roles: config.aggregate.champion_roles.clone(),
             first_value_feature: config.aggregate.first_value_feature.clone(),

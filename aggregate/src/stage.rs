@@ -186,7 +186,7 @@ impl Aggregate {
         }
         let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();
         let open = watermark_us.map(|watermark_us| self.settings.panes.pane(watermark_us));
-        let mut rows = window::builder();
+        let mut rows = window::Writer::new(self.settings.windows.len());
         for (name, account) in live_due {
             if let Some(pane) = account.newest_pane(open, &self.settings) {
                 let view = account.view(pane, &self.settings);

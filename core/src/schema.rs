@@ -19,8 +19,8 @@ mod table;
 pub mod window;
 
 pub use row::RowBuilder;
-pub use table::Table;
 pub(crate) use table::table;
+pub use table::{Sparse, Table};
 
 use std::sync::Arc;
 

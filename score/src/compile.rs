@@ -303,9 +303,8 @@ fn digest(version: i64, model: &Model) -> u64 {
 
 /// The value divided by that of the window before, or null if that is zero or unknown.
 fn against_previous(value: Expr) -> PlanResult<Expr> {
-    let is_measure = |name: &str| window::WINDOWED.iter().any(|column| column.name == name);
     let before = value.clone().transform(|part| match &part {
-        Expr::Column(column) if is_measure(&column.name) => {
+        Expr::Column(column) if window::is_windowed(&column.name) => {
             Ok(Transformed::yes(col(format!("previous_{}", column.name))))
         }
         _ => Ok(Transformed::no(part)),

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use keepwell_core::schema::window::{AS_OF, WINDOWED};
+use keepwell_core::schema::window;
 use keepwell_pipeline::config::{Answers, Config, Targets};
 use keepwell_pipeline::record::Record;
 
@@ -166,7 +166,7 @@ fn register_settings(session: &SessionContext, config: &Config) -> Result<()> {
 fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
     let aggregate = &config.aggregate;
     let columns = |side: &str, prefix: &str| {
-        let columns = WINDOWED.iter().map(|column| format!("{side}.{0} as {prefix}{0}", column.name));
+        let columns = window::windowed().map(|column| format!("{side}.{0} as {prefix}{0}", column.name));
         columns.collect::<Vec<_>>().join(", ")
     };
     let within = |what: &str, limit: &str| {
@@ -181,8 +181,7 @@ fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
     };
     let shortest = aggregate.windows.iter().min().map(ToString::to_string).unwrap_or_default();
     // Columns of any size are only on the row of the shortest window.
-    let as_of: Vec<String> = AS_OF
-        .iter()
+    let as_of: Vec<String> = window::as_of()
         .map(|column| match column.name {
             "other_facts" => format!("case when n.period = '{shortest}' then a.other_facts end as other_facts"),
             "outcomes" => format!("case when n.period = '{shortest}' then a.outcomes else '' end as outcomes"),

@@ -146,6 +146,11 @@ impl<'a> Answered<'a> {
         self.last.extend(held.last.iter().map(|((survey, person), answer)| ((*survey, person), answer)));
     }
 
+    /// Whether there is no answer.
+    pub fn is_empty(&self) -> bool {
+        self.last.is_empty() && self.sums.iter().all(|sums| sums.responses == 0)
+    }
+
     /// The sums of one kind of survey, with one answer per person.
     pub fn of(&self, survey: Survey) -> Answers {
         let mut answers = self.sums[place(survey)];

@@ -176,9 +176,9 @@ impl Cells {
     }
 
     /// The cells of `[from, to)`, oldest first.
-    pub fn between(&self, from: Pane, to: Pane) -> impl Iterator<Item = &Cell> {
+    pub fn between(&self, from: Pane, to: Pane) -> impl Iterator<Item = &(Pane, Cell)> {
         let first = self.cells.partition_point(|(pane, _)| *pane < from);
-        self.cells.get(first..).unwrap_or_default().iter().take_while(move |(pane, _)| *pane < to).map(|(_, cell)| cell)
+        self.cells.get(first..).unwrap_or_default().iter().take_while(move |(pane, _)| *pane < to)
     }
 
     /// All cells that a view shows, oldest first. The summary of forgotten panes comes first.

@@ -32,6 +32,7 @@ use keepwell_score::recompute::audit::audit;
 use keepwell_score::tables_reader::Stored;
 use keepwell_score::{Score, model};
 use keepwell_sink::Tables;
+use keepwell_sink::publish::Publish;
 use serde_json::{Map, Value, json};
 
 /// Arrow and maps allocate and free memory all the time.
@@ -51,6 +52,9 @@ struct Args {
     /// Numbers of accounts; one fleet is measured after another.
     #[arg(long, value_delimiter = ',', default_value = "100000")]
     accounts: Vec<usize>,
+    /// What the accounts have.
+    #[arg(long, value_enum, default_value = "usage")]
+    fleet: Kind,
     /// Instead, measure each fleet without and with one more account that uses this many features in a day.
     #[arg(long)]
     features: Option<usize>,
@@ -65,6 +69,15 @@ struct Args {
     results: PathBuf,
 }
 
+/// What the accounts of a fleet have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// One usage event a day; nothing else, and no trigger holds.
+    Usage,
+    /// Also facts, two people, tickets and surveys, so that triggers are raised and end.
+    Everything,
+}
+
 type On<'s, S> = Runner<'s, S, MemoryLog, SetClock>;
 
 /// The deployment, with the state of each stage. It has no snapshots, because they are saved beside the work.
@@ -75,7 +88,27 @@ struct Fleet<'s> {
     ingest: On<'s, Ingest>,
     aggregate: On<'s, Aggregate>,
     score: On<'s, Score>,
+    publish: On<'s, Publish>,
     tables: Tables<'s, MemoryLog, SetClock>,
+}
+
+/// The stages of the deployment, without their states.
+struct Stages {
+    ingest: Ingest,
+    aggregate: Aggregate,
+    score: Score,
+    publish: Publish,
+}
+
+impl Stages {
+    fn new(config: &Config) -> Result<Self> {
+        Ok(Self {
+            ingest: Ingest::new(config)?,
+            aggregate: Aggregate::new(config),
+            score: Score::new(config)?,
+            publish: Publish::new(config),
+        })
+    }
 }
 
 fn main() -> Result<()> {
@@ -85,7 +118,7 @@ fn main() -> Result<()> {
         for num_accounts in &args.accounts {
             match args.features {
                 Some(features) => results.append(&beside(*num_accounts, features)?)?,
-                None => results.append(&measure(*num_accounts, args.audited)?)?,
+                None => results.append(&measure(*num_accounts, args.fleet, args.audited)?)?,
             }
         }
     }
@@ -94,7 +127,9 @@ fn main() -> Result<()> {
 
 fn configuration(folder: &Path, model: &Path) -> Result<Config> {
     let text = format!(
-        "epoch: 1\npartitions: 2\nkafka: {{bootstrap_servers: 'none:0'}}\nsources: [{{topic: usage, kind: usage}}]\n\
+        "epoch: 1\npartitions: 2\nkafka: {{bootstrap_servers: 'none:0'}}\nsources: [{{topic: usage, kind: usage}}, \
+         {{topic: tickets, kind: ticket, optional: true}}, {{topic: surveys, kind: survey, optional: true}}, \
+         {{topic: accounts, kind: account, optional: true}}, {{topic: people, kind: person, optional: true}}]\n\
          snapshots: {{url: 'memory:///'}}\ntables: {{url: 'file://{0}/tables'}}\nscore: {{model: '{1}'}}\n",
         folder.display(),
         model.display()
@@ -110,7 +145,7 @@ fn beside(num_accounts: usize, features: usize) -> Result<Value> {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
         let config = configuration(folder.path(), &model)?;
         let (broker, clock) = (in_process::broker(&config, 1), SetClock::at(START_US + 9 * HOUR_US));
-        let stages = (Ingest::new(&config)?, Aggregate::new(&config), Score::new(&config)?);
+        let stages = Stages::new(&config)?;
         let mut fleet = Fleet::new(&config, &broker, &clock, &stages)?;
         println!("{num_accounts} accounts, and one of {giant} features");
         let all = num_accounts + usize::from(giant > 0);
@@ -130,19 +165,25 @@ fn beside(num_accounts: usize, features: usize) -> Result<Value> {
 }
 
 /// Measures the days of a fleet, one after another.
-fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
+fn measure(num_accounts: usize, kind: Kind, audited: usize) -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
     let config = configuration(folder.path(), &model)?;
     let (broker, clock) = (in_process::broker(&config, 1), SetClock::at(START_US + 9 * HOUR_US));
-    let stages = (Ingest::new(&config)?, Aggregate::new(&config), Score::new(&config)?);
+    let stages = Stages::new(&config)?;
     let mut fleet = Fleet::new(&config, &broker, &clock, &stages)?;
-    println!("{num_accounts} accounts");
+    println!("{num_accounts} accounts, fleet {kind:?}");
     let mut measured = Map::new();
     fleet.observe(num_accounts, 1, 0)?;
+    if kind == Kind::Everything {
+        fleet.observe_everything(num_accounts, 0)?;
+    }
     measured.insert("first rows".into(), fleet.day("first rows, live", num_accounts)?);
     for day in 1..=2 {
         clock.set(START_US + day * DAY_US + 2 * HOUR_US);
+        if kind == Kind::Everything {
+            fleet.observe_everything(num_accounts, day - 1)?;
+        }
         measured.insert("close".into(), fleet.day("a day's close", num_accounts)?);
     }
     for (minute, percent) in (1..).zip([1, 10, 100]) {
@@ -155,11 +196,11 @@ fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
     }
     measured.insert(
         "aggregate state".into(),
-        state(&stages.1, fleet.aggregate.state(), &config.topics.events, config.partitions)?,
+        state(&stages.aggregate, fleet.aggregate.state(), &config.topics.events, config.partitions)?,
     );
     measured.insert(
         "score state".into(),
-        state(&stages.2, fleet.score.state(), &config.topics.windows, config.partitions)?,
+        state(&stages.score, fleet.score.state(), &config.topics.windows, config.partitions)?,
     );
     let text = model::read(&model)?.replace("version: 2", "version: 3").replace("to: 0.7", "to: 0.8");
     let from = jiff::Timestamp::from_microsecond(START_US + 3 * DAY_US)?;
@@ -174,7 +215,8 @@ fn measure(num_accounts: usize, audited: usize) -> Result<Value> {
     drop(fleet);
     let audited = if num_accounts > 100_000 { 0 } else { audited };
     looked_at(num_accounts, audited, &config, &model, &text)?;
-    Ok(json!({"what": "scale", "accounts": num_accounts, "measured": measured}))
+    let kind = format!("{kind:?}").to_lowercase();
+    Ok(json!({"what": "scale", "fleet": kind, "accounts": num_accounts, "measured": measured}))
 }
 
 /// Measures the time to encode a state and to restore it, and its size in bytes.
@@ -241,13 +283,39 @@ fn event(n: usize, day: i64, round: i64, config: &Config) -> Message {
     }
 }
 
+/// Events of an account besides usage: index of the source, and the value.
+fn more_of(n: usize, day: i64) -> Vec<(usize, String)> {
+    let [tickets, surveys, accounts, people] = [1, 2, 3, 4];
+    let at_ms = (START_US + day * DAY_US) / 1000 + (n % 3_000_000) as i64;
+    let of = |source, id: &str, more: String| {
+        let key = format!(r#""event_id":"{id}{n}-{day}","account_id":"account-{n:07}","occurred_at":{at_ms}"#);
+        (source, format!("{{{key},{more}}}"))
+    };
+    let mut events = Vec::new();
+    if day == 0 {
+        let (owner, renews_ms) = (n % 50, at_ms + 60 * DAY_US / 1000);
+        events.push(of(accounts, "a", format!(
+            r#""type":"upsert","facts":{{"plan":"pro","segment":"smb","owner":"csm-{owner}","seats":20,"mrr":1250.50,"renews_at":{renews_ms},"region":"eu"}}"#
+        )));
+        events.push(of(people, "p", format!(r#""user_id":"u{n}","type":"added","role":"champion""#)));
+        events.push(of(people, "q", format!(r#""user_id":"v{n}","type":"added""#)));
+    }
+    if n.is_multiple_of(3) {
+        let step =
+            if day == 0 { r#""type":"opened","priority":"high","category":"billing""# } else { r#""type":"resolved""# };
+        events.push(of(tickets, "t", format!(r#""ticket_id":"t{n}",{step}"#)));
+    }
+    if n.is_multiple_of(4) && day == 0 {
+        events.push(of(surveys, "s", format!(r#""user_id":"u{n}","survey":"nps","score":{}"#, n % 11)));
+    }
+    if n.is_multiple_of(10) && day == 1 {
+        events.push(of(people, "r", format!(r#""user_id":"u{n}","type":"removed""#)));
+    }
+    events
+}
+
 impl<'s> Fleet<'s> {
-    fn new(
-        config: &'s Config,
-        broker: &'s MemoryBroker,
-        clock: &'s SetClock,
-        (ingest, aggregate, score): &'s (Ingest, Aggregate, Score),
-    ) -> Result<Self> {
+    fn new(config: &'s Config, broker: &'s MemoryBroker, clock: &'s SetClock, stages: &'s Stages) -> Result<Self> {
         let args = RunArgs::drained(false);
         let place = InMemory { broker, config, args: &args, clock };
         let tables = config.tables.as_ref().context("no tables")?;
@@ -257,9 +325,10 @@ impl<'s> Fleet<'s> {
             config,
             broker,
             clock,
-            ingest: place.member(ingest, &keepwell_ingest::plan(config), None)?,
-            aggregate: place.member(aggregate, &keepwell_aggregate::plan(config), None)?,
-            score: place.member(score, &keepwell_score::plan(config), None)?,
+            ingest: place.member(&stages.ingest, &keepwell_ingest::plan(config), None)?,
+            aggregate: place.member(&stages.aggregate, &keepwell_aggregate::plan(config), None)?,
+            score: place.member(&stages.score, &keepwell_score::plan(config), None)?,
+            publish: place.member(&stages.publish, &keepwell_sink::publish_plan(config), None)?,
             tables: Tables::new(Session::new(log, clock, StageMetrics::unread("tables")?), config, tables, &args)?,
         })
     }
@@ -269,6 +338,19 @@ impl<'s> Fleet<'s> {
     fn observe(&self, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
         let day = (keepwell_pipeline::clock::Clock::wall_us(self.clock) - START_US) / DAY_US;
         (0..num_accounts).try_for_each(|n| Ok(self.broker.produce(&event(n * apart, day, round, self.config))?))
+    }
+
+    /// Sends facts, people, tickets and survey answers, by the day of the fleet's life.
+    fn observe_everything(&self, num_accounts: usize, day: i64) -> Result<()> {
+        for n in 0..num_accounts {
+            for (source, value) in more_of(n, day) {
+                let mut message = event(n, day, 0, self.config);
+                message.topic = Arc::from(self.config.sources[source].topic.as_str());
+                message.value = Some(value.into_bytes());
+                self.broker.produce(&message)?;
+            }
+        }
+        Ok(())
     }
 
     /// Sends events of one account that uses this many features, each once.
@@ -294,24 +376,30 @@ impl<'s> Fleet<'s> {
         let score = timed(|| self.score.run(&go_on).map(|_| ()))?;
         let scored = self.num_scored() - before;
         ensure!(scored == accounts as u64, "{scored} scores, not {accounts}");
+        let publish = timed(|| self.publish.run(&go_on).map(|_| ()))?;
         let tables = timed(|| self.tables.run(&go_on).map(|_| ()))?;
         let bytes = |topic: &str| {
             let values = self.broker.records(topic).into_iter().filter_map(|record| record.value);
             values.map(|value| value.len()).sum::<usize>() / accounts
         };
         let (windows_bytes, health_bytes) = (bytes(&self.config.topics.windows), bytes(&self.config.topics.health));
-        let Topics { events, windows, health, .. } = &self.config.topics;
-        for topic in [&self.config.sources[0].topic, events, windows, health] {
+        let published = self.broker.records(&self.config.topics.scores).len();
+        let Topics { events, windows, health, scores, alerts, .. } = &self.config.topics;
+        let raws = self.config.sources.iter().map(|source| &source.topic);
+        for topic in raws.chain([events, windows, health, scores, alerts]) {
             in_process::expire(self.broker, topic)?;
         }
         let each = |seconds: f64| seconds * 1e6 / accounts as f64;
         println!(
-            "{what}: windows {aggregate:.2} s, {:.1} us an account; scores {score:.2} s, {:.1} us an account; tables {tables:.2} s, at {}",
+            "{what}: windows {aggregate:.2} s, {:.1} us an account; scores {score:.2} s, {:.1} us; publish {publish:.2} s, {:.1} us a record of {published}; tables {tables:.2} s, {:.1} us; {windows_bytes} + {health_bytes} bytes, at {}",
             each(aggregate),
             each(score),
+            publish * 1e6 / published.max(1) as f64,
+            each(tables),
             jiff::Timestamp::from_microsecond(keepwell_pipeline::clock::Clock::wall_us(self.clock))?
         );
         Ok(json!({"windows_us": each(aggregate), "scores_us": each(score), "tables_us": each(tables),
+            "publish_us": publish * 1e6 / published.max(1) as f64, "published": published,
             "windows_bytes": windows_bytes, "health_bytes": health_bytes}))
     }
 

@@ -1,6 +1,7 @@
 //! A table from one declaration: its columns, schema, writer, reader, dictionary and JSON form.
 
-use arrow::array::StructArray;
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::take;
 use arrow::error::ArrowError;
 
 use super::Column;
@@ -23,11 +24,14 @@ pub trait Table {
     /// Adds a row.
     fn append(writer: &mut Self::Writer, row: Self::Row<'_>);
 
-    /// Returns the rows as an array and empties the writer.
+    /// Adds rows of empty values: 0, false, an empty text, list or map; null where null is allowed.
+    fn append_empty(writer: &mut Self::Writer, count: usize);
+
+    /// Returns the columns and empties the writer.
     ///
     /// # Errors
     /// [`ArrowError`] when a list is longer than Arrow allows.
-    fn finish(writer: &mut Self::Writer) -> Result<StructArray, ArrowError>;
+    fn columns(writer: &mut Self::Writer) -> Result<Vec<ArrayRef>, ArrowError>;
 
     /// Finds the columns.
     ///
@@ -37,6 +41,60 @@ pub trait Table {
 
     /// One row. It must exist.
     fn row<'a>(reader: &Self::Reader<'a>, row: usize) -> Self::Row<'a>;
+}
+
+/// Columns of which a row has all or nothing. Rows with nothing are only counted until one with something follows.
+#[derive(Debug)]
+pub struct Sparse<T: Table> {
+    writer: T::Writer,
+    /// Number of rows that the writer has.
+    num_written: usize,
+    /// Number of empty rows that it does not have yet.
+    num_empty: usize,
+}
+
+impl<T: Table> Default for Sparse<T> {
+    fn default() -> Self {
+        Self { writer: T::writer(), num_written: 0, num_empty: 0 }
+    }
+}
+
+impl<T: Table> Sparse<T> {
+    /// Adds a row; none is an empty one.
+    pub fn append(&mut self, row: Option<T::Row<'_>>) {
+        let Some(row) = row else {
+            self.num_empty += 1;
+            return;
+        };
+        self.write_empty(1);
+        T::append(&mut self.writer, row);
+        self.num_written += 1;
+    }
+
+    /// Writes the empty rows that were only counted, each `times`.
+    fn write_empty(&mut self, times: usize) {
+        let count = std::mem::take(&mut self.num_empty) * times;
+        if count > 0 {
+            T::append_empty(&mut self.writer, count);
+            self.num_written += count;
+        }
+    }
+
+    /// Returns the columns with each row repeated `times`, and empties the writer.
+    ///
+    /// # Errors
+    /// [`ArrowError`] when a list is longer than Arrow allows.
+    pub fn columns(&mut self, times: usize) -> Result<Vec<ArrayRef>, ArrowError> {
+        let is_empty = self.num_written == 0;
+        self.write_empty(if is_empty { times } else { 1 });
+        let num_rows = std::mem::take(&mut self.num_written);
+        let columns = T::columns(&mut self.writer)?;
+        if is_empty || times == 1 {
+            return Ok(columns);
+        }
+        let rows: UInt32Array = (0..num_rows as u32).flat_map(|row| std::iter::repeat_n(row, times)).collect();
+        columns.iter().map(|column| take(column, &rows, None)).collect()
+    }
 }
 
 /// Declares a table in the current module. Each column is one entry:
@@ -112,6 +170,12 @@ macro_rules! table {
                 $(<$kind as $crate::schema::kind::Kind>::append(&mut self.$field, row.$field);)+
             }
 
+            /// Adds rows of empty values: 0, false, an empty text, list or map; null where null is allowed.
+            pub fn append_empty(&mut self, count: usize) {
+                self.num_rows += count;
+                $(<$kind as $crate::schema::kind::Kind>::append_empty(&mut self.$field, count);)+
+            }
+
             /// Number of rows since the last [`Writer::columns`].
             pub fn num_rows(&self) -> usize {
                 self.num_rows
@@ -169,8 +233,11 @@ macro_rules! table {
             fn append(writer: &mut Writer, row: Row<'_>) {
                 writer.append(row);
             }
-            fn finish(writer: &mut Writer) -> Result<arrow::array::StructArray, arrow::error::ArrowError> {
-                arrow::array::StructArray::try_new($crate::schema::fields_of(COLUMNS).into(), writer.columns()?, None)
+            fn append_empty(writer: &mut Writer, count: usize) {
+                writer.append_empty(count);
+            }
+            fn columns(writer: &mut Writer) -> Result<Vec<arrow::array::ArrayRef>, arrow::error::ArrowError> {
+                writer.columns()
             }
             fn reader(columns: $crate::schema::columns::Columns<'_>) -> Result<Reader<'_>, arrow::error::ArrowError> {
                 Reader::of(columns)

@@ -1,165 +1,304 @@
 //! The `windows` table: measures of an account over one trailing window. It contains live and final rows.
+//!
+//! The columns are declared in groups. An account has all columns of a group or none: without tickets, for example, all
+//! measures of tickets are 0 or null.
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::SchemaRef;
 
-use super::ColumnType::{CountMap, Flag, Float, Int32, Int64, Money, Text, TextMap, Time};
-use super::json::Place;
-use super::{Column, RowBuilder, known, maybe, schema_of};
+use super::{Column, RowBuilder, schema_of};
+
+mod writer;
+
+pub use writer::{AsOfRow, MeasuresRow, WindowRow, Writer};
 
 /// Name and version of the table, as in the schema metadata.
 pub const TABLE: &str = "windows/2";
 
-/// Columns that identify a row and its state.
-pub const KEYS: &[Column] = &[
-    known("account_id", Text, "account"),
-    known("as_of", Time, "end of the window, exclusive; a pane end"),
-    known("period", Text, "length of the window as configured, e.g. 28d"),
-    known("final", Flag, "true: the pane has closed and this row never changes; false: live"),
-    known("retired", Flag, "true: silent for retire_after; the account's last row"),
-    known("deleted", Flag, "true: the account was deleted; every measure is null or zero"),
-];
-
-/// Declares the measures of a window once, and lists them for the window and for the window before it.
+/// Declares a group of measures of a window, and the same measures of the window of equal length before it.
 macro_rules! windowed {
-    ($($name:literal $kind:ident $nullable:literal $doc:literal)+) => {
-        /// Measures of the window `[as_of - period, as_of)`.
-        pub const WINDOWED: &[Column] = &[$(Column { name: $name, kind: $kind, nullable: $nullable, doc: $doc, json: Place::Own },)+];
+    ($($field:ident: $kind:ty = $doc:literal;)+) => {
+        $crate::schema::table! { $($field: $kind = $doc;)+ }
+
         /// The same measures for the window of equal length before it.
-        pub const PREVIOUS: &[Column] = &[$(Column {
-            name: concat!("previous_", $name), kind: $kind, nullable: $nullable,
-            doc: concat!("the window before: ", $doc), json: Place::Own,
-        },)+];
+        pub const PREVIOUS: &[$crate::schema::Column] = &[$($crate::schema::Column {
+            name: concat!("previous_", stringify!($field)),
+            kind: <$kind as $crate::schema::kind::Kind>::TYPE,
+            nullable: <$kind as $crate::schema::kind::Kind>::NULLABLE,
+            doc: concat!("the window before: ", $doc),
+            json: $crate::schema::json::Place::Own,
+        }),+];
     };
 }
 
-windowed! {
-    "events" Int64 false "depth: usage events"
-    "uses" Int64 false "depth: sum of count"
-    "active_users" Int64 false "people: distinct users with usage"
-    "user_days" Int64 false "people: sum over panes of distinct users"
-    "features_used" Int64 false "breadth: distinct features used"
-    "features_adopted" Int64 true "breadth: features used among the entitled ones, else among the configured catalogue"
-    "adoption_rate" Float true "breadth: features_adopted / features entitled, else / size of the catalogue"
-    "uses_per_user" Float true "depth: uses / active_users"
-    "events_per_user" Float true "depth: events / active_users"
-    "uses_per_feature" Float true "depth: uses / features_used"
-    "active_days" Int64 false "depth: panes with usage"
-    "active_day_share" Float false "depth: active_days / panes of the window"
-    "duration_ms" Int64 true "depth: sum of duration_ms; null where no event tells"
-    "errors" Int64 true "depth: sum of errors; null where no event tells"
-    "error_rate" Float true "depth: errors / uses of the events that tell errors"
-    "stickiness" Float true "people: (user_days / panes of the window) / active_users"
-    "seat_use" Float true "people: active_users / seats"
-    "people_added" Int64 false "people: persons added"
-    "people_removed" Int64 false "people: persons removed"
-    "champions_lost" Int64 false "people: persons with a champion role who were removed or lost that role"
-    "champions_active" Int64 false "people: champions as of the end of the window who used the product in it"
-    "tickets_opened" Int64 false "tickets: opened"
-    "tickets_opened_low" Int64 false "tickets: opened with priority low"
-    "tickets_opened_normal" Int64 false "tickets: opened with priority normal or none"
-    "tickets_opened_high" Int64 false "tickets: opened with priority high"
-    "tickets_opened_urgent" Int64 false "tickets: opened with priority urgent"
-    "tickets_opened_by_category" CountMap false "tickets: opened, by configured category; the rest under other"
-    "tickets_escalated" Int64 false "tickets: escalations"
-    "tickets_reopened" Int64 false "tickets: reopenings"
-    "first_responses" Int64 false "tickets: first responses given"
-    "first_response_ms_mean" Float true "tickets: mean calendar time from opening to first response"
-    "first_response_ms_p90" Int64 true "tickets: 90th percentile of it, nearest rank"
-    "first_response_within_target_low" Float true "tickets: share of first responses within the target, priority low"
-    "first_response_within_target_normal" Float true "tickets: the same, priority normal"
-    "first_response_within_target_high" Float true "tickets: the same, priority high"
-    "first_response_within_target_urgent" Float true "tickets: the same, priority urgent"
-    "tickets_resolved" Int64 false "tickets: resolved in the window and not reopened by its end; by last resolution"
-    "resolution_ms_mean" Float true "tickets: mean calendar time from opening to last resolution"
-    "resolution_ms_p90" Int64 true "tickets: 90th percentile of it, nearest rank"
-    "resolution_within_target_low" Float true "tickets: share of resolutions within the target, priority low"
-    "resolution_within_target_normal" Float true "tickets: the same, priority normal"
-    "resolution_within_target_high" Float true "tickets: the same, priority high"
-    "resolution_within_target_urgent" Float true "tickets: the same, priority urgent"
-    "ticket_csat_count" Int64 false "tickets: ratings"
-    "ticket_csat_mean" Float true "tickets: mean rating, 1-5"
-    "ticket_csat_low" Int64 false "tickets: ratings of 1 or 2"
-    "nps_responses" Int64 false "surveys: NPS answers"
-    "nps" Float true "surveys: 100 * (promoters 9-10 - detractors 0-6) / answers"
-    "nps_detractors" Int64 false "surveys: NPS answers 0-6"
-    "csat_responses" Int64 false "surveys: CSAT answers"
-    "csat" Float true "surveys: sum of answers / sum of best possible answers"
-    "csat_low" Int64 false "surveys: CSAT answers of at most two fifths of the best possible one"
-    "ces_responses" Int64 false "surveys: CES answers"
-    "ces" Float true "surveys: sum of answers / sum of best possible answers"
+/// What identifies a row, and its state.
+pub mod key {
+    use super::super::kind::{Flag, Text, Time};
+    use super::super::table;
+
+    table! {
+        account_id: Text = "account";
+        as_of: Time = "end of the window, exclusive; a pane end";
+        period: Text = "length of the window as configured, e.g. 28d";
+        is_final as "final": Flag = "true: the pane has closed and this row never changes; false: live";
+        is_retired as "retired": Flag = "true: silent for retire_after; the account's last row";
+        is_deleted as "deleted": Flag = "true: the account was deleted; every measure is null or zero";
+    }
 }
 
-/// Columns for the state at the end of the window. They do not depend on its length.
-pub const AS_OF: &[Column] = &[
-    known("tickets_backlog", Int64, "tickets open"),
-    known("tickets_backlog_low", Int64, "tickets open with priority low"),
-    known("tickets_backlog_normal", Int64, "tickets open with priority normal or none"),
-    known("tickets_backlog_high", Int64, "tickets open with priority high"),
-    known("tickets_backlog_urgent", Int64, "tickets open with priority urgent"),
-    known("tickets_backlog_by_category", CountMap, "tickets open, by configured category; the rest under other"),
-    known("tickets_moved", Int64, "tickets with events here that were opened elsewhere: counted, not applied"),
-    maybe("nps_last_at", Time, "last NPS answer"),
-    maybe("csat_last_at", Time, "last CSAT answer"),
-    maybe("ces_last_at", Time, "last CES answer"),
-    known("people", Int64, "persons added and not removed"),
-    known("champions", Int64, "of these, with a champion role"),
-    maybe("first_seen_at", Time, "start of the pane of the first event"),
-    maybe("last_activity_at", Time, "last event of any kind"),
-    maybe("last_use_at", Time, "last usage event"),
-    maybe("first_value_at", Time, "first use of the configured first-value feature"),
-    maybe("started_at", Time, "fact: start of the contract"),
-    maybe("renews_at", Time, "fact: end of the term"),
-    maybe("plan", Text, "fact"),
-    maybe("segment", Text, "fact"),
-    maybe("stage", Text, "fact: lifecycle stage"),
-    maybe("owner", Text, "fact: who looks after the account"),
-    maybe("seats", Int64, "fact: seats bought"),
-    maybe("mrr", Money, "fact: monthly recurring revenue"),
-    maybe("features_entitled", Int64, "fact: number of features the plan entitles to"),
-    maybe("sentiment", Float, "fact: the owner's judgement, 0-100"),
-    maybe("sentiment_at", Time, "event time of that fact"),
-    maybe("trained", Float, "fact: training completion, 0-100"),
-    maybe("invoices", Float, "fact: billing consistency, 0-100"),
-    maybe(
-        "other_facts",
-        TextMap,
-        "facts without a column of their own, as JSON texts; on the row of the shortest window",
-    ),
-    known("milestones", Int64, "milestones known"),
-    known("milestones_done", Int64, "milestones done"),
-    known("milestones_overdue", Int64, "milestones whose due time has passed and that are not done"),
-    maybe("oldest_overdue_at", Time, "due time of the oldest overdue milestone"),
-    known(
-        "outcomes",
-        TextMap,
-        "last outcome by alert id, within the longest window: accepted, done or dismissed; on the row of the shortest window",
-    ),
-    maybe("left_out", Int64, "other facts and outcomes of the account that did not fit into its rows; null: none"),
-];
+/// Usage, by users and features. Measures of the window `[as_of - period, as_of)`.
+pub mod usage {
+    use super::super::kind::{Float, Int64, Maybe};
+
+    windowed! {
+        events: Int64 = "depth: usage events";
+        uses: Int64 = "depth: sum of count";
+        active_users: Int64 = "people: distinct users with usage";
+        user_days: Int64 = "people: sum over panes of distinct users";
+        features_used: Int64 = "breadth: distinct features used";
+        features_adopted: Maybe<Int64> = "breadth: features used among the entitled ones, else among the configured catalogue";
+        adoption_rate: Maybe<Float> = "breadth: features_adopted / features entitled, else / size of the catalogue";
+        uses_per_user: Maybe<Float> = "depth: uses / active_users";
+        events_per_user: Maybe<Float> = "depth: events / active_users";
+        uses_per_feature: Maybe<Float> = "depth: uses / features_used";
+        active_days: Int64 = "depth: panes with usage";
+        active_day_share: Float = "depth: active_days / panes of the window";
+        duration_ms: Maybe<Int64> = "depth: sum of duration_ms; null where no event tells";
+        errors: Maybe<Int64> = "depth: sum of errors; null where no event tells";
+        error_rate: Maybe<Float> = "depth: errors / uses of the events that tell errors";
+        stickiness: Maybe<Float> = "people: (user_days / panes of the window) / active_users";
+        seat_use: Maybe<Float> = "people: active_users / seats";
+    }
+}
+
+/// Changes among people. Measures of the window `[as_of - period, as_of)`.
+pub mod people {
+    use super::super::kind::Int64;
+
+    windowed! {
+        people_added: Int64 = "people: persons added";
+        people_removed: Int64 = "people: persons removed";
+        champions_lost: Int64 = "people: persons with a champion role who were removed or lost that role";
+        champions_active: Int64 = "people: champions as of the end of the window who used the product in it";
+    }
+}
+
+/// Tickets. Measures of the window `[as_of - period, as_of)`.
+pub mod tickets {
+    use super::super::kind::{CountMap, Float, Int64, Maybe};
+
+    windowed! {
+        tickets_opened: Int64 = "tickets: opened";
+        tickets_opened_low: Int64 = "tickets: opened with priority low";
+        tickets_opened_normal: Int64 = "tickets: opened with priority normal or none";
+        tickets_opened_high: Int64 = "tickets: opened with priority high";
+        tickets_opened_urgent: Int64 = "tickets: opened with priority urgent";
+        tickets_opened_by_category: CountMap = "tickets: opened, by configured category; the rest under other";
+        tickets_escalated: Int64 = "tickets: escalations";
+        tickets_reopened: Int64 = "tickets: reopenings";
+        first_responses: Int64 = "tickets: first responses given";
+        first_response_ms_mean: Maybe<Float> = "tickets: mean calendar time from opening to first response";
+        first_response_ms_p90: Maybe<Int64> = "tickets: 90th percentile of it, nearest rank";
+        first_response_within_target_low: Maybe<Float> = "tickets: share of first responses within the target, priority low";
+        first_response_within_target_normal: Maybe<Float> = "tickets: the same, priority normal";
+        first_response_within_target_high: Maybe<Float> = "tickets: the same, priority high";
+        first_response_within_target_urgent: Maybe<Float> = "tickets: the same, priority urgent";
+        tickets_resolved: Int64 = "tickets: resolved in the window and not reopened by its end; by last resolution";
+        resolution_ms_mean: Maybe<Float> = "tickets: mean calendar time from opening to last resolution";
+        resolution_ms_p90: Maybe<Int64> = "tickets: 90th percentile of it, nearest rank";
+        resolution_within_target_low: Maybe<Float> = "tickets: share of resolutions within the target, priority low";
+        resolution_within_target_normal: Maybe<Float> = "tickets: the same, priority normal";
+        resolution_within_target_high: Maybe<Float> = "tickets: the same, priority high";
+        resolution_within_target_urgent: Maybe<Float> = "tickets: the same, priority urgent";
+        ticket_csat_count: Int64 = "tickets: ratings";
+        ticket_csat_mean: Maybe<Float> = "tickets: mean rating, 1-5";
+        ticket_csat_low: Int64 = "tickets: ratings of 1 or 2";
+    }
+}
+
+/// Survey answers. Measures of the window `[as_of - period, as_of)`.
+pub mod surveys {
+    use super::super::kind::{Float, Int64, Maybe};
+
+    windowed! {
+        nps_responses: Int64 = "surveys: NPS answers";
+        nps: Maybe<Float> = "surveys: 100 * (promoters 9-10 - detractors 0-6) / answers";
+        nps_detractors: Int64 = "surveys: NPS answers 0-6";
+        csat_responses: Int64 = "surveys: CSAT answers";
+        csat: Maybe<Float> = "surveys: sum of answers / sum of best possible answers";
+        csat_low: Int64 = "surveys: CSAT answers of at most two fifths of the best possible one";
+        ces_responses: Int64 = "surveys: CES answers";
+        ces: Maybe<Float> = "surveys: sum of answers / sum of best possible answers";
+    }
+}
+
+/// Open tickets. The state at the end of the window; it does not depend on its length.
+pub mod backlog {
+    use super::super::kind::{CountMap, Int64};
+    use super::super::table;
+
+    table! {
+        tickets_backlog: Int64 = "tickets open";
+        tickets_backlog_low: Int64 = "tickets open with priority low";
+        tickets_backlog_normal: Int64 = "tickets open with priority normal or none";
+        tickets_backlog_high: Int64 = "tickets open with priority high";
+        tickets_backlog_urgent: Int64 = "tickets open with priority urgent";
+        tickets_backlog_by_category: CountMap = "tickets open, by configured category; the rest under other";
+        tickets_moved: Int64 = "tickets with events here that were opened elsewhere: counted, not applied";
+    }
+}
+
+/// Times of survey answers. The state at the end of the window; it does not depend on its length.
+pub mod answers {
+    use super::super::kind::{Maybe, Time};
+    use super::super::table;
+
+    table! {
+        nps_last_at: Maybe<Time> = "last NPS answer";
+        csat_last_at: Maybe<Time> = "last CSAT answer";
+        ces_last_at: Maybe<Time> = "last CES answer";
+    }
+}
+
+/// People. The state at the end of the window; it does not depend on its length.
+pub mod headcount {
+    use super::super::kind::Int64;
+    use super::super::table;
+
+    table! {
+        people: Int64 = "persons added and not removed";
+        champions: Int64 = "of these, with a champion role";
+    }
+}
+
+/// Times of activity. The state at the end of the window; it does not depend on its length.
+pub mod activity {
+    use super::super::kind::{Maybe, Time};
+    use super::super::table;
+
+    table! {
+        first_seen_at: Maybe<Time> = "start of the pane of the first event";
+        last_activity_at: Maybe<Time> = "last event of any kind";
+        last_use_at: Maybe<Time> = "last usage event";
+        first_value_at: Maybe<Time> = "first use of the configured first-value feature";
+    }
+}
+
+/// Facts with a column of their own. The state at the end of the window; it does not depend on its length.
+pub mod facts {
+    use super::super::kind::{Float, Int64, Maybe, Money, Text, Time};
+    use super::super::table;
+
+    table! {
+        started_at: Maybe<Time> = "fact: start of the contract";
+        renews_at: Maybe<Time> = "fact: end of the term";
+        plan: Maybe<Text> = "fact";
+        segment: Maybe<Text> = "fact";
+        stage: Maybe<Text> = "fact: lifecycle stage";
+        owner: Maybe<Text> = "fact: who looks after the account";
+        seats: Maybe<Int64> = "fact: seats bought";
+        mrr: Maybe<Money> = "fact: monthly recurring revenue";
+        features_entitled: Maybe<Int64> = "fact: number of features the plan entitles to";
+        sentiment: Maybe<Float> = "fact: the owner's judgement, 0-100";
+        sentiment_at: Maybe<Time> = "event time of that fact";
+        trained: Maybe<Float> = "fact: training completion, 0-100";
+        invoices: Maybe<Float> = "fact: billing consistency, 0-100";
+    }
+}
+
+/// Facts without a column of their own. The state at the end of the window; it does not depend on its length.
+pub mod other_facts {
+    use super::super::kind::{Maybe, TextMap};
+    use super::super::table;
+
+    table! {
+        other_facts: Maybe<TextMap> = "facts without a column of their own, as JSON texts; on the row of the shortest window";
+    }
+}
+
+/// Milestones. The state at the end of the window; it does not depend on its length.
+pub mod milestones {
+    use super::super::kind::{Int64, Maybe, Time};
+    use super::super::table;
+
+    table! {
+        milestones: Int64 = "milestones known";
+        milestones_done: Int64 = "milestones done";
+        milestones_overdue: Int64 = "milestones whose due time has passed and that are not done";
+        oldest_overdue_at: Maybe<Time> = "due time of the oldest overdue milestone";
+    }
+}
+
+/// Outcomes of alerts. The state at the end of the window; it does not depend on its length.
+pub mod outcomes {
+    use super::super::kind::TextMap;
+    use super::super::table;
+
+    table! {
+        outcomes: TextMap = "last outcome by alert id, within the longest window: accepted, done or dismissed; on the row of the shortest window";
+    }
+}
+
+/// What did not fit. The state at the end of the window; it does not depend on its length.
+pub mod left_out {
+    use super::super::kind::{Int64, Maybe};
+    use super::super::table;
+
+    table! {
+        left_out: Maybe<Int64> = "other facts and outcomes of the account that did not fit into its rows; null: none";
+    }
+}
+
+/// What the row was made from.
+pub mod provenance {
+    use super::super::kind::{Int32, Int64, Maybe, Time};
+    use super::super::table;
+
+    table! {
+        epoch: Int32 = "epoch of the log";
+        partition: Int32 = "partition of the events topic";
+        next_offset: Int64 = "events below this offset are in the row";
+        ordinal: Int64 = "order among rows with the same next_offset";
+        watermark: Maybe<Time> = "watermark when the row was made";
+    }
+}
 
 /// Columns that have a value only on the row of the shortest window, because an account can have many facts and
 /// outcomes.
 pub const ONCE: [&str; 2] = ["other_facts", "outcomes"];
 
-/// Columns that record what the row was made from.
-pub const PROVENANCE: &[Column] = &[
-    known("epoch", Int32, "epoch of the log"),
-    known("partition", Int32, "partition of the events topic"),
-    known("next_offset", Int64, "events below this offset are in the row"),
-    known("ordinal", Int64, "order among rows with the same next_offset"),
-    maybe("watermark", Time, "watermark when the row was made"),
-];
+/// Measures of the window, in order.
+pub fn windowed() -> impl Iterator<Item = &'static Column> {
+    [usage::COLUMNS, people::COLUMNS, tickets::COLUMNS, surveys::COLUMNS].into_iter().flatten()
+}
+
+/// Columns for the state at the end of the window, in order.
+pub fn as_of() -> impl Iterator<Item = &'static Column> {
+    [
+        backlog::COLUMNS,
+        answers::COLUMNS,
+        headcount::COLUMNS,
+        activity::COLUMNS,
+        facts::COLUMNS,
+        other_facts::COLUMNS,
+        milestones::COLUMNS,
+        outcomes::COLUMNS,
+        left_out::COLUMNS,
+    ]
+    .into_iter()
+    .flatten()
+}
 
 /// Whether a column is a measure of a window, with a twin for the window before.
 pub fn is_windowed(name: &str) -> bool {
-    WINDOWED.iter().any(|column| column.name == name)
+    windowed().any(|column| column.name == name)
 }
 
 /// All columns of the table, in order.
 pub fn columns() -> impl Iterator<Item = &'static Column> {
-    [KEYS, WINDOWED, PREVIOUS, AS_OF, PROVENANCE].into_iter().flatten()
+    let previous = [usage::PREVIOUS, people::PREVIOUS, tickets::PREVIOUS, surveys::PREVIOUS].into_iter().flatten();
+    key::COLUMNS.iter().chain(windowed()).chain(previous).chain(as_of()).chain(provenance::COLUMNS)
 }
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, columns()));
@@ -169,7 +308,7 @@ pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// A builder for rows of the table.
+/// A builder for rows of any columns.
 pub fn builder() -> RowBuilder {
     RowBuilder::new(schema(), columns())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use keepwell_core::pane::DAY_US;
-use keepwell_core::schema::window::WINDOWED;
+use keepwell_core::schema::window::is_windowed;
 
 use datafusion::error::{DataFusionError, Result};
 
@@ -190,7 +190,7 @@ fn of_previous_window(sql: &str) -> String {
             word.push(c);
             continue;
         }
-        if WINDOWED.iter().any(|column| column.name == word) {
+        if is_windowed(&word) {
             out += "previous_";
         }
         out += &word;

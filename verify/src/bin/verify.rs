@@ -16,7 +16,7 @@ use arrow::datatypes::DataType;
 use clap::Parser;
 use keepwell::in_process::{self, InMemory, InProcess, Stages};
 use keepwell_core::event::Kind;
-use keepwell_core::schema::window::PROVENANCE;
+use keepwell_core::schema::window::provenance;
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::process::RunArgs;
@@ -163,7 +163,9 @@ fn check_sums(raws: u64, ingest: &Counts, aggregate: &Counts, score: &Counts, si
 /// Drops list columns, the columns in `more`, and columns that depend on how the log was cut into batches.
 fn without(rows: &RecordBatch, more: &[&str]) -> Result<RecordBatch> {
     let is_kept = |name: &str| {
-        PROVENANCE.iter().all(|column| column.name != name) && name != "events_next_offset" && !more.contains(&name)
+        provenance::COLUMNS.iter().all(|column| column.name != name)
+            && name != "events_next_offset"
+            && !more.contains(&name)
     };
     let schema = rows.schema();
     let is_list = |field: &arrow::datatypes::Field| matches!(field.data_type(), DataType::List(_));

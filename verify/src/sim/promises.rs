@@ -285,7 +285,7 @@ fn same_states(
 pub fn without_provenance(rows: &RecordBatch) -> Result<RecordBatch> {
     let schema = rows.schema();
     let is_kept = |name: &str| {
-        !window::PROVENANCE.iter().any(|column| column.name == name)
+        !window::provenance::COLUMNS.iter().any(|column| column.name == name)
             && !["events_next_offset", "changed"].contains(&name)
     };
     let kept: Vec<usize> = (0..rows.num_columns()).filter(|i| is_kept(schema.field(*i).name())).collect();

@@ -169,16 +169,16 @@ fn a_header_whose_name_is_no_text_is_left_out_and_its_record_is_read() {
     assert_eq!(names, ["keepwell-unreadable-name", "known"]);
 }
 
-/// Lengths and numbers that are summed or multiplied: half a million headers without names, and times at the ends of
-/// their type. Each alone in its step.
+/// Lengths and numbers that are summed or multiplied: a hundred thousand headers almost without bytes, and a time at the
+/// end of its type. Each alone in its step.
 #[test]
-fn headers_without_bytes_have_a_size_and_times_at_the_end_of_their_type_end_no_stage() {
+fn headers_with_few_bytes_have_a_size_and_times_at_the_end_of_their_type_end_no_stage() {
     let deployment = with_optional("edges", &ALL_BUT_USAGE, |text| text);
-    let headers = (0..200_000).map(|_| (String::new(), None)).collect();
+    let headers = (0..100_000).map(|_| ("h".to_owned(), None)).collect();
     kafka().produce([Message { headers, ..raw(&deployment, 0, Some(b"x".to_vec())) }]).unwrap();
     assert_eq!(deployment.drain("ingest", &[])["rejected not_json"], 1);
     let reject = &deployment.records(&deployment.config.topics.rejects)[0];
-    assert!(reject.header(CUT_HEADER).is_some());
+    assert!(reject.header(CUT_HEADER).is_some(), "{} headers", reject.headers.len());
     let far = Message { timestamp_ms: Some(-9_000_000_000_000_000_000), ..raw(&deployment, 0, Some(b"y".to_vec())) };
     kafka().produce([far]).unwrap();
     assert_eq!(deployment.drain("ingest", &[])["rejected not_json"], 1);

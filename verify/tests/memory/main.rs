@@ -124,7 +124,7 @@ impl Deployment {
                 (0..rows.num_columns()).filter(|i| !columns.contains(&schema.field(*i).name().as_str())).collect();
             rows.project(&kept).unwrap()
         };
-        let provenance: Vec<&str> = window::PROVENANCE.iter().map(|column| column.name).collect();
+        let provenance: Vec<&str> = window::provenance::COLUMNS.iter().map(|column| column.name).collect();
         // Whether a row is news depends on the live rows before it.
         let of_health = [provenance.as_slice(), &["events_next_offset", "changed"]].concat();
         let health = without(&streamed.health, &of_health);
