@@ -365,13 +365,13 @@ impl<'de> Accept<'de> for When {
 
     fn whole(number: i128) -> Given<Self> {
         let time = i64::try_from(number).ok().and_then(Self::of_ms);
-        time.map_or_else(|| Given::wrong(Code::BadTime, format!("{number} ms is in no year from 0 to 9999")), Given::Is)
+        time.map_or_else(|| Given::wrong(Code::BadTime, format!("{number} ms is in no year from 1 to 9999")), Given::Is)
     }
 
     fn fraction(number: f64) -> Given<Self> {
         if number.is_finite() && number.abs() <= EXACT {
             return Self::whole(number.round() as i128);
         }
-        Given::wrong(Code::BadTime, format!("{number} ms is in no year from 0 to 9999"))
+        Given::wrong(Code::BadTime, format!("{number} ms is in no year from 1 to 9999"))
     }
 }

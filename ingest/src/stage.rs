@@ -130,7 +130,8 @@ impl Ingest {
         // An event cannot be later than its append, if the time of the append is known.
         let known_us = record.appended_ms.map_or(batch.now_us, |ms| batch.now_us.min(ms.saturating_mul(1000)));
         // An event that does not fit into one record of the broker cannot be accepted.
-        let fits = batch.record_limits.get(self.events.as_ref()).copied().map_or(usize::MAX, max_event_bytes);
+        let limit = batch.record_limits.get(self.events.as_ref());
+        let fits = limit.map_or(usize::MAX, |limit| max_event_bytes(*limit, self.max_facts));
         Limits {
             max_event_bytes: self.max_event_bytes.min(fits),
             max_facts: self.max_facts,

@@ -1,11 +1,12 @@
 //! Times in JSON values, and the event time of a Segment call.
 
-/// A point in time from the beginning of year 0 to the end of year 9999, the range of RFC 3339. UTC microseconds.
+/// A point in time from the beginning of year 1 to the end of year 9999. RFC 3339 also has a year 0, which many
+/// readers of the tables do not have. UTC microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct When(pub i64);
 
-/// 0000-01-01T00:00:00Z, in microseconds.
-const FIRST_US: i64 = -62_167_219_200_000_000;
+/// 0001-01-01T00:00:00Z, in microseconds.
+const FIRST_US: i64 = -62_135_596_800_000_000;
 /// 9999-12-31T23:59:59.999999Z, in microseconds.
 const LAST_US: i64 = 253_402_300_799_999_999;
 
@@ -25,11 +26,12 @@ impl When {
     /// # Errors
     /// Why the text is not a valid time.
     pub fn of_text(text: &str) -> Result<Self, String> {
+        let no_year = || "in no year from 1 to 9999".to_owned();
         if let Some(us) = common_utc_us(text) {
-            return Ok(Self(us));
+            return Self::of_us(us).ok_or_else(no_year);
         }
         match text.parse::<jiff::Timestamp>() {
-            Ok(time) => Self::of_us(time.as_microsecond()).ok_or_else(|| "in no year from 0 to 9999".to_owned()),
+            Ok(time) => Self::of_us(time.as_microsecond()).ok_or_else(no_year),
             // Timestamps of `jiff` end a day before year 9999 does, so that each of them has a time in every zone.
             Err(why) => in_the_last_days(text).ok_or_else(|| why.to_string()),
         }
@@ -128,7 +130,8 @@ mod tests {
             ("9999-12-31", None),
             ("9999-12-31T00:00:00", None),
             ("9999-12-32T00:00:00Z", None),
-            ("0000-01-01T00:00:00Z", Some(FIRST_US)),
+            ("0001-01-01T00:00:00Z", Some(FIRST_US)),
+            ("0000-12-31T23:59:59Z", None),
             ("-0001-12-31T00:00:00Z", None),
             ("+033658-09-27T01:46:40Z", None),
         ] {

@@ -360,11 +360,11 @@ impl Config {
             let why = format!("must not exceed two of the longest window, {longest}: nothing older is kept");
             return Err(contradiction(&["time.lateness", "aggregate.windows"], why));
         }
-        let most = self.kafka.max_event_bytes();
+        let most = self.kafka.max_event_bytes(self.ingest.max_facts);
         if self.ingest.max_event_bytes > most {
             let why = format!(
-                "{} bytes do not fit: a record holds the value and what was read from it, so with kafka.max_record_bytes: {} it must not exceed {most}",
-                self.ingest.max_event_bytes, self.kafka.max_record_bytes
+                "{} bytes do not fit: a record holds the value and what was read from it, so with kafka.max_record_bytes: {} and ingest.max_facts: {} it must not exceed {most}",
+                self.ingest.max_event_bytes, self.kafka.max_record_bytes, self.ingest.max_facts
             );
             return Err(contradiction(&["ingest.max_event_bytes", "kafka.max_record_bytes"], why));
         }

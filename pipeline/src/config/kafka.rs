@@ -46,15 +46,20 @@ pub struct Kafka {
 /// Extra size of an event's record, besides the raw value and the decoded columns: names and types of the columns.
 const EVENT_OVERHEAD_BYTES: usize = 32 * 1024;
 
+/// Size of a fact in a record besides its texts, in bytes: where name and value end, and whether they are known.
+const FACT_OVERHEAD_BYTES: usize = 12;
+
 /// The largest raw value for a given record size, in bytes: the record contains the value both as it is and as columns.
-pub fn max_event_bytes(max_record_bytes: usize) -> usize {
-    max_record_bytes.saturating_sub(EVENT_OVERHEAD_BYTES.min(max_record_bytes / 2)) / 2
+/// Each of at most `max_facts` facts takes more than its texts. In the value it takes at least six bytes, as `"a":1,`.
+pub fn max_event_bytes(max_record_bytes: usize, max_facts: usize) -> usize {
+    let room = max_record_bytes.saturating_sub(EVENT_OVERHEAD_BYTES.min(max_record_bytes / 2));
+    (room / 4).max(room.saturating_sub(FACT_OVERHEAD_BYTES.saturating_mul(max_facts)) / 2)
 }
 
 impl Kafka {
     /// The largest value of a raw record that can be accepted, in bytes.
-    pub fn max_event_bytes(&self) -> usize {
-        max_event_bytes(self.max_record_bytes)
+    pub fn max_event_bytes(&self, max_facts: usize) -> usize {
+        max_event_bytes(self.max_record_bytes, max_facts)
     }
 
     /// A broker at `host:port`, with default settings.

@@ -31,7 +31,7 @@ fn the_example_is_valid_and_shows_the_defaults() {
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
     // text to replace, replacement, words that the message must contain
-    let cases: [(&str, &str, &[&str]); 12] = [
+    let cases: [(&str, &str, &[&str]); 13] = [
         ("epoch: 1", "epoch: 1\nepock: 2", &["epock", "line 2"]),
         ("partitions: 4", "partitions: four", &["line 2"]),
         ("partitions: 4", "partitions: 0", &["partitions", "line 2"]),
@@ -39,6 +39,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("kind: usage}", "kind: clicks}", &["clicks", "line 5"]),
         ("snapshots:", "aggregate: {windows: [36h]}\nsnapshots:", &["36h", "1d", "aggregate.windows", "line 6"]),
         ("snapshots:", "ingest: {max_event_bytes: 500000}\nsnapshots:", &["500000", "900000", "line 6", "column 27"]),
+        ("snapshots:", "ingest: {max_event_bytes: 400000, max_facts: 100000}\nsnapshots:", &["400000", "max_facts: 100000", "216808"]),
         (
             "\nsnapshots:",
             "\n  - {topic: keepwell.events, kind: ticket}\nsnapshots:",
