@@ -42,7 +42,7 @@ MUTATIONS = [
     ("log_is_truth", "rows of one account in one record do not see each other", "score/src/stage.rs",
      "*turn += 1;", "*turn += usize::from(!case.is_final);"),
     ("timing_does_not_matter", "time runs ahead of the bound", "ingest/src/stage.rs",
-     "high_us.min(batch.now_us) - source.bound.as_micros())", "high_us.min(batch.now_us))"),
+     "high_us.min(now_us) - source.bound.as_micros())", "high_us.min(now_us))"),
     ("timing_does_not_matter", "a statement stands before the rows it covers", "ingest/src/stage.rs",
      "headers: if i == last {", "headers: if i == 0 {"),
     ("timing_does_not_matter", "the last use is the last to arrive", "aggregate/src/account/pane_totals.rs",

@@ -19,10 +19,11 @@ NEXT = [
      'what a null has cleared, as a sum: 1 role of a person, 2 due_at, 4 done_at of a milestone"),\n    ' + COLUMN),
     ("core/src/schema/event/builder.rs", "Arc::new(self.cleared.take(rows).finish()),\n",
      "Arc::new(self.cleared.take(rows).finish()),\n            Arc::new(arrow::array::StringArray::from(vec![Some(\"by the next version\"); rows])),\n"),
-    ("core/src/schema/window.rs", 'maybe("watermark", Time, "watermark when the row was made"),',
-     COLUMN + '\n    maybe("watermark", Time, "watermark when the row was made"),'),
-    ("aggregate/src/measure.rs", 'rows.time("watermark", provenance.watermark_us);',
-     'rows.text("added", Some("by the next version"));\n        rows.time("watermark", provenance.watermark_us);'),
+    ("core/src/schema/window.rs", 'watermark: Maybe<Time> = "watermark when the row was made";',
+     'added: Maybe<super::super::kind::Text> = "what the next version adds";\n'
+     '        watermark: Maybe<Time> = "watermark when the row was made";'),
+    ("aggregate/src/measure.rs", 'watermark: provenance.watermark_us,',
+     'added: Some("by the next version"),\n                watermark: provenance.watermark_us,'),
     ("core/src/schema/health.rs", 'watermark: Maybe<Time> = "watermark when the window rows were made"',
      'added: Maybe<Text> = "what the next version adds" => hidden;\n'
      '    watermark: Maybe<Time> = "watermark when the window rows were made"'),
