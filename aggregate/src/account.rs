@@ -102,14 +102,13 @@ impl Account {
             self.pruned = None;
         }
         let name = |text: &str| Name::from(text);
-        let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
         let user = match &event.body {
             Body::Usage { user_id: Some(id), .. }
             | Body::Survey { user_id: Some(id), .. }
             | Body::Person { user_id: id, .. } => Some(self.name_of(&event.account_id, id, settings)),
             _ => None,
         };
-        let cell = self.cells.touch(pane, at_us, is_exact);
+        let cell = self.cells.touch(pane, at_us, is_exact(&event.body));
         match &event.body {
             Body::Usage { feature, count, duration_ms, errors, .. } => {
                 let uses = Uses { count: *count, duration_ms: *duration_ms, errors: *errors };
@@ -121,8 +120,7 @@ impl Account {
             }
             Body::Survey { survey, score, scale_max, .. } => {
                 let answer = Answer { at_us, event_id: name(&event.event_id), score: *score, scale_max: *scale_max };
-                let person = user.as_deref().filter(|_| !settings.counts_all_answers);
-                cell.surveys.take(*survey, person, answer);
+                cell.surveys.take(*survey, user.as_deref().filter(|_| !settings.counts_all_answers), answer);
             }
             Body::Outcome { alert_id, outcome } => {
                 let version = Version { at_us, event_id: name(&event.event_id), value: *outcome };
@@ -319,10 +317,14 @@ impl<'a> View<'a> {
     }
 }
 
+/// Whether an event keeps its exact time. Others are only known by their pane.
+fn is_exact(body: &Body<'_>) -> bool {
+    !matches!(body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. })
+}
+
 /// Whether a deletion at `deleted_us` erases this event.
 pub fn is_erased(event: &Event<'_>, deleted_us: i64, settings: &Settings) -> bool {
-    let is_exact = !matches!(event.body, Body::Usage { .. } | Body::Survey { .. } | Body::Outcome { .. });
-    if is_exact {
+    if is_exact(&event.body) {
         event.occurred_us <= deleted_us
     } else {
         settings.panes.pane(event.occurred_us) <= settings.panes.pane(deleted_us)

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keepwell_core::event::{Body, Event, PersonAction};
 use keepwell_pipeline::config::Limits;
 
+use crate::account::adoption::Adoption;
 use crate::settings::Settings;
 use crate::state::PartitionState;
 
@@ -20,6 +21,13 @@ pub struct Growth(BTreeMap<(String, &'static str), BTreeSet<String>>);
 struct KnownNames {
     count: usize,
     holds_it: bool,
+}
+
+/// What the account knows, and what it may know.
+#[derive(Clone, Copy)]
+struct OfUsage<'a> {
+    adoption: Option<&'a Adoption>,
+    limits: &'a Limits,
 }
 
 impl KnownNames {
@@ -48,28 +56,13 @@ impl Growth {
                 if is_far(limits) && !state.large.contains(id) {
                     return None;
                 }
-                let adoption = account().map(|account| &account.adoption);
-                let known = adoption
-                    .map_or(KnownNames::default(), |a| KnownNames::of(a.features().len(), a.knows_feature(feature)));
-                let users = user_id.as_deref().map(|user| {
-                    (
-                        user,
-                        adoption.map_or(KnownNames::default(), |a| {
-                            KnownNames::of(a.users().len(), a.knows_user(&name_of(user)))
-                        }),
-                    )
-                });
-                // A rejected event adds nothing. So both limits are checked first, and then both names are added.
-                if let Some((user, known)) = users
-                    && !known.holds_it
-                    && self.is_over(id, "users", &[user], known.count, limits.users)
-                {
-                    return Some("users");
-                }
-                self.one(id, "features", feature, known, limits.features).or_else(|| {
-                    let (user, known) = users?;
-                    self.one(id, "users", user, known, limits.users)
-                })
+                let user = user_id.as_deref().map(|user| (user, name_of(user)));
+                self.over_limit_of_usage(
+                    id,
+                    feature,
+                    user,
+                    OfUsage { adoption: account().map(|a| &a.adoption), limits },
+                )
             }
             Body::Ticket { ticket_id, .. } => {
                 let known = account().map_or(KnownNames::default(), |a| {
@@ -105,6 +98,33 @@ impl Growth {
             }
             Body::Survey { .. } | Body::Deleted => None,
         }
+    }
+
+    /// The limit that the use of a feature by a user would exceed. The user is given with the name in the account.
+    fn over_limit_of_usage(
+        &mut self,
+        id: &str,
+        feature: &str,
+        user: Option<(&str, String)>,
+        of: OfUsage<'_>,
+    ) -> Option<&'static str> {
+        let OfUsage { adoption, limits } = of;
+        let features =
+            adoption.map_or(KnownNames::default(), |a| KnownNames::of(a.features().len(), a.knows_feature(feature)));
+        let users = user.map(|(user, name)| {
+            (user, adoption.map_or(KnownNames::default(), |a| KnownNames::of(a.users().len(), a.knows_user(&name))))
+        });
+        // A rejected event adds nothing. So both limits are checked first, and then both names are added.
+        if let Some((user, known)) = users
+            && !known.holds_it
+            && self.is_over(id, "users", &[user], known.count, limits.users)
+        {
+            return Some("users");
+        }
+        self.one(id, "features", feature, features, limits.features).or_else(|| {
+            let (user, known) = users?;
+            self.one(id, "users", user, known, limits.users)
+        })
     }
 
     fn one(

@@ -308,7 +308,7 @@ fn hide_user(body: &mut Body<'_>, key: &[u8; 16]) {
     }
 }
 
-impl SourceReader<Self> for Ingest {
+impl SourceReader<State, State> for Ingest {
     fn read(&self, state: &State, batch: &Batch<'_>, sources: &Sources) -> Result<Step<State>, StageError> {
         let mut step = Step::default();
         let mut builders = Builders::new();
@@ -387,7 +387,7 @@ impl Stage for Ingest {
         self.read(state, batch, &Sources::default())
     }
 
-    fn source_reader(&self) -> Option<&dyn SourceReader<Self>> {
+    fn source_reader(&self) -> Option<&dyn SourceReader<State, State>> {
         Some(self)
     }
 

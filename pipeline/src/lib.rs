@@ -22,6 +22,7 @@ pub mod runner;
 pub mod snapshot;
 pub mod source_reader;
 pub mod stage;
+pub mod step;
 pub mod store;
 pub mod topics;
 pub mod watermark;

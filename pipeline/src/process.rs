@@ -111,8 +111,8 @@ pub struct RunArgs {
     /// Where to start after a named stop. Records that expired unread, or that are in no snapshot, are left out.
     #[arg(long, value_enum)]
     pub from: Option<From>,
-    /// Pass by a position that cannot be read: TOPIC:PARTITION=OFFSET, or OFFSET-LAST for a range. The records there are
-    /// lost. Without LAST the end of the range is searched for, one offset after the other. May be repeated.
+    /// Pass by a position, readable or not: TOPIC:PARTITION=OFFSET, or OFFSET-LAST for a range. The records there are
+    /// missing in the results. Without LAST the end of an unreadable range is searched for. May be repeated.
     /// Ingest passes by unreadable raw records without this option, and writes rejects without bytes for them.
     #[arg(long, value_name = "TOPIC:PARTITION=OFFSET[-LAST]")]
     pub pass_by: Vec<PassedBy>,

@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::stage::{Batch, Stage, StageError, Step};
+use crate::step::{Batch, StageError, Step};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 
 /// A stage that reads raw topics. It states how far time has come, so it must know more than the records.
-pub trait SourceReader<S: Stage + ?Sized> {
-    /// Folds records, like [`Stage::apply`].
+pub trait SourceReader<State, Changes> {
+    /// Folds records, like `Stage::apply`.
     ///
     /// # Errors
     /// [`StageError`] when the events do not form a batch.
-    fn read(&self, state: &S::State, batch: &Batch<'_>, sources: &Sources) -> Result<Step<S::Changes>, StageError>;
+    fn read(&self, state: &State, batch: &Batch<'_>, sources: &Sources) -> Result<Step<Changes>, StageError>;
 
     /// Owned partitions that must wait because their event time is too far ahead of others. `positions` are the
     /// committed positions of all partitions of all sources, including those of other members.
-    fn ahead(&self, state: &S::State, positions: &BTreeMap<TopicPartition, Position>) -> BTreeSet<TopicPartition>;
+    fn ahead(&self, state: &State, positions: &BTreeMap<TopicPartition, Position>) -> BTreeSet<TopicPartition>;
 }
 
 /// What is known about the raw topics, besides their records.

@@ -39,7 +39,11 @@ fn what_is_wrong_is_named_with_its_place() {
         ("kind: usage}", "kind: clicks}", &["clicks", "line 5"]),
         ("snapshots:", "aggregate: {windows: [36h]}\nsnapshots:", &["36h", "1d", "aggregate.windows", "line 6"]),
         ("snapshots:", "ingest: {max_event_bytes: 500000}\nsnapshots:", &["500000", "900000", "line 6", "column 27"]),
-        ("snapshots:", "ingest: {max_event_bytes: 400000, max_facts: 100000}\nsnapshots:", &["400000", "max_facts: 100000", "216808"]),
+        (
+            "snapshots:",
+            "ingest: {max_event_bytes: 400000, max_facts: 100000}\nsnapshots:",
+            &["400000", "max_facts: 100000", "216808"],
+        ),
         (
             "\nsnapshots:",
             "\n  - {topic: keepwell.events, kind: ticket}\nsnapshots:",

@@ -96,6 +96,11 @@ fn tickets() -> Vec<Case> {
             ],
             fates: &[],
         },
+    ]
+}
+
+fn answers_and_ids() -> Vec<Case> {
+    vec![
         Case {
             name: "second answers and ratings: PostHog/posthog-js issue 2075, singer-io/tap-zendesk pull request 37",
             lines: vec![
@@ -277,7 +282,7 @@ fn cell(deployment: &Deployment, account: &str, column: &str) -> Option<f64> {
 
 #[test]
 fn what_others_reported_is_right_and_the_oracle_says_so() {
-    for Case { name, lines, cells, fates } in [tickets(), accounts(), uses()].into_iter().flatten() {
+    for Case { name, lines, cells, fates } in [tickets(), answers_and_ids(), accounts(), uses()].into_iter().flatten() {
         let raw =
             |(kind, text): &(Kind, String)| Raw { kind: *kind, key: None, value: Some(text.clone().into()), at_ms: 0 };
         let raws: Vec<Raw> = lines.iter().map(raw).collect();
