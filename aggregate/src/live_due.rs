@@ -155,39 +155,68 @@ mod tests {
         assert_eq!(live_due.due(2).cloned().collect::<Vec<_>>(), names(&["ahead"]));
     }
 
+    /// A step with uses of features: account and feature of each. Returns the accounts that got rows.
+    fn step(state: &mut State, offset: i64, uses: &[(&str, String)], tick: u64, is_early: bool) -> Vec<String> {
+        let (stage, at) = (stage(), 19_800 * DAY_US);
+        let event = |(n, (id, feature)): (usize, &(&str, String))| Event {
+            account_id: Cow::Owned((*id).to_owned()),
+            event_id: Cow::Owned(format!("{offset}-{n}")),
+            occurred_us: at,
+            body: Body::Usage {
+                user_id: None,
+                feature: feature.clone().into(),
+                count: 1,
+                duration_ms: None,
+                errors: None,
+            },
+        };
+        let record = record_of(offset, uses.iter().enumerate().map(event), at);
+        let batch = Batch {
+            records: [(partition(), std::slice::from_ref(&record))].into(),
+            positions: [(partition(), Position::at(NextOffset(offset)))].into(),
+            tick,
+            is_early,
+            ..Batch::default()
+        };
+        let step = stage.apply(state, &batch).unwrap();
+        let mut sent = BTreeSet::new();
+        for value in step.messages.iter().filter_map(|message| message.value.as_ref()) {
+            let rows = codec::decode(value, &window::schema()).unwrap();
+            sent.extend(rows["account_id"].as_string::<i32>().iter().flatten().map(str::to_owned));
+        }
+        stage.merge(state, step.changes);
+        sent.into_iter().collect()
+    }
+
+    fn started() -> State {
+        let mut state = State::default();
+        stage().restore(&mut state, &partition(), Position::at(NextOffset(0)), None).unwrap();
+        state
+    }
+
     #[test]
     fn an_account_is_told_of_in_the_step_of_its_event_and_then_with_a_tick() {
-        let (stage, at) = (stage(), 19_800 * DAY_US);
-        let mut state = State::default();
-        stage.restore(&mut state, &partition(), Position::at(NextOffset(0)), None).unwrap();
-        let mut step = |offset: i64, ids: &[&'static str], tick: u64, is_early: bool| {
-            let event = |(n, id): (usize, &&'static str)| Event {
-                account_id: Cow::Borrowed(*id),
-                event_id: Cow::Owned(format!("{offset}-{n}")),
-                occurred_us: at,
-                body: Body::Usage { user_id: None, feature: "f".into(), count: 1, duration_ms: None, errors: None },
-            };
-            let record = record_of(offset, ids.iter().enumerate().map(event), at);
-            let batch = Batch {
-                records: [(partition(), std::slice::from_ref(&record))].into(),
-                positions: [(partition(), Position::at(NextOffset(offset)))].into(),
-                tick,
-                is_early,
-                ..Batch::default()
-            };
-            let step = stage.apply(&state, &batch).unwrap();
-            let mut sent = BTreeSet::new();
-            for value in step.messages.iter().filter_map(|message| message.value.as_ref()) {
-                let rows = codec::decode(value, &window::schema()).unwrap();
-                sent.extend(rows["account_id"].as_string::<i32>().iter().flatten().map(str::to_owned));
-            }
-            stage.merge(&mut state, step.changes);
-            sent.into_iter().collect::<Vec<_>>()
+        let mut state = started();
+        let mut step = |offset, ids: &[&'static str], tick, is_early| {
+            let uses: Vec<_> = ids.iter().map(|id| (*id, "f".to_owned())).collect();
+            step(&mut state, offset, &uses, tick, is_early)
         };
         assert_eq!(step(0, &["acme", "beta"], 1, true), ["acme", "beta"], "at once");
         assert_eq!(step(1, &["acme", "gamma"], 1, true), ["gamma"], "acme has been sent of");
         assert_eq!(step(2, &[], 2, true), ["acme"], "with the tick");
         assert_eq!(step(3, &["delta"], 2, false), [""; 0], "throughput goes first");
         assert_eq!(step(4, &["beta"], 2, true), ["beta", "delta"], "beta rested");
+    }
+
+    /// A live row of an account is counted from the start. So one account must not fill every tick for all others.
+    #[test]
+    fn an_account_of_20_000_features_gets_a_row_every_second_tick() {
+        let mut state = started();
+        let many: Vec<_> = (0..20_000).map(|n| ("acme", format!("/orders/{n}"))).collect();
+        step(&mut state, 0, &many, 1, true);
+        let uses = [("acme", "/orders/1".to_owned()), ("beta", "f".to_owned())];
+        let sent: Vec<_> = (2..6).map(|tick| step(&mut state, tick as i64, &uses, tick, true)).collect();
+        let (both, beta) = (vec!["acme".to_owned(), "beta".to_owned()], vec!["beta".to_owned()]);
+        assert_eq!(sent, [both.clone(), beta.clone(), both, beta]);
     }
 }

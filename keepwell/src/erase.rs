@@ -70,3 +70,19 @@ fn remaining_copies(config: &Config) -> String {
         config.topics.scores,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_that_may_still_hold_the_account_is_named() {
+        let text = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
+        let config = Config::parse("test", text, &[]).unwrap();
+        let named = remaining_copies(&config);
+        let own = ["events", "rejects", "windows", "feature_days", "health"].map(|name| format!("keepwell.{name}"));
+        for topic in own.iter().map(String::as_str).chain(["raw", "scores", "alerts"]) {
+            assert!(named.contains(topic), "{topic} is not in {named}");
+        }
+    }
+}

@@ -339,3 +339,22 @@ impl Topics {
 fn admin_options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With one replica in sync, an acknowledged record can be lost with one broker.
+    #[test]
+    fn a_topic_with_three_replicas_must_have_two_in_sync() {
+        let text = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
+        let wanted = wanted(&Config::parse("test", text, &[]).unwrap());
+        for (replicas, expected) in [(1, None), (2, None), (3, Some(2)), (5, Some(2))] {
+            for topic in &wanted {
+                let is_own = topic.name != "raw";
+                let least = topic.of_replicas(replicas).at_least.get("min.insync.replicas").copied();
+                assert_eq!(least, expected.filter(|_| is_own), "{} with {replicas}", topic.name);
+            }
+        }
+    }
+}

@@ -76,6 +76,16 @@ mod tests {
 
     const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
+    /// Without the key, a list of addresses does not tell who was erased.
+    #[test]
+    fn the_name_of_an_erased_user_depends_on_the_key_and_on_the_account() {
+        let name = |account: &str, key: u8| pseudonym(account, "eve@example.com", &[key; 16]);
+        assert_eq!(name("acme", 1), name("acme", 1));
+        assert_ne!(name("acme", 1), name("acme", 2));
+        assert_ne!(name("acme", 1), name("beta", 1));
+        assert!(!name("acme", 1).contains("eve"));
+    }
+
     /// Events that may happen to a person, one of each.
     fn events() -> Vec<Event<'static>> {
         let usage = |feature| Body::Usage {

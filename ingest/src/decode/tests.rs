@@ -187,6 +187,21 @@ fn nothing_happens_after_it_was_received() {
     assert_eq!(decode(Kind::Usage, TRACK.as_bytes(), &appended).unwrap_err().code, Code::Future);
 }
 
+/// The id of an alert consists of three names. An outcome must be able to name every alert.
+#[test]
+fn an_outcome_names_alerts_of_the_longest_accounts_and_triggers() {
+    let outcome = |bytes: usize| {
+        let alert = "a".repeat(bytes);
+        let text = format!(
+            r#"{{"event_id":"o","account_id":"acme","occurred_at":1709287200000,"type":"outcome","outcome":{{"alert_id":"{alert}","event":"done"}}}}"#
+        );
+        event(Kind::Account, &text).map(|_| ()).map_err(|reason| reason.code)
+    };
+    let longest = 512 + 1 + 512 + 1 + "2024-03-01T00:00:00Z".len();
+    assert_eq!([outcome(513), outcome(longest)], [Ok(()), Ok(())]);
+    assert_eq!(outcome(2000), Err(Code::OutOfRange));
+}
+
 #[test]
 fn a_null_clears_what_is_remembered_and_an_absent_field_does_not() {
     let role = |text: &str| match event(Kind::Person, text).unwrap().body {

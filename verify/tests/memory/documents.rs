@@ -63,6 +63,14 @@ fn every_file_that_a_document_names_or_links_to_exists() {
 }
 
 /// The anchor of a heading, as GitHub makes it.
+/// Docker opens a published port around the host's firewall, and nobody is asked who they are.
+#[test]
+fn the_broker_for_a_try_listens_on_this_machine_only() {
+    let compose = read("deploy/compose.yaml");
+    let ports: Vec<&str> = compose.lines().filter(|line| line.trim_start().starts_with("ports:")).collect();
+    assert!(!ports.is_empty() && ports.iter().all(|line| line.contains("[\"127.0.0.1:")), "{ports:?}");
+}
+
 fn anchor(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));

@@ -331,6 +331,36 @@ mod tests {
     }
 
     #[test]
+    fn positions_to_pass_by_are_one_or_a_range() {
+        let of = |first, end| PassedBy {
+            partition: TopicPartition::new("a:b", 3),
+            first: NextOffset(first),
+            end: NextOffset(end),
+        };
+        assert_eq!("a:b:3=17".parse(), Ok(of(17, 18)));
+        assert_eq!("a:b:3=17-20".parse(), Ok(of(17, 21)));
+        for wrong in ["a:3", "a:3=x", "a:3=9-5", "a:3=5-", "a=5", "a:3=-5", "a:3=5-9223372036854775807"] {
+            assert!(wrong.parse::<PassedBy>().is_err_and(|why| why.contains(wrong)), "{wrong}");
+        }
+        let positions = vec![of(17, 21), of(40, 41)];
+        let settings = Settings::new(&Kafka::at("none:9092")).unwrap().passing_by(PassBy { all: false, positions });
+        let at = |offset| {
+            let (tp, at) = (TopicPartition::new("a:b", 3), NextOffset(offset));
+            (settings.may_pass(&tp, at), settings.named_end(&tp, at))
+        };
+        assert_eq!([at(16), at(17), at(20), at(21)].map(|(may, _)| may), [false, true, true, false]);
+        assert_eq!([at(18).1, at(40).1], [Some(NextOffset(21)), None]);
+    }
+
+    #[test]
+    fn what_replays_rejects_can_write_every_record_that_a_stage_can() {
+        let largest = Kafka { max_record_bytes: 100_000_000, ..Kafka::at("none:9092") };
+        let settings = Settings::new(&largest).unwrap();
+        let bytes = settings.writer().get("message.max.bytes").unwrap().parse::<usize>().unwrap();
+        assert!(bytes >= largest.max_record_bytes, "{bytes}");
+    }
+
+    #[test]
     fn the_users_own_backoff_stands() {
         let backoff = |kafka: &Kafka| {
             let settings = Settings::new(kafka).unwrap().for_transactions("score", "0");
