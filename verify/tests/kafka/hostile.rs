@@ -138,7 +138,6 @@ fn a_batch_that_no_client_can_read_is_a_reject_without_bytes_and_its_neighbours_
 }
 
 #[test]
-#[ignore = "librdkafka 2.12.1 goes on at a wrong place of the answer after a failed checksum, and may abort: rdkafka_msgset_reader.c:1099"]
 fn a_batch_with_a_wrong_checksum_is_a_reject_without_bytes_and_its_neighbours_are_read() {
     let deployment = with_optional("damaged", &ALL_BUT_USAGE, |text| text);
     uses(&deployment, 0..10);
