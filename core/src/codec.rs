@@ -2,7 +2,9 @@
 //!
 //! A nullable column that is null in every row is left out of the record. Most columns belong to kinds of events, or to
 //! measures, that most records do not have. A column left out costs the broker nothing. It costs the reader one array
-//! of nulls per type.
+//! of nulls per type. A column with one value in every row of a larger record contains it once, run-end encoded.
+
+mod constant;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -89,12 +91,17 @@ fn rows_bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
 
 /// Encodes a batch. `rows_bytes` is the expected size of its rows.
 fn encode_into(batch: &RecordBatch, rows_bytes: usize) -> Result<Vec<u8>, CodecError> {
-    let batch = without_null_columns(batch)?;
+    let batch = compact(batch)?;
     // Reserve only what the rows need, not what their builders reserved: the kernel zeroes every page we ask for.
     let bytes = SCHEMA_BYTES + PADDING_BYTES * batch.num_columns() + rows_bytes;
     let mut writer = StreamWriter::try_new(Vec::with_capacity(bytes), &batch.schema())?;
     writer.write(&batch)?;
     Ok(writer.into_inner()?)
+}
+
+/// The batch without columns that are null in every row, and with constant ones run-end encoded.
+fn compact(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    constant::encoded(&without_null_columns(batch)?)
 }
 
 /// The batch without nullable columns that are null in every row.
@@ -108,7 +115,8 @@ fn without_null_columns(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> 
     }
     let left = batch.project(&without_null_columns)?;
     let mut metadata = left.schema_ref().metadata().clone();
-    metadata.insert(COLUMNS_KEY.to_owned(), fields.len().to_string());
+    // A part of a batch may leave out more columns than the batch did.
+    metadata.entry(COLUMNS_KEY.to_owned()).or_insert_with(|| fields.len().to_string());
     let schema = Schema::new_with_metadata(left.schema_ref().fields().clone(), metadata);
     left.with_schema(Arc::new(schema))
 }
@@ -119,7 +127,8 @@ fn without_null_columns(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> 
 /// # Errors
 /// [`CodecError::RowTooLarge`] when one run alone exceeds the limit.
 pub fn encode_split(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Vec<Vec<u8>>, CodecError> {
-    encode_pieces(batch, Pieces { unit_rows, max_bytes, row_bytes: row_bytes(batch)? })
+    let batch = compact(batch)?;
+    encode_pieces(&batch, Pieces { unit_rows, max_bytes, row_bytes: row_bytes(&batch)? })
 }
 
 /// How a batch is cut into values.
@@ -181,7 +190,7 @@ pub struct Fitted {
 /// [`CodecError::Arrow`] when Arrow cannot encode the batch.
 pub fn encode_fitting(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Fitted, CodecError> {
     let mut fitted = Fitted::default();
-    let pieces = Pieces { unit_rows, max_bytes, row_bytes: row_bytes(batch)? };
+    let pieces = Pieces { unit_rows, max_bytes, row_bytes: row_bytes(&compact(batch)?)? };
     let mut todo = vec![(0, batch.clone())];
     while let Some((first, rows)) = todo.pop() {
         match encode_pieces(&rows, pieces) {
@@ -229,7 +238,7 @@ fn read_stream(mut buffer: Buffer) -> Result<Vec<RecordBatch>, ArrowError> {
 
 /// Decodes the batch in the value of one record. The record must be of the table `expected`; so are the columns.
 ///
-/// A column that the record leaves out is null. A version may gain nullable columns, so programs can be replaced one by
+/// A column that the record leaves out is null. A run-end encoded one has its value in every row. A version may gain nullable columns, so programs can be replaced one by
 /// one. Columns that a newer program added are left out here. Columns that an older program does not know are null.
 ///
 /// # Errors
@@ -270,6 +279,7 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
             nulls[nulls.len() - 1].clone()
         })
     };
+    let mut constants = constant::Repeated::default();
     // A linear search for each of many columns would cost more than decoding them.
     let there: HashMap<&str, (&FieldRef, &ArrayRef), RandomState> =
         batch.schema_ref().fields().iter().zip(batch.columns()).map(|pair| (pair.0.name().as_str(), pair)).collect();
@@ -278,6 +288,11 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
             Some((found, column)) if *found == field => {
                 num_known += 1;
                 columns.push(ArrayRef::clone(column));
+            }
+            // The first column is never a run: it bounds the number of rows by the bytes of the record.
+            Some((found, column)) if !columns.is_empty() && found.is_nullable() == field.is_nullable() => {
+                num_known += 1;
+                columns.push(constants.column(column, field.data_type())?);
             }
             None if field.is_nullable() => columns.push(null_of(field.data_type())),
             _ => return None,

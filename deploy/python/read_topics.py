@@ -1,17 +1,20 @@
 """Reads Keepwell's topics with a client and an Arrow that are not Keepwell's own.
 
-    deploy/python/python deploy/python/read_topics.py BROKER SCORES HEALTH
+    deploy/python/python deploy/python/read_topics.py BROKER SCORES HEALTH WINDOWS
 
-Prints one JSON object: the last score of each account on SCORES, and what HEALTH holds of final rows.
+Prints one JSON object: the last score of each account on SCORES, the number of final rows on HEALTH, the sum of all uses
+on WINDOWS, and the number of columns there that are run-end encoded.
 Fails where a key does not lie in the partition of the Java client's default partitioner.
 """
 
 import json
 import sys
 
-import pyarrow.ipc
+import pyarrow
 from kafka import KafkaConsumer, TopicPartition
 from kafka.partitioner.default import murmur2
+
+from arrow_record import rows
 
 
 def records(broker, topic):
@@ -32,7 +35,7 @@ def records(broker, topic):
 
 
 def main():
-    broker, scores, health = sys.argv[1:]
+    broker, scores, health, windows = sys.argv[1:]
     last = {}
     for count, record in records(broker, scores):
         expected = (murmur2(record.key) & 0x7FFFFFFF) % count
@@ -46,9 +49,14 @@ def main():
     finals = 0
     for _, record in records(broker, health):
         if record.value is not None:
-            rows = pyarrow.ipc.open_stream(record.value).read_all()
-            finals += sum(rows.column("final").to_pylist())
-    print(json.dumps({"last": last, "finals": finals}))
+            finals += sum(rows(record.value).column("final").to_pylist())
+    uses = runs = 0
+    for _, record in records(broker, windows):
+        if record.value is not None:
+            uses += sum(rows(record.value).column("uses").to_pylist())
+            schema = pyarrow.ipc.open_stream(record.value).schema
+            runs += sum(pyarrow.types.is_run_end_encoded(field.type) for field in schema)
+    print(json.dumps({"last": last, "finals": finals, "uses": uses, "runs": runs}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat, filter_record_batch, interleave_record_batch, take};
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use keepwell_core::offset::NextOffset;
@@ -18,9 +18,10 @@ use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::{feature_day, health, score, window};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 /// A topic with final rows that become tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -245,16 +246,33 @@ fn words(range: Range) -> String {
     format!("{} epoch {epoch} partition {partition} offsets [{first}, {end})", source.name())
 }
 
-/// Settings of the Parquet writer. `of` is the text that names the file's range.
+/// The columns whose pages have statistics. Queries look for accounts and times; other columns have them once a file.
+const SOUGHT: [&str; 2] = ["account_id", "as_of"];
+
+/// Settings of the Parquet writer for these columns. `of` is the text that names the file's range.
+///
+/// Integers and times are deltas: most of them repeat or rise. Looking each up in a dictionary takes longer. Texts,
+/// floats and decimals are looked up, since they have few values.
 ///
 /// # Errors
 /// None in practice: the compression level is valid.
-pub fn properties(of: String) -> Result<WriterProperties, ArrowError> {
-    let level = ZstdLevel::try_new(3).map_err(ArrowError::from)?;
-    Ok(WriterProperties::builder()
+pub fn properties(of: String, columns: &Schema) -> Result<WriterProperties, ArrowError> {
+    let level = ZstdLevel::try_new(1).map_err(ArrowError::from)?;
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
-        .set_key_value_metadata(Some(vec![KeyValue::new(RANGE_KEY.to_owned(), of)]))
-        .build())
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_key_value_metadata(Some(vec![KeyValue::new(RANGE_KEY.to_owned(), of)]));
+    for name in SOUGHT {
+        properties = properties.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::Page);
+    }
+    let is_delta = |kind: &DataType| matches!(kind, DataType::Int32 | DataType::Int64 | DataType::Timestamp(..));
+    for field in columns.fields().iter().filter(|field| is_delta(field.data_type())) {
+        let column = ColumnPath::from(field.name().as_str());
+        properties = properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+    }
+    Ok(properties.build())
 }
 
 /// Writes the rows of a table as a Parquet file; returns its content and number of rows. `of` names the range. The rows
@@ -268,7 +286,8 @@ pub(crate) fn parquet(
     let first = finals.first().ok_or_else(|| ArrowError::SchemaError("a file without rows".into()))?;
     let schema = rows(&first.slice(0, 0))?.schema();
     let finals: Vec<&RecordBatch> = finals.iter().collect();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(of)?)).map_err(ArrowError::from)?;
+    let properties = properties(of, &schema)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(ArrowError::from)?;
     let mut num_rows = 0;
     let mut write = |finals: &RecordBatch| {
         let rows = rows(finals)?;

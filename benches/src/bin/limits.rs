@@ -172,7 +172,8 @@ fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
         Ok(())
     })?;
     rate("Parquet", rows, &|| {
-        let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties("a limit".into())?))?;
+        let mut writer =
+            ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties("a limit".into(), &schema)?))?;
         ready.iter().try_for_each(|batch| writer.write(batch))?;
         ensure!(!writer.into_inner()?.is_empty(), "no file");
         Ok(())

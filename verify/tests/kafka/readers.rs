@@ -5,6 +5,9 @@ use std::process::Command;
 
 use indicatif::ProgressBar;
 use keepwell::demo::{self, DemoArgs};
+use keepwell_core::schema::columns::Columns;
+use keepwell_core::schema::{health, window};
+use keepwell_verify::compare::rows_of;
 use keepwell_verify::fleet::{self, Shape};
 use serde_json::Value;
 
@@ -48,13 +51,14 @@ fn duckdb_answers_every_query_and_recomputes_every_score() {
 #[test]
 fn a_second_kafka_client_and_another_arrow_read_the_same() {
     let deployment = Deployment::new("readers");
-    deployment.load(&fleet::dirty(5, Shape { accounts: 11, days: 25, usage: 3 }));
+    deployment.load(&fleet::dirty(5, Shape { accounts: 150, days: 25, usage: 3 }));
     deployment.drain("ingest", &["--complete"]);
     for stage in ["aggregate", "score", "sink"] {
         deployment.drain(stage, &[]);
     }
     let topics = &deployment.config.topics;
-    let read = python("deploy/python/read_topics.py", &[&kafka().address, &topics.scores, &topics.health]);
+    let read =
+        python("deploy/python/read_topics.py", &[&kafka().address, &topics.scores, &topics.health, &topics.windows]);
     let mut last = serde_json::Map::new();
     for record in deployment.records(&topics.scores) {
         let account = String::from_utf8(record.key.unwrap()).unwrap();
@@ -65,11 +69,11 @@ fn a_second_kafka_client_and_another_arrow_read_the_same() {
     }
     assert!(last.len() > 5);
     assert_eq!(read["last"], Value::Object(last));
-    let health = keepwell_verify::compare::rows_of(
-        &deployment.records(&topics.health),
-        &keepwell_core::schema::health::schema(),
-    )
-    .unwrap();
-    let finals = keepwell_verify::streamed::finals(&health).unwrap().num_rows();
+    let rows = |topic: &str, schema| rows_of(&deployment.records(topic), &schema).unwrap();
+    let finals = keepwell_verify::streamed::finals(&rows(&topics.health, health::schema())).unwrap().num_rows();
     assert_eq!(read["finals"], finals);
+    let windows = rows(&topics.windows, window::schema());
+    let uses: i64 = Columns::Batch(&windows).int("uses").unwrap().iter().flatten().sum();
+    assert_eq!(read["uses"], uses);
+    assert!(read["runs"].as_i64().unwrap() > 20, "{} columns that are the same in every row", read["runs"]);
 }

@@ -1,0 +1,204 @@
+//! Columns with one value in every row of a record. The record contains the value once, run-end encoded.
+//!
+//! In the rows of a close most columns are the same for all accounts: a count of 0, the time, the model.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, GenericStringArray, Int32Array, RecordBatch, RunArray, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, FieldRef, Int32Type, Schema};
+use arrow::error::ArrowError;
+
+/// With fewer rows the description of the run would be larger than the values.
+const MIN_ROWS: usize = 128;
+
+/// The batch with its constant columns run-end encoded. The first column stays as it is, so that the bytes of a record
+/// bound the number of its rows.
+pub(super) fn encoded(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    if batch.num_rows() < MIN_ROWS {
+        return Ok(batch.clone());
+    }
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (index, (field, column)) in batch.schema_ref().fields().iter().zip(batch.columns()).enumerate() {
+        if index == 0 || !is_constant(column) {
+            fields.push(FieldRef::clone(field));
+            columns.push(ArrayRef::clone(column));
+            continue;
+        }
+        let run = RunArray::try_new(&Int32Array::from(vec![column.len() as i32]), &column.slice(0, 1))?;
+        fields.push(Arc::new(field.as_ref().clone().with_data_type(run.data_type().clone())));
+        columns.push(Arc::new(run));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, batch.schema_ref().metadata().clone())), columns)
+}
+
+/// Whether all rows of a column have the same value, which is not null. Lists and maps are not compared.
+fn is_constant(column: &ArrayRef) -> bool {
+    if column.null_count() > 0 {
+        return false;
+    }
+    match column.data_type() {
+        DataType::Boolean => {
+            let num_true = column.as_boolean().true_count();
+            num_true == 0 || num_true == column.len()
+        }
+        DataType::Utf8 => {
+            let texts: &GenericStringArray<i32> = column.as_string();
+            (1..texts.len()).all(|row| texts.value(row) == texts.value(0))
+        }
+        kind => kind.primitive_width().is_some_and(|width| {
+            let data = column.to_data();
+            let bytes = data.buffers().first().map(|buffer| buffer.as_slice()).unwrap_or_default();
+            let (from, to) = (data.offset() * width, (data.offset() + data.len()) * width);
+            // Equal to itself, moved by one value.
+            bytes.get(from..to - width).zip(bytes.get(from + width..to)).is_some_and(|(values, next)| values == next)
+        }),
+    }
+}
+
+/// Repeats values. Equal values of a type share one array: most of them are 0.
+#[derive(Default)]
+pub(super) struct Repeated {
+    /// Once for each row, the number of the only value. None until a column is repeated.
+    firsts: Option<UInt32Array>,
+    known: Vec<(ArrayRef, ArrayRef)>,
+}
+
+impl Repeated {
+    /// The values of a constant column. None if this is not a column of one run with values of this type. All columns
+    /// must have the same number of rows.
+    pub(super) fn column(&mut self, column: &ArrayRef, kind: &DataType) -> Option<ArrayRef> {
+        let run = column.as_any().downcast_ref::<RunArray<Int32Type>>()?;
+        let value = run.values();
+        if value.len() != 1 || value.is_null(0) || value.data_type() != kind {
+            return None;
+        }
+        if let Some((_, repeated)) =
+            self.known.iter().find(|(known, _)| known.data_type() == kind && **known == **value)
+        {
+            return Some(ArrayRef::clone(repeated));
+        }
+        let firsts = self.firsts.get_or_insert_with(|| UInt32Array::from_value(0, run.len()));
+        let repeated = take(value, firsts, None).ok()?;
+        self.known.push((ArrayRef::clone(value), ArrayRef::clone(&repeated)));
+        Some(repeated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{
+        BooleanArray, Decimal128Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    };
+    use arrow::datatypes::{Field, SchemaRef};
+
+    use super::*;
+    use crate::codec::{CodecError, decode, encode, read_stream};
+    use crate::schema::TABLE_KEY;
+
+    fn batch(columns: Vec<(&str, ArrayRef, bool)>) -> RecordBatch {
+        let fields: Vec<Field> =
+            columns.iter().map(|(name, column, may)| Field::new(*name, column.data_type().clone(), *may)).collect();
+        let schema = Schema::new_with_metadata(fields, [(TABLE_KEY.to_owned(), "t/1".to_owned())].into());
+        RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, column, _)| column).collect()).unwrap()
+    }
+
+    /// A column of each type with one value, and some that are nearly so.
+    fn rows(n: usize) -> RecordBatch {
+        let all = |column: &dyn Array| take(column, &UInt32Array::from_value(0, n), None).unwrap();
+        let but_last: Int64Array = (0..n).map(|row| Some(i64::from(row + 1 == n))).collect();
+        let but_null: Int64Array = (0..n).map(|row| (row + 1 < n).then_some(7)).collect();
+        batch(vec![
+            ("id", all(&StringArray::from(vec!["same"])), false),
+            ("zero", all(&Int64Array::from(vec![0])), false),
+            ("zero_too", all(&Int64Array::from(vec![0])), true),
+            ("seven", all(&Int64Array::from(vec![7])), false),
+            ("minus_zero", all(&Float64Array::from(vec![-0.0])), false),
+            ("plus_zero", all(&Float64Array::from(vec![0.0])), false),
+            ("flag", all(&BooleanArray::from(vec![true])), false),
+            ("text", all(&StringArray::from(vec!["x"])), true),
+            ("at", all(&TimestampMicrosecondArray::from(vec![5]).with_timezone("UTC")), false),
+            ("points", all(&Decimal128Array::from(vec![5]).with_precision_and_scale(10, 6).unwrap()), true),
+            ("but_last", Arc::new(but_last), false),
+            ("but_null", Arc::new(but_null), true),
+        ])
+    }
+
+    fn runs_in(value: &[u8]) -> Vec<String> {
+        let there = read_stream(arrow::buffer::Buffer::from(value)).unwrap();
+        let fields = there[0].schema_ref().fields().clone();
+        let runs = fields.iter().filter(|field| matches!(field.data_type(), DataType::RunEndEncoded(..)));
+        runs.map(|field| field.name().clone()).collect()
+    }
+
+    #[test]
+    fn a_column_with_one_value_is_in_a_record_once_and_is_read_as_it_was() {
+        let of_one_value =
+            ["zero", "zero_too", "seven", "minus_zero", "plus_zero", "flag", "text", "at", "points"].map(str::to_owned);
+        for (num_rows, expected) in [(MIN_ROWS - 1, &[][..]), (MIN_ROWS, &of_one_value[..]), (3000, &of_one_value[..])]
+        {
+            let rows = rows(num_rows);
+            let value = encode(&rows).unwrap();
+            assert_eq!(runs_in(&value), expected, "{num_rows} rows");
+            assert_eq!(decode(&value, &rows.schema()).unwrap(), rows);
+        }
+        // Bytes a row: of the id, of `but_last`, of `but_null`, and less than one of all others.
+        assert!(encode(&rows(30_000)).unwrap().len() / 30_000 == 8 + 8 + 8);
+    }
+
+    #[test]
+    fn a_part_of_a_batch_has_the_runs_of_its_own_rows() {
+        let whole = rows(1000);
+        let part = whole.slice(500, 499);
+        let value = encode(&part).unwrap();
+        assert!(runs_in(&value).contains(&"but_last".to_owned()));
+        assert_eq!(decode(&value, &whole.schema()).unwrap(), part);
+        // The sign of a zero is not lost where both zeros are in one record.
+        let read = decode(&value, &whole.schema()).unwrap();
+        let sign = |name: &str| {
+            let column = read.column_by_name(name).unwrap();
+            column.as_primitive::<arrow::datatypes::Float64Type>().value(3).is_sign_negative()
+        };
+        assert_eq!((sign("minus_zero"), sign("plus_zero")), (true, false));
+    }
+
+    #[test]
+    fn runs_that_nobody_here_writes_are_foreign() {
+        let written = |run: ArrayRef, num_rows: usize, first: bool| {
+            let plain: ArrayRef = Arc::new(Int64Array::from_iter_values(0..num_rows as i64));
+            let (a, b) = if first { (run, plain) } else { (plain, run) };
+            encode(&batch(vec![("a", a, false), ("b", b, false)])).unwrap()
+        };
+        let run = |ends: Vec<i32>, values: ArrayRef| -> ArrayRef {
+            Arc::new(RunArray::try_new(&Int32Array::from(ends), &values).unwrap())
+        };
+        let ints = |values: &[i64]| -> ArrayRef { Arc::new(Int64Array::from(values.to_vec())) };
+        let expected: SchemaRef = batch(vec![("a", ints(&[1]), false), ("b", ints(&[1]), false)]).schema();
+        let read = |value: &[u8]| decode(value, &expected);
+        assert!(read(&written(run(vec![9], ints(&[4])), 9, false)).is_ok());
+        for (what, value) in [
+            ("two runs", written(run(vec![4, 9], ints(&[4, 5])), 9, false)),
+            ("a null", written(run(vec![9], Arc::new(Int64Array::from(vec![None]))), 9, false)),
+            ("another type", written(run(vec![9], Arc::new(StringArray::from(vec!["4"]))), 9, false)),
+            ("the first column", written(run(vec![9], ints(&[4])), 9, true)),
+        ] {
+            assert!(matches!(read(&value), Err(CodecError::ForeignColumns { .. })), "{what}");
+        }
+        // A few bytes that claim two billion rows.
+        let runs = vec![("a", run(vec![i32::MAX], ints(&[1])), false), ("b", run(vec![i32::MAX], ints(&[1])), false)];
+        assert!(matches!(read(&encode(&batch(runs)).unwrap()), Err(CodecError::ForeignColumns { .. })));
+    }
+
+    #[test]
+    fn damaged_runs_are_an_error_and_no_panic() {
+        let rows = rows(MIN_ROWS);
+        let value = encode(&rows).unwrap();
+        for at in 0..value.len() {
+            let mut damaged = value.clone();
+            damaged[at] ^= 1 << (at % 8);
+            if let Ok(read) = decode(&damaged, &rows.schema()) {
+                assert_eq!(read.schema().fields(), rows.schema().fields(), "byte {at}");
+            }
+        }
+    }
+}
