@@ -51,6 +51,19 @@ coded! {
     }
 }
 
+impl Kind {
+    /// The word in the configuration and in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Ticket => "ticket",
+            Self::Survey => "survey",
+            Self::Account => "account",
+            Self::Person => "person",
+        }
+    }
+}
+
 coded! {
     /// What happened to a ticket.
     TicketAction {

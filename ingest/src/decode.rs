@@ -55,12 +55,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// # Errors
 /// The [`Reason`] for which the record is rejected.
 pub fn decode<'a>(kind: Kind, value: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, Reason> {
-    if value.len() > limits.max_event_bytes {
-        let detail = format!("{} bytes, allowed are {}", value.len(), limits.max_event_bytes);
-        return Err(Reason::new(Code::Oversized, detail));
-    }
-    let value = value.strip_prefix(BYTE_ORDER_MARK).unwrap_or(value);
-    let text = std::str::from_utf8(value).map_err(|e| Reason::new(Code::NotUtf8, e.to_string()))?;
+    check_size(value, limits)?;
+    let text = text(value)?;
     let (event, received_us) = match kind {
         Kind::Usage => match usage::decode(text)? {
             usage::Call::Use(received) => received,
@@ -73,6 +69,27 @@ pub fn decode<'a>(kind: Kind, value: &'a [u8], limits: &Limits) -> Result<Decode
     };
     check_time(&event, received_us, limits)?;
     Ok(Decoded::Event(event))
+}
+
+/// Checks the size of a raw value.
+///
+/// # Errors
+/// [`Code::Oversized`] when it is above the limit.
+pub fn check_size(value: &[u8], limits: &Limits) -> Result<(), Reason> {
+    if value.len() > limits.max_event_bytes {
+        let detail = format!("{} bytes, allowed are {}", value.len(), limits.max_event_bytes);
+        return Err(Reason::new(Code::Oversized, detail));
+    }
+    Ok(())
+}
+
+/// The text of a raw value.
+///
+/// # Errors
+/// [`Code::NotUtf8`] when it is not UTF-8.
+pub fn text(value: &[u8]) -> Result<&str, Reason> {
+    let value = value.strip_prefix(BYTE_ORDER_MARK).unwrap_or(value);
+    std::str::from_utf8(value).map_err(|e| Reason::new(Code::NotUtf8, e.to_string()))
 }
 
 /// Checks that the event time is not in the future and not too old.

@@ -329,7 +329,7 @@ impl<'de: 'a, 'a> Accept<'de> for GivenFacts<'a> {
 }
 
 /// A key of an object, borrowed if it has no escapes.
-struct Key<'a>(Cow<'a, str>);
+pub(crate) struct Key<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

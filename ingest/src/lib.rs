@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod decode;
 mod input;
+pub mod mapping;
 pub mod reason;
 pub mod rejects;
 pub mod stage;

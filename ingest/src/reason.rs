@@ -68,6 +68,8 @@ codes! {
     UnknownValue = "unknown_value",
     /// A number or a text is outside the allowed range.
     OutOfRange = "out_of_range",
+    /// The mapping of the source has no rule for the record.
+    NoRule = "no_rule",
     /// A time is neither RFC 3339 nor epoch milliseconds.
     BadTime = "bad_time",
     /// The record cannot be read: bad compression, wrong checksum, or larger than the client accepts.

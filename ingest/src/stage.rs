@@ -1,38 +1,31 @@
 //! The ingest stage: reads raw topics, writes `events` and `rejects`, and adds statements of time.
 
-use std::borrow::Cow;
+mod reading;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use keepwell_core::codec;
-use keepwell_core::event::{Body, Kind, Origin};
 use keepwell_core::offset::{Position, SourceTimes, TopicPartition};
-use keepwell_core::pane::{DAY_US, PaneWidth};
-use keepwell_core::partitioner::partition_of;
+use keepwell_core::pane::PaneWidth;
 use keepwell_core::schema::event::EventBuilder;
-use keepwell_pipeline::config::{Config, Secret, Source, max_event_bytes};
-use keepwell_pipeline::record::{Message, Record};
-use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
+use keepwell_pipeline::config::{Config, Secret, Source};
+use keepwell_pipeline::record::Message;
 use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
 use keepwell_pipeline::source_reader::{Completeness, EndProof, SourceReader, Sources};
 use keepwell_pipeline::stage::Gauges;
-use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step};
+use keepwell_pipeline::stage::{Batch, Stage, StageError, Step};
 use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
-use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::decode::{self, Decoded, Limits};
-use crate::reason::{Code, Reason};
-
-const READ: Fate = Fate::of("read");
-const EMITTED: Fate = Fate::of("emitted");
-
-/// Event ids of tombstones begin with this text. No other event id may.
-const TOMBSTONE: &str = "keepwell:tombstone:";
+use crate::mapping::{self, Mapping};
+use reading::{READ, Reading};
 
 /// The ingest stage.
 #[derive(Debug)]
 pub struct Ingest {
     sources: BTreeMap<String, Source>,
+    /// The mappings of sources that have one, by topic.
+    mappings: BTreeMap<String, Mapping>,
     events: Arc<str>,
     rejects: Arc<str>,
     partitions: i32,
@@ -66,23 +59,17 @@ pub struct SourcePartition {
 /// Rows for each partition of `events`.
 type Builders = BTreeMap<i32, EventBuilder>;
 
-/// What reading a source partition changes.
-struct Reading<'r> {
-    builders: &'r mut Builders,
-    known: &'r mut SourcePartition,
-    step: &'r mut Step<State>,
-}
-
 impl Ingest {
     /// The stage as configured.
     ///
     /// # Errors
-    /// When the key for user ids cannot be read or is not 32 hex digits.
+    /// When the key for user ids cannot be read or is not 32 hex digits, or a mapping is refused.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let user_id_key = config.ingest.user_id_key.as_ref().map(Secret::reveal_key).transpose();
         let user_id_key = user_id_key.map_err(|why| anyhow::anyhow!("ingest.user_id_key: {why}"))?;
         Ok(Self {
             sources: config.sources.iter().map(|source| (source.topic.clone(), source.clone())).collect(),
+            mappings: mapping::of_sources(config)?,
             events: config.topics.events.as_str().into(),
             rejects: config.topics.rejects.as_str().into(),
             partitions: config.partitions,
@@ -98,117 +85,6 @@ impl Ingest {
             panes: config.time.panes(),
             user_id_key,
         })
-    }
-
-    fn decode<'r>(&self, source: &Source, record: &'r Record, limits: &Limits) -> Result<Decoded<'r>, Reason> {
-        if let Some(why) = &record.unreadable {
-            return Err(Reason::new(Code::Unreadable, why.as_str()));
-        }
-        let mut event = match &record.value {
-            Some(value) => match decode::decode(source.kind, value, limits)? {
-                Decoded::Event(event) if event.event_id.starts_with(TOMBSTONE) => {
-                    let detail = format!("event_id: ids that begin with {TOMBSTONE} are for deletions by null values");
-                    return Err(Reason::new(Code::OutOfRange, detail));
-                }
-                Decoded::Event(event) => event,
-                ignored @ Decoded::Ignored(_) => return Ok(ignored),
-            },
-            None if source.kind == Kind::Account => {
-                let event_id = format!("{TOMBSTONE}{}:{}:{}", source.epoch, record.topic_partition, record.offset.0);
-                decode::tombstone(record.key.as_deref(), event_id, record.timestamp_ms, limits)?
-            }
-            None => return Err(Reason::new(Code::NullValue, "a null value has a meaning on the accounts topic only")),
-        };
-        if let Some(key) = &self.user_id_key {
-            hide_user(&mut event.body, key);
-        }
-        Ok(Decoded::Event(event))
-    }
-
-    /// The limits for the event of this record.
-    fn limits(&self, record: &Record, batch: &Batch<'_>) -> Limits {
-        // An event cannot be later than its append, if the time of the append is known.
-        let known_us = record.appended_ms.map_or(batch.now_us, |ms| batch.now_us.min(ms.saturating_mul(1000)));
-        // An event that does not fit into one record of the broker cannot be accepted.
-        let limit = batch.record_limits.get(self.events.as_ref());
-        let fits = limit.map_or(usize::MAX, |limit| max_event_bytes(*limit, self.max_facts));
-        Limits {
-            max_event_bytes: self.max_event_bytes.min(fits),
-            max_facts: self.max_facts,
-            max_fact_bytes: self.max_fact_bytes,
-            latest_us: known_us.saturating_add(self.max_future_us),
-            max_future_us: self.max_future_us,
-            earliest_us: self.earliest_us,
-        }
-    }
-
-    /// Decodes the records of one source partition.
-    fn decode_all(
-        &self,
-        source: &Source,
-        records: &[Record],
-        batch: &Batch<'_>,
-        into: Reading<'_>,
-    ) -> Result<(), StageError> {
-        let Reading { builders, known, step } = into;
-        let mut num_emitted = 0;
-        for record in records {
-            match self.decode(source, record, &self.limits(record, batch)) {
-                Ok(Decoded::Event(event)) => {
-                    known.high_us = known.high_us.max(Some(event.occurred_us));
-                    let partition = partition_of(&event.account_id, self.partitions);
-                    // With a user id key no bytes are kept, because the raw value contains the user ids.
-                    let is_kept = self.user_id_key.is_none() && self.may_be_too_late(event.occurred_us, batch.now_us);
-                    let origin = Origin {
-                        topic: &record.topic_partition.topic,
-                        partition: record.topic_partition.partition,
-                        offset: record.offset.0,
-                        received_us: record.timestamp_ms.saturating_mul(1000),
-                        payload: record.value.as_deref().filter(|_| is_kept),
-                    };
-                    builders.entry(partition).or_default().push(&event, origin)?;
-                    num_emitted += 1;
-                }
-                Ok(Decoded::Ignored(call)) => step.count(Fate { name: "ignored", reason: call }, 1),
-                Err(reason) => {
-                    step.messages.push(self.reject(record, &reason, batch));
-                    step.count(Fate { name: "rejected", reason: reason.code.as_str() }, 1);
-                    if reason.code == Code::Unreadable {
-                        step.notice(|| format!("{} offset {}: {reason}", record.topic_partition, record.offset.0));
-                    }
-                }
-            }
-        }
-        step.count(EMITTED, num_emitted);
-        *step.fates.entry(READ).or_default() += records.len() as u64;
-        Ok(())
-    }
-
-    /// Whether aggregate may find the event too late, so that its bytes must be kept. No watermark is ahead of the
-    /// clock, so only events older than the lateness can be too late. One day is added, because clocks differ.
-    fn may_be_too_late(&self, occurred_us: i64, now_us: i64) -> bool {
-        self.panes.end_us(self.panes.pane(occurred_us)) + self.lateness_us <= now_us + DAY_US
-    }
-
-    fn reject(&self, record: &Record, reason: &Reason, batch: &Batch<'_>) -> Message {
-        let cause = Cause {
-            stage: "ingest",
-            reason: reason.code.as_str(),
-            // The words of a reason may quote the record, and with a user id key nothing of it is kept.
-            message: if self.user_id_key.is_some() { &"(not kept: ingest.user_id_key is set)" } else { reason },
-            topic: &record.topic_partition.topic,
-            partition: record.topic_partition.partition,
-            offset: record.offset.0,
-        };
-        let partition = record.topic_partition.partition % self.partitions;
-        let original =
-            Original { key: record.key.clone(), value: record.value.clone(), headers: record.headers.clone() };
-        let kept = match self.user_id_key {
-            // With a user id key the reject contains nothing of the record, because it may name a user.
-            Some(_) => Kept::Nothing,
-            None => Kept::Within(batch.record_bytes(&self.rejects, self.max_record_bytes)),
-        };
-        reject(&self.rejects, partition, &cause, original, kept)
     }
 
     /// The time of a source partition for the watermark, UTC microseconds, and the state of the partition.
@@ -287,24 +163,6 @@ impl Ingest {
                 },
             })
             .collect())
-    }
-}
-
-/// Replaces the user id by its keyed hash.
-fn hide_user(body: &mut Body<'_>, key: &[u8; 16]) {
-    let hash = |id: &str| {
-        use std::hash::Hasher;
-        let mut hasher = SipHasher24::new_with_key(key);
-        hasher.write(id.as_bytes());
-        let hash = hasher.finish128();
-        Cow::Owned(format!("{:016x}{:016x}", hash.h1, hash.h2))
-    };
-    match body {
-        Body::Usage { user_id: Some(id), .. }
-        | Body::Ticket { user_id: Some(id), .. }
-        | Body::Survey { user_id: Some(id), .. }
-        | Body::Person { user_id: id, .. } => *id = hash(id),
-        _ => {}
     }
 }
 
@@ -432,6 +290,9 @@ fn arrow_external(error: serde_json::Error) -> StageError {
 #[cfg(test)]
 mod tests {
     use keepwell_core::offset::NextOffset;
+
+    use keepwell_pipeline::record::Record;
+    use keepwell_pipeline::stage::Fate;
 
     use super::*;
 

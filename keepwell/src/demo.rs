@@ -153,7 +153,7 @@ fn run_args() -> RunArgs {
 }
 
 fn message(event: &fleet::RawEvent, accounts: &[Account], config: &Config) -> Result<Message> {
-    let source = config.sources.iter().find(|source| source.kind == event.kind);
+    let source = config.sources.iter().find(|source| source.kind == Some(event.kind));
     let account = accounts.get(event.account).context("an event of no account")?;
     Ok(Message {
         topic: Arc::from(source.map_or("", |source| source.topic.as_str())),

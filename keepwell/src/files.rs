@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use keepwell_core::partitioner::partition_of;
-use keepwell_pipeline::config::Config;
+use keepwell_ingest::mapping::{self, Mapping};
+use keepwell_pipeline::config::{Config, Source};
 use keepwell_pipeline::record::Message;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -102,6 +103,8 @@ struct Disorder {
 struct Input {
     topic: Arc<str>,
     partitions: i32,
+    /// Where the records are of another system: what they mean.
+    mapping: Option<Mapping>,
     lines: BufReader<File>,
     /// Event time, account and bytes of the next line; `None` at the end.
     next: Option<(i64, Option<String>, Vec<u8>)>,
@@ -115,12 +118,13 @@ struct Input {
 }
 
 impl Input {
-    fn open(topic: &str, path: &Path, partitions: i32) -> Result<Self> {
+    fn open(source: &Source, path: &Path, partitions: i32) -> Result<Self> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         let lines = BufReader::with_capacity(1 << 20, file);
         let mut input = Self {
-            topic: topic.into(),
+            topic: source.topic.as_str().into(),
             partitions,
+            mapping: mapping::of_source(source)?,
             lines,
             next: None,
             bytes: 0,
@@ -151,12 +155,19 @@ impl Input {
             if line.is_empty() {
                 continue;
             }
-            let glance = Glance::of(&line);
+            let glance = self.glance(&line);
             let at_ms = glance.ms();
             self.look_at_order(at_ms);
             self.next = Some((at_ms.unwrap_or(before_ms), glance.account(), line));
             return Ok(());
         }
+    }
+
+    /// Time and account of a line. Those of a mapped one are of its first event.
+    fn glance(&self, line: &[u8]) -> Glance {
+        let Some(mapping) = &self.mapping else { return Glance::of(line) };
+        let events = mapping.events(line).unwrap_or_default();
+        events.first().map(|flat| Glance::of(flat.json.as_bytes())).unwrap_or_default()
     }
 
     fn look_at_order(&mut self, at_ms: Option<i64>) {
@@ -222,12 +233,12 @@ impl Files {
         for file in files {
             let (topic, path) = file.split_once('=').with_context(|| format!("{file}: expected TOPIC=FILE"))?;
             let path = Path::new(path);
-            if !config.sources.iter().any(|source| source.topic == topic) {
+            let Some(source) = config.sources.iter().find(|source| source.topic == topic) else {
                 let known: Vec<&str> = config.sources.iter().map(|source| source.topic.as_str()).collect();
                 bail!("{topic} is not among the configured sources: {}", known.join(", "));
-            }
+            };
             opened.total_bytes += std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
-            opened.inputs.push(Input::open(topic, path, partitions(topic)?)?);
+            opened.inputs.push(Input::open(source, path, partitions(topic)?)?);
         }
         Ok(opened)
     }

@@ -15,3 +15,4 @@ pub mod last_scores;
 pub mod load;
 pub mod model;
 pub mod reference;
+pub mod try_input;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keepwell::{audit, backfill, demo, erase, explain, load, model, reference};
+use keepwell::{audit, backfill, demo, erase, explain, load, model, reference, try_input};
 use keepwell_pipeline::acls::rights;
 use keepwell_pipeline::config::{Config, ConfigError};
 use keepwell_pipeline::process::{self, Cli, ConfigArgs};
@@ -24,6 +24,8 @@ struct Keepwell {
 enum Command {
     /// Run a demo fleet of accounts through all stages in this process. Needs no broker.
     Demo(demo::DemoArgs),
+    /// Show what each line of a file becomes, or why it is rejected. Needs no broker and no configuration.
+    TryInput(try_input::TryInputArgs),
     /// Load NDJSON files into raw topics, merged by event time.
     Load(load::LoadArgs),
     /// Process history into separate outputs: from files without a broker, or from the raw topics into a new epoch.
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
     process::guard_files();
     match Keepwell::parse().command {
         Command::Demo(args) => ended(demo::run(&args)),
+        Command::TryInput(args) => ended(try_input::run(&args)),
         Command::Load(args) => ended(load::run(&args).map(|count| process::print(&format!("{count} records\n")))),
         Command::Backfill(args) => ended(backfill::run(&args)),
         Command::Explain(args) => ended(explain::run(&args).map(|text| process::print(&text))),

@@ -10,6 +10,7 @@ mod http;
 mod kafka;
 mod output;
 mod places;
+mod source;
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,9 +24,9 @@ pub use duration::Span;
 pub use http::{Http, Listen};
 pub use kafka::{Kafka, Secret, max_event_bytes};
 pub use output::{Score, Tables, Topics};
+pub use source::Source;
 
 use crate::redact::{self, StoreUrl};
-use keepwell_core::event::Kind;
 use keepwell_core::pane::PaneWidth;
 use places::Places;
 
@@ -83,45 +84,6 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub batch: BatchOptions,
-}
-
-/// One raw topic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// Topic name.
-    #[garde(length(min = 1, max = 249))]
-    pub topic: String,
-    /// What its records contain.
-    #[garde(skip)]
-    pub kind: Kind,
-    /// How far events may be out of order. The watermark stays this far behind the highest event time.
-    #[serde(default = "hour")]
-    #[garde(skip)]
-    pub bound: Span,
-    /// How long after its event time an event may reach the topic. Once the topic is read to its end, the watermark
-    /// stays this far behind the clock. Default: `bound`.
-    #[garde(skip)]
-    pub delay: Option<Span>,
-    /// Whether the watermark may advance although the topic has never contained an event.
-    #[serde(default)]
-    #[garde(skip)]
-    pub optional: bool,
-    /// Rises when the topic is deleted and made again.
-    #[serde(default)]
-    #[garde(skip)]
-    pub epoch: u32,
-}
-
-impl Source {
-    /// The configured delay, or the bound.
-    pub fn delay(&self) -> Span {
-        self.delay.unwrap_or(self.bound)
-    }
-}
-
-fn hour() -> Span {
-    Span::from_secs(3600)
 }
 
 /// Event time. Fixed for an epoch.
@@ -310,6 +272,7 @@ impl Config {
             .map_err(|e| ConfigError::Unreadable { path: name.clone(), why: e.to_string() })?;
         let mut config = Self::parse(&name, &text, set)?;
         config.score.resolve(path);
+        config.sources.iter_mut().for_each(|source| source.resolve(path));
         Ok(config)
     }
 
@@ -381,6 +344,13 @@ impl Config {
             }
             if self.topics.all().contains(&source.topic.as_str()) {
                 let why = format!("topic {} is among `topics`: what is written would be read again", source.topic);
+                return Err(contradicted(places.of_source(i), "sources", why));
+            }
+            if source.num_forms() != 1 {
+                let why = format!(
+                    "topic {} needs one of kind, preset and mapping: what its records contain, whose they are, or a file that says it",
+                    source.topic
+                );
                 return Err(contradicted(places.of_source(i), "sources", why));
             }
         }

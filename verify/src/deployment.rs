@@ -13,7 +13,7 @@ use crate::fleet::Raw;
 /// # Errors
 /// When no source is configured for its kind.
 pub fn message(raw: &Raw, serial: usize, raw_partitions: i32, config: &Config) -> Result<Message> {
-    let source = config.sources.iter().find(|source| source.kind == raw.kind);
+    let source = config.sources.iter().find(|source| source.kind == Some(raw.kind));
     let source = source.with_context(|| format!("no source for {:?}", raw.kind))?;
     Ok(Message {
         topic: Arc::from(source.topic.as_str()),

@@ -109,11 +109,11 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
     let mut config = varied(&mut rng, with_tables)?;
     if is_nightly {
         raws.retain(|raw| raw.kind == EventKind::Usage);
-        config.sources.retain(|source| source.kind == EventKind::Usage);
+        config.sources.retain(|source| source.kind == Some(EventKind::Usage));
     }
     for source in &mut config.sources {
         // A required topic without any record would hold time back for ever.
-        source.optional = !raws.iter().any(|raw| raw.kind == source.kind);
+        source.optional = !raws.iter().any(|raw| Some(raw.kind) == source.kind);
     }
     let raw_partitions = rng.i32(1..4);
     let arrivals = arrivals(&raws, &config, raw_partitions, is_tidy, &mut rng)?;

@@ -1,5 +1,7 @@
 //! Tests of the configuration: what is valid, and the messages for what is not.
 
+use keepwell_core::event::Kind;
+
 use super::*;
 
 const GOOD: &str = "epoch: 1\npartitions: 4\nkafka: {bootstrap_servers: 'localhost:9092'}\nsources:\n  - {topic: usage, kind: usage}\nsnapshots: {url: 'memory:///'}\n";
@@ -100,4 +102,32 @@ fn set_replaces_a_value_and_is_checked_too() {
     assert!(set("partitions=0").is_err());
     assert!(set("partition=3").is_err());
     assert!(set("partitions").is_err());
+}
+
+#[test]
+fn a_source_has_a_kind_or_a_preset_or_a_mapping() {
+    // form, whether it is accepted
+    let cases = [
+        ("kind: usage", true),
+        ("preset: segment", true),
+        ("mapping: crm.yaml", true),
+        ("optional: true", false),
+        ("kind: usage, preset: segment", false),
+        ("preset: segment, mapping: crm.yaml", false),
+    ];
+    for (form, is_accepted) in cases {
+        let text = GOOD.replace("kind: usage", form);
+        let read = Config::parse("k.yaml", &text, &[]).map_err(|error| error.to_string());
+        assert_eq!(read.is_ok(), is_accepted, "{form}: {read:?}");
+        if let Err(why) = read {
+            assert!(why.contains("line 5, column") && why.contains("topic usage needs one of"), "{form}: {why}");
+        }
+    }
+    let text = GOOD.replace("kind: usage", "mapping: maps/crm.yaml");
+    let folder = std::env::temp_dir().join(format!("keepwell-config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("k.yaml"), text).unwrap();
+    let config = Config::read(&folder.join("k.yaml"), &[]).unwrap();
+    assert_eq!(config.sources[0].mapping.as_deref(), Some(folder.join("maps/crm.yaml").as_path()));
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -369,7 +369,7 @@ pub fn among(good: Vec<(Message, i64)>, of_each: usize, partitions: i32, config:
 impl Kind {
     fn sent(&self, slot: &Slot, partitions: i32, config: &Config) -> Result<Sent> {
         let of_kind =
-            |kind| config.sources.iter().find(|source| source.kind == kind).map(|source| source.topic.as_str());
+            |kind| config.sources.iter().find(|source| source.kind == Some(kind)).map(|source| source.topic.as_str());
         let topic = self.source.map_or(Some(config.topics.windows.as_str()), of_kind);
         let topic = topic.with_context(|| format!("no source for {:?}", self.source))?;
         let Made { key, value, headers, timestamp_ms } = (self.make)(slot);

@@ -40,7 +40,7 @@ fn a_backfill_from_files_needs_no_broker_and_gives_the_final_rows_of_the_same_ev
     args.extend(["--set", "kafka.bootstrap_servers=none:1"].map(str::to_owned));
     for source in &deployment.config.sources {
         let lines: Vec<_> =
-            raws.iter().filter(|raw| raw.kind == source.kind).flat_map(|raw| raw.value.clone()).collect();
+            raws.iter().filter(|raw| Some(raw.kind) == source.kind).flat_map(|raw| raw.value.clone()).collect();
         let path = deployment.folder.path().join(&source.topic);
         std::fs::write(&path, lines.join(&b'\n')).unwrap();
         args.push(format!("{}={}", source.topic, path.display()));

@@ -1,0 +1,275 @@
+//! Mappings: a file says what the records of another system mean.
+//!
+//! A rule makes an event in Keepwell's own form, as [`crate::decode`] reads it, from values at paths of a record. So a
+//! mapped event is checked exactly like one that was sent in that form.
+
+mod file;
+mod paths;
+pub mod presets;
+mod value;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use keepwell_core::event::{Event, Kind};
+use keepwell_pipeline::config::{Config, Source};
+use serde_json::value::RawValue;
+
+pub use file::{MappingError, parse};
+
+use crate::decode::{self, Decoded, Limits};
+use crate::reason::{Code, Reason};
+use paths::{Found, Paths};
+use value::{Look, Ref, Value, Written, is, is_there, list, object};
+
+/// The most events that one record may become.
+const MAX_EVENTS: usize = 1000;
+
+/// A checked mapping.
+#[derive(Debug)]
+pub struct Mapping {
+    /// The paths of all rules into the record.
+    paths: Paths,
+    rules: Vec<Rule>,
+    /// Records that match one of these are ignored, whatever the rules.
+    ignored: Vec<Vec<Condition>>,
+    others: Others,
+}
+
+/// What becomes of a record that no rule is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Others {
+    /// It is rejected.
+    #[default]
+    Reject,
+    /// It is ignored.
+    Ignore,
+}
+
+/// What makes an event of a record, or of each item in a list of it.
+#[derive(Debug)]
+struct Rule {
+    conditions: Vec<Condition>,
+    each: Option<Each>,
+    kind: Kind,
+    /// None: the record itself is in Keepwell's form of this kind.
+    fields: Option<Vec<(String, Value)>>,
+}
+
+/// The list whose items become events.
+#[derive(Debug)]
+struct Each {
+    /// Where the list is. None: the record is the list.
+    at: Option<Ref>,
+    paths: Paths,
+}
+
+/// What a record must have for a rule.
+#[derive(Debug)]
+struct Condition {
+    of: Ref,
+    wanted: Wanted,
+}
+
+/// The value that a condition asks for.
+#[derive(Debug)]
+enum Wanted {
+    /// One of these texts.
+    OneOf(Vec<String>),
+    /// Any value, or none.
+    There(bool),
+}
+
+/// An event in Keepwell's own form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flat<'a> {
+    /// Its kind.
+    pub kind: Kind,
+    /// A JSON object with the fields of this kind.
+    pub json: Cow<'a, str>,
+    /// Number of the rule that made it.
+    rule: usize,
+}
+
+/// The mappings of all sources that have one, by topic.
+///
+/// # Errors
+/// When a preset does not exist, or a file cannot be read or is refused.
+pub fn of_sources(config: &Config) -> anyhow::Result<BTreeMap<String, Mapping>> {
+    let mut mappings = BTreeMap::new();
+    for source in &config.sources {
+        if let Some(mapping) = of_source(source)? {
+            mappings.insert(source.topic.clone(), mapping);
+        }
+    }
+    Ok(mappings)
+}
+
+/// The mapping of a source, if it has one.
+///
+/// # Errors
+/// See [`of_sources`].
+pub fn of_source(source: &Source) -> anyhow::Result<Option<Mapping>> {
+    match (&source.preset, &source.mapping) {
+        (Some(name), _) => preset(name).map(Some),
+        (None, Some(path)) => read(path).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The mapping of a preset.
+///
+/// # Errors
+/// When there is none with this name. The error names all.
+pub fn preset(name: &str) -> anyhow::Result<Mapping> {
+    let known = || presets::ALL.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ");
+    let preset = presets::Preset::named(name);
+    Ok(preset.ok_or_else(|| anyhow::anyhow!("there is no preset {name}; there are {}", known()))?.mapping()?)
+}
+
+/// Reads a mapping file.
+///
+/// # Errors
+/// When it cannot be read, or [`MappingError`] with line and column.
+pub fn read(path: &Path) -> anyhow::Result<Mapping> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
+    Ok(parse(&name, &text)?)
+}
+
+impl Condition {
+    fn holds(&self, look: Look<'_, '_>) -> bool {
+        match &self.wanted {
+            Wanted::OneOf(texts) => is(look, &self.of, texts),
+            Wanted::There(wanted) => is_there(look, &self.of) == *wanted,
+        }
+    }
+}
+
+fn all_hold(conditions: &[Condition], look: Look<'_, '_>) -> bool {
+    conditions.iter().all(|condition| condition.holds(look))
+}
+
+impl Mapping {
+    /// The events of a record, in the order of the rules and items. No events: the record is ignored.
+    ///
+    /// # Errors
+    /// The [`Reason`] for which the whole record is rejected. It names the path.
+    pub fn events<'a>(&self, value: &'a [u8]) -> Result<Vec<Flat<'a>>, Reason> {
+        let text = decode::text(value)?;
+        let not_json = |error: serde_json::Error| {
+            Reason::new(if error.is_data() { Code::DuplicateKey } else { Code::NotJson }, error.to_string())
+        };
+        let record = self.paths.read(text).map_err(not_json)?;
+        let look = Look { record: &record, item: None };
+        let mut events = Vec::new();
+        if self.ignored.iter().any(|conditions| all_hold(conditions, look)) {
+            return Ok(events);
+        }
+        let mut is_known = self.others == Others::Ignore;
+        for (number, rule) in self.rules.iter().enumerate() {
+            let of_record = rule.conditions.iter().filter(|condition| !condition.of.is_item);
+            if !of_record.clone().all(|condition| condition.holds(look)) {
+                continue;
+            }
+            is_known = true;
+            match &rule.each {
+                None => rule.event(number, text, look, &mut events)?,
+                Some(each) => rule.events_of(number, each, (text, &record), &mut events)?,
+            }
+        }
+        if is_known {
+            return Ok(events);
+        }
+        let begin = crate::input::excerpt(text);
+        Err(Reason::new(Code::NoRule, format!("no rule of the mapping is for the record {begin:?}")))
+    }
+
+    /// Checks an event and reads its values.
+    ///
+    /// # Errors
+    /// The [`Reason`] for which the whole record is rejected. It names the field and the path.
+    pub fn event<'f>(&self, flat: &'f Flat<'_>, limits: &Limits) -> Result<Option<Event<'f>>, Reason> {
+        match decode::decode(flat.kind, flat.json.as_bytes(), limits) {
+            Ok(Decoded::Event(event)) => Ok(Some(event)),
+            Ok(Decoded::Ignored(_)) => Ok(None),
+            Err(reason) => Err(self.with_path(flat, reason)),
+        }
+    }
+
+    /// The reason with the path that its field is read from.
+    fn with_path(&self, flat: &Flat<'_>, reason: Reason) -> Reason {
+        let fields = self.rules.get(flat.rule).and_then(|rule| rule.fields.as_ref());
+        let named = |(name, _): &&(String, Value)| {
+            reason.detail.strip_prefix(name.as_str()).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+        };
+        match fields.and_then(|fields| fields.iter().filter(named).max_by_key(|(name, _)| name.len())) {
+            Some((name, value)) if !value.paths().is_empty() => Reason {
+                detail: format!("{} ({name} is read from {})", reason.detail, value.paths().join(", ")),
+                ..reason
+            },
+            _ => reason,
+        }
+    }
+}
+
+impl Rule {
+    /// Adds the event of a record, or of an item.
+    fn event<'a>(
+        &self,
+        number: usize,
+        text: &'a str,
+        look: Look<'_, 'a>,
+        events: &mut Vec<Flat<'a>>,
+    ) -> Result<(), Reason> {
+        let Some(fields) = &self.fields else {
+            events.push(Flat { kind: self.kind, json: Cow::Borrowed(text), rule: number });
+            return Ok(());
+        };
+        let mut json = String::new();
+        match object(fields, look, &mut json)? {
+            Written::Skip => return Ok(()),
+            Written::Absent => json.push_str("{}"),
+            Written::Yes => {}
+        }
+        events.push(Flat { kind: self.kind, json: Cow::Owned(json), rule: number });
+        Ok(())
+    }
+
+    /// Adds the events of the items in the list of a record.
+    fn events_of<'a>(
+        &self,
+        number: usize,
+        each: &Each,
+        (text, record): (&'a str, &Found<'a>),
+        events: &mut Vec<Flat<'a>>,
+    ) -> Result<(), Reason> {
+        let of_list = match &each.at {
+            None => Some(text),
+            Some(at) => list(Look { record, item: None }, at).filter(|json| *json != "null"),
+        };
+        let path = each.at.as_ref().map_or("$", |at| at.path.as_str());
+        let wrong = |_| Reason::new(Code::WrongType, format!("{path}: expected a list"));
+        let items: Vec<&'a RawValue> = of_list.map_or(Ok(Vec::new()), serde_json::from_str).map_err(wrong)?;
+        for item in items {
+            let again = |error: serde_json::Error| Reason::new(Code::DuplicateKey, format!("{path}: {error}"));
+            let found = each.paths.read(item.get()).map_err(again)?;
+            let look = Look { record, item: Some(&found) };
+            if all_hold(&self.conditions, look) {
+                self.event(number, item.get(), look, events)?;
+            }
+            if events.len() > MAX_EVENTS {
+                return Err(Reason::new(
+                    Code::OutOfRange,
+                    format!("{path}: more than {MAX_EVENTS} events in a record"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! The text of a mapping file, and its checks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use keepwell_core::event::Kind;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::{Location, Spanned};
+
+use super::paths::Paths;
+use super::value::{Format, Origin, Otherwise, Part, Ref, Value};
+use super::{Condition, Each, Mapping, Others, Rule, Wanted};
+
+/// Why a mapping is refused: file, line, column, and what is allowed.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}{place}: {why}")]
+pub struct MappingError {
+    file: String,
+    place: String,
+    why: String,
+}
+
+/// A whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    events: Vec<Spanned<RuleText>>,
+    #[serde(default)]
+    ignore: Vec<BTreeMap<String, Spanned<WantedText>>>,
+    #[serde(default)]
+    others: Others,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleText {
+    #[serde(default)]
+    when: BTreeMap<String, Spanned<WantedText>>,
+    each: Option<Spanned<String>>,
+    kind: Kind,
+    fields: Option<BTreeMap<String, Spanned<FieldText>>>,
+}
+
+/// What a condition asks for: a text, a number, true or false; a list of them; or `{there: true}`.
+#[derive(Debug)]
+struct WantedText(Wanted);
+
+/// Where a field comes from: a path, a list of paths, or a description.
+#[derive(Debug)]
+enum FieldText {
+    Paths(Vec<String>),
+    Details(Box<Details>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Details {
+    path: Option<String>,
+    first: Option<Vec<String>>,
+    text: Option<String>,
+    constant: Option<serde_json::Value>,
+    object: Option<BTreeMap<String, FieldText>>,
+    words: Option<BTreeMap<String, serde_json::Value>>,
+    otherwise: Otherwise,
+    default: Option<serde_json::Value>,
+    format: Option<Format>,
+    times: Option<f64>,
+}
+
+/// The fields of a kind, those that it needs first, and how many it needs.
+fn fields_of(kind: Kind) -> (&'static [&'static str], usize) {
+    match kind {
+        Kind::Usage => {
+            (&["event_id", "account_id", "occurred_at", "feature", "user_id", "count", "duration_ms", "errors"], 4)
+        }
+        Kind::Ticket => (
+            &["event_id", "account_id", "occurred_at", "ticket_id", "type", "priority", "category", "csat", "user_id"],
+            5,
+        ),
+        Kind::Survey => (&["event_id", "account_id", "occurred_at", "survey", "score", "scale_max", "user_id"], 5),
+        Kind::Account => (
+            &[
+                "event_id",
+                "account_id",
+                "occurred_at",
+                "type",
+                "facts",
+                "valid_until",
+                "author",
+                "milestone",
+                "outcome",
+            ],
+            4,
+        ),
+        Kind::Person => (&["event_id", "account_id", "occurred_at", "type", "user_id", "role"], 5),
+    }
+}
+
+/// Reads a mapping. `name` is the file, for messages.
+///
+/// # Errors
+/// [`MappingError`] with line and column of the first fault.
+pub fn parse(name: &str, text: &str) -> Result<Mapping, MappingError> {
+    let refused = |place: String, why: String| MappingError { file: name.to_owned(), place, why };
+    let file: File = serde_saphyr::from_str(text).map_err(|error| refused(String::new(), format!(": {error}")))?;
+    let at = |place: Location, why: String| refused(format!(":{}:{}", place.line(), place.column()), why);
+    let mut paths = Paths::default();
+    if file.events.is_empty() {
+        return Err(refused(String::new(), "a mapping needs at least one rule under `events`".into()));
+    }
+    let rules = file.events.into_iter().map(|rule| compiled(rule, &mut paths).map_err(|(place, why)| at(place, why)));
+    let rules = rules.collect::<Result<_, _>>()?;
+    let none = &mut Paths::default();
+    let ignored = file.ignore.into_iter().map(|when| {
+        conditions(when, &mut Places { record: &mut paths, item: none, has_items: false })
+            .map_err(|(place, why)| at(place, why))
+    });
+    let ignored = ignored.collect::<Result<_, _>>()?;
+    Ok(Mapping { paths, rules, ignored, others: file.others })
+}
+
+type Fault = (Location, String);
+
+/// The paths that a rule may use.
+struct Places<'p> {
+    record: &'p mut Paths,
+    item: &'p mut Paths,
+    has_items: bool,
+}
+
+impl Places<'_> {
+    fn of(&mut self, path: &str) -> Result<Ref, String> {
+        let (is_item, slot) = match path.strip_prefix('.') {
+            Some(_) if !self.has_items => {
+                return Err(format!("the path {path} begins at an item, and the rule has no `each`"));
+            }
+            Some(within) => (true, self.item.add(within)?),
+            None => (false, self.record.add(path)?),
+        };
+        Ok(Ref { is_item, slot, path: path.to_owned() })
+    }
+}
+
+fn compiled(rule: Spanned<RuleText>, record: &mut Paths) -> Result<Rule, Fault> {
+    let (place, rule) = (rule.referenced, rule.value);
+    let mut item = Paths::default();
+    let mut places = Places { record, item: &mut item, has_items: rule.each.is_some() };
+    let conditions = conditions(rule.when, &mut places)?;
+    let list = match &rule.each {
+        Some(each) if each.value == "$" => None,
+        Some(each) => {
+            let wrong = |why| (each.referenced, why);
+            if each.value.starts_with('.') {
+                return Err(wrong("`each` is a path of the record, or $ where the record is the list".into()));
+            }
+            Some(places.of(&each.value).map_err(wrong)?)
+        }
+        None => None,
+    };
+    let fields = rule.fields.map(|fields| values(rule.kind, place, fields, &mut places)).transpose()?;
+    let each = rule.each.map(|_| Each { at: list, paths: item });
+    Ok(Rule { conditions, each, kind: rule.kind, fields })
+}
+
+fn conditions(when: BTreeMap<String, Spanned<WantedText>>, places: &mut Places<'_>) -> Result<Vec<Condition>, Fault> {
+    let condition = |(path, wanted): (String, Spanned<WantedText>)| {
+        let of = places.of(&path).map_err(|why| (wanted.referenced, why))?;
+        Ok(Condition { of, wanted: wanted.value.0 })
+    };
+    when.into_iter().map(condition).collect()
+}
+
+fn values(
+    kind: Kind,
+    place: Location,
+    fields: BTreeMap<String, Spanned<FieldText>>,
+    places: &mut Places<'_>,
+) -> Result<Vec<(String, Value)>, Fault> {
+    let (known, num_needed) = fields_of(kind);
+    if let Some(missing) = known.iter().take(num_needed).find(|name| !fields.contains_key(**name)) {
+        return Err((place, format!("an event of the kind {} needs the field {missing}", kind.name())));
+    }
+    let field = |(name, field): (String, Spanned<FieldText>)| {
+        let fault = |why: String| (field.referenced, format!("{name}: {why}"));
+        if !known.contains(&name.as_str()) {
+            return Err(fault(format!("no field of the kind {}; it has {}", kind.name(), known.join(", "))));
+        }
+        let value = value(field.value, places).map_err(fault)?;
+        Ok((name, value))
+    };
+    fields.into_iter().map(field).collect()
+}
+
+fn value(field: FieldText, places: &mut Places<'_>) -> Result<Value, String> {
+    let refs = |paths: &[String], places: &mut Places<'_>| -> Result<Origin, String> {
+        Ok(Origin::First(paths.iter().map(|path| places.of(path)).collect::<Result<_, _>>()?))
+    };
+    let details = match field {
+        FieldText::Paths(paths) => Details { first: Some(paths), ..Details::default() },
+        FieldText::Details(details) => *details,
+    };
+    let Details { path, first, text, constant, object, words, otherwise, default, format, times } = details;
+    let origin = match (path, first, text, constant, object) {
+        (Some(path), None, None, None, None) => refs(&[path], places)?,
+        (None, Some(paths), None, None, None) if !paths.is_empty() => refs(&paths, places)?,
+        (None, None, Some(text), None, None) => Origin::Text(parts(&text, places)?),
+        (None, None, None, Some(constant), None) => Origin::Constant(constant.to_string()),
+        (None, None, None, None, Some(object)) => {
+            let field = |(name, field): (String, FieldText)| Ok((name, value(field, places)?));
+            Origin::Object(object.into_iter().map(field).collect::<Result<_, String>>()?)
+        }
+        _ => return Err("exactly one of path, first, text, constant and object".into()),
+    };
+    if [words.is_some(), format.is_some(), times.is_some()].into_iter().filter(|is| *is).count() > 1 {
+        return Err("at most one of words, format and times".into());
+    }
+    let words = words.map(|words| words.into_iter().map(|(word, to)| (word, to.to_string())).collect());
+    Ok(Value { origin, words, otherwise, default: default.map(|json| json.to_string()), format, times })
+}
+
+/// The parts of a text such as `{id}:{status}`.
+fn parts(text: &str, places: &mut Places<'_>) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some((literal, after)) = rest.split_once('{') {
+        let (path, after) = after.split_once('}').ok_or_else(|| format!("{text:?}: a {{ without }}"))?;
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal.to_owned()));
+        }
+        parts.push(Part::Value(places.of(path)?));
+        rest = after;
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Literal(rest.to_owned()));
+    }
+    Ok(parts)
+}
+
+/// The text of a scalar, as it is compared.
+fn scalar_text(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        serde_json::Value::Bool(is) => Some(is.to_string()),
+        _ => None,
+    }
+}
+
+impl<'de> Deserialize<'de> for WantedText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "expected a text, a number, true or false, a list of them, or {there: true}";
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let wanted = match &value {
+            serde_json::Value::Array(items) => items.iter().map(scalar_text).collect::<Option<_>>().map(Wanted::OneOf),
+            serde_json::Value::Object(fields) if fields.len() == 1 => {
+                fields.get("there").and_then(serde_json::Value::as_bool).map(Wanted::There)
+            }
+            value => scalar_text(value).map(|text| Wanted::OneOf(vec![text])),
+        };
+        wanted.map(Self).ok_or_else(|| D::Error::custom(format!("{expected}, not {value}")))
+    }
+}
+
+impl<'de> Deserialize<'de> for FieldText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsField;
+        impl<'de> Visitor<'de> for AsField {
+            type Value = FieldText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, a list of paths, or a description such as {path: detail.status, words: {...}}")
+            }
+
+            fn visit_str<E: Error>(self, path: &str) -> Result<FieldText, E> {
+                Ok(FieldText::Paths(vec![path.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<FieldText, A::Error> {
+                let mut paths = Vec::new();
+                while let Some(path) = list.next_element::<String>()? {
+                    paths.push(path);
+                }
+                Ok(FieldText::Paths(paths))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FieldText, A::Error> {
+                Details::deserialize(MapAccessDeserializer::new(map))
+                    .map(|details| FieldText::Details(Box::new(details)))
+            }
+        }
+        deserializer.deserialize_any(AsField)
+    }
+}

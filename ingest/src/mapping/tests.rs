@@ -1,0 +1,238 @@
+//! The shipped mappings with their tests, and what a mapping file may say.
+
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use super::presets::ALL;
+use super::{Flat, Mapping, parse};
+use crate::decode::Limits;
+use crate::reason::Reason;
+
+const LIMITS: Limits = Limits {
+    max_event_bytes: 100_000,
+    max_facts: 100,
+    max_fact_bytes: 1000,
+    latest_us: i64::MAX,
+    max_future_us: 0,
+    earliest_us: 0,
+};
+
+/// One test beside a preset: records and the events they become, or records that are rejected.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Test {
+    name: String,
+    record: Option<String>,
+    #[serde(default)]
+    records: Vec<String>,
+    events: Option<Vec<Json>>,
+    #[serde(default)]
+    rejected: Vec<Rejected>,
+}
+
+#[derive(Deserialize)]
+struct Rejected {
+    record: String,
+    words: Vec<String>,
+}
+
+/// The events of a record, each checked, as JSON with their kind.
+fn events(mapping: &Mapping, record: &str) -> Result<Vec<Json>, Reason> {
+    let event = |flat: &Flat<'_>| {
+        mapping.event(flat, &LIMITS)?;
+        let mut fields: Json = serde_json::from_str(&flat.json).unwrap();
+        fields["kind"] = flat.kind.name().into();
+        Ok(fields)
+    };
+    mapping.events(record.as_bytes())?.iter().map(event).collect()
+}
+
+#[test]
+fn every_preset_reads_the_records_that_its_system_documents() {
+    for preset in ALL {
+        let mapping = preset.mapping().unwrap();
+        let tests: Vec<Test> = serde_saphyr::from_str(preset.tests).unwrap();
+        assert!(tests.iter().any(|test| !test.rejected.is_empty()), "{}: no test of rejects", preset.name);
+        for test in tests {
+            let of = format!("{}: {}", preset.name, test.name);
+            let found: Vec<Json> = test
+                .record
+                .iter()
+                .chain(&test.records)
+                .flat_map(|record| events(&mapping, record).unwrap_or_else(|why| panic!("{of}: {why}: {record}")))
+                .collect();
+            assert_eq!(json!(found), json!(test.events.unwrap_or_default()), "{of}");
+            for Rejected { record, words } in test.rejected {
+                let why = events(&mapping, &record).expect_err(&of).to_string();
+                assert!(words.iter().all(|word| why.contains(word)), "{of}: {words:?} are not all in: {why}");
+            }
+        }
+    }
+}
+
+const RULE: &str = "events:
+  - kind: usage
+    fields:
+      event_id: id
+      account_id: account
+      occurred_at: at
+      feature: name
+";
+
+#[test]
+fn what_is_wrong_in_a_mapping_is_named_with_its_place() {
+    // text to replace, replacement, words that the message must contain
+    let cases: [(&str, &str, &[&str]); 16] = [
+        ("feature: name", "", &["feature", ":2:"]),
+        ("feature: name", "featur: name", &["feature", ":2:"]),
+        ("feature: name", "feature: name\n      colour: c", &["colour", "no field", "usage", ":8:"]),
+        ("feature: name", "feature: a..b", &["empty name", ":7:"]),
+        ("feature: name", "feature: .name", &["each", ":7:"]),
+        ("feature: name", "feature: {path: a, text: b}", &["exactly one", ":7:"]),
+        ("feature: name", "feature: {path: a, wrds: {b: c}}", &["wrds", "words"]),
+        ("feature: name", "feature: {path: a, format: weeks}", &["weeks", "seconds"]),
+        ("feature: name", "feature: {path: a, times: 2, format: seconds}", &["at most one", ":7:"]),
+        ("feature: name", "feature: {text: '{a'}", &["without", ":7:"]),
+        ("feature: name", "feature: 7", &["path"]),
+        ("kind: usage", "kind: use", &["use", "usage"]),
+        ("kind: usage", "kind: usage\n    each: .a", &["each", "$", ":3:"]),
+        ("kind: usage", "kind: usage\n    when: {a: {is: b}}", &["there"]),
+        ("events:", "event:", &["event", "events"]),
+        (RULE, "events: []", &["at least one"]),
+    ];
+    for (from, to, words) in cases {
+        assert!(RULE.contains(from), "{from}");
+        let why = parse("m.yaml", &RULE.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(words.iter().chain(&["m.yaml"]).all(|word| why.contains(word)), "{words:?} are not all in: {why}");
+    }
+}
+
+/// The values of one field, `feature`, for a record.
+fn feature(how: &str, record: &str) -> Result<Option<Json>, String> {
+    let text = RULE.replacen("feature: name", &format!("feature: {how}"), 1);
+    let mapping = parse("m.yaml", &text).unwrap();
+    let flats = mapping.events(record.as_bytes()).map_err(|why| why.to_string())?;
+    let fields = flats.first().map(|flat| serde_json::from_str::<Json>(&flat.json).unwrap());
+    Ok(fields.map(|fields| fields.get("feature").cloned().unwrap_or_default()))
+}
+
+#[test]
+fn a_field_gets_its_value_as_the_mapping_says() {
+    // how, record, value: none is no event
+    let cases = [
+        ("a.b", r#"{"a": {"b": "x"}}"#, Some(json!("x"))),
+        ("a.b", r#"{"a": {"b": 7.50}}"#, Some(json!(7.5))),
+        ("a.b", r#"{"a": {}}"#, Some(json!(null))),
+        ("[a, b]", r#"{"a": "", "b": "x"}"#, Some(json!("x"))),
+        ("[a, b]", r#"{"a": null}"#, Some(json!(null))),
+        ("{path: a, default: none}", r#"{"a": null}"#, Some(json!("none"))),
+        ("{constant: [1, two]}", "{}", Some(json!([1, "two"]))),
+        ("{text: '{a}/{b.c}!'}", r#"{"a": "x", "b": {"c": 3}}"#, Some(json!("x/3!"))),
+        ("{text: '{a}/{b.c}!'}", r#"{"a": "x"}"#, Some(json!(null))),
+        ("{text: '{a}', default: d}", r#"{"b": "x"}"#, Some(json!("d"))),
+        ("{path: a, words: {'1': one, 'true': so}}", r#"{"a": 1}"#, Some(json!("one"))),
+        ("{path: a, words: {'1': one, 'true': so}}", r#"{"a": true}"#, Some(json!("so"))),
+        ("{path: a, words: {x: y}, otherwise: skip}", r#"{"a": "z"}"#, None),
+        ("{path: a, words: {x: y}, default: d}", r#"{"a": "z"}"#, Some(json!("d"))),
+        ("{path: a, times: 60}", r#"{"a": 1.5}"#, Some(json!(90))),
+        ("{path: a, times: 0.001}", r#"{"a": "1500"}"#, Some(json!(1.5))),
+        ("{path: a, format: seconds}", r#"{"a": 0}"#, Some(json!("1970-01-01T00:00:00Z"))),
+        ("{object: {x: a, y: {constant: 2}, z: missing}}", r#"{"a": 1}"#, Some(json!({"x": 1, "y": 2}))),
+        ("{object: {z: missing}}", r#"{"a": 1}"#, Some(json!(null))),
+        (r#"'a."b.c"'"#, r#"{"a": {"b.c": "x"}}"#, Some(json!("x"))),
+        ("a", r#"{"a": "\u00fc\"\n"}"#, Some(json!("ü\"\n"))),
+        ("{text: '{a}'}", r#"{"a": "\u00fc\"\n"}"#, Some(json!("ü\"\n"))),
+    ];
+    for (how, record, expected) in cases {
+        assert_eq!(feature(how, record), Ok(expected), "{how} of {record}");
+    }
+    // how, record, words of the reject
+    let refused: [(&str, &str, &[&str]); 4] = [
+        ("{path: a.b, words: {x: y}}", r#"{"a": {"b": "z"}}"#, &["unknown_value", "a.b", "z", "x"]),
+        ("{path: a, format: seconds}", r#"{"a": "now"}"#, &["bad_time", "a:", "now"]),
+        ("{path: a, times: 2}", r#"{"a": [1]}"#, &["wrong_type", "a:", "a list"]),
+        ("{text: '{a}'}", r#"{"a": {}}"#, &["wrong_type", "a:", "an object"]),
+    ];
+    for (how, record, words) in refused {
+        let why = feature(how, record).unwrap_err();
+        assert!(words.iter().all(|word| why.contains(word)), "{words:?} are not all in: {why}");
+    }
+}
+
+#[test]
+fn items_of_a_list_become_events_and_a_record_may_become_several() {
+    let text = "events:
+  - when: {type: order}
+    each: lines
+    kind: usage
+    fields: {event_id: {text: '{id}-{.n}'}, account_id: account, occurred_at: at, feature: .sku, count: .quantity}
+  - when: {type: order, .gift: true}
+    each: lines
+    kind: usage
+    fields: {event_id: {text: '{id}-gift-{.n}'}, account_id: account, occurred_at: at, feature: {constant: gift}}
+  - when: {type: order}
+    kind: account
+    fields: {event_id: id, account_id: account, occurred_at: at, type: {constant: upsert}, facts: {object: {plan: plan}}}
+";
+    let mapping = parse("m.yaml", text).unwrap();
+    let order = |lines: &str| {
+        format!(r#"{{"type": "order", "id": "o1", "account": "acme", "at": 1000, "plan": "pro", "lines": {lines}}}"#)
+    };
+    let found =
+        events(&mapping, &order(r#"[{"n": 1, "sku": "a", "quantity": 2}, {"n": 2, "sku": "b", "gift": true}]"#));
+    let ids: Vec<String> = found.unwrap().iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids, ["o1-1", "o1-2", "o1-gift-2", "o1"]);
+    assert_eq!(events(&mapping, &order("null")).unwrap().len(), 1);
+    for (lines, word) in [
+        (r#"{"n": 1}"#, "lines: expected a list"),
+        (r#"[{"n": 1}]"#, "feature is read from .sku"),
+        (r#"[{"n": 1, "n": 2, "sku": "a"}]"#, "duplicate"),
+    ] {
+        let why = events(&mapping, &order(lines)).unwrap_err().to_string();
+        assert!(why.contains(word), "{why}");
+    }
+    let many = vec![r#"{"n": 1, "sku": "a"}"#; super::MAX_EVENTS + 1].join(",");
+    assert!(events(&mapping, &order(&format!("[{many}]"))).unwrap_err().to_string().contains("1000 events"));
+    // A record that is itself a list.
+    let of_list =
+        "events: [{each: $, kind: usage, fields: {event_id: .id, account_id: .a, occurred_at: .t, feature: .f}}]";
+    let mapping = parse("m.yaml", of_list).unwrap();
+    let found = events(&mapping, r#"[{"id": 1, "a": "x", "t": 0, "f": "f"}, {"id": 2, "a": "x", "t": 0, "f": "f"}]"#);
+    assert_eq!(found.unwrap().len(), 2);
+}
+
+#[test]
+fn whatever_is_in_a_record_is_an_event_or_a_reason_and_no_panic() {
+    let records = [
+        "",
+        " ",
+        "null",
+        "3",
+        "\"\"",
+        "[]",
+        "[[]]",
+        "{",
+        "{}",
+        "{\"type\"}",
+        "\u{feff}{}",
+        "{\"type\": {}}",
+        "[{}, 1]",
+        r#"{"type": "track"}"#,
+        r#"{"type": "group", "traits": []}"#,
+        r#"{"type": "group", "traits": 5}"#,
+        r#"{"event": {"comment": 1}, "type": "zen:event-type:ticket.comment_added"}"#,
+        r#"{"event_type": "survey_response.created", "event_data": []}"#,
+        r#"{"event": "x", "properties": {"$groups": "acme"}}"#,
+    ];
+    for preset in ALL {
+        let mapping = preset.mapping().unwrap();
+        for record in records {
+            for end in 0..=record.len() {
+                let Some(record) = record.get(..end) else { continue };
+                if let Err(why) = events(&mapping, record) {
+                    assert!(!why.detail.is_empty(), "{}: {record}", preset.name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! How one field of an event gets its value from a record.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use serde_json::value::RawValue;
+
+use super::paths::{Found, Slot};
+use crate::input::excerpt;
+use crate::reason::{Code, Reason};
+
+/// A value in the record, or in the item of its list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ref {
+    /// Whether the path begins at the item.
+    pub is_item: bool,
+    /// Number of the path.
+    pub slot: Slot,
+    /// The path as written, for messages.
+    pub path: String,
+}
+
+/// A record and the item of its list, if the rule has one.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'l, 'a> {
+    /// What the paths of the record lead to.
+    pub record: &'l Found<'a>,
+    /// What the paths of the item lead to.
+    pub item: Option<&'l Found<'a>>,
+}
+
+impl<'a> Look<'_, 'a> {
+    fn get(&self, of: &Ref) -> Option<&'a RawValue> {
+        if of.is_item { self.item?.get(of.slot) } else { self.record.get(of.slot) }
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug)]
+pub enum Origin {
+    /// The first of these paths with a value that is neither null nor an empty text.
+    First(Vec<Ref>),
+    /// A text with values in it.
+    Text(Vec<Part>),
+    /// The same in every record: a JSON text.
+    Constant(String),
+    /// An object with these fields.
+    Object(Vec<(String, Value)>),
+}
+
+/// A part of a text.
+#[derive(Debug)]
+pub enum Part {
+    /// As it is.
+    Literal(String),
+    /// A value.
+    Value(Ref),
+}
+
+/// How a time is written, if it is neither RFC 3339 nor epoch milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Epoch seconds, as a number or a text; a fraction is allowed.
+    Seconds,
+    /// Epoch milliseconds, as a number or a text.
+    Milliseconds,
+    /// Epoch microseconds, as a number or a text.
+    Microseconds,
+    /// `2026-03-01`: midnight, UTC.
+    Date,
+    /// `2026-03-01 10:00:00` or `2026-03-01T10:00:00`, without a zone: UTC.
+    DateTime,
+}
+
+/// What becomes of a value that is not among the words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Otherwise {
+    /// The record is rejected.
+    #[default]
+    Refuse,
+    /// There is no event.
+    Skip,
+}
+
+/// How a field gets its value.
+#[derive(Debug)]
+pub struct Value {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Other names for values, as JSON texts.
+    pub words: Option<Vec<(String, String)>>,
+    /// What becomes of a value that is not among the words.
+    pub otherwise: Otherwise,
+    /// The JSON text of a missing value.
+    pub default: Option<String>,
+    /// How its time is written.
+    pub format: Option<Format>,
+    /// The factor of a number.
+    pub times: Option<f64>,
+}
+
+/// What became of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It has a value.
+    Yes,
+    /// It has none.
+    Absent,
+    /// There is no event.
+    Skip,
+}
+
+impl Value {
+    /// Appends the value as JSON text.
+    ///
+    /// # Errors
+    /// The [`Reason`] for which the record is rejected. It names the path.
+    pub fn write(&self, look: Look<'_, '_>, out: &mut String) -> Result<Written, Reason> {
+        let written = match &self.origin {
+            Origin::Constant(json) => {
+                out.push_str(json);
+                Written::Yes
+            }
+            Origin::Object(fields) => object(fields, look, out)?,
+            Origin::Text(parts) => match text(parts, look)? {
+                Some(text) => self.write_scalar(&Scalar { text: Cow::Owned(text), is_text: true }, "text", out)?,
+                None => Written::Absent,
+            },
+            Origin::First(refs) => self.first(refs, look, out)?,
+        };
+        match (written, &self.default) {
+            (Written::Absent, Some(json)) => {
+                out.push_str(json);
+                Ok(Written::Yes)
+            }
+            (written, _) => Ok(written),
+        }
+    }
+
+    fn first(&self, refs: &[Ref], look: Look<'_, '_>, out: &mut String) -> Result<Written, Reason> {
+        let mut is_null = false;
+        for of in refs {
+            let Some(raw) = look.get(of) else { continue };
+            match raw.get() {
+                "null" | "\"\"" => is_null = true,
+                json if !self.is_changed() => {
+                    out.push_str(json);
+                    return Ok(Written::Yes);
+                }
+                json => return self.write_scalar(&scalar(json, &of.path)?, &of.path, out),
+            }
+        }
+        if is_null && self.default.is_none() {
+            out.push_str("null");
+            return Ok(Written::Yes);
+        }
+        Ok(Written::Absent)
+    }
+
+    fn is_changed(&self) -> bool {
+        self.words.is_some() || self.format.is_some() || self.times.is_some()
+    }
+
+    fn write_scalar(&self, scalar: &Scalar<'_>, path: &str, out: &mut String) -> Result<Written, Reason> {
+        if let Some(words) = &self.words {
+            return match words.iter().find(|(word, _)| *word == scalar.text) {
+                Some((_, json)) => {
+                    out.push_str(json);
+                    Ok(Written::Yes)
+                }
+                None if self.default.is_some() => Ok(Written::Absent),
+                None if self.otherwise == Otherwise::Skip => Ok(Written::Skip),
+                None => {
+                    let known: Vec<&str> = words.iter().map(|(word, _)| word.as_str()).collect();
+                    let what = format!("{path}: {:?} is none of {}", excerpt(&scalar.text), known.join(", "));
+                    Err(Reason::new(Code::UnknownValue, what))
+                }
+            };
+        }
+        if let Some(format) = self.format {
+            let time = format.rfc3339(&scalar.text).ok_or_else(|| {
+                Reason::new(Code::BadTime, format!("{path}: {:?} is no time in {format:?}", excerpt(&scalar.text)))
+            })?;
+            push_text(out, &time);
+            return Ok(Written::Yes);
+        }
+        match self.times {
+            Some(factor) => {
+                let number = scalar.text.parse::<f64>().ok().map(|number| number * factor);
+                let number = number.filter(|number| number.is_finite()).ok_or_else(|| {
+                    Reason::new(Code::WrongType, format!("{path}: {:?}, expected a number", excerpt(&scalar.text)))
+                })?;
+                push_number(out, number);
+            }
+            None if scalar.is_text => push_text(out, &scalar.text),
+            None => out.push_str(&scalar.text),
+        }
+        Ok(Written::Yes)
+    }
+
+    /// The paths that the value comes from, for messages.
+    pub fn paths(&self) -> Vec<&str> {
+        match &self.origin {
+            Origin::First(refs) => refs.iter().map(|of| of.path.as_str()).collect(),
+            Origin::Text(parts) => parts
+                .iter()
+                .filter_map(|part| match part {
+                    Part::Value(of) => Some(of.path.as_str()),
+                    Part::Literal(_) => None,
+                })
+                .collect(),
+            Origin::Constant(_) => Vec::new(),
+            Origin::Object(fields) => fields.iter().flat_map(|(_, value)| value.paths()).collect(),
+        }
+    }
+}
+
+/// Appends the fields as an object. Absent ones are left out; an object without fields is absent.
+pub fn object(fields: &[(String, Value)], look: Look<'_, '_>, out: &mut String) -> Result<Written, Reason> {
+    let begin = out.len();
+    out.push('{');
+    for (name, value) in fields {
+        let before = out.len();
+        if before > begin + 1 {
+            out.push(',');
+        }
+        push_text(out, name);
+        out.push(':');
+        match value.write(look, out)? {
+            Written::Yes => {}
+            Written::Absent => out.truncate(before),
+            Written::Skip => return Ok(Written::Skip),
+        }
+    }
+    if out.len() == begin + 1 {
+        out.truncate(begin);
+        return Ok(Written::Absent);
+    }
+    out.push('}');
+    Ok(Written::Yes)
+}
+
+/// A text, a number, true or false.
+struct Scalar<'a> {
+    text: Cow<'a, str>,
+    is_text: bool,
+}
+
+fn scalar<'a>(json: &'a str, path: &str) -> Result<Scalar<'a>, Reason> {
+    let wrong = |what: &str| Reason::new(Code::WrongType, format!("{path}: {what}, expected a text or a number"));
+    match json.as_bytes().first() {
+        Some(b'"') => {
+            let text: Text<'a> = serde_json::from_str(json).map_err(|error| wrong(&error.to_string()))?;
+            Ok(Scalar { text: text.0, is_text: true })
+        }
+        Some(b'{') => Err(wrong("an object")),
+        Some(b'[') => Err(wrong("a list")),
+        _ => Ok(Scalar { text: Cow::Borrowed(json), is_text: false }),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The text of a template. None if one of its values is missing.
+fn text(parts: &[Part], look: Look<'_, '_>) -> Result<Option<String>, Reason> {
+    let mut text = String::new();
+    for part in parts {
+        match part {
+            Part::Literal(literal) => text.push_str(literal),
+            Part::Value(of) => match look.get(of).map(RawValue::get) {
+                None | Some("null" | "\"\"") => return Ok(None),
+                Some(json) => text.push_str(&scalar(json, &of.path)?.text),
+            },
+        }
+    }
+    Ok(Some(text))
+}
+
+/// Whether a value in the record is this text. Numbers are compared by their digits.
+pub fn is(look: Look<'_, '_>, of: &Ref, wanted: &[String]) -> bool {
+    let found = look.get(of).and_then(|raw| scalar(raw.get(), &of.path).ok());
+    found.is_some_and(|found| wanted.iter().any(|wanted| *wanted == found.text))
+}
+
+/// Whether there is a value, neither null nor an empty text.
+pub fn is_there(look: Look<'_, '_>, of: &Ref) -> bool {
+    look.get(of).is_some_and(|raw| !matches!(raw.get(), "null" | "\"\""))
+}
+
+/// The JSON text of the list of a rule.
+pub fn list<'a>(look: Look<'_, 'a>, of: &Ref) -> Option<&'a str> {
+    look.get(of).map(RawValue::get)
+}
+
+/// Appends a JSON string.
+pub fn push_text(out: &mut String, text: &str) {
+    out.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{0}'..='\u{1f}' => {
+                // Writing to a text does not fail.
+                write!(out, "\\u{:04x}", letter as u32).unwrap_or_default();
+            }
+            letter => out.push(letter),
+        }
+    }
+    out.push('"');
+}
+
+/// Appends a number; a whole one without a fraction.
+fn push_number(out: &mut String, number: f64) {
+    let is_whole = number.fract().abs() < f64::MIN_POSITIVE && number.abs() < 9e15;
+    let written = if is_whole { write!(out, "{}", number as i64) } else { write!(out, "{number}") };
+    written.unwrap_or_default();
+}
+
+impl Format {
+    /// The time as RFC 3339. None if the text is no such time.
+    fn rfc3339(self, text: &str) -> Option<String> {
+        let text = text.trim();
+        let of_us =
+            |us: i128| jiff::Timestamp::from_microsecond(i64::try_from(us).ok()?).ok().map(|time| time.to_string());
+        match self {
+            Self::Seconds => of_us(decimal(text, 6)?),
+            Self::Milliseconds => of_us(decimal(text, 3)?),
+            Self::Microseconds => of_us(decimal(text, 0)?),
+            Self::Date => {
+                let date: jiff::civil::Date = text.parse().ok()?;
+                Some(format!("{date}T00:00:00Z"))
+            }
+            Self::DateTime => {
+                let time: jiff::civil::DateTime = text.replacen(' ', "T", 1).parse().ok()?;
+                Some(format!("{time}Z"))
+            }
+        }
+    }
+}
+
+/// A decimal number with its point moved right by `places`; further digits are dropped.
+fn decimal(text: &str, places: usize) -> Option<i128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = whole.strip_prefix('-').unwrap_or(whole);
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits.is_empty() || digits.len() > 18 || !are_digits(digits) || !are_digits(fraction) {
+        return None;
+    }
+    let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(places).collect();
+    let value: i128 = format!("{digits}{fraction}").parse().ok()?;
+    Some(if whole.starts_with('-') { -value } else { value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_other_systems_are_read_as_they_mean_them() {
+        // format, text, time
+        let cases = [
+            (Format::Seconds, "1772359200", Some("2026-03-01T10:00:00Z")),
+            (Format::Seconds, "1772359200.25", Some("2026-03-01T10:00:00.25Z")),
+            (Format::Seconds, "-1.5", Some("1969-12-31T23:59:58.5Z")),
+            (Format::Milliseconds, "1772359200123", Some("2026-03-01T10:00:00.123Z")),
+            (Format::Microseconds, "1772359200123456", Some("2026-03-01T10:00:00.123456Z")),
+            (Format::Date, "2026-03-01", Some("2026-03-01T00:00:00Z")),
+            (Format::DateTime, "2026-03-01 10:00:00", Some("2026-03-01T10:00:00Z")),
+            (Format::DateTime, "2026-03-01T10:00:00.5", Some("2026-03-01T10:00:00.5Z")),
+            (Format::Seconds, "1772359200000000", None),
+            (Format::Seconds, "yesterday", None),
+            (Format::Seconds, "", None),
+            (Format::Date, "01/03/2026", None),
+            (Format::DateTime, "2026-02-30 10:00:00", None),
+        ];
+        for (format, text, time) in cases {
+            assert_eq!(format.rfc3339(text).as_deref(), time, "{format:?} {text}");
+        }
+    }
+
+    #[test]
+    fn texts_are_written_as_json_whatever_is_in_them() {
+        for text in ["plain", "quote \" and \\", "line\nand\tzero\0", "ü 漢 🙂"] {
+            let mut out = String::new();
+            push_text(&mut out, text);
+            assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! From the records of a source partition to events, ignored records and rejects.
+
+use std::borrow::Cow;
+
+use keepwell_core::event::{Body, Event, Kind, Origin};
+use keepwell_core::pane::DAY_US;
+use keepwell_core::partitioner::partition_of;
+use keepwell_pipeline::config::{Source, max_event_bytes};
+use keepwell_pipeline::record::{Message, Record};
+use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
+use keepwell_pipeline::stage::{Batch, Fate, StageError, Step};
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::{Builders, Ingest, SourcePartition, State};
+use crate::decode::{self, Decoded, Limits};
+use crate::mapping::{Flat, Mapping};
+use crate::reason::{Code, Reason};
+
+pub(super) const READ: Fate = Fate::of("read");
+const EMITTED: Fate = Fate::of("emitted");
+/// Events of a record after its first one.
+const FURTHER: Fate = Fate::of("further");
+
+/// Event ids of tombstones begin with this text. No other event id may.
+const TOMBSTONE: &str = "keepwell:tombstone:";
+
+/// What reading a source partition changes.
+pub(super) struct Reading<'r> {
+    pub builders: &'r mut Builders,
+    pub known: &'r mut SourcePartition,
+    pub step: &'r mut Step<State>,
+}
+
+/// What became of a record.
+enum Outcome<'a> {
+    /// One event.
+    One(Event<'a>),
+    /// The events that a mapping made of it, at least one.
+    Several(Vec<Event<'a>>),
+    /// It is valid and says nothing that counts: the kind of the call, or `by_mapping`.
+    Ignored(&'static str),
+}
+
+impl Ingest {
+    fn decode<'r>(&self, source: &Source, record: &'r Record, limits: &Limits) -> Result<Outcome<'r>, Reason> {
+        let event = match (&record.value, source.kind) {
+            (Some(value), Some(kind)) => match decode::decode(kind, value, limits)? {
+                Decoded::Event(event) => return self.checked(event).map(Outcome::One),
+                Decoded::Ignored(call) => return Ok(Outcome::Ignored(call)),
+            },
+            (None, Some(Kind::Account)) => {
+                let event_id = format!("{TOMBSTONE}{}:{}:{}", source.epoch, record.topic_partition, record.offset.0);
+                decode::tombstone(record.key.as_deref(), event_id, record.timestamp_ms, limits)?
+            }
+            _ => return Err(null_value()),
+        };
+        Ok(Outcome::One(self.hidden(event)))
+    }
+
+    /// The events that a mapping made of a record. One that is refused refuses the record.
+    fn decode_mapped<'f>(
+        &self,
+        mapping: &Mapping,
+        flats: &'f [Flat<'_>],
+        limits: &Limits,
+    ) -> Result<Outcome<'f>, Reason> {
+        let mut events = Vec::with_capacity(flats.len());
+        for flat in flats {
+            if let Some(event) = mapping.event(flat, limits)? {
+                events.push(self.checked(event)?);
+            }
+        }
+        Ok(if events.is_empty() { Outcome::Ignored("by_mapping") } else { Outcome::Several(events) })
+    }
+
+    /// An event as it is written. Ids that stand for deletions by null values are not for others.
+    fn checked<'a>(&self, event: Event<'a>) -> Result<Event<'a>, Reason> {
+        if event.event_id.starts_with(TOMBSTONE) {
+            let detail = format!("event_id: ids that begin with {TOMBSTONE} are for deletions by null values");
+            return Err(Reason::new(Code::OutOfRange, detail));
+        }
+        Ok(self.hidden(event))
+    }
+
+    /// The event with its user ids replaced, if there is a key for them.
+    fn hidden<'a>(&self, mut event: Event<'a>) -> Event<'a> {
+        if let Some(key) = &self.user_id_key {
+            hide_user(&mut event.body, key);
+        }
+        event
+    }
+
+    /// The limits for the event of this record.
+    fn limits(&self, record: &Record, batch: &Batch<'_>) -> Limits {
+        // An event cannot be later than its append, if the time of the append is known.
+        let known_us = record.appended_ms.map_or(batch.now_us, |ms| batch.now_us.min(ms.saturating_mul(1000)));
+        // An event that does not fit into one record of the broker cannot be accepted.
+        let limit = batch.record_limits.get(self.events.as_ref());
+        let fits = limit.map_or(usize::MAX, |limit| max_event_bytes(*limit, self.max_facts));
+        Limits {
+            max_event_bytes: self.max_event_bytes.min(fits),
+            max_facts: self.max_facts,
+            max_fact_bytes: self.max_fact_bytes,
+            latest_us: known_us.saturating_add(self.max_future_us),
+            max_future_us: self.max_future_us,
+            earliest_us: self.earliest_us,
+        }
+    }
+
+    /// Decodes the records of one source partition.
+    pub(super) fn decode_all(
+        &self,
+        source: &Source,
+        records: &[Record],
+        batch: &Batch<'_>,
+        into: Reading<'_>,
+    ) -> Result<(), StageError> {
+        let Reading { builders, known, step } = into;
+        let mapping = self.mappings.get(&source.topic);
+        let (mut num_emitted, mut num_further) = (0, 0);
+        for record in records {
+            let limits = self.limits(record, batch);
+            let mapped = mapping.map(|mapping| (mapping, flats(mapping, record, &limits)));
+            let decoded = match (&record.unreadable, &mapped) {
+                (Some(why), _) => Err(Reason::new(Code::Unreadable, why.as_str())),
+                (None, None) => self.decode(source, record, &limits),
+                (None, Some((mapping, Ok(flats)))) => self.decode_mapped(mapping, flats, &limits),
+                (None, Some((_, Err(reason)))) => Err(reason.clone()),
+            };
+            match decoded {
+                Ok(Outcome::One(event)) => {
+                    self.push(&event, record, batch.now_us, (builders, known))?;
+                    num_emitted += 1;
+                }
+                Ok(Outcome::Several(events)) => {
+                    for event in &events {
+                        self.push(event, record, batch.now_us, (builders, known))?;
+                    }
+                    num_emitted += 1;
+                    num_further += events.len() as u64 - 1;
+                }
+                Ok(Outcome::Ignored(call)) => step.count(Fate { name: "ignored", reason: call }, 1),
+                Err(reason) => {
+                    step.messages.push(self.reject(record, &reason, batch));
+                    step.count(Fate { name: "rejected", reason: reason.code.as_str() }, 1);
+                    if reason.code == Code::Unreadable {
+                        step.notice(|| format!("{} offset {}: {reason}", record.topic_partition, record.offset.0));
+                    }
+                }
+            }
+        }
+        step.count(EMITTED, num_emitted);
+        step.count(FURTHER, num_further);
+        *step.fates.entry(READ).or_default() += records.len() as u64;
+        Ok(())
+    }
+
+    /// Adds an event to the rows of its partition.
+    fn push(
+        &self,
+        event: &Event<'_>,
+        record: &Record,
+        now_us: i64,
+        (builders, known): (&mut Builders, &mut SourcePartition),
+    ) -> Result<(), StageError> {
+        known.high_us = known.high_us.max(Some(event.occurred_us));
+        let partition = partition_of(&event.account_id, self.partitions);
+        // With a user id key no bytes are kept, because the raw value contains the user ids.
+        let is_kept = self.user_id_key.is_none() && self.may_be_too_late(event.occurred_us, now_us);
+        let origin = Origin {
+            topic: &record.topic_partition.topic,
+            partition: record.topic_partition.partition,
+            offset: record.offset.0,
+            received_us: record.timestamp_ms.saturating_mul(1000),
+            payload: record.value.as_deref().filter(|_| is_kept),
+        };
+        Ok(builders.entry(partition).or_default().push(event, origin)?)
+    }
+
+    /// Whether aggregate may find the event too late, so that its bytes must be kept. No watermark is ahead of the
+    /// clock, so only events older than the lateness can be too late. One day is added, because clocks differ.
+    fn may_be_too_late(&self, occurred_us: i64, now_us: i64) -> bool {
+        self.panes.end_us(self.panes.pane(occurred_us)) + self.lateness_us <= now_us + DAY_US
+    }
+
+    fn reject(&self, record: &Record, reason: &Reason, batch: &Batch<'_>) -> Message {
+        let cause = Cause {
+            stage: "ingest",
+            reason: reason.code.as_str(),
+            // The words of a reason may quote the record, and with a user id key nothing of it is kept.
+            message: if self.user_id_key.is_some() { &"(not kept: ingest.user_id_key is set)" } else { reason },
+            topic: &record.topic_partition.topic,
+            partition: record.topic_partition.partition,
+            offset: record.offset.0,
+        };
+        let partition = record.topic_partition.partition % self.partitions;
+        let original =
+            Original { key: record.key.clone(), value: record.value.clone(), headers: record.headers.clone() };
+        let kept = match self.user_id_key {
+            // With a user id key the reject contains nothing of the record, because it may name a user.
+            Some(_) => Kept::Nothing,
+            None => Kept::Within(batch.record_bytes(&self.rejects, self.max_record_bytes)),
+        };
+        reject(&self.rejects, partition, &cause, original, kept)
+    }
+}
+
+/// The events of a record in Keepwell's own form, as a mapping makes them.
+fn flats<'r>(mapping: &Mapping, record: &'r Record, limits: &Limits) -> Result<Vec<Flat<'r>>, Reason> {
+    let value = record.value.as_deref().ok_or_else(null_value)?;
+    decode::check_size(value, limits)?;
+    mapping.events(value)
+}
+
+fn null_value() -> Reason {
+    Reason::new(Code::NullValue, "a null value has a meaning on the accounts topic only")
+}
+
+/// Replaces the user id by its keyed hash.
+fn hide_user(body: &mut Body<'_>, key: &[u8; 16]) {
+    let hash = |id: &str| {
+        use std::hash::Hasher;
+        let mut hasher = SipHasher24::new_with_key(key);
+        hasher.write(id.as_bytes());
+        let hash = hasher.finish128();
+        Cow::Owned(format!("{:016x}{:016x}", hash.h1, hash.h2))
+    };
+    match body {
+        Body::Usage { user_id: Some(id), .. }
+        | Body::Ticket { user_id: Some(id), .. }
+        | Body::Survey { user_id: Some(id), .. }
+        | Body::Person { user_id: id, .. } => *id = hash(id),
+        _ => {}
+    }
+}
