@@ -6,6 +6,7 @@ mod backfill;
 mod chaos;
 mod hostile;
 mod live;
+mod mappings;
 mod membership;
 mod model;
 mod process;
