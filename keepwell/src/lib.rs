@@ -11,6 +11,7 @@ pub mod erase;
 pub mod explain;
 pub mod files;
 pub mod in_process;
+pub mod infer;
 pub mod last_scores;
 pub mod load;
 pub mod model;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keepwell::{audit, backfill, demo, erase, explain, load, model, reference, try_input};
+use keepwell::{audit, backfill, demo, erase, explain, infer, load, model, reference, try_input};
 use keepwell_pipeline::acls::rights;
 use keepwell_pipeline::config::{Config, ConfigError};
 use keepwell_pipeline::process::{self, Cli, ConfigArgs};
@@ -26,6 +26,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show what each line of a file becomes, or why it is rejected. Needs no broker and no configuration.
     TryInput(try_input::TryInputArgs),
+    /// Name the preset that fits the records of a file, or print a mapping to begin with.
+    Infer(infer::InferArgs),
     /// Load NDJSON files into raw topics, merged by event time.
     Load(load::LoadArgs),
     /// Process history into separate outputs: from files without a broker, or from the raw topics into a new epoch.
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
     match Keepwell::parse().command {
         Command::Demo(args) => ended(demo::run(&args)),
         Command::TryInput(args) => ended(try_input::run(&args)),
+        Command::Infer(args) => ended(infer::run(&args)),
         Command::Load(args) => ended(load::run(&args).map(|count| process::print(&format!("{count} records\n")))),
         Command::Backfill(args) => ended(backfill::run(&args)),
         Command::Explain(args) => ended(explain::run(&args).map(|text| process::print(&text))),

@@ -43,7 +43,7 @@ fn kind(text: &str) -> Result<Kind, String> {
 
 /// What a line becomes.
 #[derive(Debug)]
-enum Becomes {
+pub(crate) enum Becomes {
     /// Events: kind and fields.
     Events(Vec<(Kind, Value)>),
     /// Nothing that counts, and why.
@@ -85,7 +85,7 @@ pub fn run(args: &TryInputArgs) -> Result<()> {
 }
 
 /// The default limits of ingest.
-fn limits(now_us: i64) -> Limits {
+pub(crate) fn limits(now_us: i64) -> Limits {
     let (ingest, time) = (Ingest::default(), Time::default());
     Limits {
         max_event_bytes: ingest.max_event_bytes,
@@ -97,7 +97,8 @@ fn limits(now_us: i64) -> Limits {
     }
 }
 
-fn becomes(mapping: Option<&Mapping>, kind: Kind, record: &[u8], limits: &Limits) -> Becomes {
+/// What a record becomes, by a mapping or in Keepwell's own form of this kind.
+pub(crate) fn becomes(mapping: Option<&Mapping>, kind: Kind, record: &[u8], limits: &Limits) -> Becomes {
     let read = || match mapping {
         None => Ok(match decode::decode(kind, record, limits)? {
             Decoded::Event(_) => Becomes::Events(vec![(kind, fields(decode::text(record)?))]),

@@ -24,7 +24,7 @@ macro_rules! presets {
     };
 }
 
-presets!["delighted", "posthog", "segment", "zendesk"];
+presets!["amplitude", "delighted", "intercom", "mixpanel", "posthog", "segment", "stripe", "zendesk"];
 
 impl Preset {
     /// The preset with this name.

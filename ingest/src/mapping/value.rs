@@ -329,10 +329,15 @@ impl Format {
             Self::Seconds => of_us(decimal(text, 6)?),
             Self::Milliseconds => of_us(decimal(text, 3)?),
             Self::Microseconds => of_us(decimal(text, 0)?),
+            // A longer text has a time or a zone, which would be lost.
+            Self::Date if text.len() != "2026-03-01".len() => None,
             Self::Date => {
                 let date: jiff::civil::Date = text.parse().ok()?;
                 Some(format!("{date}T00:00:00Z"))
             }
+            // A zone that is there all the same counts.
+            Self::DateTime if text.parse::<jiff::Timestamp>().is_ok() => Some(text.to_owned()),
+            Self::DateTime if text.contains('[') => None,
             Self::DateTime => {
                 let time: jiff::civil::DateTime = text.replacen(' ', "T", 1).parse().ok()?;
                 Some(format!("{time}Z"))
@@ -370,6 +375,10 @@ mod tests {
             (Format::Date, "2026-03-01", Some("2026-03-01T00:00:00Z")),
             (Format::DateTime, "2026-03-01 10:00:00", Some("2026-03-01T10:00:00Z")),
             (Format::DateTime, "2026-03-01T10:00:00.5", Some("2026-03-01T10:00:00.5Z")),
+            (Format::DateTime, "2026-03-01T10:00:00+01:00", Some("2026-03-01T10:00:00+01:00")),
+            (Format::DateTime, "2026-03-01T10:00:00Z", Some("2026-03-01T10:00:00Z")),
+            (Format::DateTime, "2026-03-01T10:00:00[Europe/Berlin]", None),
+            (Format::Date, "2026-03-01T23:00:00-05:00", None),
             (Format::Seconds, "1772359200000000", None),
             (Format::Seconds, "yesterday", None),
             (Format::Seconds, "", None),

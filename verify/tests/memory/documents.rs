@@ -148,3 +148,13 @@ fn check_length(folder: &Path) {
         }
     }
 }
+
+#[test]
+fn every_preset_is_in_the_table_of_the_document_and_in_the_example() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let (document, example) = (read("docs/mappings.md"), read("deploy/keepwell.yaml"));
+    for preset in keepwell_ingest::mapping::presets::ALL {
+        let row = format!("| [`{0}`](../ingest/presets/{0}.yaml) |", preset.name);
+        assert!(document.contains(&row) && example.contains(preset.name), "{}", preset.name);
+    }
+}
