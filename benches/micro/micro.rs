@@ -43,6 +43,10 @@ const LIMITS: Limits = Limits {
     earliest_us: 0,
 };
 
+/// Reads the same records as the decoder of Keepwell's own form.
+const MAPPING: &str = "events: [{kind: usage, fields: {event_id: messageId, account_id: context.groupId, user_id: userId, feature: event, \
+     occurred_at: timestamp, count: properties.count, duration_ms: properties.duration_ms}}]";
+
 /// Folds records, and the closes that they cause. Returns the number of steps.
 fn fold<S: Stage>(stage: &S, state: &mut S::State, records: &[Record]) -> usize {
     let mut num_steps = 0;
@@ -97,6 +101,12 @@ fn decoding(group: &mut Group<'_>, fixture: &Fixture) {
     group.bench_function("decode", |b| {
         b.iter(|| raw.iter().filter(|value| decode(Kind::Usage, value, &LIMITS).is_ok()).count());
     });
+    let mapping = keepwell_ingest::mapping::parse("micro", MAPPING).expect("a mapping");
+    let is_read = |value: &[u8]| {
+        let flats = mapping.events(value);
+        flats.is_ok_and(|flats| flats.iter().all(|flat| mapping.event(flat, &LIMITS).is_ok()))
+    };
+    group.bench_function("decode by a mapping", |b| b.iter(|| raw.iter().filter(|value| is_read(value)).count()));
     let schema = event::schema();
     let values: Vec<&[u8]> = fixture.events.iter().filter_map(|record| record.value.as_deref()).collect();
     group.throughput(Throughput::Elements(num_rows(&fixture.events, &schema)));

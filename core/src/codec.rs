@@ -5,6 +5,7 @@
 //! of nulls per type. A column with one value in every row of a larger record contains it once, run-end encoded.
 
 mod constant;
+mod few;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -292,7 +293,8 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
             // The first column is never a run: it bounds the number of rows by the bytes of the record.
             Some((found, column)) if !columns.is_empty() && found.is_nullable() == field.is_nullable() => {
                 num_known += 1;
-                columns.push(constants.column(column, field.data_type())?);
+                let plain = constants.column(column, field.data_type());
+                columns.push(plain.or_else(|| few::plain(column, field.data_type()))?);
             }
             None if field.is_nullable() => columns.push(null_of(field.data_type())),
             _ => return None,

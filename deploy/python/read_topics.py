@@ -2,8 +2,8 @@
 
     deploy/python/python deploy/python/read_topics.py BROKER SCORES HEALTH WINDOWS
 
-Prints one JSON object: the last score of each account on SCORES, the number of final rows on HEALTH, the sum of all uses
-on WINDOWS, and the number of columns there that are run-end encoded.
+Prints one JSON object: the last score of each account on SCORES, the number of final rows on HEALTH and how often each factor
+is there, the sum of all uses on WINDOWS, and the number of columns there that are run-end encoded.
 Fails where a key does not lie in the partition of the Java client's default partitioner.
 """
 
@@ -46,17 +46,21 @@ def main():
             last.pop(account, None)
         else:
             last[account] = json.loads(record.value)["score"]
-    finals = 0
+    factors, tables = {}, []
     for _, record in records(broker, health):
         if record.value is not None:
-            finals += sum(rows(record.value).column("final").to_pylist())
+            tables.append(rows(record.value))
+    everything = pyarrow.concat_tables(tables, promote_options="default")
+    finals = sum(everything.column("final").to_pylist())
+    for factor in pyarrow.compute.list_flatten(everything.column("factors")).to_pylist():
+        factors[factor["name"]] = factors.get(factor["name"], 0) + 1
     uses = runs = 0
     for _, record in records(broker, windows):
         if record.value is not None:
             uses += sum(rows(record.value).column("uses").to_pylist())
             schema = pyarrow.ipc.open_stream(record.value).schema
             runs += sum(pyarrow.types.is_run_end_encoded(field.type) for field in schema)
-    print(json.dumps({"last": last, "finals": finals, "uses": uses, "runs": runs}))
+    print(json.dumps({"last": last, "finals": finals, "factors": factors, "uses": uses, "runs": runs}))
 
 
 if __name__ == "__main__":

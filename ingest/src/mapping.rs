@@ -51,6 +51,8 @@ enum Others {
 /// What makes an event of a record, or of each item in a list of it.
 #[derive(Debug)]
 struct Rule {
+    /// Its place in the file, from 0.
+    number: usize,
     conditions: Vec<Condition>,
     each: Option<Each>,
     kind: Kind,
@@ -169,15 +171,15 @@ impl Mapping {
             return Ok(events);
         }
         let mut is_known = self.others == Others::Ignore;
-        for (number, rule) in self.rules.iter().enumerate() {
+        for rule in &self.rules {
             let of_record = rule.conditions.iter().filter(|condition| !condition.of.is_item);
             if !of_record.clone().all(|condition| condition.holds(look)) {
                 continue;
             }
             is_known = true;
             match &rule.each {
-                None => rule.event(number, text, look, &mut events)?,
-                Some(each) => rule.events_of(number, each, (text, &record), &mut events)?,
+                None => rule.event(text, look, &mut events)?,
+                Some(each) => rule.events_of(each, text, &record, &mut events)?,
             }
         }
         if is_known {
@@ -217,15 +219,9 @@ impl Mapping {
 
 impl Rule {
     /// Adds the event of a record, or of an item.
-    fn event<'a>(
-        &self,
-        number: usize,
-        text: &'a str,
-        look: Look<'_, 'a>,
-        events: &mut Vec<Flat<'a>>,
-    ) -> Result<(), Reason> {
+    fn event<'a>(&self, text: &'a str, look: Look<'_, 'a>, events: &mut Vec<Flat<'a>>) -> Result<(), Reason> {
         let Some(fields) = &self.fields else {
-            events.push(Flat { kind: self.kind, json: Cow::Borrowed(text), rule: number });
+            events.push(Flat { kind: self.kind, json: Cow::Borrowed(text), rule: self.number });
             return Ok(());
         };
         let mut json = String::new();
@@ -234,16 +230,16 @@ impl Rule {
             Written::Absent => json.push_str("{}"),
             Written::Yes => {}
         }
-        events.push(Flat { kind: self.kind, json: Cow::Owned(json), rule: number });
+        events.push(Flat { kind: self.kind, json: Cow::Owned(json), rule: self.number });
         Ok(())
     }
 
     /// Adds the events of the items in the list of a record.
     fn events_of<'a>(
         &self,
-        number: usize,
         each: &Each,
-        (text, record): (&'a str, &Found<'a>),
+        text: &'a str,
+        record: &Found<'a>,
         events: &mut Vec<Flat<'a>>,
     ) -> Result<(), Reason> {
         let of_list = match &each.at {
@@ -258,7 +254,7 @@ impl Rule {
             let found = each.paths.read(item.get()).map_err(again)?;
             let look = Look { record, item: Some(&found) };
             if all_hold(&self.conditions, look) {
-                self.event(number, item.get(), look, events)?;
+                self.event(item.get(), look, events)?;
             }
             if events.len() > MAX_EVENTS {
                 return Err(Reason::new(

@@ -78,7 +78,7 @@ MUTATIONS = [
      "self.panes.end_us(pane) + self.lateness_us <= watermark_us",
      "self.panes.end_us(pane) + self.lateness_us <= watermark_us + self.panes.width_us"),
     ("every_record_has_a_fate", "a reject of ingest is counted only", "ingest/src/stage/reading.rs",
-     "step.messages.push(self.reject(record, &reason, batch));", "let _reject = self.reject(record, &reason, batch);"),
+     "into.step.messages.push(self.reject(record, &reason, batch));", "let _reject = self.reject(record, &reason, batch);"),
     ("silence_is_a_signal", "a source read to its end holds time back", "ingest/src/stage.rs",
      "(own_us.max(Some(proof.at_us - source.delay().as_micros())), SourceState::Proven)",
      "(own_us.filter(|_| proof.at_us > 0), SourceState::Proven)"),

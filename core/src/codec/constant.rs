@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::few;
 use arrow::array::{Array, ArrayRef, AsArray, GenericStringArray, Int32Array, RecordBatch, RunArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, FieldRef, Int32Type, Schema};
@@ -12,22 +13,25 @@ use arrow::error::ArrowError;
 /// With fewer rows the description of the run would be larger than the values.
 const MIN_ROWS: usize = 128;
 
-/// The batch with its constant columns run-end encoded. The first column stays as it is, so that the bytes of a record
+/// A text is repeated only up to this many bytes: a few bytes must not become many.
+pub(super) const MAX_REPEATED_BYTES: usize = 16 << 20;
+
+/// The batch with its constant columns run-end encoded, and what repeats in its lists as well, see [`few`]. The first column stays as it is, so that the bytes of a record
 /// bound the number of its rows.
 pub(super) fn encoded(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    if batch.num_rows() < MIN_ROWS {
-        return Ok(batch.clone());
-    }
-    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    let (mut fields, mut columns): (Vec<FieldRef>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
     for (index, (field, column)) in batch.schema_ref().fields().iter().zip(batch.columns()).enumerate() {
-        if index == 0 || !is_constant(column) {
-            fields.push(FieldRef::clone(field));
-            columns.push(ArrayRef::clone(column));
-            continue;
-        }
-        let run = RunArray::try_new(&Int32Array::from(vec![column.len() as i32]), &column.slice(0, 1))?;
-        fields.push(Arc::new(field.as_ref().clone().with_data_type(run.data_type().clone())));
-        columns.push(Arc::new(run));
+        let shared: Option<ArrayRef> = match few::encoded(column)? {
+            _ if index == 0 => None,
+            None if batch.num_rows() >= MIN_ROWS && is_constant(column) => {
+                let run = RunArray::try_new(&Int32Array::from(vec![column.len() as i32]), &column.slice(0, 1))?;
+                Some(Arc::new(run))
+            }
+            few => few,
+        };
+        let column = shared.unwrap_or_else(|| ArrayRef::clone(column));
+        fields.push(Arc::new(field.as_ref().clone().with_data_type(column.data_type().clone())));
+        columns.push(column);
     }
     RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, batch.schema_ref().metadata().clone())), columns)
 }
@@ -44,7 +48,7 @@ fn is_constant(column: &ArrayRef) -> bool {
         }
         DataType::Utf8 => {
             let texts: &GenericStringArray<i32> = column.as_string();
-            (1..texts.len()).all(|row| texts.value(row) == texts.value(0))
+            is_repeatable(texts, texts.len()) && (1..texts.len()).all(|row| texts.value(row) == texts.value(0))
         }
         kind => kind.primitive_width().is_some_and(|width| {
             let data = column.to_data();
@@ -54,6 +58,11 @@ fn is_constant(column: &ArrayRef) -> bool {
             bytes.get(from..to - width).zip(bytes.get(from + width..to)).is_some_and(|(values, next)| values == next)
         }),
     }
+}
+
+/// Whether the first text may be repeated this often.
+fn is_repeatable(texts: &GenericStringArray<i32>, times: usize) -> bool {
+    texts.is_empty() || texts.value(0).len().saturating_mul(times) <= MAX_REPEATED_BYTES
 }
 
 /// Repeats values. Equal values of a type share one array: most of them are 0.
@@ -71,6 +80,9 @@ impl Repeated {
         let run = column.as_any().downcast_ref::<RunArray<Int32Type>>()?;
         let value = run.values();
         if value.len() != 1 || value.is_null(0) || value.data_type() != kind {
+            return None;
+        }
+        if value.as_string_opt::<i32>().is_some_and(|texts| !is_repeatable(texts, run.len())) {
             return None;
         }
         if let Some((_, repeated)) =
@@ -184,6 +196,18 @@ mod tests {
         ] {
             assert!(matches!(read(&value), Err(CodecError::ForeignColumns { .. })), "{what}");
         }
+        // A text that would take a gigabyte. Keepwell writes such a column as it is.
+        let text = "x".repeat(1 << 20);
+        let long: ArrayRef = Arc::new(StringArray::from(vec![text.as_str()]));
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+        let of_text = batch(vec![("a", Arc::clone(&ids), false), ("b", run(vec![1000], Arc::clone(&long)), false)]);
+        let texts = batch(vec![("a", ids.slice(0, 0), false), ("b", long.slice(0, 0), false)]);
+        let foreign = decode(&encode(&of_text).unwrap(), &texts.schema());
+        assert!(matches!(foreign, Err(CodecError::ForeignColumns { .. })));
+        let many: ArrayRef = Arc::new(StringArray::from(vec![&text[..1 << 17]; 200]));
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..200));
+        let rows = batch(vec![("a", ids, false), ("b", many, false)]);
+        assert!(runs_in(&encode(&rows).unwrap()).is_empty());
         // A few bytes that claim two billion rows.
         let runs = vec![("a", run(vec![i32::MAX], ints(&[1])), false), ("b", run(vec![i32::MAX], ints(&[1])), false)];
         assert!(matches!(read(&encode(&batch(runs)).unwrap()), Err(CodecError::ForeignColumns { .. })));

@@ -57,7 +57,7 @@ pub fn markdown() -> String {
          - Null means unknown, never zero.\n\
          - A column that may be null can be added to a version; any other change is a new version.\n\
          - A record of a topic leaves out the columns that are null in all of its rows.\n\
-         - In a record of 128 rows or more, a column with one value in all rows is run-end encoded: one run.\n\
+         - In larger records, a column with one value is run-end encoded, and items of lists with few values are dictionary encoded.\n\
          - Every measure of a window has a `previous_` twin: the same for the equal window before. Twins are not listed.\n",
     );
     for Table { name, place, columns } in tables() {

@@ -110,7 +110,11 @@ pub fn parse(name: &str, text: &str) -> Result<Mapping, MappingError> {
     if file.events.is_empty() {
         return Err(refused(String::new(), "a mapping needs at least one rule under `events`".into()));
     }
-    let rules = file.events.into_iter().map(|rule| compiled(rule, &mut paths).map_err(|(place, why)| at(place, why)));
+    let rules = file
+        .events
+        .into_iter()
+        .enumerate()
+        .map(|(number, rule)| compiled(number, rule, &mut paths).map_err(|(place, why)| at(place, why)));
     let rules = rules.collect::<Result<_, _>>()?;
     let none = &mut Paths::default();
     let ignored = file.ignore.into_iter().map(|when| {
@@ -143,7 +147,7 @@ impl Places<'_> {
     }
 }
 
-fn compiled(rule: Spanned<RuleText>, record: &mut Paths) -> Result<Rule, Fault> {
+fn compiled(number: usize, rule: Spanned<RuleText>, record: &mut Paths) -> Result<Rule, Fault> {
     let (place, rule) = (rule.referenced, rule.value);
     let mut item = Paths::default();
     let mut places = Places { record, item: &mut item, has_items: rule.each.is_some() };
@@ -161,7 +165,7 @@ fn compiled(rule: Spanned<RuleText>, record: &mut Paths) -> Result<Rule, Fault> 
     };
     let fields = rule.fields.map(|fields| values(rule.kind, place, fields, &mut places)).transpose()?;
     let each = rule.each.map(|_| Each { at: list, paths: item });
-    Ok(Rule { conditions, each, kind: rule.kind, fields })
+    Ok(Rule { number, conditions, each, kind: rule.kind, fields })
 }
 
 fn conditions(when: BTreeMap<String, Spanned<WantedText>>, places: &mut Places<'_>) -> Result<Vec<Condition>, Fault> {

@@ -113,9 +113,8 @@ impl Ingest {
         source: &Source,
         records: &[Record],
         batch: &Batch<'_>,
-        into: Reading<'_>,
+        mut into: Reading<'_>,
     ) -> Result<(), StageError> {
-        let Reading { builders, known, step } = into;
         let mapping = self.mappings.get(&source.topic);
         let (mut num_emitted, mut num_further) = (0, 0);
         for record in records {
@@ -129,41 +128,35 @@ impl Ingest {
             };
             match decoded {
                 Ok(Outcome::One(event)) => {
-                    self.push(&event, record, batch.now_us, (builders, known))?;
+                    self.push(&event, record, batch.now_us, &mut into)?;
                     num_emitted += 1;
                 }
                 Ok(Outcome::Several(events)) => {
                     for event in &events {
-                        self.push(event, record, batch.now_us, (builders, known))?;
+                        self.push(event, record, batch.now_us, &mut into)?;
                     }
                     num_emitted += 1;
                     num_further += events.len() as u64 - 1;
                 }
-                Ok(Outcome::Ignored(call)) => step.count(Fate { name: "ignored", reason: call }, 1),
+                Ok(Outcome::Ignored(call)) => into.step.count(Fate { name: "ignored", reason: call }, 1),
                 Err(reason) => {
-                    step.messages.push(self.reject(record, &reason, batch));
-                    step.count(Fate { name: "rejected", reason: reason.code.as_str() }, 1);
+                    into.step.messages.push(self.reject(record, &reason, batch));
+                    into.step.count(Fate { name: "rejected", reason: reason.code.as_str() }, 1);
                     if reason.code == Code::Unreadable {
-                        step.notice(|| format!("{} offset {}: {reason}", record.topic_partition, record.offset.0));
+                        into.step.notice(|| format!("{} offset {}: {reason}", record.topic_partition, record.offset.0));
                     }
                 }
             }
         }
-        step.count(EMITTED, num_emitted);
-        step.count(FURTHER, num_further);
-        *step.fates.entry(READ).or_default() += records.len() as u64;
+        into.step.count(EMITTED, num_emitted);
+        into.step.count(FURTHER, num_further);
+        *into.step.fates.entry(READ).or_default() += records.len() as u64;
         Ok(())
     }
 
     /// Adds an event to the rows of its partition.
-    fn push(
-        &self,
-        event: &Event<'_>,
-        record: &Record,
-        now_us: i64,
-        (builders, known): (&mut Builders, &mut SourcePartition),
-    ) -> Result<(), StageError> {
-        known.high_us = known.high_us.max(Some(event.occurred_us));
+    fn push(&self, event: &Event<'_>, record: &Record, now_us: i64, into: &mut Reading<'_>) -> Result<(), StageError> {
+        into.known.high_us = into.known.high_us.max(Some(event.occurred_us));
         let partition = partition_of(&event.account_id, self.partitions);
         // With a user id key no bytes are kept, because the raw value contains the user ids.
         let is_kept = self.user_id_key.is_none() && self.may_be_too_late(event.occurred_us, now_us);
@@ -174,7 +167,7 @@ impl Ingest {
             received_us: record.timestamp_ms.saturating_mul(1000),
             payload: record.value.as_deref().filter(|_| is_kept),
         };
-        Ok(builders.entry(partition).or_default().push(event, origin)?)
+        Ok(into.builders.entry(partition).or_default().push(event, origin)?)
     }
 
     /// Whether aggregate may find the event too late, so that its bytes must be kept. No watermark is ahead of the

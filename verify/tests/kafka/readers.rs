@@ -70,7 +70,15 @@ fn a_second_kafka_client_and_another_arrow_read_the_same() {
     assert!(last.len() > 5);
     assert_eq!(read["last"], Value::Object(last));
     let rows = |topic: &str, schema| rows_of(&deployment.records(topic), &schema).unwrap();
-    let finals = keepwell_verify::streamed::finals(&rows(&topics.health, health::schema())).unwrap().num_rows();
+    let scored = rows(&topics.health, health::schema());
+    let finals = keepwell_verify::streamed::finals(&scored).unwrap().num_rows();
+    let mut factors = serde_json::Map::new();
+    for name in health::Reader::of(Columns::Batch(&scored)).unwrap().factors.items.name.iter().flatten() {
+        let count = factors.entry(name).or_insert(Value::from(0_u64));
+        *count = Value::from(count.as_u64().unwrap() + 1);
+    }
+    assert!(factors.len() > 3);
+    assert_eq!(read["factors"], Value::Object(factors));
     assert_eq!(read["finals"], finals);
     let windows = rows(&topics.windows, window::schema());
     let uses: i64 = Columns::Batch(&windows).int("uses").unwrap().iter().flatten().sum();
