@@ -1,7 +1,5 @@
-//! Merges NDJSON files of events by event time.
+//! Merges NDJSON and CSV files of events by event time.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +11,8 @@ use keepwell_pipeline::config::{Config, Source};
 use keepwell_pipeline::record::Message;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+
+use crate::lines::Lines;
 
 /// The fields of an event that are needed to order it and to find its partition. Ingest checks the rest.
 #[derive(Debug, Default, Deserialize)]
@@ -105,62 +105,43 @@ struct Input {
     partitions: i32,
     /// Where the records are of another system: what they mean.
     mapping: Option<Mapping>,
-    lines: BufReader<File>,
+    lines: Lines,
     /// Event time, account and bytes of the next line; `None` at the end.
     next: Option<(i64, Option<String>, Vec<u8>)>,
-    /// Number of bytes read.
-    bytes: u64,
     serial: i32,
-    name: String,
-    num_lines: u64,
+    num_records: u64,
     latest_ms: Option<i64>,
     disorder: Disorder,
 }
 
 impl Input {
     fn open(source: &Source, path: &Path, partitions: i32) -> Result<Self> {
-        let file = File::open(path).with_context(|| path.display().to_string())?;
-        let lines = BufReader::with_capacity(1 << 20, file);
         let mut input = Self {
             topic: source.topic.as_str().into(),
             partitions,
             mapping: mapping::of_source(source)?,
-            lines,
+            lines: Lines::open(path)?,
             next: None,
-            bytes: 0,
             serial: 0,
-            name: path.display().to_string(),
-            num_lines: 0,
+            num_records: 0,
             latest_ms: None,
             disorder: Disorder::default(),
         };
-        input.advance(i64::MIN).with_context(|| path.display().to_string())?;
+        input.advance(i64::MIN)?;
         Ok(input)
     }
 
     /// Reads the next line. A line that is not a valid event is also loaded: ingest rejects it with the reason.
     fn advance(&mut self, before_ms: i64) -> Result<()> {
-        loop {
-            let mut line = Vec::new();
-            let num_bytes = self.lines.read_until(b'\n', &mut line)?;
-            self.bytes += num_bytes as u64;
-            self.num_lines += 1;
-            while line.last().is_some_and(|byte| *byte == b'\n' || *byte == b'\r') {
-                line.pop();
-            }
-            if num_bytes == 0 {
-                self.next = None;
-                return Ok(());
-            }
-            if line.is_empty() {
-                continue;
-            }
+        self.next = None;
+        if let Some(line) = self.lines.take()? {
+            self.num_records += 1;
             let glance = self.glance(&line);
             let at_ms = glance.ms();
             self.look_at_order(at_ms);
             self.next = Some((at_ms.unwrap_or(before_ms), glance.account(), line));
-            return Ok(());
         }
+        Ok(())
     }
 
     /// Time and account of a line. Those of a mapped one are of its first event.
@@ -176,7 +157,7 @@ impl Input {
         if at_ms < latest_ms {
             let Disorder { num_lines, first_line, most_ms } = &mut self.disorder;
             if *num_lines == 0 {
-                *first_line = self.num_lines;
+                *first_line = self.lines.line();
             }
             *num_lines += 1;
             *most_ms = (*most_ms).max(latest_ms.saturating_sub(at_ms));
@@ -192,8 +173,8 @@ impl Input {
             format!(
                 "{}: {num_lines} of {} lines are earlier than a line before them, by up to {}; the first is line {first_line}. What is \
                  further behind than `bound` of its source may be late: sort the file by event time",
-                self.name,
-                self.num_lines - u64::from(self.next.is_none()),
+                self.lines.name(),
+                self.num_records,
                 humantime::format_duration(Duration::from_secs(most.as_secs().max(1))),
             )
         })
@@ -260,7 +241,7 @@ impl Files {
 
     /// Number of bytes read so far.
     pub fn bytes(&self) -> u64 {
-        self.inputs.iter().map(|input| input.bytes).sum()
+        self.inputs.iter().map(|input| input.lines.num_bytes()).sum()
     }
 
     /// Size of all files in bytes.

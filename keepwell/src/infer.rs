@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use keepwell_core::event::Kind;
 use keepwell_ingest::mapping::presets::ALL;
 use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_pipeline::process;
 use serde_json::Value;
 
+use crate::lines::Lines;
 use crate::try_input::{Becomes, becomes, limits};
 
 /// What to look at.
@@ -21,9 +20,9 @@ use crate::try_input::{Becomes, becomes, limits};
     after_help = "Example: keepwell infer export.ndjson > export.yaml && keepwell try-input export.ndjson --mapping export.yaml"
 )]
 pub struct InferArgs {
-    /// One JSON record per line.
+    /// One JSON record per line, or CSV with a header line if the name ends in .csv.
     pub file: PathBuf,
-    /// Number of lines to look at.
+    /// Number of records to look at.
     #[arg(long, default_value_t = 1000)]
     pub lines: usize,
 }
@@ -38,13 +37,15 @@ const MAX_VALUES: usize = 10_000;
 /// # Errors
 /// When the file cannot be read or has no records.
 pub fn run(args: &InferArgs) -> Result<()> {
-    let name = args.file.display().to_string();
-    let lines = BufReader::new(File::open(&args.file).with_context(|| name.clone())?).split(b'\n').take(args.lines);
-    let lines: Vec<Vec<u8>> = lines.collect::<Result<_, _>>().with_context(|| name.clone())?;
-    let records: Vec<&[u8]> = lines.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty()).collect();
-    if records.is_empty() {
-        bail!("{name} has no records");
+    let mut lines = Lines::open(&args.file)?;
+    let mut records = Vec::new();
+    while let Some(record) = lines.take()?.filter(|_| records.len() < args.lines) {
+        records.push(record);
     }
+    if records.is_empty() {
+        bail!("{} has no records", lines.name());
+    }
+    let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
     process::print(&proposal(&records, SystemClock::start().wall_us())?);
     Ok(())
 }

@@ -13,6 +13,7 @@ pub mod files;
 pub mod in_process;
 pub mod infer;
 pub mod last_scores;
+pub mod lines;
 pub mod load;
 pub mod model;
 pub mod reference;

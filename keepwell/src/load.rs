@@ -1,4 +1,4 @@
-//! `keepwell load`: loads NDJSON files into raw topics, merged by event time.
+//! `keepwell load`: loads NDJSON and CSV files into raw topics, merged by event time.
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,7 +12,7 @@ use crate::files::Files;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: keepwell load product-usage=usage.ndjson support-tickets=tickets.ndjson")]
 pub struct LoadArgs {
-    /// TOPIC=FILE: one JSON event per line, ordered by event time. A line without a time gets the time of the line
+    /// TOPIC=FILE: one JSON event per line, or CSV with a header line if the name ends in .csv; ordered by event time. A line without a time gets the time of the line
     /// before it.
     #[arg(required = true, value_name = "TOPIC=FILE")]
     pub files: Vec<String>,

@@ -28,7 +28,7 @@ enum Command {
     TryInput(try_input::TryInputArgs),
     /// Name the preset that fits the records of a file, or print a mapping to begin with.
     Infer(infer::InferArgs),
-    /// Load NDJSON files into raw topics, merged by event time.
+    /// Load NDJSON or CSV files into raw topics, merged by event time.
     Load(load::LoadArgs),
     /// Process history into separate outputs: from files without a broker, or from the raw topics into a new epoch.
     Backfill(backfill::BackfillArgs),

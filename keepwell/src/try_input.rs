@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use keepwell_core::event::Kind;
 use keepwell_ingest::decode::{self, Decoded, Limits};
 use keepwell_ingest::mapping::{self, Mapping};
@@ -16,11 +15,13 @@ use keepwell_pipeline::config::{Ingest, Time};
 use keepwell_pipeline::process;
 use serde_json::{Value, json};
 
+use crate::lines::Lines;
+
 /// What to try.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: keepwell try-input segment.ndjson --preset segment")]
 pub struct TryInputArgs {
-    /// One JSON record per line.
+    /// One JSON record per line, or CSV with a header line if the name ends in .csv.
     pub file: PathBuf,
     /// The system whose records these are.
     #[arg(long, conflicts_with_all = ["mapping", "kind"])]
@@ -63,21 +64,14 @@ pub fn run(args: &TryInputArgs) -> Result<()> {
         (None, None) => None,
     };
     let limits = limits(SystemClock::start().wall_us());
-    let name = args.file.display().to_string();
-    let mut lines = BufReader::new(File::open(&args.file).with_context(|| name.clone())?);
+    let mut lines = Lines::open(&args.file)?;
     let is_coloured = !args.json && std::io::stdout().is_terminal();
     let mut fates: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut line, mut number) = (Vec::new(), 0_u64);
-    while lines.read_until(b'\n', &mut line).with_context(|| name.clone())? > 0 {
-        number += 1;
-        let record = line.trim_ascii_end();
-        if !record.is_empty() {
-            let becomes = becomes(mapping.as_ref(), args.kind, record, &limits);
-            becomes.count(&mut fates);
-            let text = if args.json { becomes.json(number) } else { becomes.text(number, is_coloured) };
-            process::print(&text);
-        }
-        line.clear();
+    while let Some(record) = lines.take()? {
+        let becomes = becomes(mapping.as_ref(), args.kind, &record, &limits);
+        becomes.count(&mut fates);
+        let text = if args.json { becomes.json(lines.line()) } else { becomes.text(lines.line(), is_coloured) };
+        process::print(&text);
     }
     let summary = if args.json { json!({ "summary": fates }).to_string() } else { summary(&fates) };
     process::print(&format!("{summary}\n"));

@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 
 use crate::input::Key;
 
+/// The most names of one object that paths may lead through: one bit for each.
+const MAX_NAMES: usize = 128;
+
 /// Number of a path, in the order in which they were added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(usize);
@@ -40,7 +43,7 @@ impl Paths {
     /// Adds a path such as `detail.id`, or `a."b.c"` where a name contains a point. An equal path keeps its number.
     ///
     /// # Errors
-    /// When a name in the path is empty or a quote is not closed.
+    /// When a name in the path is empty, a quote is not closed, or an object would have too many names.
     pub fn add(&mut self, path: &str) -> Result<Slot, String> {
         if let Some(known) = self.names.iter().position(|name| name == path) {
             return Ok(Slot(known));
@@ -48,10 +51,13 @@ impl Paths {
         let slot = Slot(self.names.len());
         let mut node = &mut self.root;
         for name in names(path)? {
-            let at = node.children.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            let at = node.children.iter().position(|(known, _)| *known == name).unwrap_or(node.children.len());
+            if at == MAX_NAMES {
+                return Err(format!("the path {path} is beyond {MAX_NAMES} names of one object"));
+            }
+            if at == node.children.len() {
                 node.children.push((name, Node::default()));
-                node.children.len() - 1
-            });
+            }
             node = &mut node.children[at].1;
         }
         node.slot = Some(slot);
@@ -131,12 +137,14 @@ impl<'a> Visitor<'a> for Reading<'_, '_, 'a> {
 
     fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
         let node = self.node;
-        let mut known = vec![false; node.children.len()];
+        let mut known = 0_u128;
         while let Some(Key(name)) = map.next_key::<Key<'a>>()? {
             match node.children.iter().position(|(known, _)| *known == *name) {
-                Some(at) if known[at] => return Err(A::Error::custom(format!("duplicate field `{name}`"))),
+                Some(at) if known & (1 << at) != 0 => {
+                    return Err(A::Error::custom(format!("duplicate field `{name}`")));
+                }
                 Some(at) => {
-                    known[at] = true;
+                    known |= 1 << at;
                     self.child(&node.children[at].1, &mut map)?;
                 }
                 None => {
@@ -222,5 +230,8 @@ mod tests {
         for path in ["", "a.", ".a", "a..b", "a.\"b"] {
             assert!(Paths::default().add(path).is_err(), "{path}");
         }
+        let mut paths = Paths::default();
+        let refused = (0..=MAX_NAMES).find(|n| paths.add(&format!("a.n{n}")).is_err());
+        assert_eq!(refused, Some(MAX_NAMES));
     }
 }
