@@ -263,7 +263,9 @@ pub fn decode_shared(value: &Bytes, expected: &SchemaRef) -> Result<RecordBatch,
     if table != wanted {
         return Err(CodecError::ForeignTable { expected: wanted, found: table });
     }
-    as_columns(&batch, expected).ok_or(CodecError::ForeignColumns { table })
+    let columns = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| as_columns(&batch, expected)));
+    let columns = columns.map_err(|_| CodecError::Damaged { bytes: value.len() })?;
+    columns.ok_or(CodecError::ForeignColumns { table })
 }
 
 /// The expected columns of a batch that an older or newer program wrote. None if a required column is missing. None,
@@ -280,7 +282,7 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
             nulls[nulls.len() - 1].clone()
         })
     };
-    let mut constants = constant::Repeated::default();
+    let (mut constants, mut budget) = (constant::Repeated::default(), constant::TextBudget::default());
     // A linear search for each of many columns would cost more than decoding them.
     let there: HashMap<&str, (&FieldRef, &ArrayRef), RandomState> =
         batch.schema_ref().fields().iter().zip(batch.columns()).map(|pair| (pair.0.name().as_str(), pair)).collect();
@@ -293,8 +295,8 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
             // The first column is never a run: it bounds the number of rows by the bytes of the record.
             Some((found, column)) if !columns.is_empty() && found.is_nullable() == field.is_nullable() => {
                 num_known += 1;
-                let plain = constants.column(column, field.data_type());
-                columns.push(plain.or_else(|| few::plain(column, field.data_type()))?);
+                let plain = constants.column(column, field.data_type(), &mut budget);
+                columns.push(plain.or_else(|| few::plain(column, field.data_type(), &mut budget))?);
             }
             None if field.is_nullable() => columns.push(null_of(field.data_type())),
             _ => return None,

@@ -9,7 +9,7 @@ pub mod presets;
 mod value;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use keepwell_core::event::{Event, Kind};
@@ -21,10 +21,12 @@ pub use file::{MappingError, parse};
 use crate::decode::{self, Decoded, Limits};
 use crate::reason::{Code, Reason};
 use paths::{Found, Paths};
-use value::{Look, Ref, Value, Written, is, is_there, list, object};
+use value::{Look, Ref, Value, Written, begins, is, is_there, list, object};
 
 /// The most events that one record may become.
 const MAX_EVENTS: usize = 1000;
+/// The most bytes that the events of one record may have together.
+const MAX_EVENTS_BYTES: usize = 4 << 20;
 
 /// A checked mapping.
 #[derive(Debug)]
@@ -80,6 +82,10 @@ struct Condition {
 enum Wanted {
     /// One of these texts.
     OneOf(Vec<String>),
+    /// A text that begins so.
+    Begins(String),
+    /// A text that does not begin so.
+    BeginsNot(String),
     /// Any value, or none.
     There(bool),
 }
@@ -145,9 +151,18 @@ impl Condition {
     fn holds(&self, look: Look<'_, '_>) -> bool {
         match &self.wanted {
             Wanted::OneOf(texts) => is(look, &self.of, texts),
+            Wanted::Begins(text) => begins(look, &self.of, text),
+            Wanted::BeginsNot(text) => is_there(look, &self.of) && !begins(look, &self.of, text),
             Wanted::There(wanted) => is_there(look, &self.of) == *wanted,
         }
     }
+}
+
+/// Why a record or an item cannot be read.
+fn unreadable(error: &serde_json::Error, before: &str) -> Reason {
+    let text = error.to_string();
+    let is_twice = error.is_data() && text.starts_with("duplicate field");
+    Reason::new(if is_twice { Code::DuplicateKey } else { Code::NotJson }, format!("{before}{text}"))
 }
 
 fn all_hold(conditions: &[Condition], look: Look<'_, '_>) -> bool {
@@ -161,10 +176,13 @@ impl Mapping {
     /// The [`Reason`] for which the whole record is rejected. It names the path.
     pub fn events<'a>(&self, value: &'a [u8]) -> Result<Vec<Flat<'a>>, Reason> {
         let text = decode::text(value)?;
-        let not_json = |error: serde_json::Error| {
-            Reason::new(if error.is_data() { Code::DuplicateKey } else { Code::NotJson }, error.to_string())
-        };
-        let record = self.paths.read(text).map_err(not_json)?;
+        let record = self.paths.read(text).map_err(|error| unreadable(&error, ""))?;
+        let is_list = self.rules.iter().any(|rule| rule.each.as_ref().is_some_and(|each| each.at.is_none()));
+        let first = text.trim_start().chars().next();
+        if first != Some('{') && (!is_list || first != Some('[')) {
+            let begin = crate::input::excerpt(text);
+            return Err(Reason::new(Code::NotAnObject, format!("expected an object, found {begin:?}")));
+        }
         let look = Look { record: &record, item: None };
         let mut events = Vec::new();
         if self.ignored.iter().any(|conditions| all_hold(conditions, look)) {
@@ -189,11 +207,31 @@ impl Mapping {
         Err(Reason::new(Code::NoRule, format!("no rule of the mapping is for the record {begin:?}")))
     }
 
-    /// Checks an event and reads its values.
+    /// Checks the events of a record and reads their values. Empty: the record is ignored.
     ///
     /// # Errors
     /// The [`Reason`] for which the whole record is rejected. It names the field and the path.
-    pub fn event<'f>(&self, flat: &'f Flat<'_>, limits: &Limits) -> Result<Option<Event<'f>>, Reason> {
+    pub fn checked<'f>(&self, flats: &'f [Flat<'_>], limits: &Limits) -> Result<Vec<Event<'f>>, Reason> {
+        let mut events: Vec<Event<'f>> = Vec::with_capacity(flats.len());
+        let mut ids: HashSet<(Kind, Cow<'f, str>, Cow<'f, str>)> = HashSet::new();
+        for flat in flats {
+            let Some(event) = self.event(flat, limits)? else { continue };
+            // A later one with the same id would be taken for a duplicate.
+            if flats.len() > 1 && !ids.insert((flat.kind, event.account_id.clone(), event.event_id.clone())) {
+                let what = format!(
+                    "two events of the record are of the kind {} and have the event_id {:?}; make it of more values in the mapping",
+                    flat.kind.name(),
+                    crate::input::excerpt(&event.event_id)
+                );
+                return Err(Reason::new(Code::DuplicateKey, what));
+            }
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// Checks an event and reads its values. None: it is a call that is ignored.
+    fn event<'f>(&self, flat: &'f Flat<'_>, limits: &Limits) -> Result<Option<Event<'f>>, Reason> {
         match decode::decode(flat.kind, flat.json.as_bytes(), limits) {
             Ok(Decoded::Event(event)) => Ok(Some(event)),
             Ok(Decoded::Ignored(_)) => Ok(None),
@@ -249,18 +287,17 @@ impl Rule {
         let path = each.at.as_ref().map_or("$", |at| at.path.as_str());
         let wrong = |_| Reason::new(Code::WrongType, format!("{path}: expected a list"));
         let items: Vec<&'a RawValue> = of_list.map_or(Ok(Vec::new()), serde_json::from_str).map_err(wrong)?;
+        let mut num_bytes = 0;
         for item in items {
-            let again = |error: serde_json::Error| Reason::new(Code::DuplicateKey, format!("{path}: {error}"));
-            let found = each.paths.read(item.get()).map_err(again)?;
+            let found = each.paths.read(item.get()).map_err(|error| unreadable(&error, &format!("{path}: ")))?;
             let look = Look { record, item: Some(&found) };
             if all_hold(&self.conditions, look) {
                 self.event(item.get(), look, events)?;
             }
-            if events.len() > MAX_EVENTS {
-                return Err(Reason::new(
-                    Code::OutOfRange,
-                    format!("{path}: more than {MAX_EVENTS} events in a record"),
-                ));
+            num_bytes += events.last().map_or(0, |event| event.json.len());
+            if events.len() > MAX_EVENTS || num_bytes > MAX_EVENTS_BYTES {
+                let most = format!("at most {MAX_EVENTS} events with {MAX_EVENTS_BYTES} bytes");
+                return Err(Reason::new(Code::OutOfRange, format!("{path}: a record becomes {most}")));
             }
         }
         Ok(())

@@ -100,21 +100,19 @@ pub(crate) fn becomes(mapping: Option<&Mapping>, kind: Kind, record: &[u8], limi
         }),
         Some(mapping) => {
             decode::check_size(record, limits)?;
-            let mut events = Vec::new();
-            for flat in mapping.events(record)? {
-                if mapping.event(&flat, limits)?.is_some() {
-                    events.push((flat.kind, fields(&flat.json)));
-                }
-            }
-            Ok(if events.is_empty() { Becomes::Ignored("by_mapping") } else { Becomes::Events(events) })
+            let flats = mapping.events(record)?;
+            let is_ignored = mapping.checked(&flats, limits)?.is_empty();
+            let events: Vec<(Kind, Value)> = flats.iter().map(|flat| (flat.kind, fields(&flat.json))).collect();
+            Ok(if is_ignored { Becomes::Ignored("by_mapping") } else { Becomes::Events(events) })
         }
     };
     read().unwrap_or_else(Becomes::Rejected)
 }
 
-/// The fields of an event that was accepted.
+/// The fields of an event that was accepted; its text, if it has a number that no program can hold.
 fn fields(json: &str) -> Value {
-    serde_json::from_str(json.trim_start_matches('\u{feff}')).unwrap_or_default()
+    let json = json.trim_start_matches('\u{feff}');
+    serde_json::from_str(json).unwrap_or_else(|_| json.into())
 }
 
 impl Becomes {
@@ -165,7 +163,11 @@ fn shown(fields: &Value) -> String {
         Value::String(text) => format!("{name}={text}"),
         other => format!("{name}={other}"),
     };
-    fields.as_object().map(|fields| fields.iter().map(field).collect::<Vec<_>>().join("  ")).unwrap_or_default()
+    match fields {
+        Value::Object(fields) => fields.iter().map(field).collect::<Vec<_>>().join("  "),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn summary(fates: &BTreeMap<String, u64>) -> String {

@@ -4,26 +4,52 @@
 
 use std::sync::Arc;
 
-use super::few;
 use arrow::array::{Array, ArrayRef, AsArray, GenericStringArray, Int32Array, RecordBatch, RunArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, FieldRef, Int32Type, Schema};
 use arrow::error::ArrowError;
 
+use super::few;
+
 /// With fewer rows the description of the run would be larger than the values.
 const MIN_ROWS: usize = 128;
 
-/// A text is repeated only up to this many bytes: a few bytes must not become many.
-pub(super) const MAX_REPEATED_BYTES: usize = 16 << 20;
+/// How many bytes of texts a record may repeat: a few bytes must not become many.
+const MAX_REPEATED_BYTES: usize = 32 << 20;
 
-/// The batch with its constant columns run-end encoded, and what repeats in its lists as well, see [`few`]. The first column stays as it is, so that the bytes of a record
-/// bound the number of its rows.
+/// The bytes of texts that a record may still repeat.
+#[derive(Debug)]
+pub(super) struct TextBudget(usize);
+
+impl Default for TextBudget {
+    fn default() -> Self {
+        Self(MAX_REPEATED_BYTES)
+    }
+}
+
+impl TextBudget {
+    /// Takes bytes from the budget. False if it has fewer.
+    pub(super) fn takes(&mut self, num_bytes: usize) -> bool {
+        let left = self.0.checked_sub(num_bytes);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+}
+
+/// Whether a value of this type may be in a record once: numbers, times, true and false, texts.
+pub(super) fn is_shared(kind: &DataType) -> bool {
+    kind.primitive_width().is_some() || matches!(kind, DataType::Boolean | DataType::Utf8)
+}
+
+/// The batch with its constant columns run-end encoded, and what repeats in its lists as well, see [`few`]. The first
+/// column stays as it is, so that the bytes of a record bound the number of its rows.
 pub(super) fn encoded(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let (mut fields, mut columns): (Vec<FieldRef>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+    let mut budget = TextBudget::default();
     for (index, (field, column)) in batch.schema_ref().fields().iter().zip(batch.columns()).enumerate() {
-        let shared: Option<ArrayRef> = match few::encoded(column)? {
+        let shared: Option<ArrayRef> = match few::encoded(column, &mut budget)? {
             _ if index == 0 => None,
-            None if batch.num_rows() >= MIN_ROWS && is_constant(column) => {
+            None if batch.num_rows() >= MIN_ROWS && is_constant(column, &mut budget) => {
                 let run = RunArray::try_new(&Int32Array::from(vec![column.len() as i32]), &column.slice(0, 1))?;
                 Some(Arc::new(run))
             }
@@ -37,7 +63,7 @@ pub(super) fn encoded(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 }
 
 /// Whether all rows of a column have the same value, which is not null. Lists and maps are not compared.
-fn is_constant(column: &ArrayRef) -> bool {
+fn is_constant(column: &ArrayRef, budget: &mut TextBudget) -> bool {
     if column.null_count() > 0 {
         return false;
     }
@@ -48,7 +74,8 @@ fn is_constant(column: &ArrayRef) -> bool {
         }
         DataType::Utf8 => {
             let texts: &GenericStringArray<i32> = column.as_string();
-            is_repeatable(texts, texts.len()) && (1..texts.len()).all(|row| texts.value(row) == texts.value(0))
+            (1..texts.len()).all(|row| texts.value(row) == texts.value(0))
+                && budget.takes(num_bytes(texts, texts.len()))
         }
         kind => kind.primitive_width().is_some_and(|width| {
             let data = column.to_data();
@@ -60,9 +87,9 @@ fn is_constant(column: &ArrayRef) -> bool {
     }
 }
 
-/// Whether the first text may be repeated this often.
-fn is_repeatable(texts: &GenericStringArray<i32>, times: usize) -> bool {
-    texts.is_empty() || texts.value(0).len().saturating_mul(times) <= MAX_REPEATED_BYTES
+/// Bytes of the first text, repeated this often.
+fn num_bytes(texts: &GenericStringArray<i32>, times: usize) -> usize {
+    if texts.is_empty() { 0 } else { texts.value(0).len().saturating_mul(times) }
 }
 
 /// Repeats values. Equal values of a type share one array: most of them are 0.
@@ -76,13 +103,14 @@ pub(super) struct Repeated {
 impl Repeated {
     /// The values of a constant column. None if this is not a column of one run with values of this type. All columns
     /// must have the same number of rows.
-    pub(super) fn column(&mut self, column: &ArrayRef, kind: &DataType) -> Option<ArrayRef> {
+    pub(super) fn column(&mut self, column: &ArrayRef, kind: &DataType, budget: &mut TextBudget) -> Option<ArrayRef> {
         let run = column.as_any().downcast_ref::<RunArray<Int32Type>>()?;
         let value = run.values();
-        if value.len() != 1 || value.is_null(0) || value.data_type() != kind {
+        if value.len() != 1 || value.is_null(0) || value.data_type() != kind || !is_shared(kind) {
             return None;
         }
-        if value.as_string_opt::<i32>().is_some_and(|texts| !is_repeatable(texts, run.len())) {
+        let texts = value.as_string_opt::<i32>();
+        if texts.is_some_and(|texts| !budget.takes(num_bytes(texts, run.len()))) {
             return None;
         }
         if let Some((_, repeated)) =
@@ -204,10 +232,27 @@ mod tests {
         let texts = batch(vec![("a", ids.slice(0, 0), false), ("b", long.slice(0, 0), false)]);
         let foreign = decode(&encode(&of_text).unwrap(), &texts.schema());
         assert!(matches!(foreign, Err(CodecError::ForeignColumns { .. })));
-        let many: ArrayRef = Arc::new(StringArray::from(vec![&text[..1 << 17]; 200]));
-        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..200));
+        let many: ArrayRef = Arc::new(StringArray::from(vec![&text[..1 << 17]; 300]));
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..300));
         let rows = batch(vec![("a", ids, false), ("b", many, false)]);
         assert!(runs_in(&encode(&rows).unwrap()).is_empty());
+        // Columns that only together would take too much.
+        let some: ArrayRef = Arc::new(StringArray::from(vec![&text[..1 << 14]; 1500]));
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1500));
+        let rows = batch(vec![("a", ids, false), ("b", Arc::clone(&some), false), ("c", some, false)]);
+        let value = encode(&rows).unwrap();
+        assert_eq!(runs_in(&value), ["b"]);
+        assert_eq!(decode(&value, &rows.schema()).unwrap(), rows);
+        // A list of many items, repeated.
+        let items: ArrayRef = Arc::new(Int64Array::from_iter_values(0..20_000));
+        let field = Arc::new(Field::new("item", DataType::Int64, false));
+        let ends = arrow::buffer::OffsetBuffer::from_lengths([20_000]);
+        let list: ArrayRef = Arc::new(arrow::array::ListArray::new(field, ends, items, None));
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+        let lists = batch(vec![("a", ids.slice(0, 0), false), ("b", list.slice(0, 0), false)]);
+        let of_list = batch(vec![("a", ids, false), ("b", run(vec![1000], list), false)]);
+        let foreign = decode(&encode(&of_list).unwrap(), &lists.schema());
+        assert!(matches!(foreign, Err(CodecError::ForeignColumns { .. })));
         // A few bytes that claim two billion rows.
         let runs = vec![("a", run(vec![i32::MAX], ints(&[1])), false), ("b", run(vec![i32::MAX], ints(&[1])), false)];
         assert!(matches!(read(&encode(&batch(runs)).unwrap()), Err(CodecError::ForeignColumns { .. })));

@@ -12,7 +12,7 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, FieldRef, Fields, Int8Type};
 use arrow::error::ArrowError;
 
-use super::constant::MAX_REPEATED_BYTES;
+use super::constant::{TextBudget, is_shared};
 
 /// With fewer items the dictionaries would be larger than the values.
 const MIN_ITEMS: usize = 1024;
@@ -21,7 +21,7 @@ const MAX_VALUES: usize = 127;
 
 /// A column of lists with the columns of their items dictionary encoded, where these have few values. None if there is
 /// nothing to encode.
-pub(super) fn encoded(column: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError> {
+pub(super) fn encoded(column: &ArrayRef, budget: &mut TextBudget) -> Result<Option<ArrayRef>, ArrowError> {
     let DataType::List(field) = column.data_type() else { return Ok(None) };
     let list: &ListArray = column.as_list();
     let ends = list.value_offsets();
@@ -29,7 +29,8 @@ pub(super) fn encoded(column: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError>
     let num_items = (end - first) as usize;
     let Some(items) = list.values().as_struct_opt().filter(|_| num_items >= MIN_ITEMS) else { return Ok(None) };
     let items = items.slice(first as usize, num_items);
-    let encoded: Vec<Option<ArrayRef>> = items.columns().iter().map(dictionary).collect::<Result<_, _>>()?;
+    let encoded: Vec<Option<ArrayRef>> =
+        items.columns().iter().map(|column| dictionary(column, budget)).collect::<Result<_, _>>()?;
     if encoded.iter().all(Option::is_none) {
         return Ok(None);
     }
@@ -49,7 +50,7 @@ pub(super) fn encoded(column: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError>
 }
 
 /// The column by keys of one byte. None if it has too many values, or values that are not longer than a key.
-fn dictionary(column: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError> {
+fn dictionary(column: &ArrayRef, budget: &mut TextBudget) -> Result<Option<ArrayRef>, ArrowError> {
     let data = column.to_data();
     let texts = column.as_string_opt::<i32>();
     let width = column.data_type().primitive_width().unwrap_or_default();
@@ -83,33 +84,36 @@ fn dictionary(column: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError> {
         keys.push(Some(at as i8));
         next = if at + 1 < firsts.len() { at + 1 } else { 0 };
     }
+    if texts.is_some_and(|texts| !budget.takes(texts.iter().flatten().map(str::len).sum())) {
+        return Ok(None);
+    }
     let values = take(column, &UInt32Array::from(firsts), None)?;
     Ok(Some(Arc::new(DictionaryArray::<Int8Type>::try_new(Int8Array::from(keys), values)?)))
 }
 
 /// The column as this type: lists, their items, and dictionaries in them. None if it is of another type.
-pub(super) fn plain(column: &ArrayRef, kind: &DataType) -> Option<ArrayRef> {
+pub(super) fn plain(column: &ArrayRef, kind: &DataType, budget: &mut TextBudget) -> Option<ArrayRef> {
     match (column.data_type(), kind) {
         (found, kind) if found == kind => Some(ArrayRef::clone(column)),
         (DataType::List(_), DataType::List(field)) => {
             let list: &ListArray = column.as_list();
-            let items = plain(list.values(), field.data_type())?;
+            let items = plain(list.values(), field.data_type(), budget)?;
             let list = ListArray::try_new(FieldRef::clone(field), list.offsets().clone(), items, list.nulls().cloned());
             list.ok().map(|list| Arc::new(list) as ArrayRef)
         }
         (DataType::Struct(found), DataType::Struct(fields)) if found.len() == fields.len() => {
             let items = column.as_struct();
             let named = |(field, (found, column)): (&FieldRef, (&FieldRef, &ArrayRef))| {
-                if found.name() == field.name() { plain(column, field.data_type()) } else { None }
+                if found.name() == field.name() { plain(column, field.data_type(), budget) } else { None }
             };
             let columns = fields.iter().zip(found.iter().zip(items.columns())).map(named).collect::<Option<_>>()?;
             let items = StructArray::try_new(fields.clone(), columns, items.nulls().cloned());
             items.ok().map(|items| Arc::new(items) as ArrayRef)
         }
-        (DataType::Dictionary(_, value), kind) if **value == *kind => {
+        (DataType::Dictionary(_, value), kind) if **value == *kind && is_shared(kind) => {
             let dictionary: &DictionaryArray<Int8Type> = column.as_dictionary_opt()?;
             let (keys, values) = (dictionary.keys(), dictionary.values());
-            let fits = values.as_string_opt::<i32>().is_none_or(|texts| num_bytes(keys, texts) <= MAX_REPEATED_BYTES);
+            let fits = values.as_string_opt::<i32>().is_none_or(|texts| budget.takes(num_bytes(keys, texts)));
             if fits { take(values, keys, None).ok() } else { None }
         }
         _ => None,
@@ -199,6 +203,21 @@ mod tests {
         assert_eq!(few_in(&value), ["name", "weight", "missing"]);
         assert_eq!(decode(&value, &whole.schema()).unwrap(), part);
         assert!(value.len() * 3 < encode(&whole).unwrap().len());
+    }
+
+    #[test]
+    fn texts_beyond_the_budget_are_written_as_they_are() {
+        let names: StringArray =
+            (0..3000).map(|n| Some(char::from(b'a' + (n % 5) as u8).to_string().repeat(20_000))).collect();
+        let fields: Fields = vec![Field::new("name", DataType::Utf8, false)].into();
+        let items = StructArray::new(fields, vec![Arc::new(names)], None);
+        let field = Arc::new(Field::new("item", items.data_type().clone(), false));
+        let lists = ListArray::new(field, OffsetBuffer::from_lengths(vec![1; items.len()]), Arc::new(items), None);
+        let ids: StringArray = (0..3000).map(|n| Some(n.to_string())).collect();
+        let rows = batch(vec![("id", Arc::new(ids)), ("factors", Arc::new(lists))]);
+        let value = encode(&rows).unwrap();
+        assert!(few_in(&value).is_empty());
+        assert_eq!(decode(&value, &rows.schema()).unwrap(), rows);
     }
 
     #[test]

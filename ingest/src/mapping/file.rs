@@ -43,7 +43,8 @@ struct RuleText {
     fields: Option<BTreeMap<String, Spanned<FieldText>>>,
 }
 
-/// What a condition asks for: a text, a number, true or false; a list of them; or `{there: true}`.
+/// What a condition asks for: a text, a whole number, true or false; a list of them; `{there: true}`, `{begins: text}` or
+/// `{begins_not: text}`.
 #[derive(Debug)]
 struct WantedText(Wanted);
 
@@ -104,11 +105,18 @@ fn fields_of(kind: Kind) -> (&'static [&'static str], usize) {
 /// [`MappingError`] with line and column of the first fault.
 pub fn parse(name: &str, text: &str) -> Result<Mapping, MappingError> {
     let refused = |place: String, why: String| MappingError { file: name.to_owned(), place, why };
-    let file: File = serde_saphyr::from_str(text).map_err(|error| refused(String::new(), format!(": {error}")))?;
     let at = |place: Location, why: String| refused(format!(":{}:{}", place.line(), place.column()), why);
+    let file: Spanned<File> = serde_saphyr::from_str(text).map_err(|error| {
+        let text = error.without_snippet().to_string();
+        let place = error.location().unwrap_or(Location::UNKNOWN);
+        // The message begins with the place, in other words.
+        let why = text.split_once(&format!("column {}: ", place.column())).map_or(text.as_str(), |(_, why)| why);
+        at(place, why.to_owned())
+    })?;
+    let (whole, file) = (file.referenced, file.value);
     let mut paths = Paths::default();
     if file.events.is_empty() {
-        return Err(refused(String::new(), "a mapping needs at least one rule under `events`".into()));
+        return Err(at(whole, "a mapping needs at least one rule under `events`".into()));
     }
     let rules = file
         .events
@@ -118,7 +126,10 @@ pub fn parse(name: &str, text: &str) -> Result<Mapping, MappingError> {
     let rules = rules.collect::<Result<_, _>>()?;
     let none = &mut Paths::default();
     let ignored = file.ignore.into_iter().map(|when| {
-        conditions(when, &mut Places { record: &mut paths, item: none, has_items: false })
+        if when.is_empty() {
+            return Err(at(whole, "ignore: an entry without a condition would ignore every record".into()));
+        }
+        conditions(when, &mut Places { record: &mut paths, item: none, has_items: false, is_list: false })
             .map_err(|(place, why)| at(place, why))
     });
     let ignored = ignored.collect::<Result<_, _>>()?;
@@ -132,15 +143,23 @@ struct Places<'p> {
     record: &'p mut Paths,
     item: &'p mut Paths,
     has_items: bool,
+    /// Whether the record itself is the list.
+    is_list: bool,
 }
 
 impl Places<'_> {
     fn of(&mut self, path: &str) -> Result<Ref, String> {
+        if path == "$" {
+            return Err("$ is for `each` only".into());
+        }
         let (is_item, slot) = match path.strip_prefix('.') {
             Some(_) if !self.has_items => {
                 return Err(format!("the path {path} begins at an item, and the rule has no `each`"));
             }
             Some(within) => (true, self.item.add(within)?),
+            None if self.is_list => {
+                return Err(format!("the record is a list, so that the path {path} leads nowhere; write .{path}"));
+            }
             None => (false, self.record.add(path)?),
         };
         Ok(Ref { is_item, slot, path: path.to_owned() })
@@ -150,7 +169,8 @@ impl Places<'_> {
 fn compiled(number: usize, rule: Spanned<RuleText>, record: &mut Paths) -> Result<Rule, Fault> {
     let (place, rule) = (rule.referenced, rule.value);
     let mut item = Paths::default();
-    let mut places = Places { record, item: &mut item, has_items: rule.each.is_some() };
+    let is_list = rule.each.as_ref().is_some_and(|each| each.value == "$");
+    let mut places = Places { record, item: &mut item, has_items: rule.each.is_some(), is_list };
     let conditions = conditions(rule.when, &mut places)?;
     let list = match &rule.each {
         Some(each) if each.value == "$" => None,
@@ -217,6 +237,17 @@ fn value(field: FieldText, places: &mut Places<'_>) -> Result<Value, String> {
         }
         _ => return Err("exactly one of path, first, text, constant and object".into()),
     };
+    let has_others = otherwise != Otherwise::Refuse;
+    let is_fixed = matches!(origin, Origin::Constant(_) | Origin::Object(_));
+    if is_fixed && (words.is_some() || format.is_some() || times.is_some() || default.is_some()) {
+        return Err("words, format, times and default are for values of the record".into());
+    }
+    if has_others && (words.is_none() || default.is_some()) {
+        return Err("otherwise: skip is for words, without a default".into());
+    }
+    if times.is_some_and(|times| !times.is_finite()) {
+        return Err("times must be a number".into());
+    }
     if [words.is_some(), format.is_some(), times.is_some()].into_iter().filter(|is| *is).count() > 1 {
         return Err("at most one of words, format and times".into());
     }
@@ -246,7 +277,8 @@ fn parts(text: &str, places: &mut Places<'_>) -> Result<Vec<Part>, String> {
 fn scalar_text(value: &serde_json::Value) -> Option<String> {
     match value {
         serde_json::Value::String(text) => Some(text.clone()),
-        serde_json::Value::Number(number) => Some(number.to_string()),
+        // YAML changes how a fraction is written, and texts are compared.
+        serde_json::Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
         serde_json::Value::Bool(is) => Some(is.to_string()),
         _ => None,
     }
@@ -254,12 +286,18 @@ fn scalar_text(value: &serde_json::Value) -> Option<String> {
 
 impl<'de> Deserialize<'de> for WantedText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = "expected a text, a number, true or false, a list of them, or {there: true}";
+        let expected = "expected a text, a whole number, true or false, a list of them, {there: true}, {begins: a text} or {begins_not: a text}; write other numbers in quotes";
         let value = serde_json::Value::deserialize(deserializer)?;
         let wanted = match &value {
-            serde_json::Value::Array(items) => items.iter().map(scalar_text).collect::<Option<_>>().map(Wanted::OneOf),
+            serde_json::Value::Array(items) if !items.is_empty() => {
+                items.iter().map(scalar_text).collect::<Option<_>>().map(Wanted::OneOf)
+            }
             serde_json::Value::Object(fields) if fields.len() == 1 => {
-                fields.get("there").and_then(serde_json::Value::as_bool).map(Wanted::There)
+                let there = fields.get("there").and_then(serde_json::Value::as_bool).map(Wanted::There);
+                let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
+                there
+                    .or_else(|| text("begins").map(Wanted::Begins))
+                    .or_else(|| text("begins_not").map(Wanted::BeginsNot))
             }
             value => scalar_text(value).map(|text| Wanted::OneOf(vec![text])),
         };

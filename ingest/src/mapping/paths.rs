@@ -19,7 +19,7 @@ pub struct Slot(usize);
 #[derive(Debug, Default)]
 pub struct Paths {
     root: Node,
-    names: Vec<String>,
+    num_slots: usize,
 }
 
 #[derive(Debug, Default)]
@@ -45,10 +45,6 @@ impl Paths {
     /// # Errors
     /// When a name in the path is empty, a quote is not closed, or an object would have too many names.
     pub fn add(&mut self, path: &str) -> Result<Slot, String> {
-        if let Some(known) = self.names.iter().position(|name| name == path) {
-            return Ok(Slot(known));
-        }
-        let slot = Slot(self.names.len());
         let mut node = &mut self.root;
         for name in names(path)? {
             let at = node.children.iter().position(|(known, _)| *known == name).unwrap_or(node.children.len());
@@ -60,9 +56,11 @@ impl Paths {
             }
             node = &mut node.children[at].1;
         }
-        node.slot = Some(slot);
-        self.names.push(path.to_owned());
-        Ok(slot)
+        // Two spellings of one path are one path.
+        Ok(*node.slot.get_or_insert_with(|| {
+            self.num_slots += 1;
+            Slot(self.num_slots - 1)
+        }))
     }
 
     /// What the paths lead to in an object. In any other value they lead to nothing.
@@ -70,7 +68,7 @@ impl Paths {
     /// # Errors
     /// When the text is not JSON, or a name on a path occurs twice in an object.
     pub fn read<'a>(&self, text: &'a str) -> Result<Found<'a>, serde_json::Error> {
-        let mut found = Found(vec![None; self.names.len()]);
+        let mut found = Found(vec![None; self.num_slots]);
         let mut deserializer = serde_json::Deserializer::from_str(text);
         Reading { node: &self.root, found: &mut found }.deserialize(&mut deserializer)?;
         deserializer.end()?;
@@ -200,7 +198,7 @@ mod tests {
         ];
         let mut paths = Paths::default();
         let slots: Vec<Slot> = cases.iter().map(|(path, _)| paths.add(path).unwrap()).collect();
-        assert_eq!(paths.add("a.b").unwrap(), slots[0]);
+        assert_eq!(["a.b", "\"a\".b"].map(|path| paths.add(path).unwrap()), [slots[0]; 2]);
         let found = paths.read(text).unwrap();
         for ((path, expected), slot) in cases.iter().zip(slots) {
             assert_eq!(found.get(slot).map(RawValue::get), *expected, "{path}");

@@ -38,13 +38,14 @@ struct Rejected {
 
 /// The events of a record, each checked, as JSON with their kind.
 fn events(mapping: &Mapping, record: &str) -> Result<Vec<Json>, Reason> {
-    let event = |flat: &Flat<'_>| {
-        mapping.event(flat, &LIMITS)?;
+    let flats = mapping.events(record.as_bytes())?;
+    mapping.checked(&flats, &LIMITS)?;
+    let fields = |flat: &Flat<'_>| {
         let mut fields: Json = serde_json::from_str(&flat.json).unwrap();
         fields["kind"] = flat.kind.name().into();
-        Ok(fields)
+        fields
     };
-    mapping.events(record.as_bytes())?.iter().map(event).collect()
+    Ok(flats.iter().map(fields).collect())
 }
 
 #[test]
@@ -82,23 +83,34 @@ const RULE: &str = "events:
 #[test]
 fn what_is_wrong_in_a_mapping_is_named_with_its_place() {
     // text to replace, replacement, words that the message must contain
-    let cases: [(&str, &str, &[&str]); 16] = [
+    let cases: [(&str, &str, &[&str]); 27] = [
         ("feature: name", "", &["feature", ":2:"]),
         ("feature: name", "featur: name", &["feature", ":2:"]),
         ("feature: name", "feature: name\n      colour: c", &["colour", "no field", "usage", ":8:"]),
         ("feature: name", "feature: a..b", &["empty name", ":7:"]),
         ("feature: name", "feature: .name", &["each", ":7:"]),
         ("feature: name", "feature: {path: a, text: b}", &["exactly one", ":7:"]),
-        ("feature: name", "feature: {path: a, wrds: {b: c}}", &["wrds", "words"]),
-        ("feature: name", "feature: {path: a, format: weeks}", &["weeks", "seconds"]),
+        ("feature: name", "feature: {path: a, wrds: {b: c}}", &["wrds", "words", ":7:"]),
+        ("feature: name", "feature: {path: a, format: weeks}", &["weeks", "seconds", ":7:"]),
         ("feature: name", "feature: {path: a, times: 2, format: seconds}", &["at most one", ":7:"]),
         ("feature: name", "feature: {text: '{a'}", &["without", ":7:"]),
-        ("feature: name", "feature: 7", &["path"]),
+        ("feature: name", "feature: 7", &["path", ":7:"]),
+        ("feature: name", "feature: $", &["$", ":7:"]),
+        ("feature: name", "feature: {constant: x, words: {x: y}}", &["values of the record", ":7:"]),
+        ("feature: name", "feature: {object: {a: b}, times: 2}", &["values of the record", ":7:"]),
+        ("feature: name", "feature: {path: a, otherwise: skip}", &["for words", ":7:"]),
+        ("feature: name", "feature: {path: a, words: {b: c}, otherwise: skip, default: d}", &["for words", ":7:"]),
+        ("feature: name", "feature: {path: a, times: .inf}", &["times", ":7:"]),
+        ("kind: usage", "kind: usage\n    each: $", &["list", "write .", ":6:"]),
+        ("kind: usage", "kind: usage\n    when: {a: []}", &["there", ":3:"]),
+        ("kind: usage", "kind: usage\n    when: {a: 1.10}", &["quotes", ":3:"]),
+        ("      feature: name", "      feature: name\nignore: [{}]", &["every record", ":1:"]),
+        ("kind: usage", "kind: usage\n    kind: usage", &["kind", ":3:"]),
         ("kind: usage", "kind: use", &["use", "usage"]),
         ("kind: usage", "kind: usage\n    each: .a", &["each", "$", ":3:"]),
         ("kind: usage", "kind: usage\n    when: {a: {is: b}}", &["there"]),
         ("events:", "event:", &["event", "events"]),
-        (RULE, "events: []", &["at least one"]),
+        (RULE, "events: []", &["at least one", ":1:"]),
     ];
     for (from, to, words) in cases {
         assert!(RULE.contains(from), "{from}");
@@ -147,11 +159,16 @@ fn a_field_gets_its_value_as_the_mapping_says() {
         assert_eq!(feature(how, record), Ok(expected), "{how} of {record}");
     }
     // how, record, words of the reject
-    let refused: [(&str, &str, &[&str]); 4] = [
+    let refused: [(&str, &str, &[&str]); 9] = [
         ("{path: a.b, words: {x: y}}", r#"{"a": {"b": "z"}}"#, &["unknown_value", "a.b", "z", "x"]),
         ("{path: a, format: seconds}", r#"{"a": "now"}"#, &["bad_time", "a:", "now"]),
         ("{path: a, times: 2}", r#"{"a": [1]}"#, &["wrong_type", "a:", "a list"]),
         ("{text: '{a}'}", r#"{"a": {}}"#, &["wrong_type", "a:", "an object"]),
+        ("{text: '{a}'}", r#"{"a": 1e3}"#, &["wrong_type", "a:", "1e3", "whole"]),
+        ("a", r#""text""#, &["not_an_object"]),
+        ("a", "[1]", &["not_an_object"]),
+        ("a", r#"{"a": 1, "a": 2}"#, &["duplicate_key", "`a`"]),
+        ("a", r#"{"\ud800": 1}"#, &["not_json"]),
     ];
     for (how, record, words) in refused {
         let why = feature(how, record).unwrap_err();
@@ -191,6 +208,12 @@ fn items_of_a_list_become_events_and_a_record_may_become_several() {
         let why = events(&mapping, &order(lines)).unwrap_err().to_string();
         assert!(why.contains(word), "{why}");
     }
+    // Later events of one id would be taken for duplicates of the first.
+    let why = events(&mapping, &order(r#"[{"n": 1, "sku": "a"}, {"n": 1, "sku": "b"}]"#)).unwrap_err().to_string();
+    assert!(why.contains("two events") && why.contains("o1-1"), "{why}");
+    let long = "x".repeat(60_000);
+    let many = vec![format!(r#"{{"n": 1, "sku": "{long}"}}"#); 80].join(",");
+    assert!(events(&mapping, &order(&format!("[{many}]"))).unwrap_err().to_string().contains("bytes"));
     let many = vec![r#"{"n": 1, "sku": "a"}"#; super::MAX_EVENTS + 1].join(",");
     assert!(events(&mapping, &order(&format!("[{many}]"))).unwrap_err().to_string().contains("1000 events"));
     // A record that is itself a list.

@@ -61,6 +61,8 @@ pub enum Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
+    /// Epoch seconds, milliseconds or microseconds, whichever gives a time between 1973 and 5138.
+    Epoch,
     /// Epoch seconds, as a number or a text; a fraction is allowed.
     Seconds,
     /// Epoch milliseconds, as a number or a text.
@@ -181,7 +183,10 @@ impl Value {
         }
         if let Some(format) = self.format {
             let time = format.rfc3339(&scalar.text).ok_or_else(|| {
-                Reason::new(Code::BadTime, format!("{path}: {:?} is no time in {format:?}", excerpt(&scalar.text)))
+                Reason::new(
+                    Code::BadTime,
+                    format!("{path}: {:?} is no time of the format {}", excerpt(&scalar.text), format.name()),
+                )
             })?;
             push_text(out, &time);
             return Ok(Written::Yes);
@@ -272,7 +277,15 @@ fn text(parts: &[Part], look: Look<'_, '_>) -> Result<Option<String>, Reason> {
             Part::Literal(literal) => text.push_str(literal),
             Part::Value(of) => match look.get(of).map(RawValue::get) {
                 None | Some("null" | "\"\"") => return Ok(None),
-                Some(json) => text.push_str(&scalar(json, &of.path)?.text),
+                Some(json) => {
+                    let part = scalar(json, &of.path)?;
+                    // 1000 and 1e3 are one number and two texts.
+                    if !part.is_text && part.text.contains(['.', 'e', 'E']) {
+                        let what = format!("{}: {}, expected a text or a whole number", of.path, excerpt(&part.text));
+                        return Err(Reason::new(Code::WrongType, what));
+                    }
+                    text.push_str(&part.text);
+                }
             },
         }
     }
@@ -281,8 +294,18 @@ fn text(parts: &[Part], look: Look<'_, '_>) -> Result<Option<String>, Reason> {
 
 /// Whether a value in the record is this text. Numbers are compared by their digits.
 pub fn is(look: Look<'_, '_>, of: &Ref, wanted: &[String]) -> bool {
-    let found = look.get(of).and_then(|raw| scalar(raw.get(), &of.path).ok());
-    found.is_some_and(|found| wanted.iter().any(|wanted| *wanted == found.text))
+    text_at(look, of).is_some_and(|found| wanted.iter().any(|wanted| *wanted == found))
+}
+
+/// Whether a text in the record begins so.
+pub fn begins(look: Look<'_, '_>, of: &Ref, with: &str) -> bool {
+    text_at(look, of).is_some_and(|found| found.starts_with(with))
+}
+
+/// The text of a scalar. None if there is no value.
+fn text_at<'a>(look: Look<'_, 'a>, of: &Ref) -> Option<Cow<'a, str>> {
+    let raw = look.get(of).map(RawValue::get).filter(|json| *json != "null")?;
+    scalar(raw, &of.path).ok().map(|scalar| scalar.text)
 }
 
 /// Whether there is a value, neither null nor an empty text.
@@ -320,12 +343,29 @@ fn push_number(out: &mut String, number: f64) {
 }
 
 impl Format {
+    /// The word in a mapping.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epoch => "epoch",
+            Self::Seconds => "seconds",
+            Self::Milliseconds => "milliseconds",
+            Self::Microseconds => "microseconds",
+            Self::Date => "date",
+            Self::DateTime => "date_time",
+        }
+    }
+
     /// The time as RFC 3339. None if the text is no such time.
     fn rfc3339(self, text: &str) -> Option<String> {
         let text = text.trim();
         let of_us =
             |us: i128| jiff::Timestamp::from_microsecond(i64::try_from(us).ok()?).ok().map(|time| time.to_string());
         match self {
+            Self::Epoch => match decimal(text, 6)? / 1_000_000 {
+                ..100_000_000_000 => Self::Seconds.rfc3339(text),
+                100_000_000_000..100_000_000_000_000 => Self::Milliseconds.rfc3339(text),
+                _ => Self::Microseconds.rfc3339(text),
+            },
             Self::Seconds => of_us(decimal(text, 6)?),
             Self::Milliseconds => of_us(decimal(text, 3)?),
             Self::Microseconds => of_us(decimal(text, 0)?),
@@ -368,6 +408,9 @@ mod tests {
         // format, text, time
         let cases = [
             (Format::Seconds, "1772359200", Some("2026-03-01T10:00:00Z")),
+            (Format::Epoch, "1772359200", Some("2026-03-01T10:00:00Z")),
+            (Format::Epoch, "1772359200123", Some("2026-03-01T10:00:00.123Z")),
+            (Format::Epoch, "1772359200123456", Some("2026-03-01T10:00:00.123456Z")),
             (Format::Seconds, "1772359200.25", Some("2026-03-01T10:00:00.25Z")),
             (Format::Seconds, "-1.5", Some("1969-12-31T23:59:58.5Z")),
             (Format::Milliseconds, "1772359200123", Some("2026-03-01T10:00:00.123Z")),

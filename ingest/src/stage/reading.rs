@@ -64,12 +64,8 @@ impl Ingest {
         flats: &'f [Flat<'_>],
         limits: &Limits,
     ) -> Result<Outcome<'f>, Reason> {
-        let mut events = Vec::with_capacity(flats.len());
-        for flat in flats {
-            if let Some(event) = mapping.event(flat, limits)? {
-                events.push(self.checked(event)?);
-            }
-        }
+        let events: Vec<Event<'f>> =
+            mapping.checked(flats, limits)?.into_iter().map(|event| self.checked(event)).collect::<Result<_, _>>()?;
         Ok(if events.is_empty() { Outcome::Ignored("by_mapping") } else { Outcome::Several(events) })
     }
 
