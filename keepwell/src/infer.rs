@@ -68,6 +68,19 @@ fn proposal(records: &[&[u8]], now_us: i64) -> Result<String> {
     }
     fits.sort_by_key(|(events, rejected, _)| (std::cmp::Reverse(*events), *rejected));
     let all = records.len() as u64;
+    let by_preset = fits.first().map_or(0, |(events, _, _)| *events);
+    for kind in Kind::ALL {
+        let own =
+            records.iter().filter(|record| matches!(becomes(None, *kind, record, &limits), Becomes::Events(_))).count()
+                as u64;
+        if own * 100 >= FITS_PERCENT * all && own > by_preset {
+            return Ok(format!(
+                "# kind: {0}\n# {own} of {1} records are in Keepwell's own form; no preset is needed.\n# Look at each: keepwell try-input FILE --kind {0}\n",
+                kind.name(),
+                all
+            ));
+        }
+    }
     match fits.first() {
         Some((events, rejected, name)) if events * 100 >= FITS_PERCENT * all => Ok(format!(
             "# preset: {name}\n# Of {all} records {events} become events, {} are ignored and {rejected} are rejected.\n# Look at each: keepwell try-input FILE --preset {name}\n",
@@ -127,7 +140,10 @@ fn skeleton(records: &[&[u8]]) -> String {
     let mut write = |field: &str, guess: Option<(&String, &Seen)>, others: Vec<&String>| {
         let line = match guess {
             Some((path, seen)) => {
-                let path = if path.contains(['"', '$', '{', ':', '#']) { format!("'{path}'") } else { path.clone() };
+                // Only names of letters mean the same in YAML whatever they are.
+                let is_plain = path.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'));
+                let is_plain = is_plain && path.starts_with(|c: char| c.is_ascii_alphabetic());
+                let path = if is_plain { path.clone() } else { format!("'{}'", path.replace('\'', "''")) };
                 let value = seen.format.map_or(path.clone(), |format| format!("{{path: {path}, format: {format}}}"));
                 let others = if others.is_empty() {
                     String::new()
@@ -194,6 +210,9 @@ fn candidates<'s>(
 
 /// Adds what is at a path, and below it.
 fn look(path: &str, value: &Value, seen: &mut BTreeMap<String, Seen>) {
+    if path.contains(char::is_control) || path.contains("\"\"") {
+        return;
+    }
     if let Value::Object(fields) = value {
         fields.iter().for_each(|(name, value)| look(&format!("{path}.{}", quoted(name)), value, seen));
         return;
@@ -288,6 +307,15 @@ mod tests {
             let becomes = becomes(Some(&mapping), Kind::Usage, record.as_bytes(), &limits(NOW_US));
             assert!(matches!(becomes, Becomes::Events(_)), "{becomes:?}");
         }
+    }
+
+    #[test]
+    fn names_that_mean_something_in_yaml_are_quoted_and_own_records_need_no_mapping() {
+        let record = r#"{"@user":"u","t, x":1772359200,"- id":"i","customer's":{"account":"a"},"*event":"e"}"#;
+        let text = proposed(&[record]);
+        assert!(parse("proposed.yaml", &text).is_ok(), "{text}");
+        let own = r#"{"event_id":"e","account_id":"a","feature":"f","occurred_at":1772359200000}"#;
+        assert!(proposed(&[own]).contains("kind: usage"), "{}", proposed(&[own]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// Bytes that are read ahead.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -38,6 +38,14 @@ impl Lines {
             let mut builder = csv::ReaderBuilder::new();
             let mut reader = Box::new(builder.flexible(true).buffer_capacity(BUFFER_BYTES).from_reader(file));
             let names = reader.headers().with_context(|| name.clone())?.clone();
+            let twice =
+                names.iter().enumerate().find(|(at, column)| names.iter().take(*at).any(|other| other == *column));
+            if let Some((_, column)) = twice {
+                bail!("{name}: two columns have the name {column:?}; rename one");
+            }
+            if names.len() == 1 && names.get(0).is_some_and(|all| all.contains([';', '\t'])) {
+                bail!("{name}: the columns are not separated by commas; save it with commas");
+            }
             Records::Csv { reader, names }
         } else {
             Records::Ndjson(BufReader::with_capacity(BUFFER_BYTES, file))
@@ -96,12 +104,13 @@ impl Lines {
     }
 }
 
-/// A row as a JSON object. Bytes that are not UTF-8 become replacement characters.
+/// A row as a JSON object. A row that is not UTF-8 stays as it is: ingest rejects it with the reason.
 fn object(names: &csv::StringRecord, row: &csv::ByteRecord) -> Result<Vec<u8>> {
     let mut fields = serde_json::Map::new();
     for (index, value) in row.iter().enumerate() {
+        let Ok(value) = std::str::from_utf8(value) else { return Ok(row.as_slice().to_vec()) };
         let name = names.get(index).map_or_else(|| format!("column_{}", index + 1), |name| name.trim().to_owned());
-        fields.insert(name, String::from_utf8_lossy(value).into_owned().into());
+        fields.insert(name, value.into());
     }
     Ok(serde_json::to_vec(&fields)?)
 }
@@ -127,6 +136,20 @@ mod tests {
     fn lines_are_records_and_empty_ones_are_none() {
         let found = taken("a.ndjson", b"{\"a\":1}\r\n\n\n{\"b\":2}");
         assert_eq!(found, [(1, "{\"a\":1}".to_owned()), (4, "{\"b\":2}".to_owned())]);
+    }
+
+    #[test]
+    fn csv_that_would_be_misread_is_refused_and_bytes_that_are_no_text_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        let opened = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            Lines::open(&path).map_err(|error| error.to_string())
+        };
+        assert!(opened(b"account,at,account\n").unwrap_err().contains("\"account\""));
+        assert!(opened(b"account;at\na;b\n").unwrap_err().contains("commas"));
+        let mut lines = opened(b"account\nab\xffc\n").unwrap();
+        assert_eq!(lines.take().unwrap().as_deref(), Some(&b"ab\xffc"[..]));
     }
 
     #[test]
