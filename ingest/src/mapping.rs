@@ -291,10 +291,11 @@ impl Rule {
         for item in items {
             let found = each.paths.read(item.get()).map_err(|error| unreadable(&error, &format!("{path}: ")))?;
             let look = Look { record, item: Some(&found) };
+            let before = events.len();
             if all_hold(&self.conditions, look) {
                 self.event(item.get(), look, events)?;
             }
-            num_bytes += events.last().map_or(0, |event| event.json.len());
+            num_bytes += events.iter().skip(before).map(|event| event.json.len()).sum::<usize>();
             if events.len() > MAX_EVENTS || num_bytes > MAX_EVENTS_BYTES {
                 let most = format!("at most {MAX_EVENTS} events with {MAX_EVENTS_BYTES} bytes");
                 return Err(Reason::new(Code::OutOfRange, format!("{path}: a record becomes {most}")));

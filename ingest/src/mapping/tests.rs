@@ -216,6 +216,12 @@ fn items_of_a_list_become_events_and_a_record_may_become_several() {
     assert!(events(&mapping, &order(&format!("[{many}]"))).unwrap_err().to_string().contains("bytes"));
     let many = vec![r#"{"n": 1, "sku": "a"}"#; super::MAX_EVENTS + 1].join(",");
     assert!(events(&mapping, &order(&format!("[{many}]"))).unwrap_err().to_string().contains("1000 events"));
+    // Items that no event is made of do not count.
+    let of_gifts = text.split("  - when").nth(2).unwrap();
+    let mapping = parse("m.yaml", &format!("events:\n  - when{of_gifts}")).unwrap();
+    let mut lines = vec![r#"{"n": 1, "gift": true}"#];
+    lines.resize(80_000, "{}");
+    assert_eq!(events(&mapping, &order(&format!("[{}]", lines.join(",")))).unwrap().len(), 1);
     // A record that is itself a list.
     let of_list =
         "events: [{each: $, kind: usage, fields: {event_id: .id, account_id: .a, occurred_at: .t, feature: .f}}]";
