@@ -282,7 +282,7 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
             nulls[nulls.len() - 1].clone()
         })
     };
-    let (mut constants, mut budget) = (constant::Repeated::default(), constant::TextBudget::default());
+    let (mut constants, mut budget) = (constant::Repeated::default(), constant::TextBudget::of_reader());
     // A linear search for each of many columns would cost more than decoding them.
     let there: HashMap<&str, (&FieldRef, &ArrayRef), RandomState> =
         batch.schema_ref().fields().iter().zip(batch.columns()).map(|pair| (pair.0.name().as_str(), pair)).collect();

@@ -14,20 +14,26 @@ use super::few;
 /// With fewer rows the description of the run would be larger than the values.
 const MIN_ROWS: usize = 128;
 
-/// How many bytes of texts a record may repeat: a few bytes must not become many.
+/// How many bytes of texts may be repeated when a batch is shared: a few bytes must not become many.
 const MAX_REPEATED_BYTES: usize = 32 << 20;
+/// A batch that is cut is shared as a whole, and then each part of it. So a record may repeat twice as much.
+const MAX_READ_BYTES: usize = 2 * MAX_REPEATED_BYTES;
 
 /// The bytes of texts that a record may still repeat.
 #[derive(Debug)]
 pub(super) struct TextBudget(usize);
 
-impl Default for TextBudget {
-    fn default() -> Self {
+impl TextBudget {
+    /// For sharing a batch.
+    fn of_writer() -> Self {
         Self(MAX_REPEATED_BYTES)
     }
-}
 
-impl TextBudget {
+    /// For reading a record.
+    pub(super) fn of_reader() -> Self {
+        Self(MAX_READ_BYTES)
+    }
+
     /// Takes bytes from the budget. False if it has fewer.
     pub(super) fn takes(&mut self, num_bytes: usize) -> bool {
         let left = self.0.checked_sub(num_bytes);
@@ -45,7 +51,7 @@ pub(super) fn is_shared(kind: &DataType) -> bool {
 /// column stays as it is, so that the bytes of a record bound the number of its rows.
 pub(super) fn encoded(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let (mut fields, mut columns): (Vec<FieldRef>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
-    let mut budget = TextBudget::default();
+    let mut budget = TextBudget::of_writer();
     for (index, (field, column)) in batch.schema_ref().fields().iter().zip(batch.columns()).enumerate() {
         let shared: Option<ArrayRef> = match few::encoded(column, &mut budget)? {
             _ if index == 0 => None,
@@ -133,7 +139,7 @@ mod tests {
     use arrow::datatypes::{Field, SchemaRef};
 
     use super::*;
-    use crate::codec::{CodecError, decode, encode, read_stream};
+    use crate::codec::{CodecError, decode, encode, encode_split, read_stream};
     use crate::schema::TABLE_KEY;
 
     fn batch(columns: Vec<(&str, ArrayRef, bool)>) -> RecordBatch {
@@ -243,6 +249,9 @@ mod tests {
         let value = encode(&rows).unwrap();
         assert_eq!(runs_in(&value), ["b"]);
         assert_eq!(decode(&value, &rows.schema()).unwrap(), rows);
+        // A batch that is cut is shared twice: as a whole, and each part of it.
+        let values = encode_split(&rows, 1, 40 << 20).unwrap();
+        assert!(values.iter().all(|value| decode(value, &rows.schema()).is_ok()));
         // A list of many items, repeated.
         let items: ArrayRef = Arc::new(Int64Array::from_iter_values(0..20_000));
         let field = Arc::new(Field::new("item", DataType::Int64, false));
