@@ -103,7 +103,7 @@ fn decoding(group: &mut Group<'_>, fixture: &Fixture) {
     });
     let mapping = keepwell_ingest::mapping::parse("micro", MAPPING).expect("a mapping");
     let is_read = |value: &[u8]| {
-        let flats = mapping.events(value);
+        let flats = mapping.events(value, &Vec::new());
         flats.is_ok_and(|flats| mapping.checked(&flats, &LIMITS).is_ok())
     };
     group.bench_function("decode by a mapping", |b| b.iter(|| raw.iter().filter(|value| is_read(value)).count()));

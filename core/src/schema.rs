@@ -12,6 +12,7 @@ pub mod feature_day;
 mod golden;
 pub mod health;
 pub mod json;
+pub mod json_schema;
 pub mod kind;
 mod row;
 pub mod score;

@@ -1,6 +1,6 @@
 //! Decoders: one raw value gives one event, an ignored call, or a reject reason. They are pure and accept any input.
 
-mod account;
+pub(crate) mod account;
 mod usage;
 
 use std::borrow::Cow;
@@ -44,9 +44,9 @@ pub enum Decoded<'a> {
 type Received<'a> = (Event<'a>, Option<i64>);
 
 /// Counts, errors and seats are at most this, so that no sum overflows.
-const MAX_COUNT: i64 = 1_000_000_000;
+pub(crate) const MAX_COUNT: i64 = 1_000_000_000;
 /// Longest duration of one usage event, in milliseconds (116 days).
-const MAX_DURATION_MS: i64 = 10_000_000_000;
+pub(crate) const MAX_DURATION_MS: i64 = 10_000_000_000;
 /// Some editors and exports write this before a text. It has no meaning.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 

@@ -14,14 +14,15 @@ use std::path::Path;
 
 use keepwell_core::event::{Event, Kind};
 use keepwell_pipeline::config::{Config, Source};
+use keepwell_pipeline::record::Headers;
 use serde_json::value::RawValue;
 
 pub use file::{MappingError, parse};
 
 use crate::decode::{self, Decoded, Limits};
 use crate::reason::{Code, Reason};
-use paths::{Found, Paths};
-use value::{Look, Ref, Value, Written, begins, is, is_there, list, object};
+use paths::{Found, Paths, Slot};
+use value::{Begin, Look, Ref, Value, Written, begins, is, is_there, object, push_text};
 
 /// The most events that one record may become.
 const MAX_EVENTS: usize = 1000;
@@ -31,12 +32,22 @@ const MAX_EVENTS_BYTES: usize = 4 << 20;
 /// A checked mapping.
 #[derive(Debug)]
 pub struct Mapping {
+    envelope: Envelope,
     /// The paths of all rules into the record.
     paths: Paths,
+    /// The headers that rules ask for.
+    headers: Paths,
     rules: Vec<Rule>,
     /// Records that match one of these are ignored, whatever the rules.
     ignored: Vec<Vec<Condition>>,
     others: Others,
+}
+
+/// Where the record may be within another object: the first of these paths with an object. Else it is the whole value.
+#[derive(Debug)]
+struct Envelope {
+    paths: Paths,
+    slots: Vec<Slot>,
 }
 
 /// What becomes of a record that no rule is for.
@@ -67,7 +78,16 @@ struct Rule {
 struct Each {
     /// Where the list is. None: the record is the list.
     at: Option<Ref>,
+    /// The lists in its items, from the outside in.
+    inner: Vec<Inner>,
     paths: Paths,
+}
+
+/// A list in the items of another.
+#[derive(Debug)]
+struct Inner {
+    paths: Paths,
+    slot: Slot,
 }
 
 /// What a record must have for a rule.
@@ -147,6 +167,18 @@ pub fn read(path: &Path) -> anyhow::Result<Mapping> {
     Ok(parse(&name, &text)?)
 }
 
+impl Envelope {
+    /// The text of the record in a value.
+    fn content<'a>(&self, text: &'a str) -> Result<&'a str, Reason> {
+        if self.slots.is_empty() {
+            return Ok(text);
+        }
+        let found = self.paths.read(text).map_err(|error| unreadable(&error, ""))?;
+        let objects = self.slots.iter().filter_map(|slot| found.get(*slot)).map(RawValue::get);
+        Ok(objects.into_iter().find(|json| json.starts_with('{')).unwrap_or(text))
+    }
+}
+
 impl Condition {
     fn holds(&self, look: Look<'_, '_>) -> bool {
         match &self.wanted {
@@ -174,8 +206,8 @@ impl Mapping {
     ///
     /// # Errors
     /// The [`Reason`] for which the whole record is rejected. It names the path.
-    pub fn events<'a>(&self, value: &'a [u8]) -> Result<Vec<Flat<'a>>, Reason> {
-        let text = decode::text(value)?;
+    pub fn events<'a>(&self, value: &'a [u8], headers: &Headers) -> Result<Vec<Flat<'a>>, Reason> {
+        let text = self.envelope.content(decode::text(value)?)?;
         let record = self.paths.read(text).map_err(|error| unreadable(&error, ""))?;
         let is_list = self.rules.iter().any(|rule| rule.each.as_ref().is_some_and(|each| each.at.is_none()));
         let first = text.trim_start().chars().next();
@@ -183,21 +215,23 @@ impl Mapping {
             let begin = crate::input::excerpt(text);
             return Err(Reason::new(Code::NotAnObject, format!("expected an object, found {begin:?}")));
         }
-        let look = Look { record: &record, item: None };
+        let headers = self.headers_of(headers);
+        let headers = self.headers.read(&headers).map_err(|error| unreadable(&error, "headers: "))?;
+        let look = Look { record: &record, item: None, headers: &headers };
         let mut events = Vec::new();
         if self.ignored.iter().any(|conditions| all_hold(conditions, look)) {
             return Ok(events);
         }
         let mut is_known = self.others == Others::Ignore;
         for rule in &self.rules {
-            let of_record = rule.conditions.iter().filter(|condition| !condition.of.is_item);
-            if !of_record.clone().all(|condition| condition.holds(look)) {
+            let mut of_record = rule.conditions.iter().filter(|condition| condition.of.begins != Begin::Item);
+            if !of_record.all(|condition| condition.holds(look)) {
                 continue;
             }
             is_known = true;
             match &rule.each {
                 None => rule.event(text, look, &mut events)?,
-                Some(each) => rule.events_of(each, text, &record, &mut events)?,
+                Some(each) => rule.events_of(each, text, look, &mut events)?,
             }
         }
         if is_known {
@@ -205,6 +239,23 @@ impl Mapping {
         }
         let begin = crate::input::excerpt(text);
         Err(Reason::new(Code::NoRule, format!("no rule of the mapping is for the record {begin:?}")))
+    }
+
+    /// The headers that rules ask for, as a JSON object. Of equal names the last counts; what is not UTF-8 is no value.
+    fn headers_of(&self, headers: &Headers) -> String {
+        let mut json = String::from("{");
+        for name in self.headers.names() {
+            let value = headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.as_deref());
+            let Some(value) = value.and_then(|value| std::str::from_utf8(value).ok()) else { continue };
+            if json.len() > 1 {
+                json.push(',');
+            }
+            push_text(&mut json, name);
+            json.push(':');
+            push_text(&mut json, value);
+        }
+        json.push('}');
+        json
     }
 
     /// Checks the events of a record and reads their values. Empty: the record is ignored.
@@ -241,18 +292,32 @@ impl Mapping {
 
     /// The reason with the path that its field is read from.
     fn with_path(&self, flat: &Flat<'_>, reason: Reason) -> Reason {
-        let fields = self.rules.get(flat.rule).and_then(|rule| rule.fields.as_ref());
-        let named = |(name, _): &&(String, Value)| {
-            reason.detail.strip_prefix(name.as_str()).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
-        };
-        match fields.and_then(|fields| fields.iter().filter(named).max_by_key(|(name, _)| name.len())) {
-            Some((name, value)) if !value.paths().is_empty() => Reason {
-                detail: format!("{} ({name} is read from {})", reason.detail, value.paths().join(", ")),
-                ..reason
-            },
+        let fields = self.rules.get(flat.rule).and_then(|rule| rule.fields.as_deref());
+        let field = fields.and_then(|fields| match reason.code {
+            Code::Future | Code::TooOld => fields.iter().find(|(name, _)| name == "occurred_at"),
+            _ => field_of(&reason.detail, fields),
+        });
+        match field.map(|(name, value)| (name, value.paths())) {
+            Some((name, paths)) if !paths.is_empty() => {
+                Reason { detail: format!("{} ({name} is read from {})", reason.detail, paths.join(", ")), ..reason }
+            }
             _ => reason,
         }
     }
+}
+
+/// The field that a reason is about: it begins with its name, or names the fact.
+fn field_of<'f>(detail: &str, fields: &'f [(String, Value)]) -> Option<&'f (String, Value)> {
+    let facts = fields.iter().find(|(name, _)| name == "facts");
+    let (of, fields) = match (detail.split_once("fact "), facts) {
+        (Some((_, fact)), Some((_, facts))) if facts.fields().is_some() => (fact, facts.fields().unwrap_or_default()),
+        (Some(_), Some(facts)) => return Some(facts),
+        _ => (detail, fields),
+    };
+    let is_named = |(name, _): &&(String, Value)| {
+        of.strip_prefix(name.as_str()).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    };
+    fields.iter().filter(is_named).max_by_key(|(name, _)| name.len())
 }
 
 impl Rule {
@@ -277,20 +342,14 @@ impl Rule {
         &self,
         each: &Each,
         text: &'a str,
-        record: &Found<'a>,
+        look: Look<'_, 'a>,
         events: &mut Vec<Flat<'a>>,
     ) -> Result<(), Reason> {
-        let of_list = match &each.at {
-            None => Some(text),
-            Some(at) => list(Look { record, item: None }, at).filter(|json| *json != "null"),
-        };
         let path = each.at.as_ref().map_or("$", |at| at.path.as_str());
-        let wrong = |_| Reason::new(Code::WrongType, format!("{path}: expected a list"));
-        let items: Vec<&'a RawValue> = of_list.map_or(Ok(Vec::new()), serde_json::from_str).map_err(wrong)?;
         let mut num_bytes = 0;
-        for item in items {
+        for item in each.items(text, look.record)? {
             let found = each.paths.read(item.get()).map_err(|error| unreadable(&error, &format!("{path}: ")))?;
-            let look = Look { record, item: Some(&found) };
+            let look = Look { item: Some(&found), ..look };
             let before = events.len();
             if all_hold(&self.conditions, look) {
                 self.event(item.get(), look, events)?;
@@ -302,6 +361,30 @@ impl Rule {
             }
         }
         Ok(())
+    }
+}
+
+impl Each {
+    /// The items of the list, and of the lists in them.
+    fn items<'a>(&self, text: &'a str, record: &Found<'a>) -> Result<Vec<&'a RawValue>, Reason> {
+        let path = self.at.as_ref().map_or("$", |at| at.path.as_str());
+        let of_list = |json: Option<&'a str>| -> Result<Vec<&'a RawValue>, Reason> {
+            let wrong = |_| Reason::new(Code::WrongType, format!("{path}: expected a list"));
+            json.filter(|json| *json != "null").map_or(Ok(Vec::new()), |json| serde_json::from_str(json).map_err(wrong))
+        };
+        let mut items = of_list(match &self.at {
+            None => Some(text),
+            Some(at) => record.get(at.slot).map(RawValue::get),
+        })?;
+        for Inner { paths, slot } in &self.inner {
+            let mut all = Vec::new();
+            for item in items {
+                let found = paths.read(item.get()).map_err(|error| unreadable(&error, &format!("{path}: ")))?;
+                all.append(&mut of_list(found.get(*slot).map(RawValue::get))?);
+            }
+            items = all;
+        }
+        Ok(items)
     }
 }
 

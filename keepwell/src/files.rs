@@ -147,7 +147,7 @@ impl Input {
     /// Time and account of a line. Those of a mapped one are of its first event.
     fn glance(&self, line: &[u8]) -> Glance {
         let Some(mapping) = &self.mapping else { return Glance::of(line) };
-        let events = mapping.events(line).unwrap_or_default();
+        let events = mapping.events(line, &Vec::new()).unwrap_or_default();
         events.first().map(|flat| Glance::of(flat.json.as_bytes())).unwrap_or_default()
     }
 

@@ -48,7 +48,7 @@ enum Command {
     Score(keepwell_score::cli::Cli),
     /// Run sink: health and window rows in, scores, alerts and Parquet tables out.
     Sink(Cli),
-    /// Prints a reference page as Markdown: tables, metrics or configuration.
+    /// Prints a reference page: tables, metrics and configuration as Markdown, schemas and asyncapi as JSON.
     #[command(alias = "dictionary")]
     Reference {
         /// The page.
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
         Command::Aggregate(cli) => process::main("aggregate", &cli, keepwell_aggregate::build),
         Command::Score(cli) => keepwell_score::cli::main(&cli),
         Command::Sink(cli) => keepwell_sink::main(&cli),
-        Command::Reference { page } => ended(reference::markdown(page).map(|text| process::print(&text))),
+        Command::Reference { page } => ended(reference::page(page).map(|text| process::print(&text))),
         Command::Topics(args) => match args.config.read() {
             Err(error) => fail(2, &error),
             Ok(config) => topics(&config, &args).unwrap_or_else(|error| fail(1, &error)),

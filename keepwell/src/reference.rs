@@ -1,7 +1,10 @@
-//! The reference pages: tables, metrics and settings, written from what the programs themselves use.
+//! The reference pages: tables, metrics, settings and schemas, written from what the programs themselves use.
+
+mod asyncapi;
 
 use anyhow::Result;
 use keepwell_core::schema::dictionary;
+use keepwell_pipeline::config::Config;
 use keepwell_pipeline::metrics::Metrics;
 
 /// The commented configuration.
@@ -16,17 +19,23 @@ pub enum Page {
     Metrics,
     /// Every setting.
     Configuration,
+    /// The JSON Schema of every input and output.
+    Schemas,
+    /// All topics, as an AsyncAPI document.
+    Asyncapi,
 }
 
-/// The page as Markdown.
+/// The page: Markdown, or JSON for schemas and AsyncAPI.
 ///
 /// # Errors
 /// When a metric cannot be registered.
-pub fn markdown(page: Page) -> Result<String> {
+pub fn page(page: Page) -> Result<String> {
     Ok(match page {
         Page::Tables => dictionary::markdown(),
         Page::Metrics => metrics(&Metrics::new()?),
         Page::Configuration => configuration(),
+        Page::Schemas => asyncapi::schemas_page()?,
+        Page::Asyncapi => asyncapi::asyncapi_page(&Config::parse("deploy/keepwell.yaml", CONFIGURATION, &[])?)?,
     })
 }
 
@@ -117,10 +126,15 @@ mod tests {
             (Page::Tables, include_str!("../../docs/reference/tables.md"), "tables"),
             (Page::Metrics, include_str!("../../docs/reference/metrics.md"), "metrics"),
             (Page::Configuration, include_str!("../../docs/reference/configuration.md"), "configuration"),
+            (Page::Schemas, include_str!("../../docs/reference/schemas.json"), "schemas"),
+            (Page::Asyncapi, include_str!("../../docs/reference/asyncapi.json"), "asyncapi"),
         ];
-        for (page, written, name) in pages {
-            let is_same = written == markdown(page).unwrap();
-            assert!(is_same, "write it: cargo run --bin keepwell -- reference {name} > docs/reference/{name}.md");
+        for (of, written, name) in pages {
+            let is_same = written == page(of).unwrap();
+            assert!(
+                is_same,
+                "write it: cargo run --bin keepwell -- reference {name} > docs/reference/{name}.{{md,json}}"
+            );
         }
     }
 

@@ -10,6 +10,7 @@ use keepwell_core::offset::{NextOffset, Offset};
 use keepwell_pipeline::record::Record;
 
 use crate::claim::Claim;
+use crate::held::held_bytes;
 use crate::range_files::{File, Source};
 
 /// A range without final rows is claimed only at this age. The claim lets the start position follow the log.
@@ -39,7 +40,7 @@ pub struct PartitionBuffer {
     pub adopted: Option<Claim>,
     /// End of the partition when this process took it over.
     pub drain_to: NextOffset,
-    /// Records with final rows: the offset, these rows, and the size of the record in bytes.
+    /// Records with final rows: the offset, these rows, and the memory they take in bytes.
     rows: Vec<(Offset, RecordBatch, usize)>,
     bytes: usize,
     since: Option<Duration>,
@@ -126,8 +127,9 @@ impl PartitionBuffer {
             let finals = self.source.finals(&batch)?;
             counts = Counts { read: batch.num_rows() as u64, live: (batch.num_rows() - finals.num_rows()) as u64 };
             if finals.num_rows() > 0 {
-                self.bytes += value.len();
-                self.rows.push((record.offset, finals, value.len()));
+                let bytes = held_bytes(&finals, value);
+                self.bytes += bytes;
+                self.rows.push((record.offset, finals, bytes));
             }
         }
         self.next = record.offset.next();
@@ -165,7 +167,7 @@ impl PartitionBuffer {
         (self.next > self.first && (is_old || is_wanted)).then_some(self.next)
     }
 
-    /// Size in bytes of the records with buffered final rows.
+    /// Memory of the buffered final rows, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -6,9 +6,11 @@
 //! Contract of `tables`: each final row of `windows`, `feature_days` and `health` is in the Parquet tables exactly
 //! once.
 
+pub mod alert;
 mod buffer;
 pub mod claim;
 pub mod erase;
+mod held;
 pub mod publish;
 pub mod range_files;
 pub mod tables;

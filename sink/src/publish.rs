@@ -10,70 +10,19 @@ use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use keepwell_core::codec;
 use keepwell_core::offset::{Position, TopicPartition};
-use keepwell_core::points::Points;
 use keepwell_core::schema::columns::Columns;
-use keepwell_core::schema::health::{self, rfc3339};
+use keepwell_core::schema::health;
 use keepwell_core::schema::json::JsonRows;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
 use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
-use serde::{Deserialize, Serialize};
+
+use crate::alert::alert;
 
 /// Name and version of the JSON form of a score: a row of `health` as the value of a record of `scores`.
 pub const SCORE: &str = "scores/2";
-/// Name and version of the JSON form of an alert.
-pub const ALERT: &str = "alerts/2";
-
-/// A trigger that was raised, closed or cleared: the value of a record of `alerts`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Alert {
-    /// Always `alerts/2`.
-    pub schema: String,
-    /// Id of the episode: the same when it is raised and when it ends.
-    pub alert_id: String,
-    /// `raised`, `closed` (by an outcome) or `cleared`.
-    pub event: String,
-    /// Account id.
-    pub account_id: String,
-    /// `as_of` of the final row that reports this event.
-    pub as_of: String,
-    /// Name of the trigger in the model.
-    pub trigger: String,
-    /// `as_of` of the final row that raised it.
-    pub since: String,
-    /// `low`, `medium` or `high`.
-    pub severity: String,
-    /// Name of the playbook: what to do.
-    pub playbook: String,
-    /// Role of the person who must act.
-    pub owner_role: String,
-    /// The columns that the trigger reads, with their values at `as_of`.
-    pub evidence: serde_json::Value,
-    /// Last reported outcome of the playbook: `accepted`, `done` or `dismissed`.
-    pub outcome: Option<String>,
-    /// Who looks after the account: its fact `owner`.
-    pub owner: Option<String>,
-    /// Score of the account at `as_of`.
-    pub score: Option<f64>,
-    /// Band of the account at `as_of`.
-    pub band: Option<String>,
-    /// The previous final row.
-    pub previous: Option<Previous>,
-}
-
-/// The previous final row of an account.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Previous {
-    /// End of its windows.
-    pub as_of: String,
-    /// Its score.
-    pub score: Option<f64>,
-    /// Its band.
-    pub band: Option<String>,
-}
-
 /// The publish stage.
 #[derive(Debug)]
 pub struct Publish {
@@ -180,33 +129,6 @@ fn thinned(step: &mut Step<()>, what: &str, account_id: &str, max_bytes: usize) 
 /// The triggers that hold. A score lists only these.
 fn holding(triggers: &health::trigger::Reader<'_>) -> BooleanArray {
     triggers.state.iter().map(|state| Some(matches!(state, Some("raised" | "active")))).collect()
-}
-
-fn alert(row: &health::Row<'_>, trigger: &health::trigger::Row<'_>) -> Result<Alert, serde_json::Error> {
-    let since = rfc3339(trigger.since);
-    let previous = row.previous_as_of.map(|as_of| Previous {
-        as_of: rfc3339(as_of),
-        score: row.previous_score.map(Points::to_f64),
-        band: row.previous_band.map(str::to_owned),
-    });
-    Ok(Alert {
-        schema: ALERT.to_owned(),
-        alert_id: health::alert_id(row.account_id, trigger.name, &since),
-        event: trigger.state.to_owned(),
-        account_id: row.account_id.to_owned(),
-        as_of: rfc3339(row.as_of),
-        trigger: trigger.name.to_owned(),
-        since,
-        severity: trigger.severity.to_owned(),
-        playbook: trigger.playbook.to_owned(),
-        owner_role: trigger.owner_role.to_owned(),
-        evidence: trigger.evidence.map_or(Ok(serde_json::Value::Null), serde_json::from_str)?,
-        outcome: trigger.outcome.map(str::to_owned),
-        owner: row.owner.map(str::to_owned),
-        score: row.score.map(Points::to_f64),
-        band: row.band.map(str::to_owned),
-        previous,
-    })
 }
 
 impl Stage for Publish {

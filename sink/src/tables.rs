@@ -182,7 +182,7 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
         Ok(starts)
     }
 
-    /// Size of the buffered records in bytes. Adopted ranges do not count: another process has chosen their size.
+    /// Memory of the buffered rows, in bytes. Adopted ranges do not count: another process has chosen their size.
     fn buffered_bytes(&self) -> usize {
         self.buffers.values().filter(|buffer| buffer.adopted.is_none()).map(PartitionBuffer::bytes).sum()
     }

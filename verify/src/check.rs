@@ -12,7 +12,7 @@ use keepwell_core::schema::{feature_day, health, score as tables, window};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_score::recompute::{self, PublishedRows};
-use keepwell_sink::publish::Alert;
+use keepwell_sink::alert::Alert;
 use serde_json::Value;
 
 use crate::compare::{items_of, same_rows};

@@ -8,7 +8,7 @@ use keepwell_core::schema::event::{EventRows, schema as event_schema};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_pipeline::reject::CONTEXT_HEADERS;
-use keepwell_sink::publish::Alert;
+use keepwell_sink::alert::Alert;
 use serde::{Deserialize, Serialize};
 
 /// Counts of errors. In a correct run all except `sent` are zero.

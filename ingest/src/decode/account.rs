@@ -16,8 +16,9 @@ use crate::input::{
 use crate::reason::{Code, Reason};
 use crate::time_of::When;
 
+/// What an account event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
+pub(crate) enum Action {
     Upsert,
     Deleted,
     Milestone,

@@ -10,8 +10,9 @@ use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 
 use super::paths::Paths;
-use super::value::{Format, Origin, Otherwise, Part, Ref, Value};
-use super::{Condition, Each, Mapping, Others, Rule, Wanted};
+use super::value::{Begin, Format, Origin, Otherwise, Part, Ref, Value};
+use super::{Condition, Each, Envelope, Inner, Mapping, Others, Rule, Wanted};
+use crate::form;
 
 /// Why a mapping is refused: file, line, column, and what is allowed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,8 @@ pub struct MappingError {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(default)]
+    unwrap: Vec<Spanned<String>>,
     events: Vec<Spanned<RuleText>>,
     #[serde(default)]
     ignore: Vec<BTreeMap<String, Spanned<WantedText>>>,
@@ -68,35 +71,18 @@ struct Details {
     default: Option<serde_json::Value>,
     format: Option<Format>,
     times: Option<f64>,
+    nulls: Nulls,
 }
 
-/// The fields of a kind, those that it needs first, and how many it needs.
-fn fields_of(kind: Kind) -> (&'static [&'static str], usize) {
-    match kind {
-        Kind::Usage => {
-            (&["event_id", "account_id", "occurred_at", "feature", "user_id", "count", "duration_ms", "errors"], 4)
-        }
-        Kind::Ticket => (
-            &["event_id", "account_id", "occurred_at", "ticket_id", "type", "priority", "category", "csat", "user_id"],
-            5,
-        ),
-        Kind::Survey => (&["event_id", "account_id", "occurred_at", "survey", "score", "scale_max", "user_id"], 5),
-        Kind::Account => (
-            &[
-                "event_id",
-                "account_id",
-                "occurred_at",
-                "type",
-                "facts",
-                "valid_until",
-                "author",
-                "milestone",
-                "outcome",
-            ],
-            4,
-        ),
-        Kind::Person => (&["event_id", "account_id", "occurred_at", "type", "user_id", "role"], 5),
-    }
+/// What null means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Nulls {
+    /// What was known before is cleared.
+    #[default]
+    Clear,
+    /// Nothing: the field is missing.
+    Skip,
 }
 
 /// Reads a mapping. `name` is the file, for messages.
@@ -114,26 +100,34 @@ pub fn parse(name: &str, text: &str) -> Result<Mapping, MappingError> {
         at(place, why.to_owned())
     })?;
     let (whole, file) = (file.referenced, file.value);
-    let mut paths = Paths::default();
+    let (mut paths, mut headers) = (Paths::default(), Paths::default());
     if file.events.is_empty() {
         return Err(at(whole, "a mapping needs at least one rule under `events`".into()));
     }
-    let rules = file
-        .events
-        .into_iter()
-        .enumerate()
-        .map(|(number, rule)| compiled(number, rule, &mut paths).map_err(|(place, why)| at(place, why)));
+    let rules =
+        file.events.into_iter().enumerate().map(|(number, rule)| {
+            compiled(number, rule, &mut paths, &mut headers).map_err(|(place, why)| at(place, why))
+        });
     let rules = rules.collect::<Result<_, _>>()?;
     let none = &mut Paths::default();
     let ignored = file.ignore.into_iter().map(|when| {
         if when.is_empty() {
             return Err(at(whole, "ignore: an entry without a condition would ignore every record".into()));
         }
-        conditions(when, &mut Places { record: &mut paths, item: none, has_items: false, is_list: false })
-            .map_err(|(place, why)| at(place, why))
+        let mut places =
+            Places { record: &mut paths, item: none, headers: &mut headers, has_items: false, is_list: false };
+        conditions(when, &mut places).map_err(|(place, why)| at(place, why))
     });
     let ignored = ignored.collect::<Result<_, _>>()?;
-    Ok(Mapping { paths, rules, ignored, others: file.others })
+    let envelope = envelope(&file.unwrap).map_err(|(place, why)| at(place, why))?;
+    Ok(Mapping { envelope, paths, headers, rules, ignored, others: file.others })
+}
+
+/// Where a record may be within another object.
+fn envelope(unwrap: &[Spanned<String>]) -> Result<Envelope, Fault> {
+    let mut paths = Paths::default();
+    let slots = unwrap.iter().map(|path| paths.add(&path.value).map_err(|why| (path.referenced, why)));
+    Ok(Envelope { slots: slots.collect::<Result<_, _>>()?, paths })
 }
 
 type Fault = (Location, String);
@@ -142,6 +136,7 @@ type Fault = (Location, String);
 struct Places<'p> {
     record: &'p mut Paths,
     item: &'p mut Paths,
+    headers: &'p mut Paths,
     has_items: bool,
     /// Whether the record itself is the list.
     is_list: bool,
@@ -152,40 +147,55 @@ impl Places<'_> {
         if path == "$" {
             return Err("$ is for `each` only".into());
         }
-        let (is_item, slot) = match path.strip_prefix('.') {
+        if let Some(name) = path.strip_prefix('@') {
+            let slot = self.headers.add(&format!("\"{}\"", name.replace('"', "")))?;
+            return Ok(Ref { begins: Begin::Headers, slot, path: path.to_owned() });
+        }
+        let (begins, slot) = match path.strip_prefix('.') {
             Some(_) if !self.has_items => {
                 return Err(format!("the path {path} begins at an item, and the rule has no `each`"));
             }
-            Some(within) => (true, self.item.add(within)?),
+            Some("") => (Begin::Item, self.item.add_whole()),
+            Some(within) => (Begin::Item, self.item.add(within)?),
             None if self.is_list => {
                 return Err(format!("the record is a list, so that the path {path} leads nowhere; write .{path}"));
             }
-            None => (false, self.record.add(path)?),
+            None => (Begin::Record, self.record.add(path)?),
         };
-        Ok(Ref { is_item, slot, path: path.to_owned() })
+        Ok(Ref { begins, slot, path: path.to_owned() })
     }
 }
 
-fn compiled(number: usize, rule: Spanned<RuleText>, record: &mut Paths) -> Result<Rule, Fault> {
+fn compiled(number: usize, rule: Spanned<RuleText>, record: &mut Paths, headers: &mut Paths) -> Result<Rule, Fault> {
     let (place, rule) = (rule.referenced, rule.value);
     let mut item = Paths::default();
     let is_list = rule.each.as_ref().is_some_and(|each| each.value == "$");
-    let mut places = Places { record, item: &mut item, has_items: rule.each.is_some(), is_list };
+    let mut places = Places { record, item: &mut item, headers, has_items: rule.each.is_some(), is_list };
     let conditions = conditions(rule.when, &mut places)?;
-    let list = match &rule.each {
-        Some(each) if each.value == "$" => None,
-        Some(each) => {
-            let wrong = |why| (each.referenced, why);
-            if each.value.starts_with('.') {
-                return Err(wrong("`each` is a path of the record, or $ where the record is the list".into()));
-            }
-            Some(places.of(&each.value).map_err(wrong)?)
-        }
-        None => None,
-    };
+    let lists = rule.each.as_ref().map(|each| lists(&each.value, &mut places).map_err(|why| (each.referenced, why)));
+    let lists = lists.transpose()?;
     let fields = rule.fields.map(|fields| values(rule.kind, place, fields, &mut places)).transpose()?;
-    let each = rule.each.map(|_| Each { at: list, paths: item });
+    let each = lists.map(|(at, inner)| Each { at, inner, paths: item });
     Ok(Rule { number, conditions, each, kind: rule.kind, fields })
+}
+
+/// The list that an `each` names, and the lists within its items: `pages.*.questions` is the questions of all pages. No
+/// list: the record is the list.
+fn lists(each: &str, places: &mut Places<'_>) -> Result<(Option<Ref>, Vec<Inner>), String> {
+    if each == "$" {
+        return Ok((None, Vec::new()));
+    }
+    if each.starts_with(['.', '@']) {
+        return Err("`each` is a path of the record, or $ where the record is the list".into());
+    }
+    let mut names = each.split(".*.");
+    let first = places.of(names.next().unwrap_or_default())?;
+    let inner = |name: &str| {
+        let mut paths = Paths::default();
+        let slot = paths.add(name)?;
+        Ok(Inner { paths, slot })
+    };
+    Ok((Some(first), names.map(inner).collect::<Result<_, String>>()?))
 }
 
 fn conditions(when: BTreeMap<String, Spanned<WantedText>>, places: &mut Places<'_>) -> Result<Vec<Condition>, Fault> {
@@ -202,14 +212,15 @@ fn values(
     fields: BTreeMap<String, Spanned<FieldText>>,
     places: &mut Places<'_>,
 ) -> Result<Vec<(String, Value)>, Fault> {
-    let (known, num_needed) = fields_of(kind);
-    if let Some(missing) = known.iter().take(num_needed).find(|name| !fields.contains_key(**name)) {
-        return Err((place, format!("an event of the kind {} needs the field {missing}", kind.name())));
+    let known = form::of_kind(kind).map(|form| form.fields).unwrap_or_default();
+    if let Some(missing) = known.iter().find(|known| known.is_needed && !fields.contains_key(known.name)) {
+        return Err((place, format!("an event of the kind {} needs the field {}", kind.name(), missing.name)));
     }
     let field = |(name, field): (String, Spanned<FieldText>)| {
         let fault = |why: String| (field.referenced, format!("{name}: {why}"));
-        if !known.contains(&name.as_str()) {
-            return Err(fault(format!("no field of the kind {}; it has {}", kind.name(), known.join(", "))));
+        if !known.iter().any(|known| known.name == name) {
+            let names: Vec<&str> = known.iter().map(|known| known.name).collect();
+            return Err(fault(format!("no field of the kind {}; it has {}", kind.name(), names.join(", "))));
         }
         let value = value(field.value, places).map_err(fault)?;
         Ok((name, value))
@@ -225,7 +236,7 @@ fn value(field: FieldText, places: &mut Places<'_>) -> Result<Value, String> {
         FieldText::Paths(paths) => Details { first: Some(paths), ..Details::default() },
         FieldText::Details(details) => *details,
     };
-    let Details { path, first, text, constant, object, words, otherwise, default, format, times } = details;
+    let Details { path, first, text, constant, object, words, otherwise, default, format, times, nulls } = details;
     let origin = match (path, first, text, constant, object) {
         (Some(path), None, None, None, None) => refs(&[path], places)?,
         (None, Some(paths), None, None, None) if !paths.is_empty() => refs(&paths, places)?,
@@ -252,7 +263,12 @@ fn value(field: FieldText, places: &mut Places<'_>) -> Result<Value, String> {
         return Err("at most one of words, format and times".into());
     }
     let words = words.map(|words| words.into_iter().map(|(word, to)| (word, to.to_string())).collect());
-    Ok(Value { origin, words, otherwise, default: default.map(|json| json.to_string()), format, times })
+    let skips_nulls = nulls == Nulls::Skip;
+    let is_of_record = matches!(origin, Origin::First(_));
+    if skips_nulls && (!is_of_record || default.is_some()) {
+        return Err("nulls: skip is for a value at a path, without a default".into());
+    }
+    Ok(Value { origin, words, otherwise, default: default.map(|json| json.to_string()), format, times, skips_nulls })
 }
 
 /// The parts of a text such as `{id}:{status}`.

@@ -1,9 +1,9 @@
-//! Paths into a JSON object, read together in one pass: what no path leads to is skipped.
+//! Paths into a JSON value, read together in one pass: what no path leads to is skipped.
 
 use std::fmt;
 
-use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::input::Key;
@@ -25,10 +25,18 @@ pub struct Paths {
 #[derive(Debug, Default)]
 struct Node {
     slot: Option<Slot>,
-    children: Vec<(String, Node)>,
+    children: Vec<Child>,
 }
 
-/// What the paths lead to in one object, as JSON texts.
+/// What a name leads to: a field of an object, or an item of a list if the name is a number.
+#[derive(Debug)]
+struct Child {
+    name: String,
+    index: Option<usize>,
+    node: Node,
+}
+
+/// What the paths lead to in one value, as JSON texts.
 #[derive(Debug)]
 pub struct Found<'a>(Vec<Option<&'a RawValue>>);
 
@@ -40,30 +48,46 @@ impl<'a> Found<'a> {
 }
 
 impl Paths {
-    /// Adds a path such as `detail.id`, or `a."b.c"` where a name contains a point. An equal path keeps its number.
+    /// The names at which paths begin.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.root.children.iter().map(|child| child.name.as_str())
+    }
+
+    /// Adds the path to the whole value.
+    pub fn add_whole(&mut self) -> Slot {
+        Self::slot(&mut self.root, &mut self.num_slots)
+    }
+
+    fn slot(node: &mut Node, num_slots: &mut usize) -> Slot {
+        // Two spellings of one path are one path.
+        *node.slot.get_or_insert_with(|| {
+            *num_slots += 1;
+            Slot(*num_slots - 1)
+        })
+    }
+
+    /// Adds a path such as `detail.id`, or `a."b.c"` where a name contains a point. `list.0.id` leads into the first item
+    /// of a list. An equal path keeps its number.
     ///
     /// # Errors
     /// When a name in the path is empty, a quote is not closed, or an object would have too many names.
     pub fn add(&mut self, path: &str) -> Result<Slot, String> {
         let mut node = &mut self.root;
         for name in names(path)? {
-            let at = node.children.iter().position(|(known, _)| *known == name).unwrap_or(node.children.len());
+            let at = node.children.iter().position(|child| child.name == name).unwrap_or(node.children.len());
             if at == MAX_NAMES {
                 return Err(format!("the path {path} is beyond {MAX_NAMES} names of one object"));
             }
             if at == node.children.len() {
-                node.children.push((name, Node::default()));
+                let index = name.parse::<usize>().ok().filter(|index| index.to_string() == name);
+                node.children.push(Child { name, index, node: Node::default() });
             }
-            node = &mut node.children[at].1;
+            node = &mut node.children[at].node;
         }
-        // Two spellings of one path are one path.
-        Ok(*node.slot.get_or_insert_with(|| {
-            self.num_slots += 1;
-            Slot(self.num_slots - 1)
-        }))
+        Ok(Self::slot(node, &mut self.num_slots))
     }
 
-    /// What the paths lead to in an object. In any other value they lead to nothing.
+    /// What the paths lead to in a value.
     ///
     /// # Errors
     /// When the text is not JSON, or a name on a path occurs twice in an object.
@@ -96,33 +120,24 @@ fn names(path: &str) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// Reads the object of a node.
+/// Reads what a node leads to.
 struct Reading<'n, 'f, 'a> {
     node: &'n Node,
     found: &'f mut Found<'a>,
-}
-
-impl<'a> Reading<'_, '_, 'a> {
-    /// Reads the value of a known name.
-    fn child<A: MapAccess<'a>>(&mut self, child: &Node, map: &mut A) -> Result<(), A::Error> {
-        let Some(slot) = child.slot else {
-            return map.next_value_seed(Reading { node: child, found: self.found });
-        };
-        let raw: &'a RawValue = map.next_value()?;
-        self.found.0[slot.0] = Some(raw);
-        if child.children.is_empty() {
-            return Ok(());
-        }
-        let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-        Reading { node: child, found: self.found }.deserialize(&mut deserializer).map_err(A::Error::custom)
-    }
 }
 
 impl<'a> DeserializeSeed<'a> for Reading<'_, '_, 'a> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        let Some(slot) = self.node.slot else { return deserializer.deserialize_any(self) };
+        let raw = <&'a RawValue>::deserialize(deserializer)?;
+        self.found.0[slot.0] = Some(raw);
+        if self.node.children.is_empty() {
+            return Ok(());
+        }
+        let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+        deserializer.deserialize_any(self).map_err(D::Error::custom)
     }
 }
 
@@ -133,17 +148,17 @@ impl<'a> Visitor<'a> for Reading<'_, '_, 'a> {
         f.write_str("any value")
     }
 
-    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
         let node = self.node;
         let mut known = 0_u128;
         while let Some(Key(name)) = map.next_key::<Key<'a>>()? {
-            match node.children.iter().position(|(known, _)| *known == *name) {
+            match node.children.iter().position(|child| child.name == *name) {
                 Some(at) if known & (1 << at) != 0 => {
                     return Err(A::Error::custom(format!("duplicate field `{name}`")));
                 }
                 Some(at) => {
                     known |= 1 << at;
-                    self.child(&node.children[at].1, &mut map)?;
+                    map.next_value_seed(Reading { node: &node.children[at].node, found: &mut *self.found })?;
                 }
                 None => {
                     map.next_value::<IgnoredAny>()?;
@@ -154,7 +169,18 @@ impl<'a> Visitor<'a> for Reading<'_, '_, 'a> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
+        let item = |at: usize| self.node.children.iter().find(|child| child.index == Some(at));
+        for at in 0.. {
+            let is_there = match item(at) {
+                Some(child) => {
+                    list.next_element_seed(Reading { node: &child.node, found: &mut *self.found })?.is_some()
+                }
+                None => list.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !is_there {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -184,7 +210,8 @@ mod tests {
 
     #[test]
     fn paths_lead_to_json_texts_and_other_fields_are_skipped() {
-        let text = r#"{"a": {"b": [1, 2], "x.y": "z", "skipped": {"a": 1}}, "c": 1.50, "d": null, "e": "text"}"#;
+        let text = r#"{"a": {"b": [1, 2], "x.y": "z", "skipped": {"a": 1}}, "c": 1.50, "d": null, "e": "text",
+            "list": [{"id": 7}, {"id": 8}], "numbered": {"1": "a field"}}"#;
         // path, what it leads to
         let cases = [
             ("a.b", Some("[1, 2]")),
@@ -195,17 +222,29 @@ mod tests {
             ("c.inside", None),
             ("e.inside", None),
             ("missing", None),
+            ("a.b.1", Some("2")),
+            ("a.b.2", None),
+            ("list.0.id", Some("7")),
+            ("list.1", Some(r#"{"id": 8}"#)),
+            ("list.1.id", Some("8")),
+            ("list.01.id", None),
+            ("numbered.1", Some(r#""a field""#)),
         ];
         let mut paths = Paths::default();
         let slots: Vec<Slot> = cases.iter().map(|(path, _)| paths.add(path).unwrap()).collect();
         assert_eq!(["a.b", "\"a\".b"].map(|path| paths.add(path).unwrap()), [slots[0]; 2]);
         let found = paths.read(text).unwrap();
-        for ((path, expected), slot) in cases.iter().zip(slots) {
-            assert_eq!(found.get(slot).map(RawValue::get), *expected, "{path}");
+        for ((path, expected), slot) in cases.iter().zip(&slots) {
+            assert_eq!(found.get(*slot).map(RawValue::get), *expected, "{path}");
         }
         for text in ["[1]", "3", "null", "\"a\"", "true"] {
             assert!(paths.read(text).unwrap().0.iter().all(Option::is_none), "{text}");
         }
+        let whole = paths.add_whole();
+        for text in ["[1]", "\"a\"", r#"{"a": {"b": 1}}"#] {
+            assert_eq!(paths.read(text).unwrap().get(whole).map(RawValue::get), Some(text));
+        }
+        assert_eq!(paths.read(r#"{"a": {"b": 1}}"#).unwrap().get(slots[0]).map(RawValue::get), Some("1"));
     }
 
     #[test]

@@ -24,7 +24,25 @@ macro_rules! presets {
     };
 }
 
-presets!["amplitude", "delighted", "intercom", "mixpanel", "posthog", "segment", "stripe", "zendesk"];
+presets![
+    "amplitude",
+    "cloudevents",
+    "delighted",
+    "freshdesk",
+    "hubspot_companies",
+    "hubspot_tickets",
+    "intercom",
+    "jira",
+    "mixpanel",
+    "posthog",
+    "salesforce",
+    "segment",
+    "snowplow",
+    "stripe",
+    "surveymonkey",
+    "typeform",
+    "zendesk",
+];
 
 impl Preset {
     /// The preset with this name.

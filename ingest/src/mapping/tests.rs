@@ -1,12 +1,16 @@
 //! The shipped mappings with their tests, and what a mapping file may say.
 
+use std::collections::BTreeMap;
+
+use keepwell_pipeline::record::Headers;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::presets::ALL;
 use super::{Flat, Mapping, parse};
 use crate::decode::Limits;
-use crate::reason::Reason;
+use crate::form::{self, FORMS};
+use crate::reason::{Code, Reason};
 
 const LIMITS: Limits = Limits {
     max_event_bytes: 100_000,
@@ -22,6 +26,9 @@ const LIMITS: Limits = Limits {
 #[serde(deny_unknown_fields)]
 struct Test {
     name: String,
+    /// Headers of each record.
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
     record: Option<String>,
     #[serde(default)]
     records: Vec<String>,
@@ -38,7 +45,11 @@ struct Rejected {
 
 /// The events of a record, each checked, as JSON with their kind.
 fn events(mapping: &Mapping, record: &str) -> Result<Vec<Json>, Reason> {
-    let flats = mapping.events(record.as_bytes())?;
+    events_with(mapping, record, &Headers::new())
+}
+
+fn events_with(mapping: &Mapping, record: &str, headers: &Headers) -> Result<Vec<Json>, Reason> {
+    let flats = mapping.events(record.as_bytes(), headers)?;
     mapping.checked(&flats, &LIMITS)?;
     let fields = |flat: &Flat<'_>| {
         let mut fields: Json = serde_json::from_str(&flat.json).unwrap();
@@ -56,15 +67,19 @@ fn every_preset_reads_the_records_that_its_system_documents() {
         assert!(tests.iter().any(|test| !test.rejected.is_empty()), "{}: no test of rejects", preset.name);
         for test in tests {
             let of = format!("{}: {}", preset.name, test.name);
+            let headers = test.headers.into_iter().map(|(name, value)| (name, Some(value.into_bytes())));
+            let headers: Headers = headers.collect();
             let found: Vec<Json> = test
                 .record
                 .iter()
                 .chain(&test.records)
-                .flat_map(|record| events(&mapping, record).unwrap_or_else(|why| panic!("{of}: {why}: {record}")))
+                .flat_map(|record| {
+                    events_with(&mapping, record, &headers).unwrap_or_else(|why| panic!("{of}: {why}: {record}"))
+                })
                 .collect();
             assert_eq!(json!(found), json!(test.events.unwrap_or_default()), "{of}");
             for Rejected { record, words } in test.rejected {
-                let why = events(&mapping, &record).expect_err(&of).to_string();
+                let why = events_with(&mapping, &record, &headers).expect_err(&of).to_string();
                 assert!(words.iter().all(|word| why.contains(word)), "{of}: {words:?} are not all in: {why}");
             }
         }
@@ -83,7 +98,7 @@ const RULE: &str = "events:
 #[test]
 fn what_is_wrong_in_a_mapping_is_named_with_its_place() {
     // text to replace, replacement, words that the message must contain
-    let cases: [(&str, &str, &[&str]); 27] = [
+    let cases: [(&str, &str, &[&str]); 31] = [
         ("feature: name", "", &["feature", ":2:"]),
         ("feature: name", "featur: name", &["feature", ":2:"]),
         ("feature: name", "feature: name\n      colour: c", &["colour", "no field", "usage", ":8:"]),
@@ -101,6 +116,10 @@ fn what_is_wrong_in_a_mapping_is_named_with_its_place() {
         ("feature: name", "feature: {path: a, otherwise: skip}", &["for words", ":7:"]),
         ("feature: name", "feature: {path: a, words: {b: c}, otherwise: skip, default: d}", &["for words", ":7:"]),
         ("feature: name", "feature: {path: a, times: .inf}", &["times", ":7:"]),
+        ("feature: name", "feature: {text: '{a}', nulls: skip}", &["nulls", ":7:"]),
+        ("feature: name", "feature: {path: a, default: b, nulls: skip}", &["nulls", ":7:"]),
+        ("kind: usage", "kind: usage\n    each: a.*..b", &["empty name", ":3:"]),
+        ("events:", "unwrap: [a.]\nevents:", &["empty name", ":1:"]),
         ("kind: usage", "kind: usage\n    each: $", &["list", "write .", ":6:"]),
         ("kind: usage", "kind: usage\n    when: {a: []}", &["there", ":3:"]),
         ("kind: usage", "kind: usage\n    when: {a: 1.10}", &["quotes", ":3:"]),
@@ -123,7 +142,7 @@ fn what_is_wrong_in_a_mapping_is_named_with_its_place() {
 fn feature(how: &str, record: &str) -> Result<Option<Json>, String> {
     let text = RULE.replacen("feature: name", &format!("feature: {how}"), 1);
     let mapping = parse("m.yaml", &text).unwrap();
-    let flats = mapping.events(record.as_bytes()).map_err(|why| why.to_string())?;
+    let flats = mapping.events(record.as_bytes(), &Vec::new()).map_err(|why| why.to_string())?;
     let fields = flats.first().map(|flat| serde_json::from_str::<Json>(&flat.json).unwrap());
     Ok(fields.map(|fields| fields.get("feature").cloned().unwrap_or_default()))
 }
@@ -152,6 +171,10 @@ fn a_field_gets_its_value_as_the_mapping_says() {
         ("{object: {x: a, y: {constant: 2}, z: missing}}", r#"{"a": 1}"#, Some(json!({"x": 1, "y": 2}))),
         ("{object: {z: missing}}", r#"{"a": 1}"#, Some(json!(null))),
         (r#"'a."b.c"'"#, r#"{"a": {"b.c": "x"}}"#, Some(json!("x"))),
+        ("a.1.b", r#"{"a": [{"b": 1}, {"b": 2}]}"#, Some(json!(2))),
+        ("[a.0, a]", r#"{"a": "x"}"#, Some(json!("x"))),
+        ("[a.0, a]", r#"{"a": ["y"]}"#, Some(json!("y"))),
+        ("{object: {x: {path: a, nulls: skip}, y: a}}", r#"{"a": null}"#, Some(json!({"y": null}))),
         ("a", r#"{"a": "\u00fc\"\n"}"#, Some(json!("ü\"\n"))),
         ("{text: '{a}'}", r#"{"a": "\u00fc\"\n"}"#, Some(json!("ü\"\n"))),
     ];
@@ -228,6 +251,98 @@ fn items_of_a_list_become_events_and_a_record_may_become_several() {
     let mapping = parse("m.yaml", of_list).unwrap();
     let found = events(&mapping, r#"[{"id": 1, "a": "x", "t": 0, "f": "f"}, {"id": 2, "a": "x", "t": 0, "f": "f"}]"#);
     assert_eq!(found.unwrap().len(), 2);
+}
+
+#[test]
+fn a_record_may_be_within_another_have_headers_and_lists_in_lists() {
+    let text = "unwrap: [data.payload, payload]
+events:
+  - each: pages.*.answers
+    when: {'@kind': answers}
+    kind: usage
+    fields: {event_id: {text: '{@id}-{.}'}, account_id: account, occurred_at: at, feature: .}
+";
+    let mapping = parse("m.yaml", text).unwrap();
+    let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+    // The last of equal headers counts.
+    let headers =
+        vec![header("kind", "others"), header("kind", "answers"), header("id", "h \" 1"), ("id2".into(), None)];
+    let record = r#"{"account": "acme", "at": 1000, "pages": [{"answers": ["a"]}, {}, {"answers": null}, {"answers": ["b", "c"]}]}"#;
+    for record in [
+        record.to_owned(),
+        format!(r#"{{"payload": {record}}}"#),
+        format!(r#"{{"data": {{"payload": {record}}}, "payload": 7}}"#),
+    ] {
+        let found = events_with(&mapping, &record, &headers).unwrap();
+        let ids: Vec<&str> = found.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["h \" 1-a", "h \" 1-b", "h \" 1-c"], "{record}");
+    }
+    let why = events_with(&mapping, record, &headers[..1].to_vec()).unwrap_err();
+    assert!(why.to_string().contains("no_rule"), "{why}");
+    let not_utf8 = vec![("kind".to_owned(), Some(b"answers\xff".to_vec()))];
+    assert!(events_with(&mapping, record, &not_utf8).is_err());
+    let why = events_with(&mapping, &record.replace(r#"["a"]"#, "7"), &headers).unwrap_err();
+    assert!(why.to_string().contains("pages: expected a list"), "{why}");
+}
+
+/// All values that a record becomes when one of its values is another, or is not there.
+fn spoilt(record: &Json) -> Vec<Json> {
+    let others =
+        [json!(null), json!(-1), json!(1.5e300), json!(""), json!("x"), json!([]), json!([{}]), json!({}), json!(true)];
+    let mut all = Vec::new();
+    match record {
+        Json::Object(fields) => {
+            for (name, value) in fields {
+                let with = |value: Json| {
+                    let mut record = record.clone();
+                    record[name] = value;
+                    record
+                };
+                all.extend(others.iter().cloned().map(with));
+                all.extend(spoilt(value).into_iter().map(with));
+                let mut without = fields.clone();
+                without.remove(name);
+                all.push(without.into());
+            }
+        }
+        Json::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                all.extend(others.iter().cloned().chain(spoilt(item)).map(|value| {
+                    let mut record = record.clone();
+                    record[at] = value;
+                    record
+                }));
+            }
+        }
+        _ => {}
+    }
+    all
+}
+
+#[test]
+fn a_spoilt_record_of_every_preset_is_an_event_or_a_reason_that_names_a_path() {
+    for preset in ALL {
+        let mapping = preset.mapping().unwrap();
+        let rules = mapping.rules.iter().flat_map(|rule| rule.fields.iter().flatten());
+        let mut paths: Vec<&str> = rules.flat_map(|(_, value)| value.paths()).collect();
+        paths
+            .extend(mapping.rules.iter().filter_map(|rule| rule.each.as_ref()?.at.as_ref()).map(|at| at.path.as_str()));
+        // A rule without fields takes a record in Keepwell's form, whose names are the paths.
+        let own = mapping.rules.iter().filter(|rule| rule.fields.is_none()).filter_map(|rule| form::of_kind(rule.kind));
+        let own = own.flat_map(|own| FORMS.iter().filter(|form| form.kind == own.kind));
+        paths.extend(own.flat_map(|form| form.fields).map(|field| field.name));
+        let tests: Vec<Test> = serde_saphyr::from_str(preset.tests).unwrap();
+        for test in tests {
+            let headers = test.headers.into_iter().map(|(name, value)| (name, Some(value.into_bytes()))).collect();
+            for record in test.record.iter().chain(&test.records) {
+                for spoilt in spoilt(&serde_json::from_str(record).unwrap()) {
+                    let Err(why) = events_with(&mapping, &spoilt.to_string(), &headers) else { continue };
+                    let is_named = why.code == Code::NoRule || paths.iter().any(|path| why.detail.contains(path));
+                    assert!(is_named, "{}: {why}: {spoilt}", preset.name);
+                }
+            }
+        }
+    }
 }
 
 #[test]

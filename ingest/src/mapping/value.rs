@@ -9,29 +9,46 @@ use super::paths::{Found, Slot};
 use crate::input::excerpt;
 use crate::reason::{Code, Reason};
 
-/// A value in the record, or in the item of its list.
+/// A value of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ref {
-    /// Whether the path begins at the item.
-    pub is_item: bool,
+    /// Where the path begins.
+    pub begins: Begin,
     /// Number of the path.
     pub slot: Slot,
     /// The path as written, for messages.
     pub path: String,
 }
 
-/// A record and the item of its list, if the rule has one.
+/// Where a path begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// At the record's value.
+    Record,
+    /// At the item of its list.
+    Item,
+    /// At the record's headers.
+    Headers,
+}
+
+/// A record, and the item of its list, if the rule has one.
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'l, 'a> {
     /// What the paths of the record lead to.
     pub record: &'l Found<'a>,
     /// What the paths of the item lead to.
     pub item: Option<&'l Found<'a>>,
+    /// What the paths of the headers lead to.
+    pub headers: &'l Found<'l>,
 }
 
-impl<'a> Look<'_, 'a> {
-    fn get(&self, of: &Ref) -> Option<&'a RawValue> {
-        if of.is_item { self.item?.get(of.slot) } else { self.record.get(of.slot) }
+impl<'l, 'a: 'l> Look<'l, 'a> {
+    fn get(&self, of: &Ref) -> Option<&'l RawValue> {
+        match of.begins {
+            Begin::Record => self.record.get(of.slot),
+            Begin::Item => self.item?.get(of.slot),
+            Begin::Headers => self.headers.get(of.slot),
+        }
     }
 }
 
@@ -71,7 +88,7 @@ pub enum Format {
     Microseconds,
     /// `2026-03-01`: midnight, UTC.
     Date,
-    /// `2026-03-01 10:00:00` or `2026-03-01T10:00:00`, without a zone: UTC.
+    /// `2026-03-01 10:00:00` or `2026-03-01T10:00:00`, without a zone: UTC. `+0100` is a zone, too.
     DateTime,
 }
 
@@ -101,6 +118,8 @@ pub struct Value {
     pub format: Option<Format>,
     /// The factor of a number.
     pub times: Option<f64>,
+    /// Whether null says nothing. Otherwise it clears what was known.
+    pub skips_nulls: bool,
 }
 
 /// What became of a field.
@@ -154,7 +173,7 @@ impl Value {
                 json => return self.write_scalar(&scalar(json, &of.path)?, &of.path, out),
             }
         }
-        if is_null && self.default.is_none() {
+        if is_null && self.default.is_none() && !self.skips_nulls {
             out.push_str("null");
             return Ok(Written::Yes);
         }
@@ -203,6 +222,14 @@ impl Value {
             None => out.push_str(&scalar.text),
         }
         Ok(Written::Yes)
+    }
+
+    /// The fields of an object.
+    pub fn fields(&self) -> Option<&[(String, Self)]> {
+        match &self.origin {
+            Origin::Object(fields) => Some(fields),
+            _ => None,
+        }
     }
 
     /// The paths that the value comes from, for messages.
@@ -303,7 +330,7 @@ pub fn begins(look: Look<'_, '_>, of: &Ref, with: &str) -> bool {
 }
 
 /// The text of a scalar. None if there is no value.
-fn text_at<'a>(look: Look<'_, 'a>, of: &Ref) -> Option<Cow<'a, str>> {
+fn text_at<'l>(look: Look<'l, '_>, of: &Ref) -> Option<Cow<'l, str>> {
     let raw = look.get(of).map(RawValue::get).filter(|json| *json != "null")?;
     scalar(raw, &of.path).ok().map(|scalar| scalar.text)
 }
@@ -311,11 +338,6 @@ fn text_at<'a>(look: Look<'_, 'a>, of: &Ref) -> Option<Cow<'a, str>> {
 /// Whether there is a value, neither null nor an empty text.
 pub fn is_there(look: Look<'_, '_>, of: &Ref) -> bool {
     look.get(of).is_some_and(|raw| !matches!(raw.get(), "null" | "\"\""))
-}
-
-/// The JSON text of the list of a rule.
-pub fn list<'a>(look: Look<'_, 'a>, of: &Ref) -> Option<&'a str> {
-    look.get(of).map(RawValue::get)
 }
 
 /// Appends a JSON string.
@@ -420,6 +442,7 @@ mod tests {
             (Format::DateTime, "2026-03-01T10:00:00.5", Some("2026-03-01T10:00:00.5Z")),
             (Format::DateTime, "2026-03-01T10:00:00+01:00", Some("2026-03-01T10:00:00+01:00")),
             (Format::DateTime, "2026-03-01T10:00:00Z", Some("2026-03-01T10:00:00Z")),
+            (Format::DateTime, "2026-03-01T10:00:00.250+0100", Some("2026-03-01T10:00:00.250+0100")),
             (Format::DateTime, "2026-03-01T10:00:00[Europe/Berlin]", None),
             (Format::Date, "2026-03-01T23:00:00-05:00", None),
             (Format::Seconds, "1772359200000000", None),

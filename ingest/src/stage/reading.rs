@@ -198,7 +198,7 @@ impl Ingest {
 fn flats<'r>(mapping: &Mapping, record: &'r Record, limits: &Limits) -> Result<Vec<Flat<'r>>, Reason> {
     let value = record.value.as_deref().ok_or_else(null_value)?;
     decode::check_size(value, limits)?;
-    mapping.events(value)
+    mapping.events(value, &record.headers)
 }
 
 fn null_value() -> Reason {

@@ -90,7 +90,7 @@ pub struct Tables {
     #[serde(default)]
     #[garde(skip)]
     pub secrets: BTreeMap<String, Secret>,
-    /// Once this many bytes of records are buffered in all, the partition with the most is written.
+    /// Once the buffered rows take this many bytes of memory in all, the partition with the most is written.
     #[serde(default = "roll_bytes")]
     #[garde(range(min = 1024))]
     pub roll_bytes: usize,
@@ -101,7 +101,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Tables at this URL, written once this many bytes are buffered.
+    /// Tables at this URL, written once the buffered rows take this many bytes.
     pub fn at(url: String, roll_bytes: usize, roll_age: Span) -> Self {
         Self { url: url.into(), options: Properties::default(), secrets: BTreeMap::new(), roll_bytes, roll_age }
     }

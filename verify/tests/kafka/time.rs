@@ -12,7 +12,7 @@ use keepwell_core::schema::{event, window};
 use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_pipeline::reject::REASON_HEADER;
 use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
-use keepwell_sink::publish::Alert;
+use keepwell_sink::alert::Alert;
 use keepwell_verify::compare;
 use keepwell_verify::fleet::{self, Raw, Shape};
 
