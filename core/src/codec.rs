@@ -10,8 +10,9 @@ mod few;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use arrow::buffer::Buffer;
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
@@ -74,6 +75,8 @@ const COLUMNS_KEY: &str = "keepwell.columns";
 
 /// Approximate size of the names and types of a table, in bytes.
 const SCHEMA_BYTES: usize = 16 * 1024;
+/// The most rows of which the mean size is taken, before a batch is cut.
+const SAMPLE_ROWS: usize = 1024;
 /// Buffers begin at multiples of 64 bytes, and most columns have two or three.
 const PADDING_BYTES: usize = 3 * 64;
 
@@ -128,8 +131,7 @@ fn without_null_columns(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> 
 /// # Errors
 /// [`CodecError::RowTooLarge`] when one run alone exceeds the limit.
 pub fn encode_split(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Vec<Vec<u8>>, CodecError> {
-    let batch = compact(batch)?;
-    encode_pieces(&batch, Pieces { unit_rows, max_bytes, row_bytes: row_bytes(&batch)? })
+    encode_pieces(batch, Pieces { unit_rows, max_bytes, row_bytes: row_bytes(batch)? })
 }
 
 /// How a batch is cut into values.
@@ -141,9 +143,12 @@ struct Pieces {
     row_bytes: usize,
 }
 
-/// Mean size of a row in memory, in bytes. Of a batch that is no slice it is exact.
+/// Mean size of a row in a record, in bytes: of rows from all of the batch, because neighbours are alike.
 fn row_bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
-    Ok(rows_bytes(batch)? / batch.num_rows().max(1) + 1)
+    let step = batch.num_rows().div_ceil(SAMPLE_ROWS).max(1);
+    let rows: UInt32Array = (0..batch.num_rows() as u32).step_by(step).collect();
+    let sample = compact(&take_record_batch(batch, &rows)?)?;
+    Ok(rows_bytes(&sample)? / sample.num_rows().max(1) + 1)
 }
 
 /// Cuts by the mean size of a row, so that most values fit when they are encoded for the first time.
@@ -191,7 +196,7 @@ pub struct Fitted {
 /// [`CodecError::Arrow`] when Arrow cannot encode the batch.
 pub fn encode_fitting(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Fitted, CodecError> {
     let mut fitted = Fitted::default();
-    let pieces = Pieces { unit_rows, max_bytes, row_bytes: row_bytes(&compact(batch)?)? };
+    let pieces = Pieces { unit_rows, max_bytes, row_bytes: row_bytes(batch)? };
     let mut todo = vec![(0, batch.clone())];
     while let Some((first, rows)) = todo.pop() {
         match encode_pieces(&rows, pieces) {

@@ -19,6 +19,7 @@ pub mod score;
 mod table;
 pub mod window;
 
+pub use kind::lists_of;
 pub use row::RowBuilder;
 pub(crate) use table::table;
 pub use table::{Sparse, Table};

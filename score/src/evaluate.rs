@@ -1,19 +1,20 @@
-//! Turns window rows into verdicts. Each account is evaluated by its model, and each expression once for all accounts
-//! of a model.
+//! Turns window rows into verdicts. Each account is evaluated by its model: factors, points, bands and conditions are
+//! columns over all accounts of a model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
+use keepwell_core::interned::Name;
 use keepwell_core::schema::columns::TimeArray;
 
-use crate::compile::CompiledModel;
+use crate::compile::{CompiledModel, CompiledTrigger};
 use crate::evidence::evidence;
 use crate::expression::Expression;
 use crate::model::Basis;
 use crate::model_schedule::Models;
-use crate::rate::{FactorValue, Rating, rate};
+use crate::rate::{FactorValue, Rating, Ratings};
 use crate::state::{LastFinal, Memory};
 use crate::windows::{Case, Windows};
 use keepwell_core::points::Points;
@@ -27,30 +28,92 @@ pub struct CaseWithPast<'c> {
     pub past: &'c Memory,
 }
 
-/// The result of the model for one account at one time.
+/// The results for many accounts, model by model.
 #[derive(Debug)]
-pub struct Verdict<'m> {
+pub struct Verdicts<'m> {
+    groups: Vec<Group<'m>>,
+    /// The group of each account, and its place in it.
+    places: Vec<(usize, usize)>,
+}
+
+/// The results of one model, by column.
+#[derive(Debug)]
+struct Group<'m> {
+    model: &'m CompiledModel,
+    ratings: Ratings<'m>,
+    bands: Vec<&'m str>,
+    /// One column per value to remember, in the order of the model.
+    remember: Vec<Float64Array>,
+    /// One per trigger, in the order of the model.
+    signs: Vec<Conditions>,
+}
+
+/// The conditions of one trigger for all accounts of a model. Unknown counts as no.
+#[derive(Debug)]
+struct Conditions {
+    holds: BooleanArray,
+    clears: Option<BooleanArray>,
+    /// The columns of the condition as JSON, for rows that may report the trigger.
+    evidence: BTreeMap<usize, String>,
+}
+
+/// The result for one account at one time.
+#[derive(Debug, Clone)]
+pub struct Verdict<'v> {
     /// The model that was used.
-    pub model: &'m CompiledModel,
+    pub model: &'v CompiledModel,
     /// The score and its parts.
-    pub rating: Rating,
+    pub rating: Rating<'v>,
     /// The band of the row.
-    pub band: &'m str,
-    /// Values to remember, in the order of the model.
-    pub remember: Vec<Option<Points>>,
-    /// The conditions of each trigger, in the order of the model.
-    pub signs: Vec<Sign>,
+    pub band: &'v str,
+    group: &'v Group<'v>,
+    row: usize,
 }
 
 /// The conditions of one trigger on a row. Unknown counts as no.
-#[derive(Debug)]
-pub struct Sign {
+#[derive(Debug, Clone, Copy)]
+pub struct Sign<'v> {
     /// Whether the condition holds.
     pub holds: bool,
     /// Whether the clearing condition holds, if one is declared.
     pub clears: Option<bool>,
     /// The columns of the condition as JSON, if the row may report the trigger.
-    pub evidence: Option<String>,
+    pub evidence: Option<&'v str>,
+}
+
+impl Verdicts<'_> {
+    /// The results, in the order of the accounts.
+    pub fn iter(&self) -> impl Iterator<Item = Verdict<'_>> {
+        self.places.iter().map(|(group, row)| {
+            let group = &self.groups[*group];
+            Verdict { model: group.model, rating: group.ratings.of(*row), band: group.bands[*row], group, row: *row }
+        })
+    }
+}
+
+impl<'v> Verdict<'v> {
+    /// Values to remember, in the order of the model.
+    pub fn remember(&self) -> impl Iterator<Item = Option<Points>> {
+        self.group.remember.iter().map(|values| value(values, self.row).and_then(Points::round))
+    }
+
+    /// The conditions of each trigger, in the order of the model.
+    pub fn signs(&self) -> impl Iterator<Item = Sign<'v>> {
+        self.group.signs.iter().map(|Conditions { holds, clears, evidence }| Sign {
+            holds: is_true(holds, self.row),
+            clears: clears.as_ref().map(|clears| is_true(clears, self.row)),
+            evidence: evidence.get(&self.row).map(String::as_str),
+        })
+    }
+
+    /// Whether the condition of any trigger holds.
+    pub fn is_any_raised(&self) -> bool {
+        self.group.signs.iter().any(|signs| is_true(&signs.holds, self.row))
+    }
+}
+
+fn is_true(flags: &BooleanArray, row: usize) -> bool {
+    flags.is_valid(row) && flags.value(row)
 }
 
 /// Evaluates accounts, in their order. Each account may occur only once.
@@ -62,7 +125,7 @@ pub fn evaluate<'m>(
     windows: &Windows<'_>,
     cases: &[CaseWithPast<'_>],
     pane_us: i64,
-) -> Result<Vec<Verdict<'m>>, ArrowError> {
+) -> Result<Verdicts<'m>, ArrowError> {
     let mut by_model: BTreeMap<(usize, usize), (&'m CompiledModel, Vec<usize>)> = BTreeMap::new();
     for (index, CaseWithPast { case, .. }) in cases.iter().enumerate() {
         let missing = || ArrowError::ComputeError(format!("no model for {} at {}", case.account_id, case.as_of_us));
@@ -71,14 +134,15 @@ pub fn evaluate<'m>(
         let model = compiled.models.get(number).ok_or_else(missing)?;
         by_model.entry((version, number)).or_insert((model, Vec::new())).1.push(index);
     }
-    let mut verdicts: Vec<(usize, Verdict<'m>)> = Vec::with_capacity(cases.len());
+    let mut verdicts = Verdicts { groups: Vec::with_capacity(by_model.len()), places: vec![(0, 0); cases.len()] };
     for (model, indices) in by_model.into_values() {
+        for (row, index) in indices.iter().enumerate() {
+            verdicts.places[*index] = (verdicts.groups.len(), row);
+        }
         let cases: Vec<CaseWithPast<'_>> = indices.iter().filter_map(|index| cases.get(*index).copied()).collect();
-        let evaluation = Evaluation::new(model, windows, &cases)?;
-        verdicts.extend(indices.iter().copied().zip(evaluation.verdicts(pane_us)?));
+        verdicts.groups.push(Evaluation::new(model, windows, &cases)?.group(pane_us)?);
     }
-    verdicts.sort_by_key(|(index, _)| *index);
-    Ok(verdicts.into_iter().map(|(_, verdict)| verdict).collect())
+    Ok(verdicts)
 }
 
 /// All accounts of one model.
@@ -118,58 +182,62 @@ impl<'e, 'm> Evaluation<'e, 'm> {
         })
     }
 
-    fn verdicts(&self, pane_us: i64) -> Result<Vec<Verdict<'m>>, ArrowError> {
+    fn group(&self, pane_us: i64) -> Result<Group<'m>, ArrowError> {
         let none = BTreeMap::new();
         let numbers = |computes: &[Expression]| {
             computes.iter().map(|c| c.numbers(&self.inputs(c, &none)?)).collect::<Result<Vec<_>, ArrowError>>()
         };
         let (factors, remember) = (numbers(&self.compiled.factors)?, numbers(&self.compiled.remember)?);
-        let rated: Vec<(Rating, &'m str)> =
-            (0..self.cases.len()).map(|row| self.rated(row, &factors, pane_us)).collect();
-        let present = present(self.cases, &rated);
-        let mut signs: Vec<Vec<Sign>> =
-            rated.iter().map(|_| Vec::with_capacity(self.compiled.triggers.len())).collect();
-        for (trigger, declared) in self.compiled.triggers.iter().zip(&self.compiled.model.triggers) {
-            let inputs = self.inputs(&trigger.when, &present)?;
-            let holds = trigger.when.flags(&inputs)?;
-            let clears = trigger.clear.as_ref().map(|clear| clear.flags(&self.inputs(clear, &present)?)).transpose()?;
-            let is_true = |flags: &BooleanArray, row: usize| flags.is_valid(row) && flags.value(row);
-            let is_shown = |(row, scene): &(usize, &CaseWithPast<'_>)| {
-                is_true(&holds, *row) || scene.past.episodes.get(&declared.name.value).is_some()
-            };
-            let shown = self.cases.iter().enumerate().filter(is_shown).map(|(row, _)| row as u32).collect::<Vec<_>>();
-            let mut evidence = shown.iter().zip(evidence(&inputs, &shown)?).peekable();
-            for (row, signs) in signs.iter_mut().enumerate() {
-                let evidence = evidence.next_if(|(shown, _)| **shown as usize == row).map(|(_, evidence)| evidence);
-                let clears = clears.as_ref().map(|clears| is_true(clears, row));
-                signs.push(Sign { holds: is_true(&holds, row), clears, evidence });
-            }
-        }
-        let verdicts = rated.into_iter().zip(signs).enumerate().map(|(row, ((rating, band), signs))| Verdict {
-            model: self.compiled,
-            rating,
-            band,
-            remember: remember.iter().map(|values| value(values, row).and_then(Points::round)).collect(),
-            signs,
-        });
-        Ok(verdicts.collect())
+        let ratings = self.ratings(&factors);
+        let bands: Vec<&'m str> = (0..self.cases.len()).map(|row| self.band(row, &ratings.of(row), pane_us)).collect();
+        let present = present(self.cases, &ratings, &bands);
+        let triggers = self.compiled.triggers.iter().zip(&self.compiled.model.triggers);
+        let signs = triggers.map(|(trigger, declared)| self.signs(trigger, &declared.name.value, &present));
+        Ok(Group { model: self.compiled, signs: signs.collect::<Result<_, _>>()?, ratings, bands, remember })
     }
 
-    fn rated(&self, row: usize, factors: &[Float64Array], pane_us: i64) -> (Rating, &'m str) {
-        let (compiled, CaseWithPast { case, past }) = (self.compiled, self.cases[row]);
-        let model = &compiled.model;
-        let known = model.factors.iter().zip(factors).map(|(factor, values)| {
-            let carried = factor.missing.unwrap_or(model.missing).ttl_us().and_then(|ttl_us| {
-                let known = past.known.get(&factor.name.value).copied().filter(|_| past.is_of(model));
-                known.filter(|(_, us)| case.as_of_us.saturating_sub(*us) <= ttl_us)
+    /// The conditions of one trigger, and the evidence of the rows that may report it.
+    fn signs(
+        &self,
+        trigger: &CompiledTrigger,
+        name: &Name,
+        present: &BTreeMap<&str, ArrayRef>,
+    ) -> Result<Conditions, ArrowError> {
+        let inputs = self.inputs(&trigger.when, present)?;
+        let holds = trigger.when.flags(&inputs)?;
+        let clears = trigger.clear.as_ref().map(|clear| clear.flags(&self.inputs(clear, present)?)).transpose()?;
+        let is_shown = |(row, scene): &(usize, &CaseWithPast<'_>)| {
+            is_true(&holds, *row) || scene.past.episodes.get(name).is_some()
+        };
+        let shown: Vec<u32> = self.cases.iter().enumerate().filter(is_shown).map(|(row, _)| row as u32).collect();
+        let texts = evidence(&inputs, &shown)?;
+        let evidence = shown.iter().zip(texts).map(|(row, text)| (*row as usize, text)).collect();
+        Ok(Conditions { holds, clears, evidence })
+    }
+
+    fn ratings(&self, factors: &[Float64Array]) -> Ratings<'m> {
+        let model = &self.compiled.model;
+        let mut ratings = Ratings::new(model, &self.compiled.weights);
+        let ttls: Vec<Option<i64>> =
+            model.factors.iter().map(|factor| factor.missing.unwrap_or(model.missing).ttl_us()).collect();
+        for (row, CaseWithPast { case, past }) in self.cases.iter().enumerate() {
+            let is_same_model = past.is_of(model);
+            let known = model.factors.iter().zip(&ttls).zip(factors).map(|((factor, ttl_us), values)| {
+                let carried = ttl_us.filter(|_| is_same_model).and_then(|ttl_us| {
+                    let known = past.known.get(&factor.name.value).copied();
+                    known.filter(|(_, us)| case.as_of_us.saturating_sub(*us) <= ttl_us)
+                });
+                FactorValue { value: value(values, row), carried }
             });
-            FactorValue { value: value(values, row), carried }
-        });
-        let rating = rate(model, &compiled.weights, known);
+            ratings.push(known);
+        }
+        ratings
+    }
+
+    fn band(&self, row: usize, rating: &Rating<'_>, pane_us: i64) -> &'m str {
+        let (model, CaseWithPast { case, past }) = (&self.compiled.model, self.cases[row]);
         let before = past.last.as_ref().map(|last| (last.band.as_str(), last.band_since_us));
-        let basis = Basis { score: rating.covered(model), before, as_of_us: case.as_of_us, pane_us };
-        let band = model.band(basis);
-        (rating, band)
+        model.band(Basis { score: rating.covered(model), before, as_of_us: case.as_of_us, pane_us })
     }
 }
 
@@ -210,17 +278,17 @@ fn past<'m>(compiled: &'m CompiledModel, cases: &[CaseWithPast<'_>]) -> BTreeMap
 }
 
 /// The columns about the row's own score, as `compile` declares them.
-fn present(cases: &[CaseWithPast<'_>], rated: &[(Rating, &str)]) -> BTreeMap<&'static str, ArrayRef> {
-    let delta = |(scene, (rating, _)): (&CaseWithPast<'_>, &(Rating, &str))| {
+fn present(cases: &[CaseWithPast<'_>], ratings: &Ratings<'_>, bands: &[&str]) -> BTreeMap<&'static str, ArrayRef> {
+    let rated = || cases.iter().enumerate().map(|(row, scene)| (scene, ratings.of(row)));
+    let delta = |(scene, rating): (&CaseWithPast<'_>, Rating<'_>)| {
         let before = scene.past.last.as_ref().and_then(|last| last.score);
         float(rating.score.zip(before).map(|(score, before)| score - before))
     };
     let floats = |values: Float64Array| Arc::new(values) as ArrayRef;
-    let band: StringArray = rated.iter().map(|(_, band)| Some(*band)).collect();
     BTreeMap::from([
-        ("score", floats(rated.iter().map(|(rating, _)| float(rating.score)).collect())),
-        ("delta", floats(cases.iter().zip(rated).map(delta).collect())),
-        ("coverage", floats(rated.iter().map(|(rating, _)| float(Some(rating.coverage))).collect())),
-        ("band", Arc::new(band)),
+        ("score", floats(rated().map(|(_, rating)| float(rating.score)).collect())),
+        ("delta", floats(rated().map(delta).collect())),
+        ("coverage", floats(rated().map(|(_, rating)| float(Some(rating.coverage))).collect())),
+        ("band", Arc::new(StringArray::from_iter_values(bands))),
     ])
 }

@@ -8,7 +8,6 @@ use siphasher::sip::SipHasher13;
 
 use crate::episode::{Episode, Phase, Raised, Signs, Transition};
 use crate::evaluate::Verdict;
-use crate::rate::{LIMIT, Rated, START};
 use crate::small_map::SmallMap;
 use crate::state::{Account, LastFinal, Memory, Published};
 use crate::windows::Case;
@@ -129,24 +128,24 @@ impl<'a> Row<'a> {
                 band_since_us: self.band_since_us,
                 model: compiled.digest,
                 model_name: compiled.model.name.value.clone(),
-                contributions: rating.factors.iter().map(|factor| factor.contribution).collect(),
+                contributions: rating.contributions().to_vec(),
             }),
             baseline: self.baseline,
             ..Memory::default()
         };
         let nothing = Memory::default();
         let past = if past.is_of(&compiled.model) { past } else { &nothing };
-        for (factor, rated) in compiled.model.factors.iter().zip(&rating.factors) {
+        for ((factor, value), missing) in compiled.model.factors.iter().zip(rating.values()).zip(rating.missing()) {
             if factor.missing.unwrap_or(compiled.model.missing).ttl_us().is_none() {
                 continue;
             }
             let name = &factor.name.value;
-            let now = rated.value.filter(|_| rated.missing.is_none()).map(|value| (value, as_of_us));
+            let now = value.filter(|_| missing.is_none()).map(|value| (value, as_of_us));
             if let Some(known) = now.or(past.known.get(name).copied()) {
                 memory.known.insert(name.clone(), known);
             }
         }
-        for (remember, value) in compiled.model.remember.iter().zip(&self.verdict.remember) {
+        for (remember, value) in compiled.model.remember.iter().zip(self.verdict.remember()) {
             let name = &remember.name.value;
             let mut values = past.remembered.get(name).cloned().unwrap_or_default();
             values.retain(|(us, _)| as_of_us.saturating_sub(*us) < remember.over.as_micros());
@@ -158,7 +157,7 @@ impl<'a> Row<'a> {
         memory
     }
 
-    /// Appends the row.
+    /// Appends the row without its factors; [`crate::factor_lists`] makes those of all rows.
     pub fn append(&self, rows: &mut health::Writer, provenance: Provenance) {
         let Self { case, verdict, previous, .. } = self;
         let is_there = !case.is_deleted;
@@ -181,7 +180,7 @@ impl<'a> Row<'a> {
             delta: score.zip(previous_score).map(|(score, before)| score - before),
             coverage: if is_there { verdict.rating.coverage } else { Points::ZERO },
             baseline_score: self.baseline.filter(|_| is_there),
-            factors: if is_there { self.factors() } else { Vec::new() },
+            factors: Vec::new(),
             drivers: self.drivers.iter().filter(|_| is_there).map(driver).collect(),
             triggers: self.fired.iter().map(Fired::row).collect(),
             segment: case.segment,
@@ -197,25 +196,6 @@ impl<'a> Row<'a> {
             events_next_offset: case.events_next_offset,
             watermark: case.watermark_us,
         });
-    }
-
-    fn factors(&self) -> Vec<health::factor::Row<'_>> {
-        let model = &self.verdict.model.model;
-        let declared =
-            model.factors.iter().map(|f| (f.name.value.as_str(), f.group.as_ref().map(|g| g.value.as_str())));
-        let named = declared.chain([(START, None), (LIMIT, None)]);
-        let factor = |(rated, (name, group)): (&'a Rated, _)| health::factor::Row {
-            name,
-            group,
-            value: rated.value,
-            normalised: rated.normalised,
-            weight: rated.weight,
-            effective_weight: rated.effective_weight,
-            contribution: rated.contribution,
-            missing: rated.missing,
-            carried_from: rated.carried_from_us,
-        };
-        self.verdict.rating.factors.iter().zip(named).map(factor).collect()
     }
 }
 
@@ -236,12 +216,12 @@ impl Fired<'_> {
 }
 
 /// The factors with the greatest change of contribution since the previous final row of the same model and version.
-fn drivers<'m>(verdict: &Verdict<'m>, previous: Option<&LastFinal>) -> Vec<(&'m str, Points)> {
+fn drivers<'v>(verdict: &Verdict<'v>, previous: Option<&LastFinal>) -> Vec<(&'v str, Points)> {
     let before = previous.map(|last| last.contributions.as_slice()).unwrap_or_default();
-    let factors = verdict.rating.factors.iter().zip(&verdict.model.model.factors).zip(before);
+    let factors = verdict.rating.contributions().iter().zip(&verdict.model.model.factors).zip(before);
     let mut deltas: Vec<_> = factors
-        .map(|((rated, factor), before)| {
-            (factor.name.value.as_str(), rated.contribution.unwrap_or_default() - before.unwrap_or_default())
+        .map(|((contribution, factor), before)| {
+            (factor.name.value.as_str(), contribution.unwrap_or_default() - before.unwrap_or_default())
         })
         .filter(|(_, delta)| *delta != Points::ZERO)
         .collect();
@@ -257,8 +237,12 @@ fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> 
     let is_last = case.is_deleted || case.is_retired;
     let nothing = Episode::default();
     let (mut fired, mut episodes) = (Vec::new(), SmallMap::default());
+    // Most accounts: nothing holds, and nothing did.
+    if past.episodes.is_empty() && !verdict.is_any_raised() {
+        return (fired, episodes);
+    }
     let model = &verdict.model.model;
-    for (trigger, sign) in model.triggers.iter().zip(&verdict.signs) {
+    for (trigger, sign) in model.triggers.iter().zip(verdict.signs()) {
         let name = &trigger.name.value;
         let before = past.episodes.get(name).unwrap_or(&nothing);
         let since_us = before.raised.as_ref().map(|raised| raised.since_us);
@@ -275,7 +259,7 @@ fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> 
                 severity: trigger.severity.name(),
                 playbook: &trigger.playbook,
                 owner_role: &trigger.owner_role,
-                evidence: sign.evidence.as_deref(),
+                evidence: sign.evidence,
                 outcome,
             });
         }

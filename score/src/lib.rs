@@ -11,6 +11,7 @@ mod episode;
 mod evaluate;
 mod evidence;
 mod expression;
+mod factor_lists;
 mod health_row;
 pub mod inputs;
 pub mod model;

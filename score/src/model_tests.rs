@@ -88,8 +88,8 @@ fn given(case: &Case, model: &Arc<Compiled>, periods: &[String]) -> Result<Found
     let (cases, nothing) = (windows.cases(), Memory::default());
     let scenes: Vec<CaseWithPast<'_>> = cases.iter().map(|case| CaseWithPast { case, past: &nothing }).collect();
     let verdicts = evaluate(&models, &windows, &scenes, 1).map_err(failed)?;
-    let verdict = verdicts.first().ok_or("there is no window")?;
-    let triggers = verdict.model.model.triggers.iter().zip(&verdict.signs).filter(|(_, sign)| sign.holds);
+    let verdict = verdicts.iter().next().ok_or("there is no window")?;
+    let triggers = verdict.model.model.triggers.iter().zip(verdict.signs()).filter(|(_, sign)| sign.holds);
     Ok(Found {
         score: verdict.rating.score.map_or("null".to_owned(), |score| score.to_string()),
         band: verdict.band.to_owned(),

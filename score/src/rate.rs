@@ -7,6 +7,8 @@
 //! Effective weights sum to exactly 100: the other factors take the weight of a factor that is left out, in proportion
 //! to their own. A group that takes its lowest or highest value gives its whole weight to the factor with that value.
 
+use std::ops::Range;
+
 use crate::model::{Fallback, Model, Reduce, Weights};
 use keepwell_core::points::{Points, Sum100, shared_out};
 
@@ -24,45 +26,80 @@ pub struct FactorValue {
     pub carried: Option<(f64, i64)>,
 }
 
-/// The result for one factor.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rated {
+/// The results for the factors of accounts, by column. The factors of an account follow each other, in the order of the
+/// model; an additive model has its start and limit after them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FactorColumns {
     /// The result of its SQL, for this row or carried.
-    pub value: Option<f64>,
+    pub value: Vec<Option<f64>>,
     /// Its points. None if the factor is left out.
-    pub normalised: Option<Points>,
+    pub normalised: Vec<Option<Points>>,
     /// Weight in the model, percent.
-    pub weight: Points,
+    pub weight: Vec<Points>,
     /// Weight among the factors that count, percent.
-    pub effective_weight: Points,
+    pub effective_weight: Vec<Points>,
     /// Its contribution to the score.
-    pub contribution: Option<Points>,
+    pub contribution: Vec<Option<Points>>,
     /// The policy that replaced an unknown value.
-    pub missing: Option<&'static str>,
+    pub missing: Vec<Option<&'static str>>,
     /// `as_of` of the final row that the value is carried from, UTC microseconds.
-    pub carried_from_us: Option<i64>,
+    pub carried_from_us: Vec<Option<i64>>,
 }
 
-/// A score and its parts.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rating {
-    /// Factors in the order of the model. An additive model has its start and limit after them.
-    pub factors: Vec<Rated>,
+impl FactorColumns {
+    /// Adds some factors of others.
+    pub fn extend(&mut self, others: &Self, range: Range<usize>) {
+        self.value.extend_from_slice(&others.value[range.clone()]);
+        self.normalised.extend_from_slice(&others.normalised[range.clone()]);
+        self.weight.extend_from_slice(&others.weight[range.clone()]);
+        self.effective_weight.extend_from_slice(&others.effective_weight[range.clone()]);
+        self.contribution.extend_from_slice(&others.contribution[range.clone()]);
+        self.missing.extend_from_slice(&others.missing[range.clone()]);
+        self.carried_from_us.extend_from_slice(&others.carried_from_us[range]);
+    }
+}
+
+/// The scores of accounts by one model, and their parts.
+#[derive(Debug)]
+pub struct Ratings<'m> {
+    model: &'m Model,
+    /// From [`nominal`].
+    weights: &'m [Points],
+    effective: EffectiveWeights,
+    factors: FactorColumns,
+    /// Where the factors of each account end.
+    ends: Vec<usize>,
+    scores: Vec<Option<Points>>,
+    coverages: Vec<Points>,
+}
+
+/// The score of one account and its parts.
+#[derive(Debug, Clone)]
+pub struct Rating<'r> {
+    /// The factors of all accounts.
+    pub factors: &'r FactorColumns,
+    /// Those of this account.
+    pub range: Range<usize>,
     /// The score, 0-100. None if no factor counts.
     pub score: Option<Points>,
     /// Share of the weights with a known or carried value, percent.
     pub coverage: Points,
 }
 
-/// Rates the values of one account, in the order of the model's factors. `weights` comes from [`nominal`].
-pub fn rate(model: &Model, weights: &[Points], values: impl IntoIterator<Item = FactorValue>) -> Rating {
-    let is_additive = model.weights == Weights::Additive;
-    let mut factors: Vec<Rated> = model
-        .factors
-        .iter()
-        .zip(values)
-        .zip(weights.iter().copied())
-        .map(|((factor, known), weight)| {
+impl<'m> Ratings<'m> {
+    /// Ratings without an account. `weights` comes from [`nominal`].
+    pub fn new(model: &'m Model, weights: &'m [Points]) -> Self {
+        let (effective, factors) = (EffectiveWeights::of(model), FactorColumns::default());
+        Self { model, weights, effective, factors, ends: Vec::new(), scores: Vec::new(), coverages: Vec::new() }
+    }
+
+    /// Rates the values of one account, in the order of the model's factors.
+    pub fn push(&mut self, values: impl IntoIterator<Item = FactorValue>) {
+        let model = self.model;
+        let is_additive = model.weights == Weights::Additive;
+        let first = self.factors.value.len();
+        let mut known_weight = Points::ZERO;
+        for ((factor, known), weight) in model.factors.iter().zip(values).zip(self.weights.iter().copied()) {
             let now = known.value.filter(|value| value.is_finite());
             let found = now.map(|value| (value, None)).or(known.carried.map(|(value, us)| (value, Some(us))));
             let points = found.and_then(|(value, _)| factor.normalise.points(value));
@@ -78,65 +115,103 @@ pub fn rate(model: &Model, weights: &[Points], values: impl IntoIterator<Item = 
                 Fallback::Neutral if is_additive => Some(Points::ZERO),
                 Fallback::Neutral => Some(Points::from_millionths(50_000_000)),
             });
-            let value = found.map(|(value, _)| value);
-            Rated {
-                value,
-                normalised,
-                weight,
-                effective_weight: Points::ZERO,
-                contribution: None,
-                missing,
-                carried_from_us,
+            if points.is_some() {
+                known_weight = known_weight + weight;
             }
-        })
-        .collect();
-    let is_known = |factor: &&Rated| factor.missing.is_none() || factor.carried_from_us.is_some();
-    let coverage = factors.iter().filter(is_known).map(|factor| factor.weight).sum();
-    let coverage = if is_additive { share_of_all(coverage, &factors) } else { coverage };
-    let counts: Vec<Option<Points>> = factors.iter().map(|factor| factor.normalised).collect();
-    for (factor, effective_weight) in factors.iter_mut().zip(effective(model, &counts)) {
-        factor.effective_weight = effective_weight;
+            self.factors.value.push(found.map(|(value, _)| value));
+            self.factors.normalised.push(normalised);
+            self.factors.weight.push(weight);
+            self.factors.missing.push(missing);
+            self.factors.carried_from_us.push(carried_from_us);
+        }
+        let effective = self.effective.when_counting(model, &self.factors.normalised[first..]);
+        self.factors.effective_weight.extend_from_slice(effective);
+        let mean = self.mean(first);
+        let score = if is_additive { mean.map(|mean| self.added(mean)) } else { mean };
+        self.scores.push(score);
+        self.coverages.push(if is_additive { share_of_all(known_weight, self.weights) } else { known_weight });
+        self.ends.push(self.factors.value.len());
     }
-    let score = if is_additive { add(model, &mut factors) } else { mean(&mut factors) };
-    Rating { factors, score, coverage }
+
+    /// Makes each contribution the difference of two running sums, and returns the last sum.
+    fn mean(&mut self, first: usize) -> Option<Points> {
+        let (mut running, mut score) = (Sum100::default(), None);
+        let FactorColumns { normalised, effective_weight, contribution, .. } = &mut self.factors;
+        for (normalised, effective_weight) in normalised[first..].iter().zip(&effective_weight[first..]) {
+            let Some(normalised) = *normalised else {
+                contribution.push(None);
+                continue;
+            };
+            let before = score.unwrap_or_default();
+            let sum = running.with(normalised, *effective_weight);
+            contribution.push(Some(sum - before));
+            score = Some(sum);
+        }
+        score
+    }
+
+    /// Adds the start, limits the score to 0 to 100, and lists what both add.
+    fn added(&mut self, mean: Points) -> Points {
+        let start = Points::round(self.model.start).unwrap_or_default();
+        let sum = mean + start;
+        let score = sum.clamp(Points::ZERO, Points::HUNDRED);
+        for points in [start, score - sum] {
+            self.factors.value.push(None);
+            self.factors.normalised.push(None);
+            self.factors.weight.push(Points::ZERO);
+            self.factors.effective_weight.push(Points::ZERO);
+            self.factors.contribution.push(Some(points));
+            self.factors.missing.push(None);
+            self.factors.carried_from_us.push(None);
+        }
+        score
+    }
+
+    /// The rating of an account. It must have been added.
+    pub fn of(&self, account: usize) -> Rating<'_> {
+        let first = if account == 0 { 0 } else { self.ends[account - 1] };
+        let (score, coverage) = (self.scores[account], self.coverages[account]);
+        Rating { factors: &self.factors, range: first..self.ends[account], score, coverage }
+    }
 }
 
-fn share_of_all(part: Points, factors: &[Rated]) -> Points {
-    let all: Points = factors.iter().map(|factor| factor.weight).sum();
+/// The share of a part of the weights of an additive model, percent.
+fn share_of_all(part: Points, weights: &[Points]) -> Points {
+    let all: Points = weights.iter().copied().sum();
     shared_out(Points::HUNDRED, &[part, all - part]).first().copied().unwrap_or_default()
 }
 
-/// Sets each contribution to the difference of two running sums, and returns the last sum as the score.
-fn mean(factors: &mut [Rated]) -> Option<Points> {
-    let (mut running, mut score) = (Sum100::default(), None);
-    for factor in factors {
-        if let Some(normalised) = factor.normalised {
-            let before = score.unwrap_or_default();
-            let sum = running.with(normalised, factor.effective_weight);
-            (factor.contribution, score) = (Some(sum - before), Some(sum));
-        }
-    }
-    score
+/// Effective weights, computed once for each set of factors that count: most accounts know and lack the same.
+#[derive(Debug)]
+struct EffectiveWeights {
+    /// A group that takes its lowest or highest value gives its weight by the points, not only by what counts.
+    goes_by_points: bool,
+    /// Weights by the factors that count, a bit for each.
+    known: Vec<(u128, Vec<Points>)>,
 }
 
-/// Like [`mean`], but adds the start and limits the score to 0 to 100.
-fn add(model: &Model, factors: &mut Vec<Rated>) -> Option<Points> {
-    let start = Points::round(model.start).unwrap_or_default();
-    let sum = mean(factors)? + start;
-    let score = sum.clamp(Points::ZERO, Points::HUNDRED);
-    for points in [start, score - sum] {
-        let (contribution, weight) = (Some(points), Points::ZERO);
-        factors.push(Rated {
-            value: None,
-            normalised: None,
-            weight,
-            effective_weight: weight,
-            contribution,
-            missing: None,
-            carried_from_us: None,
-        });
+/// The most sets of factors whose weights are kept.
+const MAX_SETS: usize = 64;
+
+impl EffectiveWeights {
+    fn of(model: &Model) -> Self {
+        let goes_by_points = model.groups.iter().any(|group| matches!(group.by, Reduce::Min | Reduce::Max));
+        Self { goes_by_points: goes_by_points || model.factors.len() > 128, known: Vec::new() }
     }
-    Some(score)
+
+    /// The weights in percent of the factors that count. `points` contains none for factors that do not count.
+    fn when_counting(&mut self, model: &Model, points: &[Option<Points>]) -> &[Points] {
+        let set = points.iter().rev().fold(0_u128, |set, points| (set << 1) | u128::from(points.is_some()));
+        let at = self.known.iter().position(|(known, _)| *known == set && !self.goes_by_points);
+        let at = at.unwrap_or_else(|| {
+            if self.goes_by_points || self.known.len() == MAX_SETS {
+                self.known.clear();
+            }
+            self.known.push((set, effective(model, points)));
+            self.known.len() - 1
+        });
+        &self.known[at].1
+    }
 }
 
 /// The weights of a model's factors in percent, when all of them count.
@@ -205,12 +280,52 @@ fn shared(
     shares
 }
 
-impl Rating {
+impl<'r> Rating<'r> {
+    /// The value of each factor.
+    pub fn values(&self) -> &'r [Option<f64>] {
+        &self.factors.value[self.range.clone()]
+    }
+
+    /// The contribution of each factor.
+    pub fn contributions(&self) -> &'r [Option<Points>] {
+        &self.factors.contribution[self.range.clone()]
+    }
+
+    /// The policy that replaced the value of each factor.
+    pub fn missing(&self) -> &'r [Option<&'static str>] {
+        &self.factors.missing[self.range.clone()]
+    }
+
     /// The score, if the coverage reaches the minimum of the model.
     pub fn covered(&self, model: &Model) -> Option<Points> {
         let is_covered = Points::round(model.minimum_coverage).is_some_and(|least| self.coverage >= least);
         self.score.filter(|_| is_covered)
     }
+}
+
+/// The rating of one account, for tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct One {
+    /// Its factors.
+    pub factors: FactorColumns,
+    /// Its score.
+    pub score: Option<Points>,
+    /// Its coverage.
+    pub coverage: Points,
+    /// Whether the coverage reaches the minimum of the model.
+    pub is_covered: bool,
+}
+
+/// Rates one account.
+#[cfg(test)]
+pub fn rate(model: &Model, values: impl IntoIterator<Item = FactorValue>) -> One {
+    let weights = nominal(model);
+    let mut ratings = Ratings::new(model, &weights);
+    ratings.push(values);
+    let rating = ratings.of(0);
+    let (score, coverage, is_covered) = (rating.score, rating.coverage, rating.covered(model).is_some());
+    One { factors: ratings.factors, score, coverage, is_covered }
 }
 
 #[cfg(test)]
@@ -225,12 +340,13 @@ mod tests {
         model::parse("worked_example.yaml", text, &["28d".to_owned()]).unwrap().models.remove(0)
     }
 
-    fn rated(model: &Model, values: impl IntoIterator<Item = Option<f64>>) -> Rating {
-        rate(model, &nominal(model), values.into_iter().map(|value| FactorValue { value, carried: None }))
+    fn rated(model: &Model, values: impl IntoIterator<Item = Option<f64>>) -> One {
+        rate(model, values.into_iter().map(|value| FactorValue { value, carried: None }))
     }
 
-    fn texts(rating: &Rating) -> Vec<String> {
-        rating.factors.iter().map(|f| f.contribution.map_or("-".to_owned(), |points| points.to_string())).collect()
+    fn texts(rating: &One) -> Vec<String> {
+        let of = |contribution: &Option<Points>| contribution.map_or("-".to_owned(), |points| points.to_string());
+        rating.factors.contribution.iter().map(of).collect()
     }
 
     #[test]
@@ -258,9 +374,9 @@ mod tests {
         let model = example();
         let now = |value| FactorValue { value: Some(value), carried: Some((0.0, 1)) };
         let carried = FactorValue { value: None, carried: Some((60.0, 7)) };
-        let rating = rate(&model, &nominal(&model), [now(8.0), carried, now(4.4), now(70.0)]);
+        let rating = rate(&model, [now(8.0), carried, now(4.4), now(70.0)]);
         assert_eq!((rating.score.unwrap().to_string().as_str(), rating.coverage), ("74.75", Points::HUNDRED));
-        let factors: Vec<_> = rating.factors.iter().map(|f| (f.missing, f.carried_from_us)).collect();
+        let factors: Vec<_> = rating.factors.missing.into_iter().zip(rating.factors.carried_from_us).collect();
         assert_eq!(factors, [(None, None), (Some("carry"), Some(7)), (None, None), (None, None)]);
     }
 
@@ -268,7 +384,7 @@ mod tests {
     fn too_little_known_is_not_covered_and_nothing_known_is_no_score() {
         let model = example();
         let little = rated(&model, [Some(8.0), None, None, None]);
-        assert_eq!((little.score.unwrap().to_string().as_str(), little.covered(&model)), ("80", None));
+        assert_eq!((little.score.unwrap().to_string().as_str(), little.is_covered), ("80", false));
         let nothing = rated(&model, [None, None, Some(f64::NAN), None]);
         assert_eq!((nothing.score, nothing.coverage), (None, Points::ZERO));
     }
@@ -307,7 +423,7 @@ mod tests {
         ];
         for (by, values, weights, score) in cases {
             let rating = rated(&group(by), values);
-            let found: Vec<String> = rating.factors.iter().map(|f| f.effective_weight.to_string()).collect();
+            let found: Vec<String> = rating.factors.effective_weight.iter().map(ToString::to_string).collect();
             assert_eq!(found, weights, "{by} {values:?}");
             assert_eq!(rating.score.unwrap().to_string(), score, "{by} {values:?}");
         }
@@ -323,10 +439,10 @@ mod tests {
             let weights = if is_additive { Weights::Additive } else { Weights::Percent };
             let model = Model { missing: if zero { Missing::Zero } else { Missing::Reweight }, weights, start: 30.0, ..example() };
             let rating = rated(&model, values);
-            let sum: Points = rating.factors.iter().filter_map(|factor| factor.contribution).sum();
+            let sum: Points = rating.factors.contribution.iter().copied().flatten().sum();
             prop_assert_eq!(sum, rating.score.unwrap_or_default());
             prop_assert!(sum >= Points::ZERO && sum <= Points::HUNDRED);
-            let effective: Points = rating.factors.iter().map(|factor| factor.effective_weight).sum();
+            let effective: Points = rating.factors.effective_weight.iter().copied().sum();
             prop_assert!(is_additive || rating.score.is_none() || effective == Points::HUNDRED);
         }
     }

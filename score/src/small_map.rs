@@ -16,6 +16,11 @@ impl<T> Default for SmallMap<T> {
 }
 
 impl<T> SmallMap<T> {
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The value of a name.
     pub fn get(&self, name: &Name) -> Option<&T> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)

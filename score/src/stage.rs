@@ -18,6 +18,7 @@ use keepwell_pipeline::watermark::Progress;
 use tracing::warn;
 
 use crate::evaluate::{CaseWithPast, evaluate};
+use crate::factor_lists::FactorLists;
 use crate::health_row::{Provenance, Row};
 use crate::inputs::{Inputs, inputs};
 use crate::model::ModelError;
@@ -42,6 +43,8 @@ struct Fold<'s> {
     state: &'s PartitionState,
     changes: PartitionChanges,
     rows: health::Writer,
+    /// The factors of these rows.
+    factors: FactorLists,
 }
 
 impl Score {
@@ -91,7 +94,12 @@ impl Score {
     ) -> Result<(), StageError> {
         let records = batch.records.get(tp).copied().unwrap_or_default();
         let Some(last) = records.last() else { return Ok(()) };
-        let mut fold = Fold { state, changes: PartitionChanges::default(), rows: health::Writer::default() };
+        let mut fold = Fold {
+            state,
+            changes: PartitionChanges::default(),
+            rows: health::Writer::default(),
+            factors: FactorLists::default(),
+        };
         for record in records {
             let refused = |why: String| StageError::Record {
                 topic_partition: record.topic_partition.clone(),
@@ -168,7 +176,7 @@ impl Score {
                 turn.iter().zip(&pasts).map(|(case, past)| CaseWithPast { case, past }).collect();
             let verdicts = evaluate(models, windows, &cases, self.settings.pane_us)?;
             let mut changed = Vec::with_capacity(turn.len());
-            for ((case, verdict), (before, past)) in turn.iter().zip(&verdicts).zip(befores.iter().zip(&pasts)) {
+            for ((case, verdict), (before, past)) in turn.iter().zip(verdicts.iter()).zip(befores.iter().zip(&pasts)) {
                 let fate = match verdict.rating.score {
                     _ if case.is_deleted => "deleted",
                     Some(_) => "scored",
@@ -176,7 +184,7 @@ impl Score {
                 };
                 *fates.entry(Fate::of("read")).or_default() += 1;
                 *fates.entry(Fate::of(fate)).or_default() += 1;
-                let (row, account) = Row::of(case, verdict, *before, past);
+                let (row, account) = Row::of(case, &verdict, *before, past);
                 let provenance = Provenance {
                     epoch: self.settings.epoch,
                     partition: record.topic_partition.partition,
@@ -184,6 +192,7 @@ impl Score {
                     ordinal,
                 };
                 row.append(&mut fold.rows, provenance);
+                fold.factors.push((!case.is_deleted).then_some((verdict.model, &verdict.rating)));
                 ordinal += 1;
                 changed.push((fold.changes.id(fold.state, case.account_id), account));
             }
@@ -200,7 +209,7 @@ impl Score {
         max_bytes: usize,
         step: &mut Step<Changes>,
     ) -> Result<(), StageError> {
-        let Fold { state, changes, rows } = fold;
+        let Fold { state, changes, rows, factors } = fold;
         let message = |value, progress: Option<&Progress>| Message {
             topic: Arc::clone(&self.settings.health),
             partition: tp.partition,
@@ -213,7 +222,7 @@ impl Score {
         // Rows report how far time has come. Only the record after all rows may report that it is complete.
         let incomplete = progress.map(|progress| Progress { complete: false, ..progress.clone() });
         if rows.num_rows() > 0 {
-            let rows = rows.finish()?;
+            let rows = health::with_factors(&rows.finish()?, factors.finish()?)?;
             let fitted = codec::encode_fitting(&rows, 1, max_bytes)?;
             step.messages.extend(fitted.values.into_iter().map(|value| message(Some(value), incomplete.as_ref())));
             let accounts = rows.column_by_name("account_id").and_then(AsArray::as_string_opt::<i32>);

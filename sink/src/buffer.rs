@@ -193,3 +193,44 @@ impl PartitionBuffer {
         self.waiting.is_empty() && self.adopted.is_none() && is_read
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keepwell_core::codec::encode;
+    use keepwell_core::offset::TopicPartition;
+    use keepwell_core::schema::feature_day;
+
+    use super::*;
+
+    #[test]
+    fn what_is_buffered_counts_as_the_memory_it_takes_and_not_as_the_record_it_came_in() {
+        let mut rows = feature_day::Writer::default();
+        for row in 0..1000 {
+            rows.append(feature_day::Row {
+                account_id: "a",
+                as_of: 1_700_000_000_000_000,
+                feature: "search",
+                events: 1,
+                uses: 1,
+                users: 1,
+                duration_ms: None,
+                errors: None,
+                epoch: 1,
+                partition: 2,
+                next_offset: 3,
+                ordinal: row,
+            });
+        }
+        let value = Bytes::from(encode(&rows.finish().unwrap()).unwrap());
+        let mut record = Record::at(TopicPartition { topic: "t".into(), partition: 0 }, Offset(0));
+        record.value = Some(value.clone());
+        let mut buffer = PartitionBuffer::new(Source::FeatureDays, NextOffset(0), None, NextOffset(1));
+        buffer.queue(record);
+        assert_eq!(buffer.waiting_bytes(), value.len());
+        assert_eq!(buffer.decode_waiting(Duration::ZERO).unwrap().unwrap().read, 1000);
+        // The time, the feature and the numbers are in the record once, and in memory in every row.
+        assert!(buffer.bytes() > value.len() + 1000 * 8, "{} of {}", buffer.bytes(), value.len());
+        buffer.written(NextOffset(1), Duration::ZERO);
+        assert_eq!(buffer.bytes(), 0);
+    }
+}

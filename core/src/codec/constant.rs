@@ -16,7 +16,7 @@ const MIN_ROWS: usize = 128;
 
 /// How many bytes of texts may be repeated when a batch is shared: a few bytes must not become many.
 const MAX_REPEATED_BYTES: usize = 32 << 20;
-/// A batch that is cut is shared as a whole, and then each part of it. So a record may repeat twice as much.
+/// Earlier versions shared a batch as a whole and then each part of it, so that a record may repeat twice as much.
 const MAX_READ_BYTES: usize = 2 * MAX_REPEATED_BYTES;
 
 /// The bytes of texts that a record may still repeat.
@@ -249,7 +249,7 @@ mod tests {
         let value = encode(&rows).unwrap();
         assert_eq!(runs_in(&value), ["b"]);
         assert_eq!(decode(&value, &rows.schema()).unwrap(), rows);
-        // A batch that is cut is shared twice: as a whole, and each part of it.
+        // A batch that is cut: each part is shared by itself.
         let values = encode_split(&rows, 1, 40 << 20).unwrap();
         assert!(values.iter().all(|value| decode(value, &rows.schema()).is_ok()));
         // A list of many items, repeated.

@@ -51,18 +51,41 @@ pub(super) fn encoded(column: &ArrayRef, budget: &mut TextBudget) -> Result<Opti
 
 /// The column by keys of one byte. None if it has too many values, or values that are not longer than a key.
 fn dictionary(column: &ArrayRef, budget: &mut TextBudget) -> Result<Option<ArrayRef>, ArrowError> {
-    let data = column.to_data();
     let texts = column.as_string_opt::<i32>();
-    let width = column.data_type().primitive_width().unwrap_or_default();
-    if texts.is_none() && width <= 1 {
+    let found = match (texts, column.data_type().primitive_width()) {
+        (Some(texts), _) => few_of(column, |row| texts.value(row)),
+        (None, Some(4)) => few_of(column, values::<4>(column)),
+        (None, Some(8)) => few_of(column, values::<8>(column)),
+        (None, Some(16)) => few_of(column, values::<16>(column)),
+        _ => None,
+    };
+    let Some(Few { firsts, keys }) = found else { return Ok(None) };
+    if texts.is_some_and(|texts| !budget.takes(texts.iter().flatten().map(str::len).sum())) {
         return Ok(None);
     }
-    let bytes = data.buffers().first().map(|buffer| buffer.as_slice()).unwrap_or_default();
-    let value = |row: usize| match texts {
-        Some(texts) => Some(texts.value(row).as_bytes()),
-        None => bytes.get((data.offset() + row) * width..(data.offset() + row + 1) * width),
-    };
-    let mut firsts: Vec<u32> = Vec::new();
+    let values = take(column, &UInt32Array::from(firsts), None)?;
+    Ok(Some(Arc::new(DictionaryArray::<Int8Type>::try_new(Int8Array::from(keys), values)?)))
+}
+
+/// The values of a column of numbers or times, as bytes.
+fn values<const WIDTH: usize>(column: &ArrayRef) -> impl Fn(usize) -> Option<[u8; WIDTH]> {
+    let data = column.to_data();
+    move |row| {
+        let bytes = data.buffers().first()?.as_slice();
+        bytes.get((data.offset() + row) * WIDTH..)?.first_chunk::<WIDTH>().copied()
+    }
+}
+
+/// The few values of a column.
+struct Few {
+    /// The first row of each value.
+    firsts: Vec<u32>,
+    /// The number of the value of each row.
+    keys: Vec<Option<i8>>,
+}
+
+fn few_of<T: PartialEq + Copy>(column: &ArrayRef, value: impl Fn(usize) -> T) -> Option<Few> {
+    let (mut firsts, mut known): (Vec<u32>, Vec<T>) = (Vec::new(), Vec::new());
     let mut keys: Vec<Option<i8>> = Vec::with_capacity(column.len());
     let mut next = 0;
     for row in 0..column.len() {
@@ -70,25 +93,23 @@ fn dictionary(column: &ArrayRef, budget: &mut TextBudget) -> Result<Option<Array
             keys.push(None);
             continue;
         }
+        let value = value(row);
         // Lists are alike, so that the value after the last one is likely.
-        let is = |at: usize| firsts.get(at).is_some_and(|first| value(*first as usize) == value(row));
-        let at = if is(next) { Some(next) } else { (0..firsts.len()).find(|at| is(*at)) };
+        let is_next = known.get(next).is_some_and(|known| *known == value);
+        let at = if is_next { Some(next) } else { known.iter().position(|known| *known == value) };
         let at = match at {
             Some(at) => at,
-            None if firsts.len() == MAX_VALUES => return Ok(None),
+            None if known.len() == MAX_VALUES => return None,
             None => {
                 firsts.push(row as u32);
-                firsts.len() - 1
+                known.push(value);
+                known.len() - 1
             }
         };
         keys.push(Some(at as i8));
-        next = if at + 1 < firsts.len() { at + 1 } else { 0 };
+        next = if at + 1 < known.len() { at + 1 } else { 0 };
     }
-    if texts.is_some_and(|texts| !budget.takes(texts.iter().flatten().map(str::len).sum())) {
-        return Ok(None);
-    }
-    let values = take(column, &UInt32Array::from(firsts), None)?;
-    Ok(Some(Arc::new(DictionaryArray::<Int8Type>::try_new(Int8Array::from(keys), values)?)))
+    Some(Few { firsts, keys })
 }
 
 /// The column as this type: lists, their items, and dictionaries in them. None if it is of another type.

@@ -1,7 +1,10 @@
 //! The `health` table: the score of an account, its factors and its triggers. It contains live and final rows.
 
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::error::ArrowError;
+
 use super::kind::{Flag, Int32, Int64, List, Maybe, Points, Text, Time};
-use super::table;
+use super::{position, table};
 
 /// The factors of a score.
 pub mod factor {
@@ -82,6 +85,17 @@ table! {
     ordinal: Int64 = "order among rows with the same next_offset" => provenance.ordinal;
     events_next_offset: Int64 = "events below this offset are in the row" => provenance.events_next_offset;
     watermark: Maybe<Time> = "watermark when the window rows were made" => provenance.watermark;
+}
+
+/// The rows with these lists as their factors.
+///
+/// # Errors
+/// [`ArrowError`] when there are not as many lists as rows, or they are of another type.
+pub fn with_factors(rows: &RecordBatch, factors: ArrayRef) -> Result<RecordBatch, ArrowError> {
+    const FACTORS: usize = position(COLUMNS, "factors");
+    let mut columns = rows.columns().to_vec();
+    columns[FACTORS] = factors;
+    RecordBatch::try_new(rows.schema(), columns)
 }
 
 /// A time in UTC microseconds as RFC 3339. A time out of range is written as a number.

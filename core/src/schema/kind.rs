@@ -238,6 +238,16 @@ impl<R> Lists<'_, R> {
     }
 }
 
+/// A column of lists from the columns of all their items, and the number of items of each.
+///
+/// # Errors
+/// [`ArrowError`] when the columns are not those of the table, or the lengths do not sum to their rows.
+pub fn lists_of<T: Table>(lengths: Vec<usize>, columns: Vec<ArrayRef>) -> Result<ArrayRef, ArrowError> {
+    let items = StructArray::try_new(fields_of(T::COLUMNS).into(), columns, None)?;
+    let field = Arc::new(Field::new("item", DataType::Struct(items.fields().clone()), false));
+    Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::from_lengths(lengths), Arc::new(items), None)?))
+}
+
 impl<T: Table> Kind for List<T> {
     const TYPE: ColumnType = ColumnType::List(T::COLUMNS);
     type Value<'a> = Vec<T::Row<'a>>;
@@ -258,10 +268,7 @@ impl<T: Table> Kind for List<T> {
     }
 
     fn finish(builder: &mut Self::Builder) -> Result<ArrayRef, ArrowError> {
-        let items = StructArray::try_new(fields_of(T::COLUMNS).into(), T::columns(&mut builder.items)?, None)?;
-        let field = Arc::new(Field::new("item", DataType::Struct(items.fields().clone()), false));
-        let ends = OffsetBuffer::from_lengths(builder.lengths.drain(..));
-        Ok(Arc::new(ListArray::try_new(field, ends, Arc::new(items), None)?))
+        lists_of::<T>(std::mem::take(&mut builder.lengths), T::columns(&mut builder.items)?)
     }
 
     fn array<'a>(columns: Columns<'a>, name: &str) -> Result<Self::Array<'a>, ArrowError> {

@@ -2,15 +2,15 @@
 
 use crate::model::{self, Basis, Missing, Model};
 use crate::normalise::Normalise;
-use crate::rate::{FactorValue, Rating, nominal, rate};
+use crate::rate::{FactorColumns, FactorValue, One, rate};
 use keepwell_core::points::Points;
 
 fn parse(text: &str) -> Model {
     model::parse("example", text, &["28d".to_owned()]).unwrap().models.remove(0)
 }
 
-fn rated(model: &Model, values: &[Option<f64>]) -> Rating {
-    rate(model, &nominal(model), values.iter().map(|value| FactorValue { value: *value, carried: None }))
+fn rated(model: &Model, values: &[Option<f64>]) -> One {
+    rate(model, values.iter().map(|value| FactorValue { value: *value, carried: None }))
 }
 
 fn score(model: &Model, values: &[f64]) -> String {
@@ -47,11 +47,10 @@ const ONE_BAND: &str = "    bands: [{name: all, from: 0}]";
 fn eighty_sixty_eighty_five_and_seventy_give_74_75_shown_as_75() {
     let model = parse(include_str!("../../models/worked_example.yaml"));
     let rating = rated(&model, &[Some(8.0), Some(60.0), Some(4.4), Some(70.0)]);
-    let texts = |of: fn(&crate::rate::Rated) -> Option<Points>| -> Vec<String> {
-        rating.factors.iter().map(|f| of(f).unwrap().to_string()).collect()
-    };
-    assert_eq!(texts(|f| f.normalised), ["80", "60", "85", "70"]);
-    assert_eq!(texts(|f| f.contribution), ["28", "15", "21.25", "10.5"]);
+    let FactorColumns { normalised, contribution, .. } = &rating.factors;
+    let texts = |points: &[Option<Points>]| points.iter().map(|points| points.unwrap().to_string()).collect::<Vec<_>>();
+    assert_eq!(texts(normalised), ["80", "60", "85", "70"]);
+    assert_eq!(texts(contribution), ["28", "15", "21.25", "10.5"]);
     let score = rating.score.unwrap();
     assert_eq!((score.to_string().as_str(), model.display.of(score).to_string().as_str()), ("74.75", "75"));
     assert_eq!(band(&model, 74.75), "yellow", "bands go by the unrounded score");
@@ -82,7 +81,7 @@ fn additive_from_5_with_linear_nps() {
     // answer, points on the scale of 100, score on the scale of 10
     for (nps, points, shown) in [(0.0, "-50", "0"), (7.0, "20", "7"), (10.0, "50", "10")] {
         let rating = rated(&model, &[Some(nps)]);
-        assert_eq!(rating.factors[0].contribution.unwrap().to_string(), points);
+        assert_eq!(rating.factors.contribution[0].unwrap().to_string(), points);
         assert_eq!(model.display.of(rating.score.unwrap()).to_string(), shown);
     }
     assert_eq!(rated(&model, &[None]).score, None);
@@ -96,7 +95,8 @@ fn additive_from_5_with_linear_nps() {
 fn an_additive_score_is_limited_and_says_by_how_much() {
     let head = format!("    weights: additive\n    start: 50\n{ONE_BAND}");
     let rating = rated(&given(&head, &[("", None), ("", Some(50.0))]), &[Some(40.0), Some(80.0)]);
-    let contributions: Vec<String> = rating.factors.iter().map(|f| f.contribution.unwrap().to_string()).collect();
+    let contributions: Vec<String> =
+        rating.factors.contribution.iter().map(|points| points.unwrap().to_string()).collect();
     assert_eq!(contributions, ["40", "40", "50", "-30"]);
     assert_eq!(rating.score, Some(Points::HUNDRED));
 }
