@@ -4,6 +4,7 @@
 //! mapped event is checked exactly like one that was sent in that form.
 
 mod file;
+mod jq;
 mod paths;
 pub mod presets;
 mod value;
@@ -21,6 +22,7 @@ pub use file::{MappingError, parse};
 
 use crate::decode::{self, Decoded, Limits};
 use crate::reason::{Code, Reason};
+use jq::Program;
 use paths::{Found, Paths, Slot};
 use value::{Begin, Look, Ref, Value, Written, begins, is, is_there, object, push_text};
 
@@ -71,6 +73,8 @@ struct Rule {
     kind: Kind,
     /// None: the record itself is in Keepwell's form of this kind.
     fields: Option<Vec<(String, Value)>>,
+    /// Makes the events instead.
+    program: Option<Program>,
 }
 
 /// The list whose items become events.
@@ -323,6 +327,11 @@ fn field_of<'f>(detail: &str, fields: &'f [(String, Value)]) -> Option<&'f (Stri
 impl Rule {
     /// Adds the event of a record, or of an item.
     fn event<'a>(&self, text: &'a str, look: Look<'_, 'a>, events: &mut Vec<Flat<'a>>) -> Result<(), Reason> {
+        if let Some(program) = &self.program {
+            let outputs = program.run(text)?.into_iter();
+            events.extend(outputs.map(|json| Flat { kind: self.kind, json: Cow::Owned(json), rule: self.number }));
+            return Ok(());
+        }
         let Some(fields) = &self.fields else {
             events.push(Flat { kind: self.kind, json: Cow::Borrowed(text), rule: self.number });
             return Ok(());

@@ -9,6 +9,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 
+use super::jq::Program;
 use super::paths::Paths;
 use super::value::{Begin, Format, Origin, Otherwise, Part, Ref, Value};
 use super::{Condition, Each, Envelope, Inner, Mapping, Others, Rule, Wanted};
@@ -44,6 +45,7 @@ struct RuleText {
     each: Option<Spanned<String>>,
     kind: Kind,
     fields: Option<BTreeMap<String, Spanned<FieldText>>>,
+    jq: Option<Spanned<String>>,
 }
 
 /// What a condition asks for: a text, a whole number, true or false; a list of them; `{there: true}`, `{begins: text}` or
@@ -174,9 +176,14 @@ fn compiled(number: usize, rule: Spanned<RuleText>, record: &mut Paths, headers:
     let conditions = conditions(rule.when, &mut places)?;
     let lists = rule.each.as_ref().map(|each| lists(&each.value, &mut places).map_err(|why| (each.referenced, why)));
     let lists = lists.transpose()?;
+    if let Some(jq) = rule.jq.as_ref().filter(|_| rule.fields.is_some() || rule.each.is_some()) {
+        return Err((jq.referenced, "jq makes whole events; a rule with it has neither fields nor each".into()));
+    }
+    let compiled = |jq: Spanned<String>| Program::compile(&jq.value).map_err(|why| (jq.referenced, why));
+    let program = rule.jq.map(compiled).transpose()?;
     let fields = rule.fields.map(|fields| values(rule.kind, place, fields, &mut places)).transpose()?;
     let each = lists.map(|(at, inner)| Each { at, inner, paths: item });
-    Ok(Rule { number, conditions, each, kind: rule.kind, fields })
+    Ok(Rule { number, conditions, each, kind: rule.kind, fields, program })
 }
 
 /// The list that an `each` names, and the lists within its items: `pages.*.questions` is the questions of all pages. No

@@ -285,6 +285,37 @@ events:
     assert!(why.to_string().contains("pages: expected a list"), "{why}");
 }
 
+#[test]
+fn a_rule_may_be_a_program_with_its_own_conditions() {
+    let text = r#"events:
+  - when: {type: cart}
+    kind: usage
+    jq: '.account as $a | .items | to_entries[] | {event_id: "\(.value.id)-\(.key)", account_id: $a, occurred_at: .value.at, feature: .value.sku}'
+"#;
+    let with_fields = text.replace("    jq:", "    fields: {}\n    jq:");
+    let why = parse("m.yaml", &with_fields).unwrap_err().to_string();
+    assert!(why.contains("m.yaml:5:9") && why.contains("neither fields"), "{why}");
+    if cfg!(not(feature = "jq")) {
+        let why = parse("m.yaml", text).unwrap_err().to_string();
+        assert!(why.contains("m.yaml:4:9") && why.contains("--features jq"), "{why}");
+        return;
+    }
+    let mapping = parse("m.yaml", text).unwrap();
+    let record = r#"{"type": "cart", "account": "acme", "items": [{"id": "i", "at": 1000, "sku": "a"}, {"id": "i", "at": 2000, "sku": "b"}]}"#;
+    let found = events(&mapping, record).unwrap();
+    let expected = |id: &str, at: i64, sku: &str| json!({"kind": "usage", "event_id": id, "account_id": "acme", "occurred_at": at, "feature": sku});
+    assert_eq!(found, [expected("i-0", 1000, "a"), expected("i-1", 2000, "b")]);
+    let why = events(&mapping, r#"{"type": "cart", "items": 3}"#).unwrap_err();
+    assert!(why.code == Code::WrongType && why.detail.starts_with("jq: "), "{why}");
+    let why =
+        events(&mapping, r#"{"type": "cart", "account": "acme", "items": [{"id": "i", "at": "soon", "sku": "a"}]}"#);
+    assert_eq!(why.unwrap_err().code, Code::BadTime);
+    assert_eq!(events(&mapping, r#"{"type": "other"}"#).unwrap_err().code, Code::NoRule);
+    let wrong = text.replace("to_entries[]", "no_such_filter[]");
+    let why = parse("m.yaml", &wrong).unwrap_err().to_string();
+    assert!(why.contains("m.yaml:4:9") && why.contains("no_such_filter"), "{why}");
+}
+
 /// All values that a record becomes when one of its values is another, or is not there.
 fn spoilt(record: &Json) -> Vec<Json> {
     let others =
