@@ -219,8 +219,11 @@ impl Mapping {
             let begin = crate::input::excerpt(text);
             return Err(Reason::new(Code::NotAnObject, format!("expected an object, found {begin:?}")));
         }
-        let headers = self.headers_of(headers);
-        let headers = self.headers.read(&headers).map_err(|error| unreadable(&error, "headers: "))?;
+        let headers = if self.headers.is_empty() { String::new() } else { self.headers_of(headers) };
+        let headers = match headers.as_str() {
+            "" => Found::default(),
+            headers => self.headers.read(headers).map_err(|error| unreadable(&error, "headers: "))?,
+        };
         let look = Look { record: &record, item: None, headers: &headers };
         let mut events = Vec::new();
         if self.ignored.iter().any(|conditions| all_hold(conditions, look)) {
@@ -336,7 +339,7 @@ impl Rule {
             events.push(Flat { kind: self.kind, json: Cow::Borrowed(text), rule: self.number });
             return Ok(());
         };
-        let mut json = String::new();
+        let mut json = String::with_capacity(text.len());
         match object(fields, look, &mut json)? {
             Written::Skip => return Ok(()),
             Written::Absent => json.push_str("{}"),

@@ -37,7 +37,7 @@ struct Child {
 }
 
 /// What the paths lead to in one value, as JSON texts.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Found<'a>(Vec<Option<&'a RawValue>>);
 
 impl<'a> Found<'a> {
@@ -48,6 +48,11 @@ impl<'a> Found<'a> {
 }
 
 impl Paths {
+    /// Whether there is no path.
+    pub fn is_empty(&self) -> bool {
+        self.num_slots == 0
+    }
+
     /// The names at which paths begin.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.root.children.iter().map(|child| child.name.as_str())

@@ -343,6 +343,12 @@ pub fn is_there(look: Look<'_, '_>, of: &Ref) -> bool {
 /// Appends a JSON string.
 pub fn push_text(out: &mut String, text: &str) {
     out.push('"');
+    // Most texts need no change.
+    if !text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for letter in text.chars() {
         match letter {
             '"' => out.push_str("\\\""),
