@@ -199,7 +199,7 @@ pub fn of_kind(kind: Kind) -> Option<&'static Form> {
 
 impl Form {
     /// The form as a JSON Schema (2020-12). Fields that it does not name are allowed. What it accepts, ingest accepts, but for
-    /// event times, for facts with a type, and for answers above a `scale_max`.
+    /// event times, facts with a type, answers above a `scale_max`, ids of over 512 bytes, and whole numbers such as 5.0.
     pub fn json_schema(&self) -> Value {
         let mut schema = object(self.fields);
         schema["description"] = self.doc.into();
@@ -211,7 +211,7 @@ impl Form {
             }
             "survey" => {
                 let at_most = |survey: &str, most: i64| {
-                    json!({"if": {"properties": {"survey": {"const": survey}}, "not": {"required": ["scale_max"]}},
+                    json!({"if": {"properties": {"survey": {"const": survey}, "scale_max": {"type": "null"}}},
                         "then": {"properties": {"score": {"maximum": most}}}})
                 };
                 rules.extend([at_most("nps", 10), at_most("csat", 5), at_most("ces", 7)]);

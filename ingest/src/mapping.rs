@@ -206,6 +206,13 @@ fn all_hold(conditions: &[Condition], look: Look<'_, '_>) -> bool {
 }
 
 impl Mapping {
+    /// The value to read of a record. One without a value may be in its headers alone, or be ignored; then it is an empty
+    /// object. None: it is a reject.
+    pub fn or_empty<'a>(&self, value: Option<&'a [u8]>) -> Option<&'a [u8]> {
+        let may_be_empty = !self.headers.is_empty() || self.others == Others::Ignore;
+        value.or(may_be_empty.then_some(b"{}"))
+    }
+
     /// The events of a record, in the order of the rules and items. No events: the record is ignored.
     ///
     /// # Errors

@@ -161,6 +161,7 @@ fn a_field_gets_its_value_as_the_mapping_says() {
         ("{text: '{a}/{b.c}!'}", r#"{"a": "x", "b": {"c": 3}}"#, Some(json!("x/3!"))),
         ("{text: '{a}/{b.c}!'}", r#"{"a": "x"}"#, Some(json!(null))),
         ("{text: '{a}', default: d}", r#"{"b": "x"}"#, Some(json!("d"))),
+        ("{text: '{a}/{b}'}", r#"{"a": true, "b": false}"#, Some(json!("true/false"))),
         ("{path: a, words: {'1': one, 'true': so}}", r#"{"a": 1}"#, Some(json!("one"))),
         ("{path: a, words: {'1': one, 'true': so}}", r#"{"a": true}"#, Some(json!("so"))),
         ("{path: a, words: {x: y}, otherwise: skip}", r#"{"a": "z"}"#, None),
@@ -283,6 +284,17 @@ events:
     assert!(events_with(&mapping, record, &not_utf8).is_err());
     let why = events_with(&mapping, &record.replace(r#"["a"]"#, "7"), &headers).unwrap_err();
     assert!(why.to_string().contains("pages: expected a list"), "{why}");
+}
+
+#[test]
+fn a_record_without_a_value_is_one_of_headers_alone_or_ignored_or_a_reject() {
+    let read = |text: &str| parse("m.yaml", text).unwrap().or_empty(None).is_some();
+    assert_eq!(
+        [read(RULE), read(&format!("{RULE}others: ignore")), read(&RULE.replace("feature: name", "feature: '@name'"))],
+        [false, true, true]
+    );
+    let mapping = parse("m.yaml", RULE).unwrap();
+    assert_eq!(mapping.or_empty(Some(b"[1]")), Some(&b"[1]"[..]));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use keepwell_core::pane::DAY_US;
 use serde_json::value::RawValue;
 
 use super::paths::{Found, Slot};
@@ -86,7 +87,7 @@ pub enum Format {
     Milliseconds,
     /// Epoch microseconds, as a number or a text.
     Microseconds,
-    /// `2026-03-01`: midnight, UTC.
+    /// `2026-03-01`, or days or milliseconds since 1970: midnight, UTC.
     Date,
     /// `2026-03-01 10:00:00` or `2026-03-01T10:00:00`, without a zone: UTC. `+0100` is a zone, too.
     DateTime,
@@ -307,7 +308,8 @@ fn text(parts: &[Part], look: Look<'_, '_>) -> Result<Option<String>, Reason> {
                 Some(json) => {
                     let part = scalar(json, &of.path)?;
                     // 1000 and 1e3 are one number and two texts.
-                    if !part.is_text && part.text.contains(['.', 'e', 'E']) {
+                    let is_number = !part.is_text && part.text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+                    if is_number && part.text.contains(['.', 'e', 'E']) {
                         let what = format!("{}: {}, expected a text or a whole number", of.path, excerpt(&part.text));
                         return Err(Reason::new(Code::WrongType, what));
                     }
@@ -397,6 +399,13 @@ impl Format {
             Self::Seconds => of_us(decimal(text, 6)?),
             Self::Milliseconds => of_us(decimal(text, 3)?),
             Self::Microseconds => of_us(decimal(text, 0)?),
+            // Numbers up to six digits are days, longer ones milliseconds.
+            Self::Date if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() => {
+                match text.parse().ok()? {
+                    days @ 0..1_000_000_i128 => of_us(days * i128::from(DAY_US)),
+                    ms => of_us(ms.checked_mul(1000)?),
+                }
+            }
             // A longer text has a time or a zone, which would be lost.
             Self::Date if text.len() != "2026-03-01".len() => None,
             Self::Date => {
@@ -455,6 +464,10 @@ mod tests {
             (Format::Seconds, "yesterday", None),
             (Format::Seconds, "", None),
             (Format::Date, "01/03/2026", None),
+            (Format::Date, "20513", Some("2026-03-01T00:00:00Z")),
+            (Format::Date, "1772323200000", Some("2026-03-01T00:00:00Z")),
+            (Format::Date, "99999999999999999999999999999999999999999", None),
+            (Format::Date, "", None),
             (Format::DateTime, "2026-02-30 10:00:00", None),
         ];
         for (format, text, time) in cases {

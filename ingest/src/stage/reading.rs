@@ -196,7 +196,7 @@ impl Ingest {
 
 /// The events of a record in Keepwell's own form, as a mapping makes them.
 fn flats<'r>(mapping: &Mapping, record: &'r Record, limits: &Limits) -> Result<Vec<Flat<'r>>, Reason> {
-    let value = record.value.as_deref().ok_or_else(null_value)?;
+    let value = mapping.or_empty(record.value.as_deref()).ok_or_else(null_value)?;
     decode::check_size(value, limits)?;
     mapping.events(value, &record.headers)
 }
