@@ -89,6 +89,8 @@ fn what_the_schema_of_an_input_accepts_ingest_accepts() {
         }
     }
     assert!(num_valid.iter().all(|count| *count > 5), "{num_valid:?}");
+    let answer = json!({"event_id": "e", "account_id": "a", "occurred_at": 1000, "survey": "ces", "score": 9, "scale_max": null});
+    assert!(!schema("survey").is_valid(&answer) && !is_accepted(Kind::Survey, &answer));
 }
 
 #[test]
