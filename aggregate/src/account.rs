@@ -11,7 +11,6 @@ pub mod history;
 pub mod pane_totals;
 pub mod people;
 pub mod snapshot;
-pub mod snapshot3;
 pub mod tickets;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The close of panes: it writes one final row per known account and window, pane by pane and account by account.
+//! The close of panes: it writes one final row per known account, pane by pane and account by account.
 //!
 //! The rows are divided into slices of a fixed number of rows. So a close of any size is written in transactions of
 //! bounded size, and a restart can go on between two slices. Only the log decides where a slice ends.
@@ -12,7 +12,7 @@ use keepwell_core::schema::{feature_day, window};
 use keepwell_pipeline::stage::StageError;
 
 use crate::account::{Account, View};
-use crate::measure::{Provenance, RowKind, RowOf, append_rows};
+use crate::measure::{Provenance, RowKind, RowOf, append_row};
 use crate::settings::Settings;
 use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
@@ -48,7 +48,7 @@ pub fn close(
     max_slices: u32,
     settings: &Settings,
 ) -> Result<Slices, StageError> {
-    let mut windows = window::Writer::new(settings.windows.len());
+    let mut windows = window::Writer::new(&settings.layout);
     let mut feature_days = feature_day::Writer::default();
     let mut accounts = BTreeMap::new();
     let mut left_out = Vec::new();
@@ -155,9 +155,8 @@ fn close_account(
     let mut kind = RowKind { is_final: true, is_retired: false, is_deleted: false };
     if let Some(is_retired) = view.retired(settings).filter(|_| within.is_none()) {
         kind.is_retired = is_retired;
-        let before = windows.num_rows();
-        left_out = append_rows(windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
-        provenance.ordinal += (windows.num_rows() - before) as i64;
+        left_out = append_row(windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
+        provenance.ordinal += 1;
     }
     let (within, ended) = match *pane >= view.first {
         true => append_features(feature_days, &view, of, provenance.ordinal, settings),
@@ -169,7 +168,7 @@ fn close_account(
     let is_news = account.deletions.iter().any(|deletion| deletion.at_us < view.end_us && !deletion.is_announced);
     if is_news && !view.is_known() {
         kind.is_deleted = true;
-        append_rows(windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
+        append_row(windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
     }
     let mut changed = account.clone();
     for deletion in changed.deletions.iter_mut().filter(|deletion| deletion.at_us < view.end_us) {

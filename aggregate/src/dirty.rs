@@ -35,16 +35,6 @@ impl Dirty {
         Self { panes: Panes { revisions, count: 0 }, accounts: ChangeBuckets::default() }
     }
 
-    /// A state that is not saved in the present format anywhere: all of these accounts count as changed.
-    pub fn all<'a>(accounts: impl IntoIterator<Item = &'a Account>) -> Self {
-        let mut dirty = Self::default();
-        dirty.accounts.mark_all();
-        for account in accounts {
-            account.panes().for_each(|pane| dirty.pane(pane));
-        }
-        dirty
-    }
-
     /// Panes and their revisions.
     pub fn panes(&self) -> impl Iterator<Item = (Pane, u64)> {
         self.panes.revisions.iter().map(|(pane, revision)| (*pane, *revision))

@@ -20,8 +20,7 @@ use crate::{Aggregate, State};
 
 /// An older format, which no program reads any more.
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
-/// From version 3 on: an object as it is in the store, with all parts.
-const STATE_3: &[u8] = include_bytes!("../golden/state-3.snapshot");
+/// An object as it is in the store, with all parts.
 const STATE_4: &[u8] = include_bytes!("../golden/state-4.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
@@ -121,14 +120,9 @@ fn all(stage: &Aggregate, state: &State) -> SnapshotBytes {
 }
 
 #[test]
-fn states_of_versions_3_and_4_stay_readable_and_are_what_the_same_records_give() {
+fn a_state_of_version_4_stays_readable_and_is_what_the_same_records_give() {
     let stage = stage();
     let folded = folded(&stage);
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_3).unwrap();
-    let mut of_3 = restored(&stage, &saved).unwrap();
-    // In version 3 ids did not contain the kind. So ids of other kinds than usage have other keys.
-    of_3.get_mut(&partition()).unwrap().event_ids = folded[&partition()].event_ids.clone();
-    assert_eq!(memory(&of_3), memory(&folded));
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
     let restored = restored(&stage, &saved).unwrap();
     assert_eq!(memory(&restored), memory(&folded));
@@ -136,19 +130,11 @@ fn states_of_versions_3_and_4_stay_readable_and_are_what_the_same_records_give()
 }
 
 #[test]
-fn what_follows_a_state_of_version_3_is_whole_and_in_the_form_of_version_4() {
-    let stage = stage();
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_3).unwrap();
-    let mut state = restored(&stage, &saved).unwrap();
-    // The parts of ids have not changed. All other parts must be written again.
-    let known: SavedRevisions = saved.keys().map(|name| (name.clone(), 0)).collect();
-    let is_kept = |part: &Part| matches!(part, Part::Settled { bytes: None, .. });
-    let parts = stage.snapshot(&state, &partition(), &known).unwrap();
-    let kept: Vec<_> = parts.iter().filter(|(_, part)| is_kept(part)).map(|(name, _)| name).collect();
-    assert!(kept.iter().all(|name| name.starts_with("ids-")), "{kept:?}");
-    let again = restored(&stage, &all(&stage, &state)).unwrap();
-    assert_eq!(memory(&again), memory(&state));
-    fold(&stage, &mut state, &record_of(1, std::iter::empty(), 19_802 * DAY_US));
+fn a_state_with_other_measures_is_refused_with_the_remedy() {
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
+    let config = Config::parse("golden", &format!("{CONFIG}aggregate: {{measures: [usage]}}\n"), &[]).unwrap();
+    let why = restored(&Aggregate::new(&config), &saved).unwrap_err().to_string();
+    assert!(why.contains("raise `epoch` and rebuild") && why.contains("windows/3: 7d: usage;"), "{why}");
 }
 
 #[test]
@@ -156,7 +142,7 @@ fn another_version_and_damaged_bytes_are_refused_by_name() {
     let stage = stage();
     let refuse = |whole: &SnapshotBytes| restored(&stage, whole).unwrap_err().to_string();
     let of_2 = SnapshotBytes::from([(ONE.to_owned(), STATE_2.to_vec())]);
-    assert!(refuse(&of_2).contains("versions before 3"), "{}", refuse(&of_2));
+    assert!(refuse(&of_2).contains("before 3"), "{}", refuse(&of_2));
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
     let mut newer = saved.clone();
     newer.get_mut("head").unwrap()[0] = 9;

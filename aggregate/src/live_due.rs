@@ -98,7 +98,7 @@ mod tests {
     use keepwell_core::interned::Name;
     use keepwell_core::offset::{NextOffset, Position};
     use keepwell_core::pane::DAY_US;
-    use keepwell_core::schema::window;
+    use keepwell_pipeline::config::Aggregate;
     use keepwell_pipeline::stage::{Batch, Stage};
     use proptest::prelude::*;
 
@@ -181,7 +181,7 @@ mod tests {
         let step = stage.apply(state, &batch).unwrap();
         let mut sent = BTreeSet::new();
         for value in step.messages.iter().filter_map(|message| message.value.as_ref()) {
-            let rows = codec::decode(value, &window::schema()).unwrap();
+            let rows = codec::decode(value, &Aggregate::default().layout().schema()).unwrap();
             sent.extend(rows["account_id"].as_string::<i32>().iter().flatten().map(str::to_owned));
         }
         stage.merge(state, step.changes);

@@ -1,4 +1,4 @@
-//! Measures: one account as of the end of one pane, over every window, as rows of the `windows` table.
+//! Measures: one account as of the end of one pane, over every window, as a row of the `windows` table.
 //!
 //! Sums are integers. Each quotient is divided only once, in this file.
 
@@ -10,7 +10,9 @@ use std::ops::Range;
 
 use keepwell_core::event::{Priority, Survey};
 use keepwell_core::pane::Pane;
-use keepwell_core::schema::window::{self, MeasuresRow, WindowRow, key, people, provenance, surveys, tickets, usage};
+use keepwell_core::schema::window::{
+    self, Kept, MeasuresRow, Part, WindowRow, key, people, provenance, surveys, tickets, usage,
+};
 
 use crate::account::View;
 use crate::account::answers::Answered;
@@ -52,41 +54,38 @@ pub struct RowOf<'a> {
     pub provenance: Provenance,
 }
 
-/// Appends one row per window. Ordinals count up from that of the provenance. Facts without a column and outcomes are
-/// only on the first row, because an account can have any number of them. Returns how many of them did not fit.
-pub fn append_rows(rows: &mut window::Writer, view: &View<'_>, of: RowOf<'_>, settings: &Settings) -> i64 {
+/// Appends a row. Returns how many facts and outcomes did not fit into it.
+pub fn append_row(rows: &mut window::Writer, view: &View<'_>, of: RowOf<'_>, settings: &Settings) -> i64 {
     let RowOf { account_id, kind, provenance } = of;
     let entitled = Entitled::of(view, settings);
-    let end = view.last.next();
-    let ranges = settings.windows.iter().flat_map(|window| {
-        let from = end.back(window.panes);
-        [from..end, end.back(2 * window.panes)..from]
+    let parts = settings.layout.parts();
+    let sums = Sums::of_each(view, parts.iter().map(|part| range(part, view.last.next(), settings)), &entitled);
+    let measures = sums.into_iter().zip(parts);
+    rows.append(WindowRow {
+        key: key::Row {
+            account_id,
+            as_of: view.end_us,
+            is_final: kind.is_final,
+            is_retired: kind.is_retired,
+            is_deleted: kind.is_deleted,
+        },
+        measures: measures.map(|(sums, part)| sums.measures(view, &entitled, &part.kept, settings)).collect(),
+        provenance: provenance::Row {
+            epoch: settings.epoch as i32,
+            partition: provenance.partition,
+            next_offset: provenance.next_offset,
+            ordinal: provenance.ordinal,
+            watermark: provenance.watermark_us,
+        },
     });
-    let mut sums = Sums::of_each(view, ranges, &entitled).into_iter();
-    for (window, ordinal) in settings.windows.iter().zip(provenance.ordinal..) {
-        let mut measures =
-            || sums.next().map_or_else(MeasuresRow::default, |sums| sums.measures(view, &entitled, settings));
-        rows.append(WindowRow {
-            key: key::Row {
-                account_id,
-                as_of: view.end_us,
-                period: &window.period,
-                is_final: kind.is_final,
-                is_retired: kind.is_retired,
-                is_deleted: kind.is_deleted,
-            },
-            now: measures(),
-            previous: measures(),
-            provenance: provenance::Row {
-                epoch: settings.epoch as i32,
-                partition: provenance.partition,
-                next_offset: provenance.next_offset,
-                ordinal,
-                watermark: provenance.watermark_us,
-            },
-        });
-    }
     as_of::append(rows, view, &entitled, settings)
+}
+
+/// The panes of a window that ends before the pane `end`, or of the window before it.
+fn range(part: &Part, end: Pane, settings: &Settings) -> Range<Pane> {
+    let num_panes = settings.windows[part.window].panes;
+    let from = end.back(num_panes);
+    if part.is_previous { from.back(num_panes)..from } else { from..end }
 }
 
 /// The features and seats that an account is entitled to use.
@@ -165,14 +164,21 @@ impl<'v> Sums<'v> {
         all
     }
 
-    fn measures<'s>(self, view: &View<'s>, entitled: &Entitled<'_>, settings: &'s Settings) -> MeasuresRow<'s> {
+    /// The kept measures.
+    fn measures<'s>(
+        self,
+        view: &View<'s>,
+        entitled: &Entitled<'_>,
+        kept: &Kept,
+        settings: &'s Settings,
+    ) -> MeasuresRow<'s> {
         let Range { start: from, end: to } = self.panes;
         let (from_us, end_us) = (settings.panes.start_us(from), settings.panes.start_us(to));
         let has_usage = self.usage.events > 0 || self.users > 0 || self.features > 0;
         let is_measured = has_usage || entitled.features.is_some() || entitled.seats.is_some();
         MeasuresRow {
-            usage: is_measured.then(|| self.usage(entitled)),
-            people: (!view.account.people.is_empty()).then(|| {
+            usage: (is_measured && !kept.usage.is_empty()).then(|| self.usage(entitled)),
+            people: (!view.account.people.is_empty() && !kept.people.is_empty()).then(|| {
                 let changes = view.people_changes(from_us, end_us, &settings.champion_roles);
                 let visible = from.max(view.first);
                 people::Row {
@@ -182,8 +188,9 @@ impl<'v> Sums<'v> {
                     champions_active: view.champions_active(end_us, visible, to, &settings.champion_roles),
                 }
             }),
-            tickets: (!view.account.tickets.is_empty()).then(|| ticket_load(view, from_us, end_us, settings)),
-            surveys: (!self.answers.is_empty()).then(|| survey_answers(&self.answers)),
+            tickets: (!view.account.tickets.is_empty() && !kept.tickets.is_empty())
+                .then(|| ticket_load(view, from_us, end_us, settings)),
+            surveys: (!self.answers.is_empty() && !kept.surveys.is_empty()).then(|| survey_answers(&self.answers)),
         }
     }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use keepwell_core::event::Priority;
 use keepwell_core::pane::{Pane, PaneWidth};
+use keepwell_core::schema::window::{self, Layout};
 use keepwell_pipeline::config::{Aggregate, Answers, Config, Limits, Targets};
 
 /// Rows in a slice of a close.
-const SLICE_ROWS: usize = 3000;
+const SLICE_ROWS: usize = 2000;
 
 /// One trailing window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Settings {
     pub lateness_us: i64,
     /// Trailing windows, shortest first.
     pub windows: Vec<Window>,
+    /// The columns of a window row.
+    pub layout: Arc<Layout>,
     /// An account without events for this time is retired. Microseconds.
     pub retire_after_us: i64,
     /// Features of accounts that have no `features` fact, sorted.
@@ -76,7 +79,7 @@ const UNKEYED: [u8; 16] = *b"keepwell.erased.";
 
 /// The settings that shape state and rows, as text. Settings that were added later appear only if they differ from
 /// their default.
-fn fingerprint(config: &Config) -> String {
+fn fingerprint(config: &Config, layout: &Layout) -> String {
     let Aggregate {
         windows,
         retire_after,
@@ -105,6 +108,8 @@ fn fingerprint(config: &Config) -> String {
     if *limits != Limits::default() {
         text += &format!(" limits: {limits:?}");
     }
+    // Rows of another table or with other measures cannot follow in the same topic.
+    text += &format!(" {}: {}", window::TABLE, layout.measures());
     text
 }
 
@@ -115,6 +120,7 @@ impl Settings {
         let mut lengths = config.aggregate.windows.clone();
         lengths.sort();
         lengths.dedup();
+        let layout = Arc::new(config.aggregate.layout());
         let windows = lengths
             .iter()
             .map(|length| Window { period: length.to_string(), panes: (length.as_micros() / panes.width_us) as i32 });
@@ -136,6 +142,8 @@ impl Settings {
             panes,
             lateness_us: config.time.lateness.as_micros(),
             windows: windows.collect(),
+            fingerprint: fingerprint(config, &layout),
+            layout,
             retire_after_us: config.aggregate.retire_after.as_micros(),
             catalogue: config.aggregate.catalogue.iter().cloned().collect(),
             categories: sorted(&config.aggregate.ticket_categories),
@@ -148,7 +156,6 @@ impl Settings {
             erasure_key: UNKEYED,
             max_id_bytes: config.duplicates.max_bytes,
             slice_rows: SLICE_ROWS,
-            fingerprint: fingerprint(config),
         }
     }
 

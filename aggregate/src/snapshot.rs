@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::account::snapshot::{OfPane, Rest};
-use crate::account::snapshot3::{self, OfPane3, Rest3};
 use crate::dedup::EventIds;
 use crate::dirty::Dirty;
 use crate::state::{Closing, PartitionState};
@@ -38,40 +37,6 @@ struct Head {
     closing: Option<Closing>,
     live_due: BTreeSet<Name>,
     is_completion_sent: bool,
-}
-
-/// The head of version 3, in which a close can stop only between accounts.
-#[derive(Deserialize)]
-struct Head3 {
-    _version: u32,
-    fingerprint: String,
-    watermarks: Watermarks,
-    closed: Option<Pane>,
-    closing: Option<(Pane, Pane, Option<Name>, u32, i64)>,
-    live_due: BTreeSet<Name>,
-    is_completion_sent: bool,
-}
-
-impl From<Head3> for Head {
-    fn from(old: Head3) -> Self {
-        let closing = old.closing.map(|(pane, to, after, slice, ordinal)| Closing {
-            pane,
-            to,
-            after,
-            within: None,
-            slice,
-            ordinal,
-        });
-        Self {
-            version: VERSION,
-            fingerprint: old.fingerprint,
-            watermarks: old.watermarks,
-            closed: old.closed,
-            closing,
-            live_due: old.live_due,
-            is_completion_sent: old.is_completion_sent,
-        }
-    }
 }
 
 /// The state as parts of a snapshot. Parts with a revision in `known` have no bytes. Equal states give equal bytes.
@@ -117,13 +82,12 @@ pub fn parts(state: &PartitionState, fingerprint: &str, known: &SavedRevisions) 
 /// When the version belongs to another program, or the bytes are damaged.
 pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), String> {
     let damaged = |error: postcard::Error| error.to_string();
-    let bytes = whole.get(HEAD).ok_or("it has no head: versions before 3 are not read any more")?;
+    let bytes = whole.get(HEAD).ok_or("it has no head: a version before 3 wrote it")?;
     let (version, _) = postcard::take_from_bytes::<u32>(bytes).map_err(damaged)?;
-    let head: Head = match version {
-        3 => postcard::from_bytes::<Head3>(bytes).map_err(damaged)?.into(),
-        VERSION => postcard::from_bytes(bytes).map_err(damaged)?,
-        _ => return Err(format!("its state has version {version}, this program reads 3 and {VERSION}")),
-    };
+    if version != VERSION {
+        return Err(format!("its state has version {version}, this program reads {VERSION}"));
+    }
+    let head: Head = postcard::from_bytes(bytes).map_err(damaged)?;
     let mut state = PartitionState {
         watermarks: head.watermarks,
         closed: head.closed,
@@ -133,19 +97,15 @@ pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), Strin
         event_ids: EventIds::restored(whole)?,
         ..PartitionState::default()
     };
-    if version == VERSION {
-        take_accounts(whole, &mut state, |rest: Rest| rest, |of_pane: OfPane| of_pane)?;
-        state.dirty = Dirty::restored(panes_of(whole).into_keys());
-    } else {
-        take_accounts(
-            whole,
-            &mut state,
-            |rest: Rest3| snapshot3::rest(rest),
-            |of_pane: OfPane3| snapshot3::of_pane(of_pane),
-        )?;
-        // The parts in the store have another format, so that all of them must be written again.
-        state.dirty = Dirty::all(state.accounts.values());
+    for bytes in accounts(whole) {
+        each(bytes, |(name, rest): (Name, Rest)| state.accounts.insert(name, Account::of_rest(rest)))?;
     }
+    for (pane, bytes) in panes_of(whole) {
+        each(bytes, |(name, of_pane): (Name, OfPane)| {
+            state.accounts.get_or_new(&name).take_pane(pane, of_pane, &mut state.names);
+        })?;
+    }
+    state.dirty = Dirty::restored(panes_of(whole).into_keys());
     Ok((state, head.fingerprint))
 }
 
@@ -153,24 +113,6 @@ pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), Strin
 fn panes_of(whole: &SnapshotBytes) -> BTreeMap<Pane, &Vec<u8>> {
     let number = |name: &String| Some(Pane(name.strip_prefix(PANE)?.parse().ok()?));
     whole.iter().filter_map(|(name, bytes)| Some((number(name)?, bytes))).collect()
-}
-
-/// Restores the accounts and then their panes, from either format.
-fn take_accounts<R: for<'b> Deserialize<'b>, P: for<'b> Deserialize<'b>>(
-    whole: &SnapshotBytes,
-    state: &mut PartitionState,
-    rest: impl Fn(R) -> Rest,
-    of_pane: impl Fn(P) -> OfPane,
-) -> Result<(), String> {
-    for bytes in accounts(whole) {
-        each(bytes, |(name, saved): (Name, R)| state.accounts.insert(name, Account::of_rest(rest(saved))))?;
-    }
-    for (pane, bytes) in panes_of(whole) {
-        each(bytes, |(name, saved): (Name, P)| {
-            state.accounts.get_or_new(&name).take_pane(pane, of_pane(saved), &mut state.names);
-        })?;
-    }
-    Ok(())
 }
 
 /// Passes on the values that follow each other in `bytes`.

@@ -17,7 +17,7 @@ use keepwell_pipeline::watermark::Progress;
 use crate::account::Account;
 use crate::close::close;
 use crate::fold::Fold;
-use crate::measure::{Provenance, RowKind, RowOf, append_rows};
+use crate::measure::{Provenance, RowKind, RowOf, append_row};
 use crate::settings::Settings;
 use crate::snapshot;
 use crate::state::{AcceptedRows, Changes, PartitionChanges, PartitionState, State};
@@ -186,7 +186,7 @@ impl Aggregate {
         }
         let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();
         let open = watermark_us.map(|watermark_us| self.settings.panes.pane(watermark_us));
-        let mut rows = window::Writer::new(self.settings.windows.len());
+        let mut rows = window::Writer::new(&self.settings.layout);
         for (name, account) in live_due {
             if let Some(pane) = account.newest_pane(open, &self.settings) {
                 let view = account.view(pane, &self.settings);
@@ -200,7 +200,7 @@ impl Aggregate {
                 };
                 // As at the close of the pane: an event of a retired account makes no row.
                 if retired.is_some() || is_deleted {
-                    let left_out = append_rows(
+                    let left_out = append_row(
                         &mut rows,
                         &view,
                         RowOf { account_id: name.as_str(), kind, provenance },
@@ -277,9 +277,8 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Writes rows as records. All rows of an account at one time stay in one record, because `score` needs all windows
-    /// together. Rows that are too large for a record lose their nullable texts, lists and maps, or are not written.
-    /// Both are counted.
+    /// Writes rows as records. A row that is too large for a record loses its nullable texts, lists and maps, or is not
+    /// written. Both are counted.
     fn push_rows(
         &self,
         rows: &RecordBatch,
@@ -291,12 +290,12 @@ impl Aggregate {
             return Ok(());
         }
         let Output { table, partition, progress } = to;
-        let (topic, unit_rows) = match table {
-            Table::Windows => (&self.settings.windows_topic, self.settings.windows.len()),
-            Table::FeatureDays => (&self.settings.feature_days_topic, 1),
+        let topic = match table {
+            Table::Windows => &self.settings.windows_topic,
+            Table::FeatureDays => &self.settings.feature_days_topic,
         };
         let max_bytes = batch.record_bytes(topic, self.settings.max_record_bytes);
-        let fitted = codec::encode_fitting(rows, unit_rows, max_bytes)?;
+        let fitted = codec::encode_fitting(rows, max_bytes)?;
         for value in fitted.values {
             let message = self.progress_message(topic, partition, progress);
             step.messages.push(Message { value: Some(value), ..message });

@@ -14,7 +14,7 @@ use keepwell_benches::load::Shape;
 use keepwell_core::codec;
 use keepwell_core::event::Kind;
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
-use keepwell_core::schema::{event, window};
+use keepwell_core::schema::event;
 use keepwell_ingest::decode::{Limits, decode};
 use keepwell_pipeline::record::Record;
 use keepwell_pipeline::snapshot::parts::{SavedRevisions, all_bytes};
@@ -169,11 +169,11 @@ fn aggregate(group: &mut Group<'_>, fixture: &Fixture) {
 }
 
 fn score_and_tables(group: &mut Group<'_>, fixture: &Fixture) {
-    let schema = window::schema();
+    let schema = fixture.config.aggregate.layout().schema();
     let windows = &fixture.windows;
     let score = keepwell_score::Score::new(&fixture.config).expect("a model");
     let tp = TopicPartition::new(fixture.config.topics.windows.as_str(), 0);
-    group.throughput(Throughput::Elements(num_rows(windows, &schema) / 3));
+    group.throughput(Throughput::Elements(num_rows(windows, &schema)));
     group.bench_function("score", |b| {
         b.iter_batched(
             || fresh(&score, &tp),

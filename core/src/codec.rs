@@ -20,7 +20,7 @@ use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use crate::schema::TABLE_KEY;
+use crate::schema::{MEASURES_KEY, TABLE_KEY};
 
 /// Why a batch could not be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,16 @@ pub enum CodecError {
         /// Table and version that this program reads.
         expected: String,
         /// Table and version of the record.
+        found: String,
+    },
+    /// The rows keep other measures than this program's configuration.
+    #[error(
+        "the rows keep the measures {found:?} and this program's configuration {expected:?}; give all programs the same aggregate.windows and aggregate.measures, or raise `epoch` and rebuild"
+    )]
+    OtherMeasures {
+        /// Measures of this program's configuration.
+        expected: String,
+        /// Measures of the record.
         found: String,
     },
     /// The value names our table, but its columns are from neither an older nor a newer program.
@@ -58,9 +68,9 @@ pub enum CodecError {
         /// Number of batches found.
         found: usize,
     },
-    /// Rows that must stay together exceed the limit.
+    /// A row exceeds the limit.
     #[error(
-        "the rows of one account take {bytes} bytes, above the limit of {max_bytes} a record; raise kafka.max_record_bytes and the topic's max.message.bytes"
+        "a row takes {bytes} bytes, above the limit of {max_bytes} a record; raise kafka.max_record_bytes and the topic's max.message.bytes"
     )]
     RowTooLarge {
         /// Encoded size in bytes.
@@ -125,19 +135,17 @@ fn without_null_columns(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> 
     left.with_schema(Arc::new(schema))
 }
 
-/// Encodes a batch as values of at most `max_bytes` each, in the order of the rows. Runs of `unit_rows` rows, such as
-/// those of one account, stay in one record. An empty batch is one record.
+/// Encodes a batch as values of at most `max_bytes` each, in the order of the rows. An empty batch is one record.
 ///
 /// # Errors
-/// [`CodecError::RowTooLarge`] when one run alone exceeds the limit.
-pub fn encode_split(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Vec<Vec<u8>>, CodecError> {
-    encode_pieces(batch, Pieces { unit_rows, max_bytes, row_bytes: row_bytes(batch)? })
+/// [`CodecError::RowTooLarge`] when one row alone exceeds the limit.
+pub fn encode_split(batch: &RecordBatch, max_bytes: usize) -> Result<Vec<Vec<u8>>, CodecError> {
+    encode_pieces(batch, Pieces { max_bytes, row_bytes: row_bytes(batch)? })
 }
 
 /// How a batch is cut into values.
 #[derive(Clone, Copy)]
 struct Pieces {
-    unit_rows: usize,
     max_bytes: usize,
     /// Mean size of a row in memory, in bytes.
     row_bytes: usize,
@@ -153,12 +161,12 @@ fn row_bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
 
 /// Cuts by the mean size of a row, so that most values fit when they are encoded for the first time.
 fn encode_pieces(batch: &RecordBatch, pieces: Pieces) -> Result<Vec<Vec<u8>>, CodecError> {
-    let Pieces { unit_rows, max_bytes, row_bytes } = pieces;
+    let Pieces { max_bytes, row_bytes } = pieces;
     let num_rows = batch.num_rows();
     let schema_bytes = SCHEMA_BYTES + PADDING_BYTES * batch.num_columns();
     let room = max_bytes.saturating_sub(schema_bytes).max(max_bytes / 2).max(1);
     let num_values = num_rows * row_bytes / room + 1;
-    let value_rows = num_rows.div_ceil(num_values).div_ceil(unit_rows).max(1) * unit_rows;
+    let value_rows = num_rows.div_ceil(num_values).max(1);
     let piece = |first: usize| batch.slice(first, value_rows.min(num_rows - first));
     let mut values = Vec::new();
     let mut todo: Vec<RecordBatch> = (0..num_rows.max(1)).step_by(value_rows).map(piece).rev().collect();
@@ -167,10 +175,10 @@ fn encode_pieces(batch: &RecordBatch, pieces: Pieces) -> Result<Vec<Vec<u8>>, Co
         let value = encode_into(&piece, num_rows * row_bytes)?;
         if value.len() <= max_bytes {
             values.push(value);
-        } else if num_rows <= unit_rows {
+        } else if num_rows <= 1 {
             return Err(CodecError::RowTooLarge { bytes: value.len(), max_bytes });
         } else {
-            let half = (num_rows / unit_rows).div_ceil(2) * unit_rows;
+            let half = num_rows.div_ceil(2);
             todo.push(piece.slice(half, num_rows - half));
             todo.push(piece.slice(0, half));
         }
@@ -178,31 +186,31 @@ fn encode_pieces(batch: &RecordBatch, pieces: Pieces) -> Result<Vec<Vec<u8>>, Co
     Ok(values)
 }
 
-/// The values of a batch, and the runs of rows that are not complete in them.
+/// The values of a batch, and the rows that are not complete in them.
 #[derive(Debug, Default)]
 pub struct Fitted {
     /// Encoded values, as from [`encode_split`].
     pub values: Vec<Vec<u8>>,
-    /// First rows of the runs that were encoded without their nullable texts, lists and maps.
+    /// The rows that were encoded without their nullable texts, lists and maps.
     pub thinned: Vec<usize>,
-    /// First rows of the runs that were not encoded at all.
+    /// The rows that were not encoded at all.
     pub left_out: Vec<usize>,
 }
 
-/// Like [`encode_split`], for rows that must not stop a stage. A run that alone exceeds the limit is encoded without
+/// Like [`encode_split`], for rows that must not stop a stage. A row that alone exceeds the limit is encoded without
 /// its nullable texts, lists and maps. If that is not enough, it is left out.
 ///
 /// # Errors
 /// [`CodecError::Arrow`] when Arrow cannot encode the batch.
-pub fn encode_fitting(batch: &RecordBatch, unit_rows: usize, max_bytes: usize) -> Result<Fitted, CodecError> {
+pub fn encode_fitting(batch: &RecordBatch, max_bytes: usize) -> Result<Fitted, CodecError> {
     let mut fitted = Fitted::default();
-    let pieces = Pieces { unit_rows, max_bytes, row_bytes: row_bytes(batch)? };
+    let pieces = Pieces { max_bytes, row_bytes: row_bytes(batch)? };
     let mut todo = vec![(0, batch.clone())];
     while let Some((first, rows)) = todo.pop() {
         match encode_pieces(&rows, pieces) {
             Ok(values) => fitted.values.extend(values),
-            Err(CodecError::RowTooLarge { .. }) if rows.num_rows() > unit_rows => {
-                let half = (rows.num_rows() / unit_rows).div_ceil(2) * unit_rows;
+            Err(CodecError::RowTooLarge { .. }) if rows.num_rows() > 1 => {
+                let half = rows.num_rows().div_ceil(2);
                 todo.push((first + half, rows.slice(half, rows.num_rows() - half)));
                 todo.push((first, rows.slice(0, half)));
             }
@@ -263,10 +271,18 @@ pub fn decode_shared(value: &Bytes, expected: &SchemaRef) -> Result<RecordBatch,
     let mut batches = read.map_err(|_| CodecError::Damaged { bytes: value.len() })??;
     let found = batches.len();
     let batch = batches.pop().filter(|_| found == 1).ok_or(CodecError::NotOneBatch { found })?;
-    let table_of = |schema: &SchemaRef| schema.metadata().get(TABLE_KEY).cloned().unwrap_or_default();
-    let (table, wanted) = (table_of(&batch.schema()), table_of(expected));
+    let written = batch.schema();
+    let both = |key: &str| {
+        let of = |schema: &SchemaRef| schema.metadata().get(key).cloned().unwrap_or_default();
+        (of(expected), of(&written))
+    };
+    let (wanted, table) = both(TABLE_KEY);
     if table != wanted {
         return Err(CodecError::ForeignTable { expected: wanted, found: table });
+    }
+    let (wanted, measures) = both(MEASURES_KEY);
+    if measures != wanted {
+        return Err(CodecError::OtherMeasures { expected: wanted, found: measures });
     }
     let columns = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| as_columns(&batch, expected)));
     let columns = columns.map_err(|_| CodecError::Damaged { bytes: value.len() })?;
@@ -342,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_large_batch_is_split_below_the_limit_and_keeps_its_order() {
-        let values = encode_split(&batch(1000), 1, 4096).unwrap();
+        let values = encode_split(&batch(1000), 4096).unwrap();
         assert!(values.len() > 4 && values.iter().all(|value| value.len() <= 4096));
         let rows: Vec<i64> = values
             .iter()
@@ -355,43 +371,46 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_belong_together_stay_in_one_record() {
-        let values = encode_split(&batch(999), 3, 4096).unwrap();
-        let lengths: Vec<_> = values.iter().map(|value| decode(value, &schema("t/1")).unwrap().num_rows()).collect();
-        assert!(lengths.len() > 4 && lengths.iter().all(|length| length % 3 == 0), "{lengths:?}");
-    }
-
-    #[test]
     fn a_row_above_the_limit_is_refused_with_its_size() {
-        assert!(matches!(encode_split(&batch(3), 3, 10), Err(CodecError::RowTooLarge { max_bytes: 10, .. })));
+        assert!(matches!(encode_split(&batch(3), 10), Err(CodecError::RowTooLarge { max_bytes: 10, .. })));
     }
 
     #[test]
-    fn a_run_above_the_limit_goes_out_thin_or_not_at_all_and_its_neighbours_go_out_whole() {
-        let text = |n: i64| if n / 3 == 2 { "x".repeat(20_000) } else { format!("text {n}") };
+    fn a_row_above_the_limit_goes_out_thin_or_not_at_all_and_its_neighbours_go_out_whole() {
+        let text = |n: i64| if n == 7 { "x".repeat(20_000) } else { format!("text {n}") };
         let texts: StringArray = (0..30).map(|n| Some(text(n))).collect();
         let rows =
             RecordBatch::try_new(schema("t/1"), vec![Arc::new(Int64Array::from_iter_values(0..30)), Arc::new(texts)])
                 .unwrap();
-        for (max_bytes, thinned, left_out) in
-            [(10_000, vec![6], vec![]), (100, vec![], (0..10).map(|n| 3 * n).collect())]
-        {
-            let fitted = encode_fitting(&rows, 3, max_bytes).unwrap();
+        for (max_bytes, thinned, left_out) in [(10_000, vec![7], vec![]), (100, vec![], (0..30).collect())] {
+            let fitted = encode_fitting(&rows, max_bytes).unwrap();
             assert_eq!((&fitted.thinned, &fitted.left_out), (&thinned, &left_out));
             assert!(fitted.values.iter().all(|value| value.len() <= max_bytes));
-            let mut without_null_columns = Vec::new();
+            let mut read = Vec::new();
             for value in &fitted.values {
                 let part = decode(value, &schema("t/1")).unwrap();
                 let (numbers, texts) = (part.column(0).as_primitive::<Int64Type>(), part.column(1).as_string::<i32>());
-                without_null_columns
-                    .extend(numbers.iter().zip(texts).map(|(n, text)| (n.unwrap(), text.map(str::to_owned))));
+                read.extend(numbers.iter().zip(texts).map(|(n, text)| (n.unwrap(), text.map(str::to_owned))));
             }
-            let whole = |n: i64| (n, (!thinned.contains(&((n / 3 * 3) as usize))).then(|| text(n)));
-            assert_eq!(
-                without_null_columns,
-                if left_out.is_empty() { (0..30).map(whole).collect() } else { Vec::new() }
-            );
+            let whole = |n: i64| (n, (!thinned.contains(&(n as usize))).then(|| text(n)));
+            assert_eq!(read, if left_out.is_empty() { (0..30).map(whole).collect() } else { Vec::new() });
         }
+    }
+
+    #[test]
+    fn rows_with_other_measures_than_configured_are_refused_by_name() {
+        let with = |measures: &str| {
+            let mut metadata = schema("t/1").metadata().clone();
+            metadata.insert(MEASURES_KEY.to_owned(), measures.to_owned());
+            Arc::new(Schema::new_with_metadata(schema("t/1").fields().clone(), metadata))
+        };
+        let value = encode(&batch(1).with_schema(with("7d: usage")).unwrap()).unwrap();
+        assert!(decode(&value, &with("7d: usage")).is_ok());
+        let error = decode(&value, &with("7d: people")).unwrap_err().to_string();
+        assert!(
+            error.contains("7d: usage") && error.contains("7d: people") && error.contains("aggregate.measures"),
+            "{error}"
+        );
     }
 
     #[test]

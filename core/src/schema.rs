@@ -4,6 +4,7 @@
 //! from it. A table that is declared with `table!` also gets its writer, reader and JSON form from it. A nullable column may be added to a version (see [`crate::codec::decode`]). Any other change is a new
 //! version.
 
+pub mod cell;
 pub mod columns;
 pub mod dictionary;
 pub mod event;
@@ -14,13 +15,11 @@ pub mod health;
 pub mod json;
 pub mod json_schema;
 pub mod kind;
-mod row;
 pub mod score;
 mod table;
 pub mod window;
 
 pub use kind::lists_of;
-pub use row::RowBuilder;
 pub(crate) use table::table;
 pub use table::{Sparse, Table};
 
@@ -30,6 +29,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 /// Metadata key of a schema for its table and version, e.g. `events/1`.
 pub const TABLE_KEY: &str = "keepwell.table";
+/// Metadata key of a schema for the measures that its rows keep, as configured.
+pub const MEASURES_KEY: &str = "keepwell.measures";
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -57,7 +57,7 @@ def main():
     uses = runs = 0
     for _, record in records(broker, windows):
         if record.value is not None:
-            uses += sum(rows(record.value).column("uses").to_pylist())
+            uses += sum(rows(record.value).column("uses_14d").to_pylist())
             schema = pyarrow.ipc.open_stream(record.value).schema
             runs += sum(pyarrow.types.is_run_end_encoded(field.type) for field in schema)
     print(json.dumps({"last": last, "finals": finals, "factors": factors, "uses": uses, "runs": runs}))

@@ -143,7 +143,7 @@ impl Ingest {
         max_bytes: usize,
     ) -> Result<Vec<Message>, StageError> {
         let mut values: Vec<Option<Vec<u8>>> = match builder {
-            Some(builder) => codec::encode_split(&builder.finish()?, 1, max_bytes)?.into_iter().map(Some).collect(),
+            Some(builder) => codec::encode_split(&builder.finish()?, max_bytes)?.into_iter().map(Some).collect(),
             None => vec![None],
         };
         let last = values.len() - 1;

@@ -108,7 +108,7 @@ fn again(args: &AuditArgs, config: &Config, files: &[ModelFile], clock: &SystemC
 
 /// The configured model file and the others, ordered by version.
 fn versions(config: &Config, others: &[PathBuf]) -> Result<Vec<ModelFile>> {
-    let periods: Vec<String> = config.aggregate.windows.iter().map(ToString::to_string).collect();
+    let periods = config.aggregate.periods();
     let read = |path: &PathBuf| model::parse(&path.display().to_string(), &model::read(path)?, &periods);
     let configured = match &config.score.model {
         Some(path) => read(path)?,
@@ -136,7 +136,9 @@ fn once(args: &AuditArgs, config: &Config, files: &[ModelFile], now_us: i64) -> 
     for some in accounts.chunks(AT_ONCE) {
         let named = || format!("accounts {} to {}", some[0], some[some.len() - 1]);
         let rows = stored.of(some).with_context(named)?;
-        let found = runtime.block_on(audit(rows, files, config.time.pane.as_micros())).with_context(named)?;
+        let found = runtime
+            .block_on(audit(rows, files, &config.aggregate.layout(), config.time.pane.as_micros()))
+            .with_context(named)?;
         all.num_scores += found.num_scores;
         all.drift.extend(found.drift);
         for (version, count) in found.unknown {

@@ -8,6 +8,7 @@ mod duplicates;
 mod duration;
 mod http;
 mod kafka;
+mod measures;
 mod output;
 mod places;
 mod source;
@@ -23,11 +24,13 @@ pub use duplicates::Duplicates;
 pub use duration::Span;
 pub use http::{Http, Listen};
 pub use kafka::{Kafka, Secret, max_event_bytes};
+pub use measures::Measures;
 pub use output::{Score, Tables, Topics};
 pub use source::Source;
 
 use crate::redact::{self, StoreUrl};
 use keepwell_core::pane::PaneWidth;
+use keepwell_core::schema::window::Layout;
 use places::Places;
 
 /// The whole configuration.
@@ -313,6 +316,9 @@ impl Config {
                 let why = format!("{window} is not a whole number of panes of {}", self.time.pane);
                 return Err(contradiction(&["aggregate.windows", "time.pane"], why));
             }
+        }
+        if let Err(why) = Layout::check(&self.aggregate.periods(), &self.aggregate.wanted()) {
+            return Err(contradiction(&["aggregate.measures", "aggregate.windows"], why));
         }
         let longest = self.aggregate.windows.iter().max().copied().unwrap_or(self.time.pane);
         if self.aggregate.retire_after.as_micros() < longest.as_micros() {

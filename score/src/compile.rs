@@ -10,7 +10,8 @@ use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{Expr, ExprSchemable, cast, col, lit, when};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use keepwell_core::pane::DAY_US;
-use keepwell_core::schema::{time_type, window};
+use keepwell_core::schema::window::{self, Layout};
+use keepwell_core::schema::{Column, time_type};
 use serde_saphyr::Spanned;
 use siphasher::sip::SipHasher13;
 
@@ -89,10 +90,13 @@ const DERIVED: [(&str, &str); 2] = [
 const EXCERPT_CHARS: usize = 200;
 const PERIOD_DAYS: &str = "period_days";
 
-/// All columns of a window row. Any may be null, because the row of a window may be missing.
+/// All columns that SQL over a window may use, as it names them.
 static WINDOW_ROW: LazyLock<Vec<Field>> = LazyLock::new(|| {
-    let nullable = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
-    window::schema().fields().iter().map(nullable).collect()
+    let field = |name: &str, column: &Column| Field::new(name, column.kind.data_type(), true);
+    let plain = window::key::COLUMNS.iter().chain(window::windowed()).chain(window::as_of());
+    let plain = plain.chain(window::provenance::COLUMNS).map(|column| field(column.name, column));
+    let previous = window::windowed().map(|column| field(&format!("{}{}", window::PREVIOUS, column.name), column));
+    plain.chain(previous).collect()
 });
 
 impl Compiled {
@@ -100,26 +104,27 @@ impl Compiled {
     ///
     /// # Errors
     /// [`ModelError`] with file, line and column.
-    pub fn parse(file: &str, text: &str, periods: &[String]) -> Result<Self, ModelError> {
+    pub fn parse(file: &str, text: &str, layout: &Layout) -> Result<Self, ModelError> {
         // Planning is recursive. A thread of its own has a stack that is large enough for everything within the limits.
         let planner = std::thread::Builder::new().name("model".to_owned()).stack_size(PLANNING_STACK_BYTES);
         std::thread::scope(|scope| {
-            let planned = planner.spawn_scoped(scope, || Self::parse_here(file, text, periods));
+            let planned = planner.spawn_scoped(scope, || Self::parse_here(file, text, layout));
             let planned = planned.map_err(|error| ModelError::of(file, format!("no thread to plan it: {error}")))?;
             planned.join().unwrap_or_else(|_| Err(ModelError::of(file, "its SQL cannot be planned")))
         })
     }
 
-    fn parse_here(file: &str, text: &str, periods: &[String]) -> Result<Self, ModelError> {
-        let ModelFile { version, models, .. } = parse(file, text, periods)?;
+    fn parse_here(file: &str, text: &str, layout: &Layout) -> Result<Self, ModelError> {
+        let ModelFile { version, models, .. } = parse(file, text, layout.windows())?;
         let num_pieces: usize = models.iter().map(|m| m.factors.len() + m.remember.len() + m.triggers.len()).sum();
         if num_pieces > MAX_PIECES {
             let why = format!("{num_pieces} factors, triggers and remembered values; {MAX_PIECES} are allowed");
             return Err(ModelError::of(file, why));
         }
         let planner = Planner::new();
-        let models =
-            models.into_iter().map(|model| ModelCompiler::new(file, &planner, &model)?.compile(version, &model));
+        let models = models
+            .into_iter()
+            .map(|model| ModelCompiler::new(file, &planner, &model, layout)?.compile(version, &model));
         let models: Vec<_> = models.collect::<Result<_, ModelError>>()?;
         Ok(Self { text: text.to_owned(), version, models })
     }
@@ -136,13 +141,14 @@ impl Compiled {
 struct ModelCompiler<'c> {
     file: &'c str,
     planner: &'c Planner,
+    layout: &'c Layout,
     period: &'c str,
     /// The columns for remembered values, factors and triggers. Each has all columns of those before it.
     rows: [Schema; 3],
 }
 
 impl<'c> ModelCompiler<'c> {
-    fn new(file: &'c str, planner: &'c Planner, model: &'c Model) -> Result<Self, ModelError> {
+    fn new(file: &'c str, planner: &'c Planner, model: &'c Model, layout: &'c Layout) -> Result<Self, ModelError> {
         let float = |name: &str| Field::new(name, DataType::Float64, true);
         let fields = |columns: &[Input]| -> Vec<Field> {
             columns.iter().map(|(name, kind)| Field::new(*name, kind(), true)).collect()
@@ -167,7 +173,7 @@ impl<'c> ModelCompiler<'c> {
         let rows_of_factors = Schema::new(row.clone());
         row.extend(fields(&PRESENT));
         let rows = [rows_of_windows, rows_of_factors, Schema::new(row)];
-        Ok(Self { file, planner, period: &model.period.value, rows })
+        Ok(Self { file, planner, layout, period: &model.period.value, rows })
     }
 
     fn compile(&self, version: i64, model: &Model) -> Result<CompiledModel, ModelError> {
@@ -267,6 +273,14 @@ impl<'c> ModelCompiler<'c> {
     ) -> Result<Expression, ModelError> {
         let period = period.as_ref().map_or(self.period, |period| &period.value);
         let expr = build(period)?;
+        let is_missing = |name: &&str| window::measure(name).is_some() && self.layout.index_of(name, period).is_none();
+        let mut used: Vec<&str> = expr.column_refs().into_iter().map(|column| column.name.as_str()).collect();
+        used.sort_unstable();
+        if let Some(name) = used.into_iter().find(is_missing) {
+            let line = Layout::line_for(name, period);
+            let why = format!("{name} is not kept for the window {period}: add `{line}` to aggregate.measures");
+            return Err(ModelError::at(self.file, sql.referenced, why));
+        }
         self.located(sql, self.compute(period, expr, row, to))
     }
 
@@ -305,7 +319,7 @@ fn digest(version: i64, model: &Model) -> u64 {
 fn against_previous(value: Expr) -> PlanResult<Expr> {
     let before = value.clone().transform(|part| match &part {
         Expr::Column(column) if window::is_windowed(&column.name) => {
-            Ok(Transformed::yes(col(format!("previous_{}", column.name))))
+            Ok(Transformed::yes(col(format!("{}{}", window::PREVIOUS, column.name))))
         }
         _ => Ok(Transformed::no(part)),
     })?;

@@ -1,7 +1,7 @@
 //! Turns window rows into verdicts. Each account is evaluated by its model: factors, points, bands and conditions are
 //! columns over all accounts of a model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray};
@@ -149,8 +149,8 @@ pub fn evaluate<'m>(
 struct Evaluation<'e, 'm> {
     compiled: &'m CompiledModel,
     cases: &'e [CaseWithPast<'e>],
-    /// The rows of each window that the model uses.
-    rows: BTreeMap<&'m str, RecordBatch>,
+    /// The columns that the model uses, by window and name.
+    windows: BTreeMap<(&'m str, &'m str), ArrayRef>,
     /// Values from earlier final rows, by column.
     past: BTreeMap<&'m str, ArrayRef>,
 }
@@ -163,21 +163,14 @@ impl<'e, 'm> Evaluation<'e, 'm> {
     ) -> Result<Self, ArrowError> {
         let conditions = compiled.triggers.iter().flat_map(|trigger| [Some(&trigger.when), trigger.clear.as_ref()]);
         let all = compiled.factors.iter().chain(&compiled.remember).chain(conditions.flatten());
-        let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for compute in all {
-            used.entry(&compute.period).or_default().extend(compute.columns());
-        }
+        let used = all.flat_map(|compute| compute.columns().map(|name| (compute.period.as_str(), name)));
         let accounts: Vec<&Case<'_>> = cases.iter().map(|c| c.case).collect();
-        let rows =
-            used.into_iter().map(|(period, columns)| Ok((period, windows.rows_of(period, &accounts, &columns)?)));
-        let rows = rows.collect::<Result<_, ArrowError>>()?;
-        Ok(Self { compiled, cases, rows, past: past(compiled, cases) })
+        Ok(Self { compiled, cases, windows: windows.columns(used, &accounts)?, past: past(compiled, cases) })
     }
 
     fn inputs(&self, compute: &Expression, present: &BTreeMap<&str, ArrayRef>) -> Result<RecordBatch, ArrowError> {
-        let rows = self.rows.get(compute.period.as_str());
         compute.inputs(self.cases.len(), |name| {
-            let of_window = rows.and_then(|rows| rows.column_by_name(name));
+            let of_window = self.windows.get(&(compute.period.as_str(), name));
             of_window.or_else(|| self.past.get(name)).or_else(|| present.get(name)).cloned()
         })
     }

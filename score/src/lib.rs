@@ -39,15 +39,17 @@ pub use state::{PartitionState, State};
 
 use std::time::Duration;
 
+use keepwell_core::schema::window::Layout;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::process::Plan;
 
-/// Reads, checks and compiles a model file, as at the start of the stage. `periods` are the configured windows.
+/// Reads, checks and compiles a model file, as at the start of the stage. `layout` is that of
+/// a window row.
 ///
 /// # Errors
 /// [`model::ModelError`] with file, line and column.
-pub fn check_model(file: &str, text: &str, periods: &[String]) -> Result<(), model::ModelError> {
-    compile::Compiled::parse(file, text, periods).map(drop)
+pub fn check_model(file: &str, text: &str, layout: &Layout) -> Result<(), model::ModelError> {
+    compile::Compiled::parse(file, text, layout).map(drop)
 }
 
 /// The tick of the stage. Nothing in it waits for the clock.

@@ -1,12 +1,14 @@
 //! Tests of a model as a table: the contents of window rows, and the score they must give. They are in
 //! `NAME.tests.yaml` beside `NAME.yaml`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use keepwell_core::schema::{Column, ColumnType, RowBuilder, window};
+use keepwell_core::schema::ColumnType;
+use keepwell_core::schema::cell::Cell;
+use keepwell_core::schema::window::{LaidOut, Layout};
 use keepwell_pipeline::config::Span;
 use serde::Deserialize;
 use serde_json::Value;
@@ -26,14 +28,14 @@ const AS_OF_US: i64 = 1_767_225_600_000_000;
 /// One test.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
+struct Test {
     /// Name of the test: what it shows.
     name: Spanned<String>,
-    /// Columns of the rows of all windows. Other columns are null, or zero if they cannot be null. Times are `3d ago`
+    /// Columns, for all windows. Other columns are null, or zero if they cannot be null. Times are `3d ago`
     /// or `in 3d`.
     #[serde(default)]
     row: BTreeMap<String, Value>,
-    /// Columns of the row of one window, by window. They replace those in `row`.
+    /// Columns of one window, by window. They replace those in `row`.
     #[serde(default)]
     periods: BTreeMap<String, BTreeMap<String, Value>>,
     /// The expected score, with all its decimals.
@@ -53,17 +55,17 @@ pub fn beside(model: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`ModelError`] with file, line and column of the first test that fails, and its result.
-pub fn run(path: &Path, model: &Arc<Compiled>, periods: &[String]) -> Result<usize, ModelError> {
+pub fn run(path: &Path, model: &Arc<Compiled>, layout: &Layout) -> Result<usize, ModelError> {
     let file = path.display().to_string();
     let text = read(path)?;
-    let cases: Vec<Case> = serde_saphyr::from_str(&text).map_err(|error| ModelError::of(&file, error))?;
-    for case in &cases {
-        let refused = |why: String| ModelError::at(&file, case.name.referenced, format!("{}: {why}", case.name.value));
-        let found = given(case, model, periods).map_err(refused)?;
+    let tests: Vec<Test> = serde_saphyr::from_str(&text).map_err(|error| ModelError::of(&file, error))?;
+    for test in &tests {
+        let refused = |why: String| ModelError::at(&file, test.name.referenced, format!("{}: {why}", test.name.value));
+        let found = given(test, model, layout).map_err(refused)?;
         let wanted = [
-            ("score", case.score.map(|score| Points::round(score).unwrap_or_default().to_string()), found.score),
-            ("band", case.band.clone(), found.band),
-            ("triggers", case.triggers.as_ref().map(|triggers| triggers.join(", ")), found.triggers),
+            ("score", test.score.map(|score| Points::round(score).unwrap_or_default().to_string()), found.score),
+            ("band", test.band.clone(), found.band),
+            ("triggers", test.triggers.as_ref().map(|triggers| triggers.join(", ")), found.triggers),
         ];
         for (what, wanted, found) in wanted {
             if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
@@ -71,7 +73,7 @@ pub fn run(path: &Path, model: &Arc<Compiled>, periods: &[String]) -> Result<usi
             }
         }
     }
-    Ok(cases.len())
+    Ok(tests.len())
 }
 
 struct Found {
@@ -80,11 +82,11 @@ struct Found {
     triggers: String,
 }
 
-fn given(case: &Case, model: &Arc<Compiled>, periods: &[String]) -> Result<Found, String> {
-    let rows = rows(case, periods)?;
+fn given(test: &Test, model: &Arc<Compiled>, layout: &Layout) -> Result<Found, String> {
+    let rows = rows(test, layout)?;
     let failed = |error: arrow::error::ArrowError| error.to_string();
     let models = Models::beginning_with(model);
-    let windows = Windows::of(&rows).map_err(failed)?;
+    let windows = Windows::of(&rows, layout).map_err(failed)?;
     let (cases, nothing) = (windows.cases(), Memory::default());
     let scenes: Vec<CaseWithPast<'_>> = cases.iter().map(|case| CaseWithPast { case, past: &nothing }).collect();
     let verdicts = evaluate(&models, &windows, &scenes, 1).map_err(failed)?;
@@ -97,58 +99,46 @@ fn given(case: &Case, model: &Arc<Compiled>, periods: &[String]) -> Result<Found
     })
 }
 
-fn rows(case: &Case, periods: &[String]) -> Result<RecordBatch, String> {
-    let known: BTreeSet<&str> = window::columns().map(|column| column.name).collect();
-    let named = case.periods.values().flat_map(BTreeMap::keys).chain(case.row.keys());
-    if let Some(name) = named.into_iter().find(|name| !known.contains(name.as_str())) {
+fn rows(test: &Test, layout: &Layout) -> Result<RecordBatch, String> {
+    let windows = layout.windows();
+    if let Some(period) = test.periods.keys().find(|period| !windows.contains(period)) {
+        return Err(format!("there is no window {period}: {}", windows.join(", ")));
+    }
+    let is_known = |name: &&String| windows.iter().any(|window| layout.index_of(name, window).is_some());
+    let mut named = test.periods.values().flat_map(BTreeMap::keys).chain(test.row.keys());
+    if let Some(name) = named.find(|name| !is_known(name)) {
         return Err(format!("there is no column {name}"));
     }
-    if let Some(period) = case.periods.keys().find(|period| !periods.contains(period)) {
-        return Err(format!("there is no window {period}: {}", periods.join(", ")));
-    }
-    let mut rows = window::builder();
-    for period in periods {
-        let own = case.periods.get(period);
-        for column in window::columns() {
-            let value = own.and_then(|own| own.get(column.name)).or_else(|| case.row.get(column.name));
-            append(&mut rows, column, period, value)?;
-        }
-        rows.end_row();
-    }
-    rows.finish().map_err(|error| error.to_string())
+    let cells = layout.columns().iter().map(|column| {
+        let (name, window) = layout.sql_name(column);
+        let own = window.and_then(|window| test.periods.get(window)?.get(&name));
+        Ok((column.name.as_str(), cell(column, own.or_else(|| test.row.get(&name)))?))
+    });
+    let cells: BTreeMap<&str, Cell<'_>> = cells.collect::<Result<_, String>>()?;
+    let rows = layout.rows(1, |_, column| cells.get(column.name.as_str()).cloned().unwrap_or(Cell::Null));
+    rows.map_err(|error| error.to_string())
 }
 
-fn append(rows: &mut RowBuilder, column: &'static Column, period: &str, value: Option<&Value>) -> Result<(), String> {
+fn cell<'v>(LaidOut { column, .. }: &LaidOut, value: Option<&'v Value>) -> Result<Cell<'v>, String> {
     let name = column.name;
-    let value = value.filter(|value| !value.is_null());
-    let wrong = || format!("{name}: {} is not of its type", value.unwrap_or(&Value::Null));
-    let is_needed = !column.nullable;
-    match (column.kind, name) {
-        (ColumnType::Text, "account_id") => rows.text(name, Some("account")),
-        (ColumnType::Text, "period") => rows.text(name, Some(period)),
-        (ColumnType::Flag, "final") => rows.flag(name, true),
-        (ColumnType::Time, "as_of") => rows.time(name, Some(AS_OF_US)),
-        (ColumnType::Text, _) => rows.text(name, value.map(|v| v.as_str().ok_or_else(wrong)).transpose()?),
-        (ColumnType::Flag, _) => rows.flag(name, value.is_some_and(|value| *value == Value::Bool(true))),
-        (ColumnType::Time, _) => rows.time(name, value.map(|v| time(v).ok_or_else(wrong)).transpose()?),
-        (ColumnType::Int32, _) => rows.int32(name, 0),
-        (ColumnType::Int64, _) => {
-            let int = value.map(|v| v.as_i64().ok_or_else(wrong)).transpose()?;
-            rows.int(name, int.or(is_needed.then_some(0)));
-        }
-        (ColumnType::Float, _) => {
-            let float = value.map(|v| v.as_f64().ok_or_else(wrong)).transpose()?;
-            rows.float(name, float.or(is_needed.then_some(0.0)));
-        }
-        (ColumnType::Money, _) => {
-            let money = value.map(|v| v.as_f64().ok_or_else(wrong)).transpose()?;
-            rows.money(name, money.map(|money| (money * 100.0).round() as i128));
-        }
-        (ColumnType::CountMap, _) => rows.count_map(name, std::iter::empty()),
-        (ColumnType::TextMap, _) => rows.text_map(name, is_needed.then(std::iter::empty)),
-        (kind, _) => return Err(format!("{name}: columns of {kind:?} cannot be given")),
+    let wrong = |value: &Value| format!("{name}: {value} is not of its type");
+    match name {
+        "account_id" => return Ok(Cell::Text("account")),
+        "final" => return Ok(Cell::Flag(true)),
+        "as_of" => return Ok(Cell::Time(AS_OF_US)),
+        _ => {}
     }
-    Ok(())
+    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(Cell::Null) };
+    let cell = match column.kind {
+        ColumnType::Text => value.as_str().map(Cell::Text),
+        ColumnType::Flag => value.as_bool().map(Cell::Flag),
+        ColumnType::Time => time(value).map(Cell::Time),
+        ColumnType::Int32 | ColumnType::Int64 => value.as_i64().map(Cell::Int),
+        ColumnType::Float => value.as_f64().map(Cell::Float),
+        ColumnType::Money => value.as_f64().map(|money| Cell::Money((money * 100.0).round() as i128)),
+        kind => return Err(format!("{name}: columns of {kind:?} cannot be given")),
+    };
+    cell.ok_or_else(|| wrong(value))
 }
 
 /// The time of `3d ago` or `in 3d`, relative to the end of the windows. UTC microseconds.
@@ -166,20 +156,20 @@ fn time(value: &Value) -> Option<i64> {
 mod tests {
     use super::*;
 
-    fn periods() -> Vec<String> {
-        ["7d", "28d", "90d"].map(str::to_owned).to_vec()
+    fn layout() -> Layout {
+        keepwell_pipeline::config::Aggregate::default().layout()
     }
 
     fn shipped(model: &str) -> (PathBuf, Arc<Compiled>) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(model);
-        (beside(&path), Arc::new(Compiled::parse(model, &read(&path).unwrap(), &periods()).unwrap()))
+        (beside(&path), Arc::new(Compiled::parse(model, &read(&path).unwrap(), &layout()).unwrap()))
     }
 
     #[test]
     fn the_tests_of_the_shipped_models_pass() {
         for (model, count) in [("worked_example.yaml", 3), ("default.yaml", 3)] {
             let (tests, compiled) = shipped(model);
-            assert_eq!(run(&tests, &compiled, &periods()).unwrap(), count, "{model}");
+            assert_eq!(run(&tests, &compiled, &layout()).unwrap(), count, "{model}");
         }
     }
 
@@ -200,7 +190,7 @@ mod tests {
         ];
         for (text, words) in cases {
             std::fs::write(&path, text).unwrap();
-            let message = run(&path, &model, &periods()).unwrap_err().to_string();
+            let message = run(&path, &model, &layout()).unwrap_err().to_string();
             for word in words {
                 assert!(message.contains(word), "{word:?} is not in: {message}");
             }

@@ -20,12 +20,12 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use keepwell_core::schema::columns::{Columns, TimeArray};
+use keepwell_core::schema::window::{Layout, long_form};
 
 pub use items::items_of;
 
 use crate::expression::days_between;
 use crate::model::{Band, BandBasis, Model, ModelFile};
-use crate::windows::with_facts;
 use keepwell_core::points::Points;
 
 /// The published rows. They are checked, and each row is compared with the published row before it.
@@ -61,7 +61,7 @@ struct Numbered<'m> {
     model: &'m Model,
 }
 
-/// Computes what must be published for these window rows. `pane_us` is the width of a pane. `files` are the versions of
+/// Computes what must be published for these window rows of this layout. `pane_us` is the width of a pane. `files` are the versions of
 /// the model file for these rows, the newest last.
 ///
 /// # Errors
@@ -70,6 +70,7 @@ pub async fn expected(
     windows: RecordBatch,
     published: PublishedRows,
     files: &[ModelFile],
+    layout: &Layout,
     pane_us: i64,
 ) -> Result<Expected> {
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
@@ -78,10 +79,11 @@ pub async fn expected(
         session.register_table(name, Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?))
     };
     register("outcome", outcomes(&windows)?)?;
-    register("windows", with_facts(&windows)?)?;
+    register("window_rows", windows)?;
     register("published", in_millionths(&published.scores)?)?;
     register("published_trigger", in_millionths(&published.triggers)?)?;
-    for (name, sql) in statements(files, pane_us)? {
+    let long = ("windows".to_owned(), long_form(layout, "window_rows"));
+    for (name, sql) in std::iter::once(long).chain(statements(files, pane_us)?) {
         let named = |error: DataFusionError| error.context(format!("table {name}: {sql}"));
         let frame = session.sql(&sql).await.map_err(named)?;
         let schema = Arc::clone(frame.schema().inner());

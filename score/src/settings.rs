@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use keepwell_core::schema::window::Layout;
 use keepwell_pipeline::config::Config;
 
 use crate::compile::Compiled;
@@ -18,8 +19,8 @@ pub struct Settings {
     pub max_record_bytes: usize,
     /// Topic of rejects.
     pub rejects: Arc<str>,
-    /// Names of the configured windows, e.g. `28d`.
-    pub periods: Vec<String>,
+    /// The columns of a window row.
+    pub layout: Arc<Layout>,
     /// Width of a pane in microseconds.
     pub pane_us: i64,
     /// The configured model file. A new partition begins with it.
@@ -32,17 +33,17 @@ impl Settings {
     /// # Errors
     /// [`ModelError`] with file, line and column of the fault in the model file.
     pub fn new(config: &Config) -> Result<Self, ModelError> {
-        let periods: Vec<String> = config.aggregate.windows.iter().map(ToString::to_string).collect();
+        let layout = Arc::new(config.aggregate.layout());
         let model = match &config.score.model {
-            Some(path) => Compiled::parse(&path.display().to_string(), &model::read(path)?, &periods)?,
-            None => Compiled::parse("the default model", model::DEFAULT, &periods)?,
+            Some(path) => Compiled::parse(&path.display().to_string(), &model::read(path)?, &layout)?,
+            None => Compiled::parse("the default model", model::DEFAULT, &layout)?,
         };
         Ok(Self {
             epoch: config.epoch,
             health: config.topics.health.as_str().into(),
             rejects: config.topics.rejects.as_str().into(),
             max_record_bytes: config.kafka.max_record_bytes,
-            periods,
+            layout,
             pane_us: config.time.pane.as_micros(),
             model: Arc::new(model),
         })
@@ -56,6 +57,6 @@ impl Settings {
         if text == self.model.text {
             return Ok(Arc::clone(&self.model));
         }
-        Ok(Arc::new(Compiled::parse(name, text, &self.periods)?))
+        Ok(Arc::new(Compiled::parse(name, text, &self.layout)?))
     }
 }

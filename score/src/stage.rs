@@ -7,7 +7,7 @@ use arrow::array::AsArray;
 use arrow::array::RecordBatch;
 use keepwell_core::codec;
 use keepwell_core::offset::{Position, TopicPartition};
-use keepwell_core::schema::{health, window};
+use keepwell_core::schema::health;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
@@ -62,7 +62,7 @@ impl Score {
     /// [`ModelError`] naming the first test that fails.
     pub fn test_model(&self, config: &Config) -> Result<usize, ModelError> {
         let tests = config.score.model.as_deref().map(model_tests::beside).filter(|path| path.exists());
-        tests.map_or(Ok(0), |path| model_tests::run(&path, &self.settings.model, &self.settings.periods))
+        tests.map_or(Ok(0), |path| model_tests::run(&path, &self.settings.model, &self.settings.layout))
     }
 
     /// The inputs of each factor, if the configured model file has this version; see [`inputs`].
@@ -76,7 +76,7 @@ impl Score {
         windows: &RecordBatch,
     ) -> Result<Option<BTreeMap<String, Inputs>>, arrow::error::ArrowError> {
         let is_at_hand = version == self.settings.model.version;
-        is_at_hand.then(|| inputs(&self.settings.model, model, windows)).transpose()
+        is_at_hand.then(|| inputs(&self.settings.model, model, windows, &self.settings.layout)).transpose()
     }
 
     /// Text and version of the configured model file.
@@ -110,8 +110,9 @@ impl Score {
             fold.changes.progress = progress.or(fold.changes.progress);
             self.observe(record, batch, &mut fold, step);
             let Some(value) = &record.value else { continue };
-            let batch = codec::decode_shared(value, &window::schema()).map_err(|error| refused(error.to_string()))?;
-            let windows = Windows::of(&batch)?;
+            let batch = codec::decode_shared(value, &self.settings.layout.schema())
+                .map_err(|error| refused(error.to_string()))?;
+            let windows = Windows::of(&batch, &self.settings.layout)?;
             let models = fold.changes.models.as_ref().unwrap_or(&state.models).clone();
             self.score(&models, &windows, record, &mut fold, &mut step.fates)
                 .map_err(|error| refused(error.to_string()))?;
@@ -223,7 +224,7 @@ impl Score {
         let incomplete = progress.map(|progress| Progress { complete: false, ..progress.clone() });
         if rows.num_rows() > 0 {
             let rows = health::with_factors(&rows.finish()?, factors.finish()?)?;
-            let fitted = codec::encode_fitting(&rows, 1, max_bytes)?;
+            let fitted = codec::encode_fitting(&rows, max_bytes)?;
             step.messages.extend(fitted.values.into_iter().map(|value| message(Some(value), incomplete.as_ref())));
             let accounts = rows.column_by_name("account_id").and_then(AsArray::as_string_opt::<i32>);
             for (fate, firsts) in [("thinned", fitted.thinned), ("unwritable", fitted.left_out)] {

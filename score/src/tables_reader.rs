@@ -8,7 +8,8 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
-use keepwell_core::schema::{health, score as tables, window};
+use keepwell_core::schema::window::Layout;
+use keepwell_core::schema::{health, score as tables};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::redact;
 use keepwell_pipeline::store;
@@ -18,6 +19,7 @@ use tokio::runtime::Runtime;
 pub struct Stored {
     session: SessionContext,
     runtime: Runtime,
+    windows: SchemaRef,
 }
 
 impl std::fmt::Debug for Stored {
@@ -37,20 +39,20 @@ pub struct Rows {
     pub factors: RecordBatch,
 }
 
-fn schema_of(table: &str) -> SchemaRef {
+fn schema_of(table: &str, windows: &SchemaRef) -> SchemaRef {
     match table {
-        "windows" => window::schema(),
+        "windows" => SchemaRef::clone(windows),
         "scores" => tables::schema(),
         _ => tables::factor_schema(),
     }
 }
 
 impl Stored {
-    /// Opens the tables below a URL, see [`keepwell_pipeline::store::parse`].
+    /// Opens the tables below a URL, see [`keepwell_pipeline::store::parse`]. `layout` is that of the window rows.
     ///
     /// # Errors
     /// When the URL is not valid or the store does not respond.
-    pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self> {
+    pub fn open(url: &str, options: &BTreeMap<String, String>, layout: &Layout) -> Result<Self> {
         let external =
             |error: &dyn std::fmt::Display| DataFusionError::Execution(format!("{}: {error}", redact::url(url)));
         let (store, _) = store::parse(url, options).map_err(|error| external(&error))?;
@@ -62,13 +64,14 @@ impl Stored {
         let session = SessionContext::new_with_config(config);
         session.register_object_store(&parsed, store);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let windows = layout.schema();
         for table in ["windows", "scores", "score_factors"] {
-            let schema = schema_of(table);
+            let schema = schema_of(table, &windows);
             let options = ParquetReadOptions::default().schema(&schema);
             let place = format!("{}/{table}/", url.trim_end_matches('/'));
             runtime.block_on(session.register_parquet(table, place, options))?;
         }
-        Ok(Self { session, runtime })
+        Ok(Self { session, runtime, windows })
     }
 
     /// Opens the tables below `url`, or else those of the configuration.
@@ -81,7 +84,8 @@ impl Stored {
             DataFusionError::Execution("the configuration has no `tables`: name their place with --tables".to_owned())
         })?;
         let options = configured.map(keepwell_pipeline::config::Tables::all_options).transpose();
-        Self::open(url, &options.map_err(DataFusionError::Execution)?.unwrap_or_default())
+        let options = options.map_err(DataFusionError::Execution)?.unwrap_or_default();
+        Self::open(url, &options, &config.aggregate.layout())
     }
 
     fn collect(&self, sql: &str) -> Result<Vec<RecordBatch>> {
@@ -91,7 +95,7 @@ impl Stored {
 
     /// Runs `sql` and returns the rows with the schema of `table`.
     fn rows(&self, table: &str, sql: &str) -> Result<RecordBatch> {
-        let schema = schema_of(table);
+        let schema = schema_of(table, &self.windows);
         let batches = self.collect(sql)?.into_iter().map(|batch| {
             let columns = schema.fields().iter().map(|field| {
                 let column = batch.column_by_name(field.name());
@@ -143,7 +147,7 @@ impl Stored {
         Ok(Rows { windows: of("windows")?, scores: of("scores")?, factors: of("score_factors")? })
     }
 
-    /// The last score of an account at or before a time (UTC microseconds) as a row of `health`, and the window rows of
+    /// The last score of an account at or before a time (UTC microseconds) as a row of `health`, and the window row of
     /// that score. None if there is no score.
     ///
     /// # Errors
@@ -163,7 +167,7 @@ impl Stored {
             return Ok(None);
         }
         let factors = of("score_factors", "position")?;
-        Ok(Some((with_factors(&scores.slice(0, 1), &factors)?, of("windows", "period")?)))
+        Ok(Some((with_factors(&scores.slice(0, 1), &factors)?, of("windows", "as_of")?)))
     }
 }
 

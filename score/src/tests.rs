@@ -7,8 +7,10 @@ use arrow::array::RecordBatch;
 use keepwell_core::codec;
 use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 use keepwell_core::pane::DAY_US;
+use keepwell_core::schema::cell::Cell;
 use keepwell_core::schema::columns::{Columns, millionths};
-use keepwell_core::schema::{ColumnType, RowBuilder, health, window};
+use keepwell_core::schema::window::{LaidOut, Layout};
+use keepwell_core::schema::{ColumnType, health};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_pipeline::snapshot::ONE;
@@ -23,8 +25,8 @@ use crate::{Score, State};
 
 pub(crate) const EXAMPLE: &str = include_str!("../models/worked_example.yaml");
 
-fn periods() -> Vec<String> {
-    ["7d", "28d", "90d"].map(str::to_owned).to_vec()
+pub(crate) fn layout() -> Layout {
+    keepwell_pipeline::config::Aggregate::default().layout()
 }
 
 #[test]
@@ -36,7 +38,7 @@ fn the_shipped_models_compile() {
         (include_str!("../models/handoff_to_advocacy.yaml"), 7),
     ];
     for (text, num_models) in shipped {
-        let compiled = Compiled::parse("model.yaml", text, &periods()).unwrap();
+        let compiled = Compiled::parse("model.yaml", text, &layout()).unwrap();
         assert_eq!(compiled.models.len(), num_models);
     }
 }
@@ -89,6 +91,16 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
         ("weight: 35", "wieght: 35", &["wieght", "12"]),
         ("sql: uses_per_user", "sql: uses_per_usr", &["uses_per_usr", ":10:"]),
         ("sql: uses_per_user", "sql: uses_per_user +", &[":10:"]),
+        (
+            "sql: uses_per_user",
+            "sql: uses - previous_errors",
+            &["previous_errors is not kept", "28d", "`- {of: [errors], windows: [28d], previous: true}`", ":10:"],
+        ),
+        (
+            "sql: uses_per_user",
+            "sql: uses_per_user\n        against: previous_window",
+            &["{of: [uses_per_user], windows", ":10:"],
+        ),
         ("sql: uses_per_user", "sql: random()", &["random", "as_of", ":10:"]),
         ("sql: uses_per_user", "sql: length(repeat('x', 1000000000))", &["repeat()", "coalesce", ":10:"]),
         ("sql: uses_per_user", "sql: length(lpad('x', 2000000000, 'y'))", &["lpad()", ":10:"]),
@@ -105,8 +117,7 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
     ];
     for (from, to, words) in cases {
         assert!(EXAMPLE.contains(from), "{from}");
-        let message =
-            Compiled::parse("model.yaml", &EXAMPLE.replacen(from, to, 1), &periods()).unwrap_err().to_string();
+        let message = Compiled::parse("model.yaml", &EXAMPLE.replacen(from, to, 1), &layout()).unwrap_err().to_string();
         for word in words.iter().chain(&["model.yaml"]) {
             assert!(message.contains(word), "{word:?} is not in: {message}");
         }
@@ -134,11 +145,11 @@ fn sql_that_is_too_long_too_deep_or_too_wide_is_refused_whatever_its_shape() {
     ];
     for (name, sql, word) in cases {
         let text = EXAMPLE.replacen("sql: uses_per_user", &format!("sql: {sql}"), 1);
-        let message = Compiled::parse("model.yaml", &text, &periods()).unwrap_err().to_string();
+        let message = Compiled::parse("model.yaml", &text, &layout()).unwrap_err().to_string();
         assert!(message.contains(word) && message.len() < 3000, "{name}: {message}");
     }
     let allowed = EXAMPLE.replacen("sql: uses_per_user", &format!("sql: {}", chain(150, "uses")), 1);
-    Compiled::parse("model.yaml", &allowed, &periods()).unwrap();
+    Compiled::parse("model.yaml", &allowed, &layout()).unwrap();
 }
 
 #[test]
@@ -149,7 +160,7 @@ fn a_file_of_too_many_factors_is_refused() {
     let text = format!(
         "version: 1\nmodels:\n  - name: m\n    period: 7d\n    weights: raw\n    bands: [{{name: red, from: 0}}]\n    factors:\n{factors}"
     );
-    let message = Compiled::parse("model.yaml", &text, &periods()).unwrap_err().to_string();
+    let message = Compiled::parse("model.yaml", &text, &layout()).unwrap_err().to_string();
     assert!(message.contains("501") && message.contains("500"), "{message}");
 }
 
@@ -173,49 +184,32 @@ pub(crate) fn stage(model: &str) -> Score {
 /// Values of a window row that are not null or zero, by column.
 pub(crate) type Values<'v> = &'v [(&'v str, f64)];
 
-/// Appends a window row of 28 days with these values.
-fn append(rows: &mut RowBuilder, day: i64, is_final: bool, values: Values<'_>) {
-    for column in window::columns() {
-        let value = values.iter().find(|(name, _)| *name == column.name).map(|(_, value)| *value);
-        match (column.kind, column.name) {
-            (ColumnType::Text, "account_id") => rows.text(column.name, Some("acme")),
-            (ColumnType::Text, "period") => rows.text(column.name, Some("28d")),
-            (ColumnType::Text, "segment") => rows.text(column.name, value.map(|_| "other")),
-            (ColumnType::Time, "first_seen_at") => rows.time(column.name, Some(100 * DAY_US)),
-            (ColumnType::Time, name) if name != "as_of" => {
-                rows.time(column.name, value.map(|day| (day * DAY_US as f64) as i64));
-            }
-            (ColumnType::Text, _) => rows.text(column.name, None),
-            (ColumnType::Flag, "final") => rows.flag(column.name, is_final),
-            (ColumnType::Flag, _) => rows.flag(column.name, value.is_some()),
-            (ColumnType::Int32, _) => rows.int32(column.name, 1),
-            (ColumnType::Int64, _) => {
-                rows.int(column.name, value.map(|v| v as i64).or((!column.nullable).then_some(0)))
-            }
-            (ColumnType::Float, _) => rows.float(column.name, value.or((!column.nullable).then_some(0.0))),
-            (ColumnType::Money, _) => rows.money(column.name, None),
-            (ColumnType::Time, "as_of") => rows.time(column.name, Some(day * DAY_US)),
-            (ColumnType::TextMap, "outcomes") => {
-                let fold_lines = values.iter().filter_map(|(name, day)| Some((name.strip_prefix("outcome_")?, *day)));
-                let fold_lines: Vec<(String, &str)> = fold_lines
-                    .map(|(outcome, day)| {
-                        (health::alert_id("acme", "unhappy", &health::rfc3339(day as i64 * DAY_US)), outcome)
-                    })
-                    .collect();
-                rows.text_map(column.name, Some(fold_lines.iter().map(|(id, outcome)| (id.as_str(), *outcome))));
-            }
-            (ColumnType::TextMap, _) => rows.text_map(column.name, (!column.nullable).then(std::iter::empty)),
-            (ColumnType::CountMap, _) => rows.count_map(column.name, std::iter::empty()),
-            (kind, name) => panic!("{name}: {kind:?}"),
-        }
-    }
-    rows.end_row();
-}
-
+/// A window row with these values over all windows.
 pub(crate) fn rows(day: i64, is_final: bool, values: Values<'_>) -> RecordBatch {
-    let mut rows = window::builder();
-    append(&mut rows, day, is_final, values);
-    rows.finish().unwrap()
+    let layout = layout();
+    let value = |column: &LaidOut| {
+        let (name, _) = layout.sql_name(column);
+        values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    };
+    let outcomes = values.iter().filter_map(|(name, day)| Some((name.strip_prefix("outcome_")?, *day as i64 * DAY_US)));
+    let outcomes: Vec<(String, &str)> =
+        outcomes.map(|(outcome, us)| (health::alert_id("acme", "unhappy", &health::rfc3339(us)), outcome)).collect();
+    let outcomes = || outcomes.iter().map(|(id, outcome)| (id.as_str(), *outcome)).collect();
+    let cell = |column: &LaidOut| match (column.column.kind, column.column.name) {
+        (_, "account_id") => Cell::Text("acme"),
+        (_, "segment") => value(column).map_or(Cell::Null, |_| Cell::Text("other")),
+        (_, "first_seen_at") => Cell::Time(100 * DAY_US),
+        (_, "as_of") => Cell::Time(day * DAY_US),
+        (_, "final") => Cell::Flag(is_final),
+        (_, "outcomes") => Cell::TextMap(outcomes()),
+        (ColumnType::Flag, _) => Cell::Flag(value(column).is_some()),
+        (ColumnType::Int32, _) => Cell::Int(1),
+        (ColumnType::Time, _) => value(column).map_or(Cell::Null, |day| Cell::Time((day * DAY_US as f64) as i64)),
+        (ColumnType::Int64, _) => value(column).map_or(Cell::Null, |value| Cell::Int(value as i64)),
+        (ColumnType::Float, _) => value(column).map_or(Cell::Null, Cell::Float),
+        _ => Cell::Null,
+    };
+    layout.rows(1, |_, column| cell(column)).unwrap()
 }
 
 pub(crate) fn record(offset: i64, day: i64, is_final: bool, values: Values<'_>) -> Record {

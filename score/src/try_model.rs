@@ -5,12 +5,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::json::LineDelimitedWriter;
 use keepwell_core::codec;
 use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
-use keepwell_core::schema::{health, window};
+use keepwell_core::schema::health;
+use keepwell_core::schema::window::Layout;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_pipeline::stage::{Batch, Stage};
@@ -18,7 +19,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::{Score, State};
 
-/// Rows that are scored at once, about.
+/// Rows that are scored at once.
 const ROWS: usize = 3000;
 
 /// Arguments of `keepwell-score try`.
@@ -55,7 +56,7 @@ pub fn run(config: &Config, args: &TryArgs, out: &mut impl Write) -> Result<()> 
     let tp = TopicPartition::new(config.topics.windows.as_str(), 0);
     let (mut state, start) = (State::default(), Position::at(NextOffset(0)));
     stage.restore(&mut state, &tp, start, None)?;
-    for (offset, rows) in (0..).zip(chunks(&sorted(args)?)) {
+    for (offset, rows) in (0..).zip(chunks(&sorted(args, &config.aggregate.layout())?)) {
         let value = Some(codec::encode(&rows)?.into());
         let record = Record { value, ..Record::at(tp.clone(), Offset(offset)) };
         let records = std::slice::from_ref(&record);
@@ -72,8 +73,8 @@ pub fn run(config: &Config, args: &TryArgs, out: &mut impl Write) -> Result<()> 
 }
 
 /// All rows, in the order of time and account.
-fn sorted(args: &TryArgs) -> Result<RecordBatch> {
-    let schema = window::schema();
+fn sorted(args: &TryArgs, layout: &Layout) -> Result<RecordBatch> {
+    let schema = layout.schema();
     let mut batches = Vec::new();
     for path in &args.windows {
         let named = || path.display().to_string();
@@ -96,25 +97,13 @@ fn sorted(args: &TryArgs) -> Result<RecordBatch> {
         let values = all.column_by_name(name).with_context(|| format!("no column {name}"))?.clone();
         anyhow::Ok(SortColumn { values, options: None })
     };
-    let order = lexsort_to_indices(&[by("as_of")?, by("account_id")?, by("period")?], None)?;
+    let order = lexsort_to_indices(&[by("as_of")?, by("account_id")?], None)?;
     Ok(take_record_batch(&all, &order)?)
 }
 
-/// Divides the rows into chunks. Each chunk ends between two accounts.
-fn chunks(rows: &RecordBatch) -> Vec<RecordBatch> {
-    let Some(accounts) = rows.column_by_name("account_id").and_then(|column| column.as_string_opt::<i32>()) else {
-        return Vec::new();
-    };
-    let (mut chunks, mut from) = (Vec::new(), 0);
-    while from < rows.num_rows() {
-        let mut to = rows.num_rows().min(from + ROWS);
-        while to < rows.num_rows() && accounts.value(to) == accounts.value(to - 1) {
-            to += 1;
-        }
-        chunks.push(rows.slice(from, to - from));
-        from = to;
-    }
-    chunks
+/// Divides the rows into chunks.
+fn chunks(rows: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
+    (0..rows.num_rows()).step_by(ROWS).map(|from| rows.slice(from, ROWS.min(rows.num_rows() - from)))
 }
 
 fn print(rows: &RecordBatch, output: Output, out: &mut impl Write) -> Result<()> {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use keepwell_core::codec::{self, CodecError};
 use keepwell_core::offset::{NextOffset, Offset};
@@ -32,6 +33,8 @@ pub enum Wanted {
 pub struct PartitionBuffer {
     /// Source of the rows; it decides which tables they go to.
     pub source: Source,
+    /// Schema of its records.
+    schema: SchemaRef,
     /// Begin of the range.
     pub first: NextOffset,
     /// Next offset: behind the last record that was decoded.
@@ -72,10 +75,17 @@ pub struct Counts {
 }
 
 impl PartitionBuffer {
-    /// An empty buffer for a partition that starts at `first`.
-    pub fn new(source: Source, first: NextOffset, adopted: Option<Claim>, drain_to: NextOffset) -> Self {
+    /// An empty buffer for a partition that starts at `first`. Its records have this schema.
+    pub fn new(
+        source: Source,
+        schema: SchemaRef,
+        first: NextOffset,
+        adopted: Option<Claim>,
+        drain_to: NextOffset,
+    ) -> Self {
         Self {
             source,
+            schema,
             first,
             next: first,
             adopted,
@@ -123,7 +133,7 @@ impl PartitionBuffer {
         self.waiting_bytes -= record.value.as_ref().map_or(0, Bytes::len);
         let mut counts = Counts { read: 0, live: 0 };
         if let Some(value) = &record.value {
-            let batch = codec::decode_shared(value, &self.source.schema())?;
+            let batch = codec::decode_shared(value, &self.schema)?;
             let finals = self.source.finals(&batch)?;
             counts = Counts { read: batch.num_rows() as u64, live: (batch.num_rows() - finals.num_rows()) as u64 };
             if finals.num_rows() > 0 {
@@ -224,7 +234,8 @@ mod tests {
         let value = Bytes::from(encode(&rows.finish().unwrap()).unwrap());
         let mut record = Record::at(TopicPartition { topic: "t".into(), partition: 0 }, Offset(0));
         record.value = Some(value.clone());
-        let mut buffer = PartitionBuffer::new(Source::FeatureDays, NextOffset(0), None, NextOffset(1));
+        let mut buffer =
+            PartitionBuffer::new(Source::FeatureDays, feature_day::schema(), NextOffset(0), None, NextOffset(1));
         buffer.queue(record);
         assert_eq!(buffer.waiting_bytes(), value.len());
         assert_eq!(buffer.decode_waiting(Duration::ZERO).unwrap().unwrap().read, 1000);

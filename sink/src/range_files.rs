@@ -16,7 +16,8 @@ use arrow::row::{RowConverter, SortField};
 use keepwell_core::offset::NextOffset;
 use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::columns::Columns;
-use keepwell_core::schema::{feature_day, health, score, window};
+use keepwell_core::schema::window::Layout;
+use keepwell_core::schema::{feature_day, health, score};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -71,10 +72,10 @@ impl Source {
         }
     }
 
-    /// Schema of the source's records.
-    pub fn schema(self) -> SchemaRef {
+    /// Schema of the source's records, if window rows have this layout.
+    pub fn schema(self, layout: &Layout) -> SchemaRef {
         match self {
-            Self::Windows => window::schema(),
+            Self::Windows => layout.schema(),
             Self::FeatureDays => feature_day::schema(),
             Self::Health => health::schema(),
         }

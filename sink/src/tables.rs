@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arrow::error::ArrowError;
 use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
+use keepwell_core::schema::window::Layout;
 use keepwell_pipeline::clock::Clock;
 use keepwell_pipeline::config::{Config, Tables as TablesConfig};
 use keepwell_pipeline::crash_points::{self, CrashPoint};
@@ -88,6 +89,8 @@ pub struct Tables<'t, L: Log, C: Clock> {
     session: Session<L, &'t C>,
     store: Box<dyn Objects + 't>,
     sources: BTreeMap<String, Source>,
+    /// The layout of window rows.
+    layout: Layout,
     options: Options,
     buffers: BTreeMap<TopicPartition, PartitionBuffer>,
 }
@@ -144,7 +147,14 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
             from_beginning: args.from.is_some(),
             writer: args.instance.clone(),
         };
-        Self { session, store, sources: sources(config), options, buffers: BTreeMap::new() }
+        Self {
+            session,
+            store,
+            sources: sources(config),
+            layout: config.aggregate.layout(),
+            options,
+            buffers: BTreeMap::new(),
+        }
     }
 
     /// The position at which each partition starts: the end of the newest claim, or its begin if it is unfinished. The
@@ -176,7 +186,8 @@ impl<'t, L: Log, C: Clock> Tables<'t, L, C> {
                 return Err(RunError::Stop { partition: tp.clone(), why }.into());
             }
             info!(partition = %tp, %first, end = %ends.next, unfinished = adopted.is_some(), "partition started");
-            self.buffers.insert(tp.clone(), PartitionBuffer::new(source, first, adopted, ends.next));
+            let schema = source.schema(&self.layout);
+            self.buffers.insert(tp.clone(), PartitionBuffer::new(source, schema, first, adopted, ends.next));
             starts.insert(tp.clone(), first.max(ends.first));
         }
         Ok(starts)

@@ -8,19 +8,20 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use keepwell_core::schema::columns::Columns;
-use keepwell_core::schema::{feature_day, health, score as tables, window};
+use keepwell_core::schema::window::{Layout, provenance};
+use keepwell_core::schema::{feature_day, health, score as tables};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_score::recompute::{self, PublishedRows};
 use keepwell_sink::alert::Alert;
 use serde_json::Value;
 
-use crate::compare::{items_of, same_rows};
+use crate::compare::{items_of, over, same_rows};
 use crate::oracle;
 use crate::streamed::{Streamed, check_claims, finals, last_lives, stacked, table};
 
-const WINDOW_KEYS: [&str; 3] = ["account_id", "as_of", "period"];
-const SCORE_KEYS: [&str; 2] = ["account_id", "as_of"];
+/// What identifies a window row and a score.
+const KEYS: [&str; 2] = ["account_id", "as_of"];
 
 /// Number of things that were found equal.
 #[derive(Debug)]
@@ -52,7 +53,8 @@ pub struct Checked {
 pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Checked> {
     let answer = oracle::answer(&streamed.events, config).await.context("oracle")?;
     let window_finals = finals(&streamed.windows)?;
-    let windows = same_rows(&window_finals, &answer.finals, &WINDOW_KEYS).context("final window rows")?;
+    let layout = config.aggregate.layout();
+    let windows = same_windows(&window_finals, &answer.finals, &layout).context("final window rows")?;
     let lives = last_lives(&streamed.windows)?;
     // An account without a live row in the oracle needs none, even if an event touched it.
     let at_work = accounts_of(&answer.lives)?;
@@ -60,7 +62,7 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let live = accounts_of(std::slice::from_ref(&lives))?;
     ensure!(live == touched, "live rows are missing or too many: {:?}", live.symmetric_difference(&touched).next());
     let live_windows =
-        same_rows(&lives, &of_accounts(&answer.lives, &lives)?, &WINDOW_KEYS).context("live window rows")?;
+        same_windows(&lives, &of_accounts(&answer.lives, &lives)?, &layout).context("live window rows")?;
     let feature_days = same_rows(&streamed.feature_days, &answer.feature_days, &["account_id", "as_of", "feature"])
         .context("feature days")?;
 
@@ -75,8 +77,9 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let pane_us = config.time.pane.as_micros();
     streamed.versions.check(&streamed.health)?;
     let judged = stacked(&window_finals, judged)?;
-    let expected = recompute::expected(judged, judged_by, &streamed.versions.files, pane_us).await.context("scores")?;
-    let scores = same_rows(&health, &expected.scores, &SCORE_KEYS).context("scores")?;
+    let expected =
+        recompute::expected(judged, judged_by, &streamed.versions.files, &layout, pane_us).await.context("scores")?;
+    let scores = same_rows(&health, &expected.scores, &KEYS).context("scores")?;
     let item_keys = ["account_id", "as_of", "position"];
     let factors = same_rows(&items_of(&health, "factors")?, &expected.factors, &item_keys).context("factors")?;
     same_rows(&items_of(&health, "drivers")?, &expected.drivers, &item_keys).context("drivers")?;
@@ -84,7 +87,7 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
     let triggers = same_rows(&triggers, &expected, &["account_id", "as_of", "name"]).context("triggers")?;
     Ok(Checked {
         windows,
-        columns: answer.finals.first().map_or(0, RecordBatch::num_columns),
+        columns: layout.columns().len() - provenance::COLUMNS.len(),
         live_windows,
         feature_days,
         scores,
@@ -93,6 +96,25 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
         published: published(streamed)?,
         fates: answer.fates.into_iter().map(|(fate, count)| (fate, count as u64)).collect(),
     })
+}
+
+/// Compares window rows, window by window, with the oracle's, which are one row a window. Returns the number of rows.
+fn same_windows(rows: &RecordBatch, expected: &[RecordBatch], layout: &Layout) -> Result<usize> {
+    for window in layout.windows() {
+        let rows = over(rows, layout, window)?;
+        let of_window = expected.iter().map(|expected| {
+            let periods = cast(expected.column_by_name("period").context("no period")?, &DataType::Utf8)?;
+            let is_of = periods.as_string::<i32>().iter().map(|period| Some(period == Some(window.as_str())));
+            let expected = filter_record_batch(expected, &is_of.collect::<BooleanArray>())?;
+            let schema = expected.schema();
+            let is_kept = |column: &usize| rows.schema().index_of(schema.field(*column).name()).is_ok();
+            let kept: Vec<usize> = (0..expected.num_columns()).filter(is_kept).collect();
+            Ok(expected.project(&kept)?)
+        });
+        let of_window = of_window.collect::<Result<Vec<_>>>()?;
+        same_rows(&rows, &of_window, &KEYS).with_context(|| format!("window {window}"))?;
+    }
+    Ok(rows.num_rows())
 }
 
 fn accounts_of(batches: &[RecordBatch]) -> Result<BTreeSet<String>> {
@@ -249,7 +271,7 @@ pub fn tables(streamed: &Streamed, folder: &Path) -> Result<usize> {
     let same = |name: &str, schema, rows: RecordBatch, keys: &[&str]| {
         same_rows(&table(folder, name, &schema)?, &[rows], keys).with_context(|| format!("table {name}"))
     };
-    same("windows", window::schema(), finals(&streamed.windows)?, &WINDOW_KEYS)?;
+    same("windows", streamed.windows.schema(), finals(&streamed.windows)?, &KEYS)?;
     same("feature_days", feature_day::schema(), streamed.feature_days.clone(), &["account_id", "as_of", "feature"])?;
     let health = finals(&streamed.health)?;
     let columns: Vec<usize> =
@@ -259,7 +281,7 @@ pub fn tables(streamed: &Streamed, folder: &Path) -> Result<usize> {
     let plain: Vec<usize> =
         (0..flat.num_columns()).filter(|i| !flat.schema().field(*i).data_type().is_nested()).collect();
     let scores = table(folder, "scores", &tables::schema())?;
-    same_rows(&scores.project(&plain)?, &[flat.project(&plain)?], &SCORE_KEYS).context("table scores")?;
+    same_rows(&scores.project(&plain)?, &[flat.project(&plain)?], &KEYS).context("table scores")?;
     for list in ["drivers", "triggers"] {
         same_rows(&items_of(&scores, list)?, &[items_of(&flat, list)?], &["account_id", "as_of", "position"])?;
     }

@@ -9,6 +9,7 @@ use arrow::compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take_
 use arrow::datatypes::{DataType, Decimal128Type, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use keepwell_core::codec;
+use keepwell_core::schema::window::Layout;
 use keepwell_pipeline::record::Record;
 pub use keepwell_score::recompute::items_of;
 
@@ -30,6 +31,22 @@ pub fn where_flag(rows: &RecordBatch, column: &str, value: bool) -> Result<Recor
     let flags = rows.column_by_name(column).with_context(|| format!("no column {column}"))?.as_boolean();
     let keep: arrow::array::BooleanArray = flags.iter().map(|flag| Some(flag == Some(value))).collect();
     Ok(arrow::compute::filter_record_batch(rows, &keep)?)
+}
+
+/// What window rows show of one window: its measures under their plain names, and the columns that belong to no window.
+///
+/// # Errors
+/// When the rows have another layout.
+pub fn over(rows: &RecordBatch, layout: &Layout, window: &str) -> Result<RecordBatch> {
+    let named = layout.columns().iter().filter_map(|column| {
+        let (name, of) = layout.sql_name(column);
+        of.is_none_or(|of| of == window).then_some((name, column.name.as_str()))
+    });
+    let columns = named.map(|(name, column)| {
+        let values = rows.column_by_name(column).with_context(|| format!("no column {column}"))?;
+        Ok((name, Arc::clone(values), true))
+    });
+    Ok(RecordBatch::try_from_iter_with_nullable(columns.collect::<Result<Vec<_>>>()?)?)
 }
 
 /// Converts a column to a form that both sides can have: times as microseconds, maps as sorted `key=value;` texts.

@@ -179,15 +179,7 @@ fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
         });
         by_priority.collect::<Vec<_>>().join(", ")
     };
-    let shortest = aggregate.windows.iter().min().map(ToString::to_string).unwrap_or_default();
-    // Columns of any size are only on the row of the shortest window.
-    let as_of: Vec<String> = window::as_of()
-        .map(|column| match column.name {
-            "other_facts" => format!("case when n.period = '{shortest}' then a.other_facts end as other_facts"),
-            "outcomes" => format!("case when n.period = '{shortest}' then a.outcomes else '' end as outcomes"),
-            name => format!("a.{name}"),
-        })
-        .collect();
+    let as_of: Vec<String> = window::as_of().map(|column| format!("a.{}", column.name)).collect();
     let mut catalogue = aggregate.catalogue.clone();
     catalogue.sort();
     catalogue.dedup();

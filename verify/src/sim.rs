@@ -29,7 +29,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result};
 use fastrand::Rng;
 use keepwell_core::event::Kind as EventKind;
-use keepwell_pipeline::config::{Config, Span, Tables};
+use keepwell_pipeline::config::{Aggregate, Config, Measures, Span, Tables};
 use keepwell_pipeline::log::memory::MemoryBroker;
 
 use crate::compare::same_rows;
@@ -132,6 +132,7 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
         end_us,
         with_tables,
     };
+    config.aggregate.measures = measures(Rng::with_seed(asked.seed.rotate_left(16)).usize(0..3));
     let slice_rows = rng.usize(3..60);
     // A separate random source, so that old seeds keep all their other choices.
     let event_record_bytes = [LEAST_RECORD_BYTES, usize::MAX][Rng::with_seed(!asked.seed).usize(0..2)];
@@ -171,6 +172,21 @@ fn varied(rng: &mut Rng, with_tables: bool) -> Result<Config> {
     config.tables = with_tables
         .then(|| Tables::at("memory:///".into(), [1 << 12, 1 << 20][rng.usize(0..2)], Span::from_secs(36_000)));
     Ok(config)
+}
+
+/// Measures that rows keep: all of them, the default ones, or other ones of each window.
+fn measures(choice: usize) -> Vec<Measures> {
+    let of = |names: &[&str], days: &[u64], previous| Measures {
+        of: names.iter().map(|name| (*name).to_owned()).collect(),
+        windows: days.iter().map(|days| Span::from_secs(days * 86_400)).collect(),
+        previous,
+    };
+    let sets = ["usage", "people", "tickets", "surveys"];
+    match choice {
+        0 => vec![of(&sets, &[], true)],
+        1 => Aggregate::default().measures,
+        _ => vec![of(&["usage"], &[], false), of(&sets, &[7, 14], false), of(&["uses", "nps"], &[7, 14], true)],
+    }
 }
 
 /// Decides when each record reaches its topic, and in which partition.
@@ -227,7 +243,7 @@ fn as_without_faults(scenario: &Scenario, stages: &Stages, broker: &MemoryBroker
     };
     let (windows, health) = of(broker, &stages.config)?;
     let (calm_windows, calm_health) = of(&calm_world.broker, &calm_stages.config)?;
-    same_rows(&windows, &[calm_windows], &["account_id", "as_of", "period"]).context("windows")?;
+    same_rows(&windows, &[calm_windows], &["account_id", "as_of"]).context("windows")?;
     let flat = |rows: &arrow::array::RecordBatch| {
         let schema = rows.schema();
         let kept: Vec<usize> = (0..rows.num_columns()).filter(|i| !schema.field(*i).data_type().is_nested()).collect();

@@ -11,7 +11,7 @@ use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use keepwell_core::codec;
 use keepwell_core::schema::event::schema as event_schema;
-use keepwell_core::schema::{feature_day, health, window};
+use keepwell_core::schema::{feature_day, health};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_sink::claim::Claim;
@@ -49,7 +49,7 @@ impl Streamed {
         let windows = records(&topics.windows)?;
         Ok(Self {
             events: records(&topics.events)?,
-            windows: compare::rows_of(&windows, &window::schema())?,
+            windows: compare::rows_of(&windows, &config.aggregate.layout().schema())?,
             versions: Versions::of(config, &windows)?,
             feature_days: compare::rows_of(&records(&topics.feature_days)?, &feature_day::schema())?,
             health: compare::rows_of(&records(&topics.health)?, &health::schema())?,
@@ -91,28 +91,26 @@ pub fn finals(rows: &RecordBatch) -> Result<RecordBatch> {
     compare::where_flag(rows, "final", true)
 }
 
-/// The last live row of each account (and period), if it is newer than the account's last final row.
+/// The last live row of each account, if it is newer than the account's last final row.
 ///
 /// # Errors
 /// When a column is missing.
 pub fn last_lives(rows: &RecordBatch) -> Result<RecordBatch> {
     let text = |name: &str| rows.column_by_name(name).map(|column| column.as_string::<i32>());
     let accounts = text("account_id").context("no accounts")?;
-    let periods = text("period");
     let as_of = rows.column_by_name("as_of").context("no as_of")?.as_primitive::<TimestampMicrosecondType>();
     let is_final = rows.column_by_name("final").context("no final")?.as_boolean();
     let number = |name: &str| rows.column_by_name(name).map(|column| column.as_primitive::<Int64Type>());
     let (next, ordinal) = (number("next_offset").context("no offset")?, number("ordinal").context("no ordinal")?);
     let mut closed: BTreeMap<&str, i64> = BTreeMap::new();
-    let mut last: BTreeMap<(&str, &str), (i64, i64, usize)> = BTreeMap::new();
+    let mut last: BTreeMap<&str, (i64, i64, usize)> = BTreeMap::new();
     for row in 0..rows.num_rows() {
         if is_final.value(row) {
             let newest = closed.entry(accounts.value(row)).or_insert(i64::MIN);
             *newest = as_of.value(row).max(*newest);
         } else {
             let place = (next.value(row), ordinal.value(row), row);
-            let key = (accounts.value(row), periods.map_or("", |periods| periods.value(row)));
-            last.entry(key).and_modify(|known| *known = place.max(*known)).or_insert(place);
+            last.entry(accounts.value(row)).and_modify(|known| *known = place.max(*known)).or_insert(place);
         }
     }
     let is_newer = |row: &usize| closed.get(accounts.value(*row)).is_none_or(|closed| as_of.value(*row) > *closed);

@@ -33,17 +33,18 @@ impl Versions {
     /// # Errors
     /// When the configured model is refused.
     pub fn of(config: &Config, windows: &[Record]) -> Result<Self> {
-        let periods: Vec<String> = config.aggregate.windows.iter().map(ToString::to_string).collect();
+        let layout = config.aggregate.layout();
+        let periods = layout.windows();
         let first = match &config.score.model {
-            Some(path) => model::parse(&path.display().to_string(), &model::read(path)?, &periods)?,
-            None => model::parse("default", model::DEFAULT, &periods)?,
+            Some(path) => model::parse(&path.display().to_string(), &model::read(path)?, periods)?,
+            None => model::parse("default", model::DEFAULT, periods)?,
         };
         let mut of_partition: BTreeMap<i32, Vec<Version>> = BTreeMap::new();
         let mut files = BTreeMap::new();
         for record in windows {
             let Ok(Some(announced)) = Announcement::of(record) else { continue };
-            let Ok(file) = model::parse("announced", &announced.text, &periods) else { continue };
-            if keepwell_score::check_model("announced", &announced.text, &periods).is_err() {
+            let Ok(file) = model::parse("announced", &announced.text, periods) else { continue };
+            if keepwell_score::check_model("announced", &announced.text, &layout).is_err() {
                 continue;
             }
             let known = of_partition.entry(record.topic_partition.partition).or_default();

@@ -91,11 +91,6 @@ fn place(survey: Survey) -> usize {
 }
 
 impl Surveys {
-    /// Sums alone, as older programs stored them.
-    pub(super) fn of_sums(sums: [Answers; 3]) -> Self {
-        Self((sums != <[Answers; 3]>::default()).then(|| Box::new(NonEmpty { sums, last: BTreeMap::new() })))
-    }
-
     /// Adds an answer. The last answer of a person counts, whatever the order of arrival.
     pub fn take(&mut self, survey: Survey, person: Option<&str>, answer: Answer) {
         let held = self.0.get_or_insert_default();

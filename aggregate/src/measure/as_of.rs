@@ -9,7 +9,7 @@ use super::Entitled;
 use crate::account::View;
 use crate::settings::Settings;
 
-/// Ends the rows of an account. Returns how many facts and outcomes did not fit.
+/// Ends the row of an account. Returns how many facts and outcomes did not fit.
 pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Entitled<'_>, settings: &Settings) -> i64 {
     let Many { facts, outcomes, left_out } = Many::of(view, settings);
     let texts = Texts::of(view);
@@ -33,7 +33,7 @@ pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Enti
     left_out
 }
 
-/// Facts without a column, and outcomes. An account may have any number of them, but its rows must fit into one record.
+/// Facts without a column, and outcomes. An account may have any number of them, but its row must fit into one record.
 #[derive(Default)]
 struct Many<'v> {
     facts: Vec<(&'v str, &'v str)>,

@@ -19,7 +19,7 @@ use keepwell_benches::rivals::result::Results;
 use keepwell_core::codec;
 use keepwell_core::event::Kind;
 use keepwell_core::offset::{NextOffset, Position};
-use keepwell_core::schema::{event, window};
+use keepwell_core::schema::event;
 use keepwell_ingest::decode::{Limits, decode};
 use keepwell_pipeline::clock::SystemClock;
 use keepwell_pipeline::config::Config;
@@ -142,15 +142,14 @@ fn produce(config: &Config, events: &[Record]) -> Result<()> {
 /// Measures the work of one thread without a broker.
 fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
     let Fixture { config, events, windows, .. } = fixture;
-    let schema = window::schema();
+    let schema = config.aggregate.layout().schema();
     let finals = |record: &Record| -> Result<Option<RecordBatch>> {
         let value = record.value.as_ref().map(|value| codec::decode_shared(value, &schema)).transpose()?;
         Ok(value.map(|batch| Source::Windows.finals(&batch)).transpose()?)
     };
     let ready: Vec<RecordBatch> =
         windows.iter().filter_map(|record| finals(record).transpose()).collect::<Result<_>>()?;
-    let rows: usize = ready.iter().map(RecordBatch::num_rows).sum();
-    let accounts = rows / config.aggregate.windows.len();
+    let accounts: usize = ready.iter().map(RecordBatch::num_rows).sum();
     let mut rate = |what, count, work: &dyn Fn() -> Result<()>| rate_again(rates, what, count, work);
     rate("decode of events, Arrow IPC", args.events, &|| decode_all(events, &event::schema()))?;
     // Without statements of time no pane closes.
@@ -166,12 +165,12 @@ fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
         first: NextOffset(0),
         end: NextOffset(windows.len() as i64),
     };
-    rate("record to Parquet file", rows, &|| {
+    rate("record to Parquet file", accounts, &|| {
         let finals = windows.iter().filter_map(|record| finals(record).transpose()).collect::<Result<Vec<_>>>()?;
         ensure!(!files(range, &finals)?.is_empty(), "no file");
         Ok(())
     })?;
-    rate("Parquet", rows, &|| {
+    rate("Parquet", accounts, &|| {
         let mut writer =
             ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties("a limit".into(), &schema)?))?;
         ready.iter().try_for_each(|batch| writer.write(batch))?;

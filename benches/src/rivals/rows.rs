@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use keepwell_core::codec;
-use keepwell_core::schema::window;
+use keepwell_core::schema::window::Layout;
+use keepwell_pipeline::config::{Aggregate, Span};
 
 use crate::load::{Load, Shape};
 
@@ -62,31 +63,37 @@ impl Rows {
         Ok(())
     }
 
-    /// Adds the final rows of a record of Keepwell's `windows`.
+    /// Adds the final rows of a record of Keepwell's `windows`, which have this layout.
     ///
     /// # Errors
     /// When the record is not a batch of `windows`.
-    pub fn add_windows(&mut self, value: &[u8], last_end_ms: i64) -> Result<()> {
-        let batch = codec::decode(value, &window::schema())?;
+    pub fn add_windows(&mut self, value: &[u8], layout: &Layout, last_end_ms: i64) -> Result<()> {
+        let batch = codec::decode(value, &layout.schema())?;
         let column = |name: &str| batch.column_by_name(name).with_context(|| format!("no column {name}"));
-        let (accounts, periods) = (column("account_id")?.as_string::<i32>(), column("period")?.as_string::<i32>());
+        let accounts = column("account_id")?.as_string::<i32>();
         let (is_final, as_of) =
             (column("final")?.as_boolean(), column("as_of")?.as_primitive::<TimestampMicrosecondType>());
-        let measures = ["events", "active_users", "features_used", "duration_ms"];
-        let measures = measures.map(|name| column(name).map(|column| column.as_primitive::<Int64Type>()));
-        let [events, users, features, duration_ms] = measures;
-        let measures = [events?, users?, features?, duration_ms?];
-        for row in (0..batch.num_rows()).filter(|row| is_final.value(*row)) {
-            let window = periods.value(row).trim_end_matches('d').parse()?;
-            // The duration is null if no event has one.
-            let measures = measures.map(|column| if column.is_valid(row) { column.value(row) } else { 0 });
-            self.add(
-                Row { account: accounts.value(row), end_ms: as_of.value(row) / 1000, window, measures },
-                last_end_ms,
-            );
+        for period in layout.windows() {
+            let measures = ["events", "active_users", "features_used", "duration_ms"];
+            let of_window = |name: &str| Ok(column(&format!("{name}_{period}"))?.as_primitive::<Int64Type>());
+            let measures: Vec<_> = measures.into_iter().map(of_window).collect::<Result<_>>()?;
+            let window = period.trim_end_matches('d').parse()?;
+            for row in (0..batch.num_rows()).filter(|row| is_final.value(*row)) {
+                // The duration is null if no event has one.
+                let cell = |n: usize| if measures[n].is_valid(row) { measures[n].value(row) } else { 0 };
+                let measures = [cell(0), cell(1), cell(2), cell(3)];
+                let of_row = Row { account: accounts.value(row), end_ms: as_of.value(row) / 1000, window, measures };
+                self.add(of_row, last_end_ms);
+            }
         }
         Ok(())
     }
+}
+
+/// The layout of Keepwell's rows with these windows, in days, and the default measures.
+pub fn layout(windows: &[i64]) -> Layout {
+    let windows = windows.iter().map(|days| Span::from_secs(days.unsigned_abs() * 86_400)).collect();
+    Aggregate { windows, ..Aggregate::default() }.layout()
 }
 
 /// Counts of one account.
@@ -184,7 +191,7 @@ mod tests {
                 .windows
                 .iter()
                 .filter_map(|record| record.value.as_ref())
-                .for_each(|value| rows.add_windows(value, end_ms).unwrap());
+                .for_each(|value| rows.add_windows(value, &layout(&[7, 28, 90]), end_ms).unwrap());
             // The windows of the default configuration.
             assert_eq!(rows, truth(shape, &[7, 28, 90], end_ms).unwrap());
             assert!(rows.count > 0);

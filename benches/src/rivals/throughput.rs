@@ -15,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Map, Value, json};
 
 use super::cost::Cost;
-use super::rows::{Rows, WINDOWS};
+use super::rows::{Rows, WINDOWS, layout};
 use super::system::{Job, Running, System};
 use keepwell_verify::chaos::watch::Watch;
 use keepwell_verify::kafka::Kafka;
@@ -159,13 +159,13 @@ impl Course<'_> {
     /// The final rows that a system wrote.
     fn rows(&self, system: System, job: &Job) -> Result<Rows> {
         let tail = Tail::open(&config::Kafka::at(&job.broker))?;
-        let (mut rows, mut wrong) = (Rows::default(), Ok(()));
+        let (layout, mut rows, mut wrong) = (layout(&WINDOWS), Rows::default(), Ok(()));
         for partition in 0..job.partitions {
             let tp = TopicPartition::new(job.output(system), partition);
             tail.read(&tp, LIMIT, &Arc::default(), |record| {
                 let value = record.value.as_deref();
                 wrong = value.map_or(Ok(()), |value| match system {
-                    System::Keepwell => rows.add_windows(value, self.last_end_ms),
+                    System::Keepwell => rows.add_windows(value, &layout, self.last_end_ms),
                     _ => rows.add_text(value, self.last_end_ms),
                 });
                 if wrong.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(runs_in(&value), ["b"]);
         assert_eq!(decode(&value, &rows.schema()).unwrap(), rows);
         // A batch that is cut: each part is shared by itself.
-        let values = encode_split(&rows, 1, 40 << 20).unwrap();
+        let values = encode_split(&rows, 40 << 20).unwrap();
         assert!(values.iter().all(|value| decode(value, &rows.schema()).is_ok()));
         // A list of many items, repeated.
         let items: ArrayRef = Arc::new(Int64Array::from_iter_values(0..20_000));

@@ -16,7 +16,13 @@ fn tables() -> Vec<Table> {
         table(
             window::TABLE,
             "topic `keepwell.windows`; Parquet `windows`, final rows",
-            window::columns().copied().collect(),
+            window::key::COLUMNS
+                .iter()
+                .chain(window::windowed())
+                .chain(window::as_of())
+                .chain(window::provenance::COLUMNS)
+                .copied()
+                .collect(),
         ),
         table(
             feature_day::TABLE,
@@ -58,18 +64,20 @@ pub fn markdown() -> String {
          - A column that may be null can be added to a version; any other change is a new version.\n\
          - A record of a topic leaves out the columns that are null in all of its rows.\n\
          - In larger records, a column with one value is run-end encoded, and items of lists with few values are dictionary encoded.\n\
-         - Every measure of a window has a `previous_` twin: the same for the equal window before. Twins are not listed.\n",
+         - A measure of a window has a column for each window that keeps it: `uses_{window}` stands for `uses_7d`, `uses_28d` and so on. \
+           The same measure of the equal window before is `previous_uses_{window}`. `aggregate.measures` decides which are kept.\n",
     );
     for Table { name, place, columns } in tables() {
         let mut lines = String::new();
-        let is_twin = |column: &Column| column.name.strip_prefix("previous_").is_some_and(window::is_windowed);
-        for Column { name, kind: of, nullable, doc, .. } in columns.into_iter().filter(|column| !is_twin(column)) {
+        for Column { name: column, kind: of, nullable, doc, .. } in columns {
             let null = if nullable { "yes" } else { "" };
-            lines += &format!("| `{name}` | {} | {null} | {} |\n", kind(of), doc.replace('|', "\\|"));
+            let of_windows = name == window::TABLE && window::is_windowed(column);
+            let column = format!("{column}{}", if of_windows { "_{window}" } else { "" });
+            lines += &format!("| `{column}` | {} | {null} | {} |\n", kind(of), doc.replace('|', "\\|"));
             if let ColumnType::List(items) = of {
                 for item in items {
                     let null = if item.nullable { "yes" } else { "" };
-                    lines += &format!("| `{name}.{}` | {} | {null} | {} |\n", item.name, kind(item.kind), item.doc);
+                    lines += &format!("| `{column}.{}` | {} | {null} | {} |\n", item.name, kind(item.kind), item.doc);
                 }
             }
         }

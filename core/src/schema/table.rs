@@ -1,7 +1,6 @@
 //! A table from one declaration: its columns, schema, writer, reader, dictionary and JSON form.
 
-use arrow::array::{ArrayRef, UInt32Array};
-use arrow::compute::take;
+use arrow::array::ArrayRef;
 use arrow::error::ArrowError;
 
 use super::Column;
@@ -47,15 +46,13 @@ pub trait Table {
 #[derive(Debug)]
 pub struct Sparse<T: Table> {
     writer: T::Writer,
-    /// Number of rows that the writer has.
-    num_written: usize,
     /// Number of empty rows that it does not have yet.
     num_empty: usize,
 }
 
 impl<T: Table> Default for Sparse<T> {
     fn default() -> Self {
-        Self { writer: T::writer(), num_written: 0, num_empty: 0 }
+        Self { writer: T::writer(), num_empty: 0 }
     }
 }
 
@@ -66,34 +63,38 @@ impl<T: Table> Sparse<T> {
             self.num_empty += 1;
             return;
         };
-        self.write_empty(1);
+        self.write_empty();
         T::append(&mut self.writer, row);
-        self.num_written += 1;
     }
 
-    /// Writes the empty rows that were only counted, each `times`.
-    fn write_empty(&mut self, times: usize) {
-        let count = std::mem::take(&mut self.num_empty) * times;
+    /// Writes the empty rows that were only counted.
+    fn write_empty(&mut self) {
+        let count = std::mem::take(&mut self.num_empty);
         if count > 0 {
             T::append_empty(&mut self.writer, count);
-            self.num_written += count;
         }
     }
 
-    /// Returns the columns with each row repeated `times`, and empties the writer.
+    /// Returns the columns and empties the writer.
     ///
     /// # Errors
     /// [`ArrowError`] when a list is longer than Arrow allows.
-    pub fn columns(&mut self, times: usize) -> Result<Vec<ArrayRef>, ArrowError> {
-        let is_empty = self.num_written == 0;
-        self.write_empty(if is_empty { times } else { 1 });
-        let num_rows = std::mem::take(&mut self.num_written);
-        let columns = T::columns(&mut self.writer)?;
-        if is_empty || times == 1 {
-            return Ok(columns);
+    pub fn columns(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
+        self.write_empty();
+        T::columns(&mut self.writer)
+    }
+
+    /// Returns the columns with these indices and empties the writer. Without indices it writes nothing.
+    ///
+    /// # Errors
+    /// [`ArrowError`] when a list is longer than Arrow allows.
+    pub fn kept(&mut self, indices: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
+        if indices.is_empty() {
+            self.num_empty = 0;
+            return Ok(Vec::new());
         }
-        let rows: UInt32Array = (0..num_rows as u32).flat_map(|row| std::iter::repeat_n(row, times)).collect();
-        columns.iter().map(|column| take(column, &rows, None)).collect()
+        let columns = self.columns()?;
+        Ok(indices.iter().filter_map(|index| columns.get(*index).cloned()).collect())
     }
 }
 

@@ -1,36 +1,21 @@
-//! The `windows` table: measures of an account over one trailing window. It contains live and final rows.
+//! The `windows` table: one row for an account and time, with its measures over every trailing window. It contains live
+//! and final rows.
 //!
 //! The columns are declared in groups. An account has all columns of a group or none: without tickets, for example, all
-//! measures of tickets are 0 or null.
+//! measures of tickets are 0 or null. Which measures of which windows a row keeps is configured: see [`Layout`].
 
-use std::sync::{Arc, LazyLock};
+use super::Column;
 
-use arrow::datatypes::SchemaRef;
-
-use super::{Column, RowBuilder, schema_of};
-
+mod layout;
+mod long;
 mod writer;
 
+pub use layout::{Kept, LaidOut, Layout, Part, Wanted};
+pub use long::long_form;
 pub use writer::{AsOfRow, MeasuresRow, WindowRow, Writer};
 
 /// Name and version of the table, as in the schema metadata.
-pub const TABLE: &str = "windows/2";
-
-/// Declares a group of measures of a window, and the same measures of the window of equal length before it.
-macro_rules! windowed {
-    ($($field:ident: $kind:ty = $doc:literal;)+) => {
-        $crate::schema::table! { $($field: $kind = $doc;)+ }
-
-        /// The same measures for the window of equal length before it.
-        pub const PREVIOUS: &[$crate::schema::Column] = &[$($crate::schema::Column {
-            name: concat!("previous_", stringify!($field)),
-            kind: <$kind as $crate::schema::kind::Kind>::TYPE,
-            nullable: <$kind as $crate::schema::kind::Kind>::NULLABLE,
-            doc: concat!("the window before: ", $doc),
-            json: $crate::schema::json::Place::Own,
-        }),+];
-    };
-}
+pub const TABLE: &str = "windows/3";
 
 /// What identifies a row, and its state.
 pub mod key {
@@ -40,7 +25,6 @@ pub mod key {
     table! {
         account_id: Text = "account";
         as_of: Time = "end of the window, exclusive; a pane end";
-        period: Text = "length of the window as configured, e.g. 28d";
         is_final as "final": Flag = "true: the pane has closed and this row never changes; false: live";
         is_retired as "retired": Flag = "true: silent for retire_after; the account's last row";
         is_deleted as "deleted": Flag = "true: the account was deleted; every measure is null or zero";
@@ -50,8 +34,9 @@ pub mod key {
 /// Usage, by users and features. Measures of the window `[as_of - period, as_of)`.
 pub mod usage {
     use super::super::kind::{Float, Int64, Maybe};
+    use super::super::table;
 
-    windowed! {
+    table! {
         events: Int64 = "depth: usage events";
         uses: Int64 = "depth: sum of count";
         active_users: Int64 = "people: distinct users with usage";
@@ -75,8 +60,9 @@ pub mod usage {
 /// Changes among people. Measures of the window `[as_of - period, as_of)`.
 pub mod people {
     use super::super::kind::Int64;
+    use super::super::table;
 
-    windowed! {
+    table! {
         people_added: Int64 = "people: persons added";
         people_removed: Int64 = "people: persons removed";
         champions_lost: Int64 = "people: persons with a champion role who were removed or lost that role";
@@ -87,8 +73,9 @@ pub mod people {
 /// Tickets. Measures of the window `[as_of - period, as_of)`.
 pub mod tickets {
     use super::super::kind::{CountMap, Float, Int64, Maybe};
+    use super::super::table;
 
-    windowed! {
+    table! {
         tickets_opened: Int64 = "tickets: opened";
         tickets_opened_low: Int64 = "tickets: opened with priority low";
         tickets_opened_normal: Int64 = "tickets: opened with priority normal or none";
@@ -120,8 +107,9 @@ pub mod tickets {
 /// Survey answers. Measures of the window `[as_of - period, as_of)`.
 pub mod surveys {
     use super::super::kind::{Float, Int64, Maybe};
+    use super::super::table;
 
-    windowed! {
+    table! {
         nps_responses: Int64 = "surveys: NPS answers";
         nps: Maybe<Float> = "surveys: 100 * (promoters 9-10 - detractors 0-6) / answers";
         nps_detractors: Int64 = "surveys: NPS answers 0-6";
@@ -213,7 +201,7 @@ pub mod other_facts {
     use super::super::table;
 
     table! {
-        other_facts: Maybe<TextMap> = "facts without a column of their own, as JSON texts; on the row of the shortest window";
+        other_facts: Maybe<TextMap> = "facts without a column of their own, as JSON texts";
     }
 }
 
@@ -236,7 +224,7 @@ pub mod outcomes {
     use super::super::table;
 
     table! {
-        outcomes: TextMap = "last outcome by alert id, within the longest window: accepted, done or dismissed; on the row of the shortest window";
+        outcomes: TextMap = "last outcome by alert id, within the longest window: accepted, done or dismissed";
     }
 }
 
@@ -246,7 +234,7 @@ pub mod left_out {
     use super::super::table;
 
     table! {
-        left_out: Maybe<Int64> = "other facts and outcomes of the account that did not fit into its rows; null: none";
+        left_out: Maybe<Int64> = "other facts and outcomes of the account that did not fit into its row; null: none";
     }
 }
 
@@ -264,16 +252,23 @@ pub mod provenance {
     }
 }
 
-/// Columns that have a value only on the row of the shortest window, because an account can have many facts and
-/// outcomes.
-pub const ONCE: [&str; 2] = ["other_facts", "outcomes"];
+/// The sets of measures that a configuration can name, with their measures.
+pub const SETS: [(&str, &[Column]); 4] = [
+    ("usage", usage::COLUMNS),
+    ("people", people::COLUMNS),
+    ("tickets", tickets::COLUMNS),
+    ("surveys", surveys::COLUMNS),
+];
 
-/// Measures of the window, in order.
+/// What the name of a measure begins with if it is of the window of equal length before.
+pub const PREVIOUS: &str = "previous_";
+
+/// Measures of a window, in order.
 pub fn windowed() -> impl Iterator<Item = &'static Column> {
-    [usage::COLUMNS, people::COLUMNS, tickets::COLUMNS, surveys::COLUMNS].into_iter().flatten()
+    SETS.into_iter().flat_map(|(_, columns)| columns)
 }
 
-/// Columns for the state at the end of the window, in order.
+/// Columns for the state at the end of the windows, in order.
 pub fn as_of() -> impl Iterator<Item = &'static Column> {
     [
         backlog::COLUMNS,
@@ -290,25 +285,15 @@ pub fn as_of() -> impl Iterator<Item = &'static Column> {
     .flatten()
 }
 
-/// Whether a column is a measure of a window, with a twin for the window before.
+/// The measure with this name, and whether the name means the window before: `uses`, `previous_uses`. None: no measure
+/// of a window has this name.
+pub fn measure(name: &str) -> Option<(&'static Column, bool)> {
+    let named = |name: &str| windowed().find(|column| column.name == name);
+    let of_before = || name.strip_prefix(PREVIOUS).and_then(named);
+    named(name).map(|column| (column, false)).or_else(|| of_before().map(|column| (column, true)))
+}
+
+/// Whether a column is a measure of a window.
 pub fn is_windowed(name: &str) -> bool {
     windowed().any(|column| column.name == name)
-}
-
-/// All columns of the table, in order.
-pub fn columns() -> impl Iterator<Item = &'static Column> {
-    let previous = [usage::PREVIOUS, people::PREVIOUS, tickets::PREVIOUS, surveys::PREVIOUS].into_iter().flatten();
-    key::COLUMNS.iter().chain(windowed()).chain(previous).chain(as_of()).chain(provenance::COLUMNS)
-}
-
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, columns()));
-
-/// The Arrow schema of the table.
-pub fn schema() -> SchemaRef {
-    Arc::clone(&SCHEMA)
-}
-
-/// A builder for rows of any columns.
-pub fn builder() -> RowBuilder {
-    RowBuilder::new(schema(), columns())
 }

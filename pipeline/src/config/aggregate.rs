@@ -1,9 +1,10 @@
 //! What aggregate measures, and its limits.
 
 use garde::Validate;
+use keepwell_core::schema::window::{Layout, Wanted};
 use serde::{Deserialize, Serialize};
 
-use super::{Secret, Span};
+use super::{Measures, Secret, Span};
 
 /// What aggregate measures. Fixed for an epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate)]
@@ -12,6 +13,9 @@ pub struct Aggregate {
     /// Lengths of the trailing windows. Each is a whole number of panes.
     #[garde(length(min = 1, max = 8))]
     pub windows: Vec<Span>,
+    /// Measures of the windows that a row keeps.
+    #[garde(length(min = 1))]
+    pub measures: Vec<Measures>,
     /// How long an account must be silent before its last row is sent.
     #[garde(skip)]
     pub retire_after: Span,
@@ -53,6 +57,11 @@ impl Default for Aggregate {
         let hours = |n: u64| Span::from_secs(n * 3600);
         Self {
             windows: [7, 28, 90].map(|days| hours(24 * days)).to_vec(),
+            measures: ["usage", "people", "tickets", "surveys"]
+                .map(Measures::of)
+                .into_iter()
+                .chain([Measures { previous: true, ..Measures::of("uses") }])
+                .collect(),
             retire_after: hours(24 * 180),
             catalogue: Vec::new(),
             ticket_categories: Vec::new(),
@@ -65,6 +74,26 @@ impl Default for Aggregate {
             erasure_key: None,
             live_interval: Span::from_millis(100),
         }
+    }
+}
+
+impl Aggregate {
+    /// Names of the windows, shortest first, each once.
+    pub fn periods(&self) -> Vec<String> {
+        let mut windows = self.windows.clone();
+        windows.sort();
+        windows.dedup();
+        windows.iter().map(ToString::to_string).collect()
+    }
+
+    /// The measures as the layout of a row takes them.
+    pub(super) fn wanted(&self) -> Vec<Wanted> {
+        self.measures.iter().map(Measures::wanted).collect()
+    }
+
+    /// The columns of a window row.
+    pub fn layout(&self) -> Layout {
+        Layout::new(&self.periods(), &self.wanted())
     }
 }
 

@@ -20,6 +20,7 @@ struct Keys {
 #[serde(default)]
 struct Aggregate {
     windows: Place,
+    measures: Place,
     retire_after: Place,
 }
 
@@ -72,6 +73,7 @@ impl Places {
         let keys = &self.0;
         match key {
             "aggregate.windows" => &keys.aggregate.windows,
+            "aggregate.measures" => &keys.aggregate.measures,
             "aggregate.retire_after" => &keys.aggregate.retire_after,
             "time.lateness" => &keys.time.lateness,
             "time.pane" => &keys.time.pane,

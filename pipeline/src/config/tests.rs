@@ -33,13 +33,28 @@ fn the_example_is_valid_and_shows_the_defaults() {
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
     // text to replace, replacement, words that the message must contain
-    let cases: [(&str, &str, &[&str]); 13] = [
+    let cases: [(&str, &str, &[&str]); 16] = [
         ("epoch: 1", "epoch: 1\nepock: 2", &["epock", "line 2"]),
         ("partitions: 4", "partitions: four", &["line 2"]),
         ("partitions: 4", "partitions: 0", &["partitions", "line 2"]),
         ("kind: usage}", "kind: usage, bound: soon}", &["soon", "line 5"]),
         ("kind: usage}", "kind: clicks}", &["clicks", "line 5"]),
         ("snapshots:", "aggregate: {windows: [36h]}\nsnapshots:", &["36h", "1d", "aggregate.windows", "line 6"]),
+        (
+            "snapshots:",
+            "aggregate: {measures: [usages]}\nsnapshots:",
+            &["usages", "usage, people", "aggregate.measures", "line 6"],
+        ),
+        (
+            "snapshots:",
+            "aggregate: {measures: [{of: [uses], windows: [30d]}]}\nsnapshots:",
+            &["30d", "7d, 28d, 90d", "aggregate.measures", "line 6"],
+        ),
+        (
+            "snapshots:",
+            "aggregate: {measures: [{of: [uses], window: 7d}]}\nsnapshots:",
+            &["window", "windows", "line 6"],
+        ),
         ("snapshots:", "ingest: {max_event_bytes: 500000}\nsnapshots:", &["500000", "900000", "line 6", "column 27"]),
         (
             "snapshots:",

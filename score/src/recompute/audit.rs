@@ -10,6 +10,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use keepwell_core::schema::columns::Columns;
+use keepwell_core::schema::window::Layout;
 
 use super::{PublishedRows, expected, in_millionths, items_of};
 use crate::model::ModelFile;
@@ -41,7 +42,7 @@ pub struct Drift {
 ///
 /// # Errors
 /// When a statement fails.
-pub async fn audit(rows: Rows, files: &[ModelFile], pane_us: i64) -> Result<Audited> {
+pub async fn audit(rows: Rows, files: &[ModelFile], layout: &Layout, pane_us: i64) -> Result<Audited> {
     let mut audited = Audited::default();
     for version in Columns::Batch(&rows.scores).int("model_version")?.iter().flatten() {
         match files.iter().any(|file| file.version == version) {
@@ -51,7 +52,7 @@ pub async fn audit(rows: Rows, files: &[ModelFile], pane_us: i64) -> Result<Audi
     }
     let (drivers, triggers) = (items_of(&rows.scores, "drivers")?, items_of(&rows.scores, "triggers")?);
     let stored = PublishedRows { scores: rows.scores.clone(), triggers: triggers.clone() };
-    let expected = expected(rows.windows, stored, files, pane_us).await?;
+    let expected = expected(rows.windows, stored, files, layout, pane_us).await?;
     let of_factor: [&str; 4] = ["account_id", "as_of", "position", "name"];
     let sides = [
         ("scores", rows.scores, expected.scores, &of_factor[..2]),

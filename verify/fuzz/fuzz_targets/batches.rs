@@ -7,7 +7,8 @@ use libfuzzer_sys::fuzz_target;
 
 // The codec turns panics of Arrow into errors. libFuzzer would stop at the first panic.
 fuzz_target!(init: std::panic::set_hook(Box::new(|_| {})), |value: &[u8]| {
-    for schema in [event::schema(), window::schema(), feature_day::schema(), health::schema()] {
+    let windows = window::Layout::of_everything(&["7d".to_owned(), "28d".to_owned()]).schema();
+    for schema in [event::schema(), windows, feature_day::schema(), health::schema()] {
         if let Ok(batch) = decode(value, &schema) {
             assert_eq!(batch.schema().fields(), schema.fields());
         }

@@ -29,9 +29,9 @@ use serde::Deserialize;
 
 const RAW_PARTITIONS: i32 = 2;
 const DAY_MS: i64 = 86_400_000;
-/// The window of 1 day is extra: each account and day gets a row with what was on time that day.
+/// The window of 1 day is extra: each row shows what was on time that day.
 const PERIODS: &str = "[1d, 7d, 28d, 90d]";
-const KEYS: [&str; 3] = ["account_id", "as_of", "period"];
+const KEYS: [&str; 2] = ["account_id", "as_of"];
 
 #[derive(Debug, Parser)]
 #[command(about = "Public data out of order, repeated and damaged, against the same data as it is")]
@@ -179,9 +179,10 @@ fn missing_of_days(clean: &RecordBatch, mixed: &RecordBatch) -> Result<u64> {
 fn events_of_days(rows: &RecordBatch) -> Result<BTreeMap<(String, i64), u64>> {
     let rows = finals(rows)?;
     let column = |name: &str| rows.column_by_name(name).with_context(|| format!("no {name}"));
-    let (accounts, periods) = (column("account_id")?.as_string::<i32>(), column("period")?.as_string::<i32>());
+    let accounts = column("account_id")?.as_string::<i32>();
     let (ends, events) =
-        (column("as_of")?.as_primitive::<TimestampMicrosecondType>(), column("events")?.as_primitive::<Int64Type>());
-    let days = (0..rows.num_rows()).filter(|row| periods.value(*row) == "1d");
-    Ok(days.map(|row| ((accounts.value(row).to_owned(), ends.value(row)), events.value(row) as u64)).collect())
+        (column("as_of")?.as_primitive::<TimestampMicrosecondType>(), column("events_1d")?.as_primitive::<Int64Type>());
+    Ok((0..rows.num_rows())
+        .map(|row| ((accounts.value(row).to_owned(), ends.value(row)), events.value(row) as u64))
+        .collect())
 }

@@ -17,7 +17,6 @@ use clap::Parser;
 use keepwell::in_process::{self, InMemory};
 use keepwell_aggregate::Aggregate;
 use keepwell_core::codec;
-use keepwell_core::schema::window;
 use keepwell_pipeline::clock::SetClock;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::memory::{MemoryBroker, MemoryLog};
@@ -171,12 +170,12 @@ impl<'a> Fleet<'a> {
 
     /// Checks the rows of a day and prints their cost.
     fn report(&self, day: i64, seconds: f64, num_steps: u64) -> Result<()> {
-        let (accounts, windows) = (self.args.accounts, self.config.aggregate.windows.len());
+        let (accounts, schema) = (self.args.accounts, self.config.aggregate.layout().schema());
         let records = self.broker.records(&self.config.topics.windows);
         let (mut num_rows, mut num_bytes, mut most_bytes) = (0, 0, 0);
         let mut rows_of: BTreeMap<String, usize> = BTreeMap::new();
         for value in records.iter().filter_map(|record| record.value.as_ref()) {
-            let batch = codec::decode(value, &window::schema())?;
+            let batch = codec::decode(value, &schema)?;
             num_rows += batch.num_rows();
             num_bytes += value.len();
             most_bytes = most_bytes.max(value.len());
@@ -187,7 +186,7 @@ impl<'a> Fleet<'a> {
             let ends = batch.column_by_name("as_of").context("no as_of")?.as_primitive::<TimestampMicrosecondType>();
             ensure!(ends.values().iter().all(|end| *end == START_US + day * DAY_US), "a row of another day than {day}");
         }
-        ensure!(rows_of.len() == accounts && rows_of.values().all(|rows| *rows == windows), "not each account once");
+        ensure!(rows_of.len() == accounts && rows_of.values().all(|rows| *rows == 1), "not each account once");
         println!(
             "day {day}: {num_rows} final rows in {num_steps} steps and {seconds:.1} s ({:.1} us and {} bytes of `windows` an account; \
              largest record {most_bytes} bytes), {:.0} MB resident",

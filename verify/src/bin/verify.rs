@@ -27,7 +27,7 @@ use keepwell_verify::{check, compare, datasets, deployment};
 
 /// Number of partitions of each raw topic.
 const RAW_PARTITIONS: i32 = 2;
-const KEYS: [&str; 3] = ["account_id", "as_of", "period"];
+const KEYS: [&str; 2] = ["account_id", "as_of"];
 
 #[derive(Debug, Parser)]
 #[command(about = "Public or own data through real Kafka, compared with the oracle cell by cell")]

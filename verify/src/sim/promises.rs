@@ -33,7 +33,7 @@ use crate::streamed::{Streamed, finals, last_lives};
 /// The bound of every source.
 const BOUND_US: i64 = 3_600_000_000;
 const DAY_US: i64 = 24 * BOUND_US;
-const WINDOW_KEYS: [&str; 3] = ["account_id", "as_of", "period"];
+const WINDOW_KEYS: [&str; 2] = ["account_id", "as_of"];
 
 /// Number of things that were compared.
 #[derive(Debug, Default, Clone, Copy)]
@@ -184,7 +184,7 @@ fn aggregate_again(
     let input = with_input(broker, &stages.config, &topics.events)?;
     let (again, expected_states) = undisturbed(stages, Kind::Aggregate, &stages.aggregate, input)?;
     let rows = |topic: &str, schema: &SchemaRef| rows_of(&again.records(topic), schema);
-    let expected = rows(&topics.windows, &window::schema())?;
+    let expected = rows(&topics.windows, &stages.config.aggregate.layout().schema())?;
     let expected_finals = finals(&expected)?;
     let streamed_finals = finals(&streamed.windows)?;
     same_rows(&streamed_finals, std::slice::from_ref(&expected_finals), &WINDOW_KEYS).context("final rows")?;

@@ -12,7 +12,6 @@ use anyhow::{Context, Result};
 use keepwell_aggregate::Aggregate;
 use keepwell_core::codec;
 use keepwell_core::offset::TopicPartition;
-use keepwell_core::schema::window;
 use keepwell_ingest::Ingest;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::memory::MemoryBroker;
@@ -244,14 +243,14 @@ impl<'s> World<'s> {
     /// Checks that a transaction contains only a few slices of a close, however large the close is.
     pub fn judge_size(&self, messages: &[Message]) {
         let topic = &self.stages.config.topics.windows;
+        let schema = self.stages.config.aggregate.layout().schema();
         let mut rows_of: BTreeMap<i32, usize> = BTreeMap::new();
         for message in messages.iter().filter(|message| message.topic.as_ref() == topic) {
-            let batch = message.value.as_ref().and_then(|value| codec::decode(value, &window::schema()).ok());
+            let batch = message.value.as_ref().and_then(|value| codec::decode(value, &schema).ok());
             *rows_of.entry(message.partition).or_default() += batch.map_or(0, |batch| batch.num_rows());
         }
         // At most eight slices, each with one account too many, or live rows of all accounts.
-        let num_windows = self.stages.config.aggregate.windows.len();
-        let most = (8 * (self.stages.slice_rows + num_windows)).max(MOST_ACCOUNTS * num_windows);
+        let most = (8 * (self.stages.slice_rows + 1)).max(MOST_ACCOUNTS);
         if let Some((partition, num_rows)) = rows_of.into_iter().find(|(_, num_rows)| *num_rows > most) {
             self.fail(format!(
                 "{}: a transaction holds {num_rows} window rows of partition {partition}, at most {most} are promised",

@@ -7,7 +7,7 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::TimestampMicrosecondType;
 use keepwell_core::pane::DAY_US;
-use keepwell_core::schema::window;
+use keepwell_pipeline::config::Aggregate;
 use keepwell_pipeline::log::kafka::group::Group;
 use keepwell_pipeline::record::Message;
 use keepwell_verify::compare::same_rows;
@@ -49,14 +49,14 @@ fn a_backfill_from_files_needs_no_broker_and_gives_the_final_rows_of_the_same_ev
     let filled = deployment.keepwell(&args);
     assert!(filled.status.success(), "{filled:?}");
     assert_eq!(counts(&filled.stdout, "ingest")["emitted"], raws.len() as u64);
-    let rows = table(&out.join("tables"), "windows", &window::schema()).unwrap();
+    let rows = table(&out.join("tables"), "windows", &deployment.config.aggregate.layout().schema()).unwrap();
     let streamed = Streamed::read(&deployment.config, |topic| kafka().records(topic)).unwrap();
     let expected = without_provenance(&finals(&streamed.windows).unwrap()).unwrap();
-    assert!(expected.num_rows() > 500);
+    assert!(expected.num_rows() > 160);
     // Nothing follows a history, so the day of the last event is closed too.
     let (known, last_day) = until(&without_provenance(&rows).unwrap(), last_time(&expected));
-    same_rows(&known, &[expected], &["account_id", "as_of", "period"]).unwrap();
-    assert_eq!((last_day.num_rows(), last_time(&last_day)), (27, last_time(&known) + DAY_US));
+    same_rows(&known, &[expected], &["account_id", "as_of"]).unwrap();
+    assert_eq!((last_day.num_rows(), last_time(&last_day)), (9, last_time(&known) + DAY_US));
     let scores = std::fs::read_to_string(out.join("scores.ndjson")).unwrap();
     assert_eq!(scores.lines().count(), 9);
     // A folder that is in use stays unchanged.
@@ -102,9 +102,9 @@ fn use_of(account: &str, at: &str) -> String {
 fn a_file_of_one_day_gives_the_rows_of_that_day_and_lines_in_the_wrong_order_are_said_to_be_so() {
     let lines = [use_of("a", "2026-03-01T10:00:00Z"), use_of("b", "2026-03-01T09:00:00Z")].concat();
     let (folder, counts) = backfilled(&lines);
-    let rows = table(&folder.path().join("out/tables"), "windows", &window::schema()).unwrap();
-    // Two accounts, three windows, at the end of the day.
-    assert_eq!((rows.num_rows(), last_time(&rows)), (6, 1_772_409_600_000_000));
+    let rows = table(&folder.path().join("out/tables"), "windows", &Aggregate::default().layout().schema()).unwrap();
+    // Two accounts at the end of the day.
+    assert_eq!((rows.num_rows(), last_time(&rows)), (2, 1_772_409_600_000_000));
     assert!(counts.contains("1 of 2 lines are earlier") && counts.contains("line 2"), "{counts}");
 }
 
@@ -116,11 +116,11 @@ fn a_history_of_many_years_is_few_files() {
         .collect();
     let (folder, _) = backfilled(&lines);
     let tables = folder.path().join("out/tables");
-    let rows = table(&tables, "windows", &window::schema()).unwrap();
+    let rows = table(&tables, "windows", &Aggregate::default().layout().schema()).unwrap();
     let count = |folder: &std::path::Path| std::fs::read_dir(folder).unwrap().count();
     let folders = std::fs::read_dir(tables.join("windows")).unwrap().map(|entry| count(&entry.unwrap().path()));
     let num_files: usize = folders.sum();
-    assert!(rows.num_rows() > 10_000 && num_files < 300, "{} rows, {num_files} files", rows.num_rows());
+    assert!(rows.num_rows() > 3_000 && num_files < 300, "{} rows, {num_files} files", rows.num_rows());
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_new_epoch_with_other_windows_bound_and_partitions_is_filled_beside_the_runn
             deployment.drain(stage, &[]);
         }
         let checked = deployment.compare();
-        assert!(checked.windows > 500 && checked.published > 5, "{checked:?}");
+        assert!(checked.windows > 166 && checked.published > 5, "{checked:?}");
     }
     let events = |deployment: &Deployment| deployment.num_events();
     assert_eq!(events(&first), events(&second));

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use keepwell_core::event::Kind;
-use keepwell_core::schema::window;
 use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_verify::compare;
 use keepwell_verify::fleet::Raw;
@@ -128,7 +127,7 @@ impl Deployment {
         let deadline = Instant::now() + LIMIT;
         loop {
             let news = kafka().tail(&[topic]).unwrap();
-            let rows = compare::rows_of(&self.records(topic), &window::schema()).unwrap();
+            let rows = compare::rows_of(&self.records(topic), &self.config.aggregate.layout().schema()).unwrap();
             if is_there(&rows) {
                 return;
             }

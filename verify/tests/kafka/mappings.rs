@@ -176,9 +176,9 @@ fn raw_exports_of_segment_and_zendesk_become_explained_scores_with_two_commands(
     let windows = keepwell_verify::streamed::table(
         Path::new(&out.join("tables")),
         "windows",
-        &keepwell_core::schema::window::schema(),
+        &keepwell_pipeline::config::Aggregate::default().layout().schema(),
     )
     .unwrap();
-    let opened = keepwell_core::schema::columns::Columns::Batch(&windows).int("tickets_opened").unwrap();
+    let opened = keepwell_core::schema::columns::Columns::Batch(&windows).int("tickets_opened_90d").unwrap();
     assert!(opened.iter().flatten().sum::<i64>() > 0, "the ticket of Zendesk is in the windows");
 }

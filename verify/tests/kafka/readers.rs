@@ -6,7 +6,7 @@ use std::process::Command;
 use indicatif::ProgressBar;
 use keepwell::demo::{self, DemoArgs};
 use keepwell_core::schema::columns::Columns;
-use keepwell_core::schema::{health, window};
+use keepwell_core::schema::health;
 use keepwell_verify::compare::rows_of;
 use keepwell_verify::fleet::{self, Shape};
 use serde_json::Value;
@@ -80,8 +80,8 @@ fn a_second_kafka_client_and_another_arrow_read_the_same() {
     assert!(factors.len() > 3);
     assert_eq!(read["factors"], Value::Object(factors));
     assert_eq!(read["finals"], finals);
-    let windows = rows(&topics.windows, window::schema());
-    let uses: i64 = Columns::Batch(&windows).int("uses").unwrap().iter().flatten().sum();
+    let windows = rows(&topics.windows, deployment.config.aggregate.layout().schema());
+    let uses: i64 = Columns::Batch(&windows).int("uses_14d").unwrap().iter().flatten().sum();
     assert_eq!(read["uses"], uses);
     assert!(read["runs"].as_i64().unwrap() > 20, "{} columns that are the same in every row", read["runs"]);
 }

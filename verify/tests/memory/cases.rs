@@ -269,10 +269,11 @@ fn uses() -> Vec<Case> {
 }
 
 fn cell(deployment: &Deployment, account: &str, column: &str) -> Option<f64> {
-    let rows = deployment.rows(true);
+    let layout = deployment.config.aggregate.layout();
+    let rows = keepwell_verify::compare::over(&deployment.rows(true), &layout, "7d").unwrap();
     let texts = |name: &str| rows.column_by_name(name).unwrap().as_string::<i32>().clone();
-    let (ids, periods) = (texts("account_id"), texts("period"));
-    let row = (0..rows.num_rows()).rfind(|row| ids.value(*row) == account && periods.value(*row) == "7d");
+    let ids = texts("account_id");
+    let row = (0..rows.num_rows()).rfind(|row| ids.value(*row) == account);
     assert!(row.is_some() && rows.column_by_name(column).is_some(), "no row of {account}, or no column {column}");
     let (row, column) = (row.unwrap(), rows.column_by_name(column).unwrap());
     let values = cast(column, &DataType::Float64).unwrap();

@@ -3,7 +3,6 @@
 use keepwell::in_process::{self, InMemory};
 use keepwell_core::codec;
 use keepwell_core::event::Kind;
-use keepwell_core::schema::window;
 use keepwell_pipeline::clock::{FixedClock, SetClock};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::memory::MemoryBroker;
@@ -32,8 +31,8 @@ fn ingest(broker: &MemoryBroker, config: &Config, accounts: &[&str], serial: usi
 /// Number of accounts in the live rows sent so far.
 fn num_told(broker: &MemoryBroker, config: &Config) -> usize {
     let values = broker.records(&config.topics.windows).into_iter().filter_map(|record| record.value);
-    let rows = values.map(|value| codec::decode(&value, &window::schema()).unwrap().num_rows());
-    rows.sum::<usize>() / config.aggregate.windows.len()
+    let schema = config.aggregate.layout().schema();
+    values.map(|value| codec::decode(&value, &schema).unwrap().num_rows()).sum()
 }
 
 #[test]

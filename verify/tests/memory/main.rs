@@ -158,14 +158,14 @@ struct Finals {
 impl Finals {
     fn assert_same(&self, expected: &Self) {
         compare::same_rows(&self.windows, std::slice::from_ref(&expected.windows), &KEYS).unwrap();
-        compare::same_rows(&self.health, std::slice::from_ref(&expected.health), &KEYS[..2]).unwrap();
+        compare::same_rows(&self.health, std::slice::from_ref(&expected.health), &KEYS).unwrap();
         for (items, expected) in self.items.iter().zip(&expected.items) {
             compare::same_rows(items, std::slice::from_ref(expected), &["account_id", "as_of", "position"]).unwrap();
         }
     }
 }
 
-const KEYS: [&str; 3] = ["account_id", "as_of", "period"];
+const KEYS: [&str; 2] = ["account_id", "as_of"];
 
 fn count(fates: &Fates, name: &str) -> u64 {
     fates.iter().filter(|(fate, _)| fate.name == name).map(|(_, count)| count).sum()
@@ -211,7 +211,7 @@ fn every_final_row_is_the_oracles_and_the_fates_add_up() {
     }
     assert_eq!(count(publish, "read"), count(score, "read"));
     assert!(count(publish, "tombstone") > 0 && count(publish, "unchanged") > 0, "{publish:?}");
-    assert!(deployment.check() > 1000);
+    assert!(deployment.check() > 333);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn the_oracle_agrees_for_many_fleets_cuts_and_partition_counts() {
     for (seed, cut, partitions) in [(1, 1000, 1), (2, 37, 2), (3, 5, 5), (4, 100_000, 3), (5, 11, 7)] {
         let raws = fleet::dirty(seed, Shape { accounts: 6, days: 30, usage: 2 });
         let config = config(&[&format!("batch.max_records={cut}"), &format!("partitions={partitions}")]);
-        assert!(Deployment::of(&raws, config).check() > 300, "seed {seed}");
+        assert!(Deployment::of(&raws, config).check() > 100, "seed {seed}");
     }
 }
 
@@ -227,7 +227,7 @@ fn the_oracle_agrees_for_many_fleets_cuts_and_partition_counts() {
 fn cuts_and_partition_counts_change_no_final_row() {
     let raws = punctual(21);
     let expected = Deployment::of(&raws, config(&[])).finals();
-    assert!(expected.windows.num_rows() > 500);
+    assert!(expected.windows.num_rows() > 166);
     for (cut, partitions) in [(3, 3), (50, 1), (100_000, 6)] {
         let config = config(&[&format!("batch.max_records={cut}"), &format!("partitions={partitions}")]);
         let finals = Deployment::of(&raws, config).finals();
@@ -257,7 +257,7 @@ fn restarts_from_snapshots_or_from_the_log_alone_change_no_final_row() {
     let with_snapshots = format!("snapshots.url=file://{}", folder.path().display());
     let restored = Deployment::in_parts(&parts, config(&[&with_snapshots]));
     let replayed = Deployment::in_parts(&parts, config(&[]));
-    assert!(restored.check() > 500);
+    assert!(restored.check() > 166);
     assert_eq!(restored.rows(true), replayed.rows(true));
     assert_eq!(restored.fates.aggregate, replayed.fates.aggregate);
     restored.finals().assert_same(&replayed.finals());
@@ -350,5 +350,5 @@ fn a_fact_of_long_ago_on_an_account_at_rest_brings_no_row() {
     deployment.read(&after, true);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let checked = runtime.block_on(check::against_oracle(&deployment.streamed(), &deployment.config)).unwrap();
-    assert!(checked.windows > 100 && checked.live_windows == 3, "{checked:?}");
+    assert!(checked.windows > 33 && checked.live_windows == 1, "{checked:?}");
 }

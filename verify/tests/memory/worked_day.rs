@@ -4,7 +4,6 @@ use keepwell::in_process::{self, InMemory, InProcess, Stages};
 use keepwell_core::codec;
 use keepwell_core::event::Kind;
 use keepwell_core::schema::columns::Columns;
-use keepwell_core::schema::window;
 use keepwell_pipeline::clock::SetClock;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::memory::MemoryBroker;
@@ -29,12 +28,11 @@ type Moment = (&'static str, Option<(&'static str, &'static str)>, &'static [(&'
 fn rows(broker: &MemoryBroker, config: &Config) -> Vec<(String, bool, i64)> {
     let mut rows = Vec::new();
     for value in broker.records(&config.topics.windows).into_iter().filter_map(|record| record.value) {
-        let batch = codec::decode(&value, &window::schema()).unwrap();
+        let batch = codec::decode(&value, &config.aggregate.layout().schema()).unwrap();
         let columns = Columns::Batch(&batch);
         let (as_of, is_final) = (columns.time("as_of").unwrap(), columns.flag("final").unwrap());
-        let uses = columns.int("uses").unwrap();
-        let period = columns.text("period").unwrap();
-        rows.extend((0..batch.num_rows()).filter(|row| period.value(*row) == "7d").map(|row| {
+        let uses = columns.int("uses_7d").unwrap();
+        rows.extend((0..batch.num_rows()).map(|row| {
             let as_of = jiff::Timestamp::from_microsecond(as_of.value(row)).unwrap();
             (as_of.strftime("%d %b").to_string(), is_final.value(row), uses.value(row))
         }));

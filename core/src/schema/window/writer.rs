@@ -1,15 +1,17 @@
 //! The writer of the `windows` table.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
 
 use super::super::Sparse;
 use super::{
-    activity, answers, backlog, facts, headcount, key, left_out, milestones, other_facts, outcomes, people, provenance,
-    schema, surveys, tickets, usage,
+    Kept, Layout, activity, answers, backlog, facts, headcount, key, left_out, milestones, other_facts, outcomes,
+    people, provenance, surveys, tickets, usage,
 };
 
-/// The measures of one window. None: the account has nothing of the group.
+/// The measures of one window. None: the account has nothing of the set, or the row keeps nothing of it.
 #[derive(Debug, Default)]
 pub struct MeasuresRow<'r> {
     /// Usage.
@@ -35,25 +37,23 @@ pub struct AsOfRow<'r> {
     pub activity: Option<activity::Row<'r>>,
     /// Facts with a column of their own.
     pub facts: Option<facts::Row<'r>>,
-    /// Facts without a column of their own. They are only on the row of the first window.
+    /// Facts without a column of their own.
     pub other_facts: Option<other_facts::Row<'r>>,
     /// Milestones.
     pub milestones: Option<milestones::Row<'r>>,
-    /// Outcomes of alerts. They are only on the row of the first window.
+    /// Outcomes of alerts.
     pub outcomes: Option<outcomes::Row<'r>>,
     /// What did not fit.
     pub left_out: Option<left_out::Row<'r>>,
 }
 
-/// One row of an account: the row of one window.
+/// What identifies a row of an account, its measures, and what it was made from.
 #[derive(Debug)]
 pub struct WindowRow<'r> {
     /// What identifies the row.
     pub key: key::Row<'r>,
-    /// Measures of the window.
-    pub now: MeasuresRow<'r>,
-    /// Measures of the window before it.
-    pub previous: MeasuresRow<'r>,
+    /// The measures of each part of the layout.
+    pub measures: Vec<MeasuresRow<'r>>,
     /// What the row was made from.
     pub provenance: provenance::Row<'r>,
 }
@@ -74,21 +74,23 @@ impl Measures {
         self.surveys.append(row.surveys);
     }
 
-    fn columns(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
-        let groups =
-            [self.usage.columns(1)?, self.people.columns(1)?, self.tickets.columns(1)?, self.surveys.columns(1)?];
-        Ok(groups.into_iter().flatten().collect())
+    /// The kept columns.
+    fn columns(&mut self, kept: &Kept) -> Result<Vec<ArrayRef>, ArrowError> {
+        let mut columns = self.usage.kept(&kept.usage)?;
+        columns.append(&mut self.people.kept(&kept.people)?);
+        columns.append(&mut self.tickets.kept(&kept.tickets)?);
+        columns.append(&mut self.surveys.kept(&kept.surveys)?);
+        Ok(columns)
     }
 }
 
-/// Collects rows: for each account one of each window. The state at the end of the windows is collected once an account.
+/// Collects rows: one for each account.
 #[derive(Debug)]
 pub struct Writer {
-    /// Number of windows, which is the number of rows of an account.
-    num_windows: usize,
+    layout: Arc<Layout>,
     key: key::Writer,
-    now: Measures,
-    previous: Measures,
+    /// One for each part of the layout.
+    measures: Vec<Measures>,
     backlog: Sparse<backlog::Rows>,
     answers: Sparse<answers::Rows>,
     headcount: Sparse<headcount::Rows>,
@@ -102,13 +104,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer for so many windows.
-    pub fn new(num_windows: usize) -> Self {
+    /// A writer for rows of this layout.
+    pub fn new(layout: &Arc<Layout>) -> Self {
         Self {
-            num_windows,
+            layout: Arc::clone(layout),
             key: key::Writer::default(),
-            now: Measures::default(),
-            previous: Measures::default(),
+            measures: layout.parts().iter().map(|_| Measures::default()).collect(),
             backlog: Sparse::default(),
             answers: Sparse::default(),
             headcount: Sparse::default(),
@@ -122,29 +123,26 @@ impl Writer {
         }
     }
 
-    /// Adds the row of one window. Call it once for each window of an account, and [`Writer::end_account`] after them.
+    /// Adds a row. Call [`Writer::end_account`] after it.
     pub fn append(&mut self, row: WindowRow<'_>) {
         self.key.append(row.key);
-        self.now.append(row.now);
-        self.previous.append(row.previous);
+        for (part, measures) in self.measures.iter_mut().zip(row.measures) {
+            part.append(measures);
+        }
         self.provenance.append(row.provenance);
     }
 
-    /// Adds the state at the end of the windows to the rows of the account.
+    /// Adds the state at the end of the windows to the row.
     pub fn end_account(&mut self, row: AsOfRow<'_>) {
         self.backlog.append(row.backlog);
         self.answers.append(row.answers);
         self.headcount.append(row.headcount);
         self.activity.append(row.activity);
         self.facts.append(row.facts);
-        self.milestones.append(row.milestones);
-        self.left_out.append(row.left_out);
         self.other_facts.append(row.other_facts);
+        self.milestones.append(row.milestones);
         self.outcomes.append(row.outcomes);
-        for _ in 1..self.num_windows {
-            self.other_facts.append(None);
-            self.outcomes.append(None);
-        }
+        self.left_out.append(row.left_out);
     }
 
     /// Number of rows since the last [`Writer::finish`].
@@ -155,24 +153,25 @@ impl Writer {
     /// Returns the batch and empties the writer.
     ///
     /// # Errors
-    /// [`ArrowError`] when an account has not as many rows as there are windows.
+    /// [`ArrowError`] when a row does not have the measures of every part of the layout.
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
-        let each = self.num_windows;
-        let columns = [
-            self.key.columns()?,
-            self.now.columns()?,
-            self.previous.columns()?,
-            self.backlog.columns(each)?,
-            self.answers.columns(each)?,
-            self.headcount.columns(each)?,
-            self.activity.columns(each)?,
-            self.facts.columns(each)?,
-            self.other_facts.columns(1)?,
-            self.milestones.columns(each)?,
-            self.outcomes.columns(1)?,
-            self.left_out.columns(each)?,
+        let mut columns = self.key.columns()?;
+        for (measures, part) in self.measures.iter_mut().zip(self.layout.parts()) {
+            columns.append(&mut measures.columns(&part.kept)?);
+        }
+        let as_of = [
+            self.backlog.columns()?,
+            self.answers.columns()?,
+            self.headcount.columns()?,
+            self.activity.columns()?,
+            self.facts.columns()?,
+            self.other_facts.columns()?,
+            self.milestones.columns()?,
+            self.outcomes.columns()?,
+            self.left_out.columns()?,
             self.provenance.columns()?,
         ];
-        RecordBatch::try_new(schema(), columns.into_iter().flatten().collect())
+        columns.extend(as_of.into_iter().flatten());
+        RecordBatch::try_new(self.layout.schema(), columns)
     }
 }
