@@ -15,7 +15,6 @@ pub mod health;
 pub mod json;
 pub mod json_schema;
 pub mod kind;
-pub mod score;
 mod table;
 pub mod window;
 

@@ -16,10 +16,9 @@ def main():
     tables = sys.argv[1]
     as_json = "--json" in sys.argv[2:]
     connection = duckdb.connect()
-    for table in ["windows", "feature_days", "scores", "score_factors"]:
-        connection.execute(
-            f"create view {table} as from read_parquet('{tables}/{table}/*/*.parquet', hive_partitioning = false, union_by_name = true)"
-        )
+    views = Path(__file__).parent.parent / "views" / "duckdb.sql"
+    for statement in views.read_text().replace("keepwell-demo/tables", tables).split(";\n"):
+        connection.execute(statement)
     answers = {}
     for path in sorted(Path(__file__).parent.glob("*.sql")):
         answer = connection.execute(path.read_text())

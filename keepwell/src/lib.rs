@@ -18,3 +18,4 @@ pub mod load;
 pub mod model;
 pub mod reference;
 pub mod try_input;
+pub mod views;

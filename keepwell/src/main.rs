@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keepwell::{audit, backfill, demo, erase, explain, infer, load, model, reference, try_input};
+use keepwell::{audit, backfill, demo, erase, explain, infer, load, model, reference, try_input, views};
 use keepwell_pipeline::acls::rights;
 use keepwell_pipeline::config::{Config, ConfigError};
 use keepwell_pipeline::process::{self, Cli, ConfigArgs};
@@ -55,6 +55,8 @@ enum Command {
         #[arg(value_enum, default_value = "tables")]
         page: reference::Page,
     },
+    /// Print views on the Parquet tables as SQL: a row for each window, and a row for each factor.
+    Views(views::ViewsArgs),
     /// Compare Keepwell's topics with their wanted settings, and make or change them.
     Topics(TopicsArgs),
 }
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Command::Score(cli) => keepwell_score::cli::main(&cli),
         Command::Sink(cli) => keepwell_sink::main(&cli),
         Command::Reference { page } => ended(reference::page(page).map(|text| process::print(&text))),
+        Command::Views(args) => ended(views::run(&args).map(|text| process::print(&text))),
         Command::Topics(args) => match args.config.read() {
             Err(error) => fail(2, &error),
             Ok(config) => topics(&config, &args).unwrap_or_else(|error| fail(1, &error)),

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{ArrayRef, AsArray, ListArray, RecordBatch, StructArray};
-use arrow::buffer::OffsetBuffer;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use keepwell_core::schema::health;
 use keepwell_core::schema::window::Layout;
-use keepwell_core::schema::{health, score as tables};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::redact;
 use keepwell_pipeline::store;
@@ -35,15 +34,12 @@ pub struct Rows {
     pub windows: RecordBatch,
     /// Rows of `scores`.
     pub scores: RecordBatch,
-    /// Rows of `score_factors`.
-    pub factors: RecordBatch,
 }
 
 fn schema_of(table: &str, windows: &SchemaRef) -> SchemaRef {
     match table {
         "windows" => SchemaRef::clone(windows),
-        "scores" => tables::schema(),
-        _ => tables::factor_schema(),
+        _ => health::schema(),
     }
 }
 
@@ -65,7 +61,7 @@ impl Stored {
         session.register_object_store(&parsed, store);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let windows = layout.schema();
-        for table in ["windows", "scores", "score_factors"] {
+        for table in ["windows", "scores"] {
             let schema = schema_of(table, &windows);
             let options = ParquetReadOptions::default().schema(&schema);
             let place = format!("{}/{table}/", url.trim_end_matches('/'));
@@ -144,7 +140,7 @@ impl Stored {
             );
             self.rows(table, &sql)
         };
-        Ok(Rows { windows: of("windows")?, scores: of("scores")?, factors: of("score_factors")? })
+        Ok(Rows { windows: of("windows")?, scores: of("scores")? })
     }
 
     /// The last score of an account at or before a time (UTC microseconds) as a row of `health`, and the window row of
@@ -157,44 +153,17 @@ impl Stored {
         let last = format!(
             "select max(as_of) from scores where account_id = {account} and as_of <= to_timestamp_micros({as_of_us})"
         );
-        let of = |table: &str, order: &str| {
-            let sql =
-                format!("select * from {table} where account_id = {account} and as_of = ({last}) order by {order}");
-            self.rows(table, &sql)
+        let of = |table: &str| {
+            self.rows(table, &format!("select * from {table} where account_id = {account} and as_of = ({last})"))
         };
-        let scores = of("scores", "as_of")?;
+        let scores = of("scores")?;
         if scores.num_rows() == 0 {
             return Ok(None);
         }
-        let factors = of("score_factors", "position")?;
-        Ok(Some((with_factors(&scores.slice(0, 1), &factors)?, of("windows", "as_of")?)))
+        Ok(Some((scores.slice(0, 1), of("windows")?)))
     }
 }
 
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
-}
-
-/// A row of `health`, made from a row of `scores` and its factors.
-fn with_factors(score: &RecordBatch, factors: &RecordBatch) -> Result<RecordBatch> {
-    let schema = health::schema();
-    let missing = |name: &str| DataFusionError::Execution(format!("no column {name}"));
-    let columns = schema.fields().iter().map(|field| -> Result<ArrayRef> {
-        let DataType::List(item) = field.data_type() else {
-            return Ok(ArrayRef::clone(score.column_by_name(field.name()).ok_or_else(|| missing(field.name()))?));
-        };
-        if field.name() != "factors" {
-            return Ok(ArrayRef::clone(score.column_by_name(field.name()).ok_or_else(|| missing(field.name()))?));
-        }
-        let DataType::Struct(fields) = item.data_type() else { return Err(missing("factors")) };
-        let values = fields.iter().map(|field| {
-            let name = if field.name() == "name" { "factor" } else { field.name().as_str() };
-            Ok(ArrayRef::clone(factors.column_by_name(name).ok_or_else(|| missing(name))?))
-        });
-        let items = StructArray::try_new(fields.clone(), values.collect::<Result<_>>()?, None)?;
-        let offsets = OffsetBuffer::from_lengths([factors.num_rows()]);
-        Ok(std::sync::Arc::new(ListArray::try_new(item.clone(), offsets, std::sync::Arc::new(items), None)?))
-    });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
-    Ok(RecordBatch::try_new(schema, columns)?)
 }

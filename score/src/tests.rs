@@ -91,16 +91,6 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
         ("weight: 35", "wieght: 35", &["wieght", "12"]),
         ("sql: uses_per_user", "sql: uses_per_usr", &["uses_per_usr", ":10:"]),
         ("sql: uses_per_user", "sql: uses_per_user +", &[":10:"]),
-        (
-            "sql: uses_per_user",
-            "sql: uses - previous_errors",
-            &["previous_errors is not kept", "28d", "`- {of: [errors], windows: [28d], previous: true}`", ":10:"],
-        ),
-        (
-            "sql: uses_per_user",
-            "sql: uses_per_user\n        against: previous_window",
-            &["{of: [uses_per_user], windows", ":10:"],
-        ),
         ("sql: uses_per_user", "sql: random()", &["random", "as_of", ":10:"]),
         ("sql: uses_per_user", "sql: length(repeat('x', 1000000000))", &["repeat()", "coalesce", ":10:"]),
         ("sql: uses_per_user", "sql: length(lpad('x', 2000000000, 'y'))", &["lpad()", ":10:"]),
@@ -121,6 +111,21 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
         for word in words.iter().chain(&["model.yaml"]) {
             assert!(message.contains(word), "{word:?} is not in: {message}");
         }
+    }
+}
+
+#[test]
+fn a_measure_that_rows_do_not_keep_is_refused_with_the_line_that_keeps_it() {
+    // the SQL of the first factor, words of the message
+    let cases = [
+        ("uses - previous_errors", "previous_errors is not kept for the window 28d"),
+        ("uses - previous_errors", "add `- {of: [errors], windows: [28d], previous: true}` to aggregate.measures"),
+        ("uses_per_user\n        against: previous_window", "{of: [uses_per_user], windows: [28d], previous: true}"),
+    ];
+    for (sql, words) in cases {
+        let text = EXAMPLE.replacen("sql: uses_per_user", &format!("sql: {sql}"), 1);
+        let message = Compiled::parse("model.yaml", &text, &layout()).unwrap_err().to_string();
+        assert!(message.contains(words) && message.contains("model.yaml:10:"), "{words:?} is not in: {message}");
     }
 }
 

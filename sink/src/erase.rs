@@ -13,7 +13,7 @@ use keepwell_pipeline::store::{Objects, StoreError};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::claim::{self, ClaimError};
-use crate::range_files::{RANGE_KEY, Source, parquet, same};
+use crate::range_files::{RANGE_KEY, Source, parquet};
 
 /// Result of an erasure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,6 +96,5 @@ fn without(content: Bytes, account: &str) -> Result<Option<(Vec<u8>, usize)>, Ar
     let schema = Arc::new(schema.as_ref().clone().with_metadata(metadata));
     let kept = RecordBatch::try_new(schema, kept.columns().to_vec())?;
     let places: Vec<_> = (0..kept.num_rows()).map(|row| (0, row)).collect();
-    let (content, _) = parquet(&[kept], &places, same, of)?;
-    Ok(Some((content, num_rows)))
+    Ok(Some((parquet(&[kept], &places, of)?, num_rows)))
 }

@@ -1,15 +1,14 @@
 //! Files of a range: a pure function of the records in it.
 //!
-//! A range of one partition becomes one Parquet file for each table and each month of `as_of`, sorted by account.
+//! A range of one partition becomes one Parquet file for each month of `as_of`, sorted by account.
 //! Months keep the number of files low when a history covers years.
 //! Equal ranges give equal names and equal bytes, whoever writes them.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat, filter_record_batch, interleave_record_batch, take};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{concat, filter_record_batch, interleave_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
@@ -17,7 +16,7 @@ use keepwell_core::offset::NextOffset;
 use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::window::Layout;
-use keepwell_core::schema::{feature_day, health, score};
+use keepwell_core::schema::{feature_day, health};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -31,7 +30,7 @@ pub enum Source {
     Windows,
     /// The topic for the table `feature_days`.
     FeatureDays,
-    /// The topic for the tables `scores` and `score_factors`.
+    /// The topic for the table `scores`.
     Health,
 }
 
@@ -92,72 +91,18 @@ impl Source {
         }
     }
 
-    /// The tables that this source fills.
-    fn tables(self) -> &'static [Table] {
+    /// The table that this source fills. Its rows are the final rows of the source.
+    fn table(self) -> &'static str {
         match self {
-            Self::Windows => &[Table { name: "windows", rows: same }],
-            Self::FeatureDays => &[Table { name: "feature_days", rows: same }],
-            Self::Health => {
-                &[Table { name: "scores", rows: scores }, Table { name: "score_factors", rows: score_factors }]
-            }
+            Self::Windows => "windows",
+            Self::FeatureDays => "feature_days",
+            Self::Health => "scores",
         }
     }
 }
 
-/// A table, and the function that makes its rows from final rows of its source.
-struct Table {
-    name: &'static str,
-    rows: Rows,
-}
-
-/// Makes the rows of a table from final rows of its source, in the same order.
-type Rows = fn(&RecordBatch) -> Result<RecordBatch, ArrowError>;
-
-/// Rows of a table that takes the final rows unchanged.
-pub(crate) fn same(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    Ok(finals.clone())
-}
-
-/// Rows of the flat table: health rows without their factors.
-fn scores(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let schema = score::schema();
-    let columns = schema.fields().iter().map(|field| column(finals, field.name()));
-    let columns = columns.collect::<Result<_, _>>()?;
-    RecordBatch::try_new(schema, columns)
-}
-
-/// Rows of the long table: one row for each factor, in the order of the model.
-fn score_factors(finals: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let (lists, _) = Columns::Batch(finals).list("factors")?;
-    let ends = lists.value_offsets();
-    let (mut rows, mut positions) = (Vec::new(), Vec::new());
-    for (row, ends) in ends.windows(2).enumerate() {
-        let [first, end] = *ends else { continue };
-        rows.extend((first..end).map(|_| row as u32));
-        positions.extend(0..end - first);
-    }
-    let first = ends.first().copied().unwrap_or_default() as usize;
-    let items = lists.values().as_struct().slice(first, rows.len());
-    let (rows, positions) = (UInt32Array::from(rows), Arc::new(Int32Array::from(positions)) as ArrayRef);
-    let schema = score::factor_schema();
-    let columns = schema.fields().iter().map(|field| match field.name().as_str() {
-        "position" => Ok(Arc::clone(&positions)),
-        "factor" => items.column_by_name("name").cloned().ok_or_else(|| missing("name")),
-        name => match items.column_by_name(name) {
-            Some(values) => Ok(Arc::clone(values)),
-            None => take(&column(finals, name)?, &rows, None),
-        },
-    });
-    let columns = columns.collect::<Result<_, _>>()?;
-    RecordBatch::try_new(schema, columns)
-}
-
 fn missing(name: &str) -> ArrowError {
     ArrowError::SchemaError(format!("no column {name}"))
-}
-
-fn column(batch: &RecordBatch, name: &str) -> Result<ArrayRef, ArrowError> {
-    batch.column_by_name(name).cloned().ok_or_else(|| missing(name))
 }
 
 /// The files of a range with these final rows, ordered by name.
@@ -170,17 +115,15 @@ pub fn files(range: Range, finals: &[RecordBatch]) -> Result<Vec<File>, ArrowErr
         return Ok(files);
     }
     for (month, rows) in by_month(finals)? {
-        for table in range.source.tables() {
-            let name = format!(
-                "{}/month={month}/{}-{:05}-{:020}-{:020}.parquet",
-                table.name, range.epoch, range.partition, range.first.0, range.end.0
-            );
-            let (content, num_rows) = parquet(finals, &rows, table.rows, words(range))?;
-            // If no score has factors, the long table has no rows and gets no file.
-            if num_rows > 0 {
-                files.push(File { name, content });
-            }
-        }
+        let name = format!(
+            "{}/month={month}/{}-{:05}-{:020}-{:020}.parquet",
+            range.source.table(),
+            range.epoch,
+            range.partition,
+            range.first.0,
+            range.end.0
+        );
+        files.push(File { name, content: parquet(finals, &rows, words(range))? });
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
@@ -276,25 +219,14 @@ pub fn properties(of: String, columns: &Schema) -> Result<WriterProperties, Arro
     Ok(properties.build())
 }
 
-/// Writes the rows of a table as a Parquet file; returns its content and number of rows. `of` names the range. The rows
-/// are computed chunk by chunk: all of them, with ten factors for each score, are never in memory at once.
-pub(crate) fn parquet(
-    finals: &[RecordBatch],
-    order: &[RowRef],
-    rows: Rows,
-    of: String,
-) -> Result<(Vec<u8>, usize), ArrowError> {
+/// Writes rows as a Parquet file, and returns its content. `of` names the range.
+pub(crate) fn parquet(finals: &[RecordBatch], order: &[RowRef], of: String) -> Result<Vec<u8>, ArrowError> {
     let first = finals.first().ok_or_else(|| ArrowError::SchemaError("a file without rows".into()))?;
-    let schema = rows(&first.slice(0, 0))?.schema();
-    let finals: Vec<&RecordBatch> = finals.iter().collect();
+    let schema = first.schema();
     let properties = properties(of, &schema)?;
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(ArrowError::from)?;
-    let mut num_rows = 0;
-    let mut write = |finals: &RecordBatch| {
-        let rows = rows(finals)?;
-        num_rows += rows.num_rows();
-        writer.write(&rows).map_err(ArrowError::from)
-    };
+    let mut write = |rows: &RecordBatch| writer.write(rows).map_err(ArrowError::from);
+    let finals: Vec<&RecordBatch> = finals.iter().collect();
     let mut scattered: Vec<RowRef> = Vec::new();
     for run in order.chunk_by(|(batch, row), next| (*batch, row + 1) == *next) {
         let is_short = run.len() < RUN_ROWS;
@@ -310,7 +242,7 @@ pub(crate) fn parquet(
     if !scattered.is_empty() {
         write(&interleave_record_batch(&finals, &scattered)?)?;
     }
-    Ok((writer.into_inner().map_err(ArrowError::from)?, num_rows))
+    writer.into_inner().map_err(ArrowError::from)
 }
 
 #[cfg(test)]
@@ -427,33 +359,17 @@ mod tests {
     }
 
     #[test]
-    fn factors_stand_by_account_and_in_the_order_of_the_model_and_without_any_there_is_no_file() {
+    fn factors_stand_by_account_and_in_the_order_of_the_model() {
         let range = Range { source: Source::Health, epoch: 1, partition: 2, first: NextOffset(7), end: NextOffset(9) };
         let whole = |batches: &[RecordBatch]| concat_batches(&health::schema(), batches).unwrap();
-        let tables = |batches: &[RecordBatch]| -> Vec<(String, RecordBatch)> {
-            let table = |file: &File| file.name.split('/').next().unwrap().to_owned();
-            super::files(range, batches).unwrap().iter().map(|file| (table(file), bytes_of(file))).collect()
-        };
+        let expected = whole(&[score_of("a", 3), score_of("b", 1), score_of("c", 2), score_of("d", 0)]);
         let batches = [whole(&[score_of("c", 2), score_of("a", 3)]), whole(&[score_of("d", 0), score_of("b", 1)])];
         // The rows come in several batches, in one, and in a slice of one.
         for batches in [&batches[..], &[whole(&batches)], &[whole(&[score_of("0", 5), whole(&batches)]).slice(1, 4)]] {
-            let [(factors, rows), (scores, _)] = &tables(batches)[..] else { panic!("two files") };
-            assert_eq!((factors.as_str(), scores.as_str()), ("score_factors", "scores"));
-            let texts = |name: &str| {
-                let texts = rows.column_by_name(name).unwrap().as_string::<i32>().iter().flatten();
-                texts.map(str::to_owned).collect::<Vec<_>>()
-            };
-            assert_eq!(texts("account_id"), ["a", "a", "a", "b", "c", "c"]);
-            assert_eq!(texts("factor"), ["a0", "a1", "a2", "b0", "c0", "c1"]);
-            let positions = rows.column_by_name("position").unwrap();
-            let positions = positions.as_primitive::<arrow::datatypes::Int32Type>().values();
-            assert_eq!(positions.to_vec(), [0, 1, 2, 0, 0, 1]);
+            let [file] = &super::files(range, batches).unwrap()[..] else { panic!("one file") };
+            assert!(file.name.starts_with("scores/month="), "{}", file.name);
+            assert_eq!(bytes_of(file).columns(), expected.columns());
         }
-        // Rows of a slice, which are written without a copy: their lists begin in the middle of the factors.
-        let part = whole(&[score_of("0", 5), score_of("a", 3)]).slice(1, 1);
-        assert_eq!(super::score_factors(&part).unwrap(), super::score_factors(&score_of("a", 3)).unwrap());
-        let [(scores, _)] = &tables(&[score_of("a", 0)])[..] else { panic!("one file") };
-        assert_eq!(scores, "scores");
     }
 
     fn names_of(file: &File) -> Vec<String> {

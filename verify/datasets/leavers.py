@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How well scores rank who leaves a course within 28 days: OULAD, module AAA.
 
-    keepwell backfill product-usage=OUT/usage.ndjson --out SCORED --set score.model=score/models/course.yaml
+    keepwell backfill product-usage=OUT/usage.ndjson --out SCORED --set score.model=score/models/course.yaml --set 'aggregate.measures=["usage", {"of": ["active_days"], "windows": ["90d"], "previous": true}]'
     leavers.py fit FOLDER SCORED     the weights that rank best on 2013J, among multiples of five
     leavers.py judge FOLDER SCORED   2014J: the score against every single measure
 
@@ -77,10 +77,10 @@ def ranked(cases, value):
 
 def fit(folder, scored):
     names = ["breadth", "depth", "trend", "inactivity"]
-    columns = ", ".join(f"max(normalised) filter (factor = '{name}')" for name in names)
+    columns = ", ".join(f"max(list_filter(factors, lambda f: f.name = '{name}')[1].normalised)" for name in names)
     sql = (
         f"select account_id, date_diff('day', date '{{start}}', as_of::date) as day, {columns} "
-        "from '{scored}/tables/score_factors/*/*.parquet' where account_id like '%-{presentation}-%' group by all"
+        "from '{scored}/tables/scores/*/*.parquet' where account_id like '%-{presentation}-%' group by all"
     )
     found = cases(folder, scored, "2013J", sql)
     found = [(account, day, leaves, [float(value or 0) for value in values]) for account, day, leaves, values in found]

@@ -9,7 +9,7 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::window::{Layout, provenance};
-use keepwell_core::schema::{feature_day, health, score as tables};
+use keepwell_core::schema::{feature_day, health};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_score::recompute::{self, PublishedRows};
@@ -274,26 +274,13 @@ pub fn tables(streamed: &Streamed, folder: &Path) -> Result<usize> {
     same("windows", streamed.windows.schema(), finals(&streamed.windows)?, &KEYS)?;
     same("feature_days", feature_day::schema(), streamed.feature_days.clone(), &["account_id", "as_of", "feature"])?;
     let health = finals(&streamed.health)?;
-    let columns: Vec<usize> =
-        tables::columns().map(|column| health.schema().index_of(column.name)).collect::<Result<_, _>>()?;
-    let flat = health.project(&columns)?;
     // Lists are compared below, item by item.
     let plain: Vec<usize> =
-        (0..flat.num_columns()).filter(|i| !flat.schema().field(*i).data_type().is_nested()).collect();
-    let scores = table(folder, "scores", &tables::schema())?;
-    same_rows(&scores.project(&plain)?, &[flat.project(&plain)?], &KEYS).context("table scores")?;
-    for list in ["drivers", "triggers"] {
-        same_rows(&items_of(&scores, list)?, &[items_of(&flat, list)?], &["account_id", "as_of", "position"])?;
+        (0..health.num_columns()).filter(|i| !health.schema().field(*i).data_type().is_nested()).collect();
+    let scores = table(folder, "scores", &health::schema())?;
+    same_rows(&scores.project(&plain)?, &[health.project(&plain)?], &KEYS).context("table scores")?;
+    for list in ["factors", "drivers", "triggers"] {
+        same_rows(&items_of(&scores, list)?, &[items_of(&health, list)?], &["account_id", "as_of", "position"])?;
     }
-    let factors = table(folder, "score_factors", &tables::factor_schema())?;
-    let renamed = rename(&items_of(&health, "factors")?, "name", "factor")?;
-    same_rows(&factors, &[renamed], &["account_id", "as_of", "position"]).context("table score_factors")?;
     check_claims(folder)
-}
-
-fn rename(rows: &RecordBatch, from: &str, to: &str) -> Result<RecordBatch> {
-    let schema = rows.schema();
-    let names = schema.fields().iter().map(|field| if field.name() == from { to } else { field.name().as_str() });
-    let columns = names.zip(rows.columns()).map(|(name, column)| (name, std::sync::Arc::clone(column), true));
-    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }

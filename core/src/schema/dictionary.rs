@@ -1,6 +1,6 @@
 //! The data dictionary: the columns of every table, from the lists that also define the schemas.
 
-use super::{Column, ColumnType, event, feature_day, health, score, window};
+use super::{Column, ColumnType, event, feature_day, health, window};
 
 /// A table, where to find it, and its columns.
 struct Table {
@@ -29,9 +29,7 @@ fn tables() -> Vec<Table> {
             "topic `keepwell.feature_days`; Parquet `feature_days`",
             feature_day::COLUMNS.to_vec(),
         ),
-        table(health::TABLE, "topic `keepwell.health`", health::COLUMNS.to_vec()),
-        table(score::SCORES, "Parquet `scores`, final rows", score::columns().copied().collect()),
-        table(score::SCORE_FACTORS, "Parquet `score_factors`, final rows", score::factor_columns().collect()),
+        table(health::TABLE, "topic `keepwell.health`; Parquet `scores`, final rows", health::COLUMNS.to_vec()),
     ]
 }
 

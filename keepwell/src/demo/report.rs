@@ -109,7 +109,7 @@ pub fn text(outcome: &Outcome, args: &DemoArgs) -> Result<String> {
     writeln!(out, "Why this score:    keepwell explain {worst} --scores {place}/scores.ndjson")?;
     writeln!(
         out,
-        "Parquet:           {place}/tables/{{windows,feature_days,scores,score_factors}}/*/*.parquet, for example in DuckDB:"
+        "Parquet:           {place}/tables/{{windows,feature_days,scores}}/*/*.parquet, for example in DuckDB:"
     )?;
     writeln!(
         out,

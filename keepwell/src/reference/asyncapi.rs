@@ -114,7 +114,7 @@ fn outputs(topics: &Topics) -> Vec<Channel<'_>> {
         sent("alerts", &topics.alerts, "alert", "Each trigger raised, closed or cleared. Key: the account."),
         sent("rejects", &topics.rejects, "reject", "Records that were not accepted, as they were sent."),
         sent("events", &topics.events, "events", "Accepted events, by account."),
-        sent("windows", &topics.windows, "windows", "Measures per account and window, live and final rows."),
+        sent("windows", &topics.windows, "windows", "Measures per account over all windows, live and final rows."),
         sent(
             "feature_days",
             &topics.feature_days,

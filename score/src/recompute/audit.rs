@@ -50,13 +50,14 @@ pub async fn audit(rows: Rows, files: &[ModelFile], layout: &Layout, pane_us: i6
             false => *audited.unknown.entry(version).or_default() += 1,
         }
     }
-    let (drivers, triggers) = (items_of(&rows.scores, "drivers")?, items_of(&rows.scores, "triggers")?);
+    let items = |list: &str| items_of(&rows.scores, list);
+    let (factors, drivers, triggers) = (items("factors")?, items("drivers")?, items("triggers")?);
     let stored = PublishedRows { scores: rows.scores.clone(), triggers: triggers.clone() };
     let expected = expected(rows.windows, stored, files, layout, pane_us).await?;
     let of_factor: [&str; 4] = ["account_id", "as_of", "position", "name"];
     let sides = [
         ("scores", rows.scores, expected.scores, &of_factor[..2]),
-        ("factors", renamed(&rows.factors)?, expected.factors, &of_factor[..]),
+        ("factors", factors, expected.factors, &of_factor[..]),
         ("drivers", drivers, expected.drivers, &of_factor[..]),
         ("triggers", triggers, expected.triggers, &["account_id", "as_of", "name"]),
     ];
@@ -94,14 +95,6 @@ pub async fn audit(rows: Rows, files: &[ModelFile], layout: &Layout, pane_us: i6
     }
     audited.drift.sort();
     Ok(audited)
-}
-
-/// `score_factors` with the column names that factors have on `health`.
-fn renamed(factors: &RecordBatch) -> Result<RecordBatch> {
-    let schema = factors.schema();
-    let names = schema.fields().iter().map(|f| if f.name() == "factor" { "name" } else { f.name().as_str() });
-    let columns = names.zip(factors.columns()).map(|(name, column)| (name, Arc::clone(column), true));
-    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
 /// SQL for the rows that differ and for the columns that differ. It covers only scores of the available versions.

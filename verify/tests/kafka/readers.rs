@@ -3,20 +3,31 @@
 use std::path::Path;
 use std::process::Command;
 
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::DataType;
 use indicatif::ProgressBar;
 use keepwell::demo::{self, DemoArgs};
+use keepwell::views::{Engine, statements};
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::health;
-use keepwell_verify::compare::rows_of;
+use keepwell_pipeline::config::Aggregate;
+use keepwell_verify::compare::{items_of, over, rows_of, same_rows};
 use keepwell_verify::fleet::{self, Shape};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use crate::{Deployment, kafka};
 
 /// Runs a script with the pinned packages and parses the JSON that it prints.
 fn python(script: &str, args: &[&str]) -> Value {
+    python_with("deploy/python/requirements.txt", script, args)
+}
+
+fn python_with(requirements: &str, script: &str, args: &[&str]) -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = Command::new(root.join("deploy/python/python"));
+    command.env("KEEPWELL_REQUIREMENTS", root.join(requirements));
     let output = command.arg(root.join(script)).args(args).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -46,6 +57,100 @@ fn duckdb_answers_every_query_and_recomputes_every_score() {
     assert_eq!(days.len(), 40);
     assert_eq!(column(&answers["factor_drift"], "factor").len(), 8);
     assert!(column(&answers["adoption_by_feature"], "feature").len() > 5);
+}
+
+/// The rows of a view as an engine wrote them.
+fn written(folder: &Path, view: &str) -> RecordBatch {
+    let file = folder.join(format!("{view}.parquet"));
+    let path = if file.exists() { file } else { folder.join(view) };
+    let files = if path.is_dir() {
+        std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().path()).collect()
+    } else {
+        vec![path]
+    };
+    let files = files.into_iter().filter(|file| file.extension().is_some_and(|of| of == "parquet"));
+    let batches: Vec<RecordBatch> = files
+        .flat_map(|file| {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(file).unwrap()).unwrap();
+            reader.build().unwrap().map(Result::unwrap)
+        })
+        .collect();
+    arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+}
+
+#[test]
+fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = DemoArgs { seed: 5, accounts: 30, days: 20, out: folder.path().join("demo") };
+    demo::play(&args, &ProgressBar::hidden()).unwrap();
+    let layout = Aggregate::default().layout();
+    let tables = args.out.join("tables");
+    let of = |name: &str, schema| keepwell_verify::streamed::table(&tables, name, &schema).unwrap();
+    let (windows, scores) = (of("windows", layout.schema()), of("scores", health::schema()));
+    let place = tables.display().to_string();
+    let mut sides = Vec::new();
+    for (name, engine) in [("duckdb", Engine::Duckdb), ("spark", Engine::Spark), ("datafusion", Engine::Datafusion)] {
+        let out = folder.path().join(name);
+        std::fs::create_dir(&out).unwrap();
+        let sql: String = statements(engine, &layout, &place).into_iter().map(|statement| statement + ";\n").collect();
+        std::fs::write(out.join("views.sql"), sql).unwrap();
+        let paths = [out.join("views.sql"), out.clone()].map(|path| path.display().to_string());
+        python_with("deploy/views/requirements.txt", "verify/tests/kafka/views.py", &[name, &paths[0], &paths[1]]);
+        sides.push((name, written(&out, "windows_long"), written(&out, "score_factors")));
+    }
+    let expected_factors = items_of(&scores, "factors").unwrap();
+    assert!(windows.num_rows() > 300 && expected_factors.num_rows() > 1000);
+    for (engine, long, factors) in sides {
+        for window in layout.windows() {
+            let expected = over(&windows, &layout, window).unwrap();
+            let rows = without(&where_text(&long, "period", window), &["period"]);
+            assert_eq!(
+                same_rows(&expected, &[rows], &["account_id", "as_of"]).unwrap(),
+                windows.num_rows(),
+                "{engine}"
+            );
+        }
+        let extra = ["model", "model_version", "epoch", "partition", "next_offset", "ordinal"];
+        let factors = renamed(&without(&factors, &extra));
+        let same = same_rows(&expected_factors, &[factors], &["account_id", "as_of", "position"]).unwrap();
+        assert_eq!(same, expected_factors.num_rows(), "{engine}");
+    }
+}
+
+/// The rows with this text in a column.
+fn where_text(rows: &RecordBatch, column: &str, text: &str) -> RecordBatch {
+    let texts = cast(rows.column_by_name(column).unwrap(), &DataType::Utf8).unwrap();
+    let is_it: BooleanArray = texts.as_string::<i32>().iter().map(|of| Some(of == Some(text))).collect();
+    filter_record_batch(rows, &is_it).unwrap()
+}
+
+fn without(rows: &RecordBatch, columns: &[&str]) -> RecordBatch {
+    let schema = rows.schema();
+    let kept: Vec<usize> =
+        (0..rows.num_columns()).filter(|i| !columns.contains(&schema.field(*i).name().as_str())).collect();
+    rows.project(&kept).unwrap()
+}
+
+/// The column `factor` under the name that it has in the list.
+fn renamed(rows: &RecordBatch) -> RecordBatch {
+    let schema = rows.schema();
+    let names = schema.fields().iter().map(|f| if f.name() == "factor" { "name" } else { f.name().as_str() });
+    RecordBatch::try_from_iter_with_nullable(
+        names.zip(rows.columns()).map(|(name, column)| (name, column.clone(), true)),
+    )
+    .unwrap()
+}
+
+#[test]
+fn the_files_of_views_are_as_the_program_writes_them() {
+    for (engine, file) in [
+        (Engine::Duckdb, include_str!("../../../deploy/views/duckdb.sql")),
+        (Engine::Spark, include_str!("../../../deploy/views/spark.sql")),
+        (Engine::Datafusion, include_str!("../../../deploy/views/datafusion.sql")),
+    ] {
+        let expected = statements(engine, &Aggregate::default().layout(), "keepwell-demo/tables");
+        assert_eq!(file.split_terminator(";\n").collect::<Vec<_>>(), expected, "keepwell views writes {engine:?}");
+    }
 }
 
 #[test]

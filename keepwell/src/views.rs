@@ -1,0 +1,113 @@
+//! `keepwell views`: views on the Parquet tables as SQL, for the engines that analysts use.
+//!
+//! The tables hold each value once: one row for all windows, and factors as a list. The views are the long forms.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use keepwell_core::schema::health::factor;
+use keepwell_core::schema::window::{Layout, long_form};
+use keepwell_pipeline::config::{Aggregate, Config};
+
+/// Which views to print.
+#[derive(Debug, clap::Args)]
+pub struct ViewsArgs {
+    /// The engine that reads the views.
+    #[arg(long, value_enum, default_value = "duckdb")]
+    pub engine: Engine,
+    /// Folder or URL of the tables. Default: that of the configuration.
+    #[arg(long, required_unless_present = "config")]
+    pub tables: Option<String>,
+    /// The configuration. Without one, rows have the default windows and measures.
+    #[arg(long, env = "KEEPWELL_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// An SQL engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// DuckDB.
+    Duckdb,
+    /// Spark SQL.
+    Spark,
+    /// DataFusion.
+    Datafusion,
+}
+
+/// The tables in Parquet files.
+const TABLES: [&str; 3] = ["windows", "feature_days", "scores"];
+
+/// Columns of `scores` in each row of `score_factors`.
+const OF_SCORE: [&str; 8] =
+    ["account_id", "as_of", "model", "model_version", "epoch", "partition", "next_offset", "ordinal"];
+
+/// The statements, each with a semicolon and a line break.
+///
+/// # Errors
+/// When the configuration cannot be read.
+pub fn run(args: &ViewsArgs) -> Result<String> {
+    let config = args.config.as_ref().map(|path| Config::read(path, &[])).transpose()?;
+    let layout = config.as_ref().map_or_else(|| Aggregate::default().layout(), |config| config.aggregate.layout());
+    let configured = config.and_then(|config| Some(config.tables?.url.to_string()));
+    let tables = args.tables.clone().or(configured);
+    let tables =
+        tables.ok_or_else(|| anyhow::anyhow!("the configuration has no `tables`: name their place with --tables"))?;
+    Ok(statements(args.engine, &layout, &tables).into_iter().map(|statement| statement + ";\n").collect())
+}
+
+/// The statements that make the tables at a place known, and the views on them: `windows_long` has a row for each window,
+/// `score_factors` one for each factor of a score.
+pub fn statements(engine: Engine, layout: &Layout, tables: &str) -> Vec<String> {
+    let mut statements: Vec<String> = TABLES.iter().map(|table| engine.table(table, tables)).collect();
+    let create = engine.create();
+    statements.push(format!("{create} windows_long as\n{}", long_form(layout, "windows")));
+    statements.push(format!("{create} score_factors as\n{}", factors(engine)));
+    statements
+}
+
+impl Engine {
+    fn create(self) -> &'static str {
+        match self {
+            Self::Spark => "create or replace temporary view",
+            Self::Duckdb | Self::Datafusion => "create or replace view",
+        }
+    }
+
+    /// The statement that makes the files of a table known.
+    fn table(self, table: &str, tables: &str) -> String {
+        let place = format!("{}/{table}", tables.trim_end_matches('/')).replace('\'', "''");
+        match self {
+            Self::Duckdb => {
+                let place = place.trim_start_matches("file://");
+                let create = self.create();
+                format!("{create} {table} as from read_parquet('{place}/*/*.parquet', hive_partitioning = false)")
+            }
+            Self::Spark => format!("{} {table} using parquet options (path '{place}')", self.create()),
+            Self::Datafusion => format!("create external table {table} stored as parquet location '{place}/'"),
+        }
+    }
+
+    /// A name as this engine quotes it.
+    fn quoted(self, name: &str) -> String {
+        let mark = if self == Self::Spark { '`' } else { '"' };
+        format!("{mark}{name}{mark}")
+    }
+}
+
+/// SQL for one row for each factor of each score, with its position in the model.
+fn factors(engine: Engine) -> String {
+    let of_score: Vec<String> = OF_SCORE.iter().map(|name| format!("w.{}", engine.quoted(name))).collect();
+    let of_factor = factor::COLUMNS.iter().map(|column| {
+        let name = if column.name == "name" { "factor" } else { column.name };
+        format!("w.f['{}'] as {}", column.name, engine.quoted(name))
+    });
+    let of_factor: Vec<String> = of_factor.collect();
+    let source = match engine {
+        Engine::Duckdb => "select *, unnest(range(len(factors))) as position, unnest(factors) as f from scores",
+        Engine::Spark => "select s.*, position, f from scores s lateral view posexplode(factors) as position, f",
+        Engine::Datafusion => {
+            "select *, unnest(range(0, cast(array_length(factors) as bigint))) as position, unnest(factors) as f from scores"
+        }
+    };
+    format!("select {}, w.position, {} from ({source}) w", of_score.join(", "), of_factor.join(", "))
+}
