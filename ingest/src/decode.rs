@@ -1,7 +1,10 @@
 //! Decoders: one raw value gives one event, an ignored call, or a reject reason. They are pure and accept any input.
 
 pub(crate) mod account;
+mod fields;
 mod usage;
+
+pub use fields::{Fields, Form};
 
 use std::borrow::Cow;
 
@@ -9,7 +12,7 @@ use keepwell_core::event::{Body, Event, Kind, PersonAction, Priority, Survey, Ti
 use keepwell_core::schema::health::rfc3339;
 use serde::Deserialize;
 
-use crate::input::{Given, Integer, Name, Object, OneOf, Word, too_long};
+use crate::input::{Given, Integer, Name, OneOf, Word, too_long};
 use crate::reason::{Code, Reason};
 use crate::time_of::When;
 
@@ -55,17 +58,24 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// # Errors
 /// The [`Reason`] for which the record is rejected.
 pub fn decode<'a>(kind: Kind, value: &'a [u8], limits: &Limits) -> Result<Decoded<'a>, Reason> {
-    check_size(value, limits)?;
-    let text = text(value)?;
+    check_size(value.len(), limits)?;
+    decode_form(kind, Form::Text(text(value)?), limits)
+}
+
+/// Decodes an event in Keepwell's own form of this kind.
+///
+/// # Errors
+/// The [`Reason`] for which the record is rejected.
+pub fn decode_form<'a>(kind: Kind, form: Form<'a>, limits: &Limits) -> Result<Decoded<'a>, Reason> {
     let (event, received_us) = match kind {
-        Kind::Usage => match usage::decode(text)? {
+        Kind::Usage => match usage::decode(form)? {
             usage::Call::Use(received) => received,
             usage::Call::Other(name) => return Ok(Decoded::Ignored(name)),
         },
-        Kind::Ticket => (ticket(text)?, None),
-        Kind::Survey => (survey(text)?, None),
-        Kind::Account => (account::decode(text, limits)?, None),
-        Kind::Person => (person(text)?, None),
+        Kind::Ticket => (ticket(form)?, None),
+        Kind::Survey => (survey(form)?, None),
+        Kind::Account => (account::decode(form, limits)?, None),
+        Kind::Person => (person(form)?, None),
     };
     check_time(&event, received_us, limits)?;
     Ok(Decoded::Event(event))
@@ -75,9 +85,9 @@ pub fn decode<'a>(kind: Kind, value: &'a [u8], limits: &Limits) -> Result<Decode
 ///
 /// # Errors
 /// [`Code::Oversized`] when it is above the limit.
-pub fn check_size(value: &[u8], limits: &Limits) -> Result<(), Reason> {
-    if value.len() > limits.max_event_bytes {
-        let detail = format!("{} bytes, allowed are {}", value.len(), limits.max_event_bytes);
+pub fn check_size(num_bytes: usize, limits: &Limits) -> Result<(), Reason> {
+    if num_bytes > limits.max_event_bytes {
+        let detail = format!("{num_bytes} bytes, allowed are {}", limits.max_event_bytes);
         return Err(Reason::new(Code::Oversized, detail));
     }
     Ok(())
@@ -135,22 +145,6 @@ pub fn tombstone<'a>(
     };
     check_time(&event, None, limits)?;
     Ok(event)
-}
-
-/// Parses the object in `text` as `T`.
-fn object<'a, T: Deserialize<'a> + Default>(text: &'a str) -> Result<T, Reason> {
-    let given = serde_json::from_str::<Given<Object<T>>>(text).map_err(|error| {
-        // Every field takes any value and may be missing. So if the whole text is JSON, the only possible fault in its
-        // data is a field that occurs twice.
-        let code = if error.is_data() { Code::DuplicateKey } else { Code::NotJson };
-        Reason::new(code, error.to_string())
-    })?;
-    match given {
-        Given::Is(Object(fields)) if text.trim_start().starts_with('{') => Ok(fields),
-        _ => {
-            Err(Reason::new(Code::NotAnObject, format!("expected an object, found {:?}", crate::input::excerpt(text))))
-        }
-    }
 }
 
 fn missing(field: &str) -> Reason {
@@ -223,8 +217,8 @@ struct Ticket<'a> {
     user_id: Given<Name<'a>>,
 }
 
-fn ticket(text: &str) -> Result<Event<'_>, Reason> {
-    let t: Ticket<'_> = object(text)?;
+fn ticket(form: Form<'_>) -> Result<Event<'_>, Reason> {
+    let t: Ticket<'_> = form.object()?;
     let action = t.r#type.required("type")?.0;
     let csat = match (action, t.csat.optional("csat")?) {
         (TicketAction::Rated, None) => return Err(missing("csat, which `rated` needs")),
@@ -258,8 +252,8 @@ struct Answer<'a> {
     scale_max: Given<Integer>,
 }
 
-fn survey(text: &str) -> Result<Event<'_>, Reason> {
-    let a: Answer<'_> = object(text)?;
+fn survey(form: Form<'_>) -> Result<Event<'_>, Reason> {
+    let a: Answer<'_> = form.object()?;
     let survey = a.survey.required("survey")?.0;
     let scale_max = a.scale_max.optional("scale_max")?.map(|best| best.0);
     let scale_max = match survey {
@@ -292,8 +286,8 @@ struct Membership<'a> {
     role: Given<Name<'a>>,
 }
 
-fn person(text: &str) -> Result<Event<'_>, Reason> {
-    let m: Membership<'_> = object(text)?;
+fn person(form: Form<'_>) -> Result<Event<'_>, Reason> {
+    let m: Membership<'_> = form.object()?;
     Ok(Event {
         account_id: account_of(m.account_id)?,
         event_id: m.event_id.required("event_id")?.0,

@@ -4,6 +4,7 @@
 //! mapped event is checked exactly like one that was sent in that form.
 
 mod file;
+mod format;
 mod jq;
 mod paths;
 pub mod presets;
@@ -20,11 +21,12 @@ use serde_json::value::RawValue;
 
 pub use file::{MappingError, parse};
 
-use crate::decode::{self, Decoded, Limits};
+use crate::decode::{self, Decoded, Fields, Form, Limits};
 use crate::reason::{Code, Reason};
 use jq::Program;
 use paths::{Found, Paths, Slot};
-use value::{Begin, Look, Ref, Value, Written, begins, is, is_there, object, push_text};
+pub(crate) use value::push_text;
+use value::{Begin, Look, Ref, Value, Written, begins, is, is_there};
 
 /// The most events that one record may become.
 const MAX_EVENTS: usize = 1000;
@@ -119,10 +121,28 @@ enum Wanted {
 pub struct Flat<'a> {
     /// Its kind.
     pub kind: Kind,
-    /// A JSON object with the fields of this kind.
-    pub json: Cow<'a, str>,
+    content: Content<'a>,
     /// Number of the rule that made it.
     rule: usize,
+}
+
+/// What an event consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Content<'a> {
+    /// A JSON text: the record itself, or what a program made.
+    Text(Cow<'a, str>),
+    /// Fields with values of the record and of the mapping.
+    Fields(Fields<'a>),
+}
+
+impl Flat<'_> {
+    /// The event in Keepwell's own form.
+    pub fn form(&self) -> Form<'_> {
+        match &self.content {
+            Content::Text(text) => Form::Text(text),
+            Content::Fields(fields) => Form::Fields(fields),
+        }
+    }
 }
 
 /// The mappings of all sources that have one, by topic.
@@ -217,7 +237,7 @@ impl Mapping {
     ///
     /// # Errors
     /// The [`Reason`] for which the whole record is rejected. It names the path.
-    pub fn events<'a>(&self, value: &'a [u8], headers: &Headers) -> Result<Vec<Flat<'a>>, Reason> {
+    pub fn events<'a>(&'a self, value: &'a [u8], headers: &Headers) -> Result<Vec<Flat<'a>>, Reason> {
         let text = self.envelope.content(decode::text(value)?)?;
         let record = self.paths.read(text).map_err(|error| unreadable(&error, ""))?;
         let is_list = self.rules.iter().any(|rule| rule.each.as_ref().is_some_and(|each| each.at.is_none()));
@@ -297,7 +317,10 @@ impl Mapping {
 
     /// Checks an event and reads its values. None: it is a call that is ignored.
     fn event<'f>(&self, flat: &'f Flat<'_>, limits: &Limits) -> Result<Option<Event<'f>>, Reason> {
-        match decode::decode(flat.kind, flat.json.as_bytes(), limits) {
+        let form = flat.form();
+        let decoded =
+            decode::check_size(form.num_bytes(), limits).and_then(|()| decode::decode_form(flat.kind, form, limits));
+        match decoded {
             Ok(Decoded::Event(event)) => Ok(Some(event)),
             Ok(Decoded::Ignored(_)) => Ok(None),
             Err(reason) => Err(self.with_path(flat, reason)),
@@ -336,30 +359,33 @@ fn field_of<'f>(detail: &str, fields: &'f [(String, Value)]) -> Option<&'f (Stri
 
 impl Rule {
     /// Adds the event of a record, or of an item.
-    fn event<'a>(&self, text: &'a str, look: Look<'_, 'a>, events: &mut Vec<Flat<'a>>) -> Result<(), Reason> {
+    fn event<'a>(&'a self, text: &'a str, look: Look<'_, 'a>, events: &mut Vec<Flat<'a>>) -> Result<(), Reason> {
+        let flat = |content| Flat { kind: self.kind, content, rule: self.number };
         if let Some(program) = &self.program {
             let outputs = program.run(text)?.into_iter();
-            events.extend(outputs.map(|json| Flat { kind: self.kind, json: Cow::Owned(json), rule: self.number }));
+            events.extend(outputs.map(|json| flat(Content::Text(Cow::Owned(json)))));
             return Ok(());
         }
         let Some(fields) = &self.fields else {
-            events.push(Flat { kind: self.kind, json: Cow::Borrowed(text), rule: self.number });
+            events.push(flat(Content::Text(Cow::Borrowed(text))));
             return Ok(());
         };
-        let mut json = String::with_capacity(text.len());
-        match object(fields, look, &mut json)? {
-            Written::Skip => return Ok(()),
-            Written::Absent => json.push_str("{}"),
-            Written::Yes => {}
+        let mut read = Fields::default();
+        for (name, value) in fields {
+            match value.as_it_is(look) {
+                Some(json) => read.push(name, json),
+                None if read.write(name, Written::Yes, |out| value.write(look, out))? == Written::Skip => return Ok(()),
+                None => {}
+            }
         }
-        events.push(Flat { kind: self.kind, json: Cow::Owned(json), rule: self.number });
+        events.push(flat(Content::Fields(read)));
         Ok(())
     }
 
     /// Adds the events of the items in the list of a record.
     fn events_of<'a>(
-        &self,
-        each: &Each,
+        &'a self,
+        each: &'a Each,
         text: &'a str,
         look: Look<'_, 'a>,
         events: &mut Vec<Flat<'a>>,
@@ -373,7 +399,7 @@ impl Rule {
             if all_hold(&self.conditions, look) {
                 self.event(item.get(), look, events)?;
             }
-            num_bytes += events.iter().skip(before).map(|event| event.json.len()).sum::<usize>();
+            num_bytes += events.iter().skip(before).map(|event| event.form().num_bytes()).sum::<usize>();
             if events.len() > MAX_EVENTS || num_bytes > MAX_EVENTS_BYTES {
                 let most = format!("at most {MAX_EVENTS} events with {MAX_EVENTS_BYTES} bytes");
                 return Err(Reason::new(Code::OutOfRange, format!("{path}: a record becomes {most}")));

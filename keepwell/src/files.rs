@@ -148,7 +148,7 @@ impl Input {
     fn glance(&self, line: &[u8]) -> Glance {
         let Some(mapping) = &self.mapping else { return Glance::of(line) };
         let events = mapping.events(line, &Vec::new()).unwrap_or_default();
-        events.first().map(|flat| Glance::of(flat.json.as_bytes())).unwrap_or_default()
+        events.first().map(|flat| Glance::of(flat.form().json().as_bytes())).unwrap_or_default()
     }
 
     fn look_at_order(&mut self, at_ms: Option<i64>) {

@@ -99,10 +99,11 @@ pub(crate) fn becomes(mapping: Option<&Mapping>, kind: Kind, record: &[u8], limi
             Decoded::Ignored(call) => Becomes::Ignored(call),
         }),
         Some(mapping) => {
-            decode::check_size(record, limits)?;
+            decode::check_size(record.len(), limits)?;
             let flats = mapping.events(record, &Vec::new())?;
             let is_ignored = mapping.checked(&flats, limits)?.is_empty();
-            let events: Vec<(Kind, Value)> = flats.iter().map(|flat| (flat.kind, fields(&flat.json))).collect();
+            let events: Vec<(Kind, Value)> =
+                flats.iter().map(|flat| (flat.kind, fields(&flat.form().json()))).collect();
             Ok(if is_ignored { Becomes::Ignored("by_mapping") } else { Becomes::Events(events) })
         }
     };

@@ -9,7 +9,7 @@ use keepwell_core::event::{Body, Event, Outcome};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Limits, account_of, missing, object, text_of};
+use super::{Form, Limits, account_of, missing, text_of};
 use crate::input::{
     Accept, AlertId, Given, GivenFacts, Integer, MAX_NAME_BYTES, Name, Object, OneOf, Word, excerpt, too_long,
 };
@@ -73,9 +73,9 @@ struct AlertOutcome<'a> {
     event: Given<OneOf<Outcome>>,
 }
 
-/// Decodes the account event in `text`.
-pub(super) fn decode<'a>(text: &'a str, limits: &Limits) -> Result<Event<'a>, Reason> {
-    let a: Account<'_> = object(text)?;
+/// Decodes an account event.
+pub(super) fn decode<'a>(form: Form<'a>, limits: &Limits) -> Result<Event<'a>, Reason> {
+    let a: Account<'_> = form.object()?;
     let account_id = account_of(a.account_id)?;
     let body = match a.r#type.required("type")?.0 {
         Action::Upsert => {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use keepwell_core::event::{Body, Event};
 use serde::Deserialize;
 
-use super::{MAX_COUNT, MAX_DURATION_MS, Received, missing, object, text_of, within};
+use super::{Form, MAX_COUNT, MAX_DURATION_MS, Received, missing, text_of, within};
 use crate::input::{Given, Integer, Milliseconds, Name, Object, excerpt};
 use crate::reason::{Code, Reason};
 use crate::time_of::{When, segment_time};
@@ -71,9 +71,9 @@ pub(super) enum Call<'a> {
 /// Segment calls that are not a use of a feature.
 const OTHER_CALLS: [&str; 5] = ["page", "screen", "identify", "group", "alias"];
 
-/// Decodes the usage event in `text`.
-pub(super) fn decode(text: &str) -> Result<Call<'_>, Reason> {
-    let usage: Usage<'_> = object(text)?;
+/// Decodes a usage event.
+pub(super) fn decode(form: Form<'_>) -> Result<Call<'_>, Reason> {
+    let usage: Usage<'_> = form.object()?;
     // A Segment call may contain a field name of the flat form, but never `feature`.
     let is_segment = usage.message_id.is_there() && !usage.feature.is_there();
     if (usage.event_id.is_there() || usage.occurred_at.is_there()) && !is_segment {

@@ -9,9 +9,10 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 
+use super::format::Format;
 use super::jq::Program;
 use super::paths::Paths;
-use super::value::{Begin, Format, Origin, Otherwise, Part, Ref, Value};
+use super::value::{Begin, Origin, Otherwise, Part, Ref, Value};
 use super::{Condition, Each, Envelope, Inner, Mapping, Others, Rule, Wanted};
 use crate::form;
 

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::presets::ALL;
 use super::{Flat, Mapping, parse};
 use crate::decode::Limits;
+use crate::decode::{Form, decode_form};
 use crate::form::{self, FORMS};
 use crate::reason::{Code, Reason};
 
@@ -50,9 +51,15 @@ fn events(mapping: &Mapping, record: &str) -> Result<Vec<Json>, Reason> {
 
 fn events_with(mapping: &Mapping, record: &str, headers: &Headers) -> Result<Vec<Json>, Reason> {
     let flats = mapping.events(record.as_bytes(), headers)?;
+    // Fields that were read already are decoded like the text that they stand for.
+    for flat in &flats {
+        let text = flat.form().json();
+        let of_text = decode_form(flat.kind, Form::Text(&text), &LIMITS);
+        assert_eq!(decode_form(flat.kind, flat.form(), &LIMITS), of_text, "{text}");
+    }
     mapping.checked(&flats, &LIMITS)?;
     let fields = |flat: &Flat<'_>| {
-        let mut fields: Json = serde_json::from_str(&flat.json).unwrap();
+        let mut fields: Json = serde_json::from_str(&flat.form().json()).unwrap();
         fields["kind"] = flat.kind.name().into();
         fields
     };
@@ -143,7 +150,7 @@ fn feature(how: &str, record: &str) -> Result<Option<Json>, String> {
     let text = RULE.replacen("feature: name", &format!("feature: {how}"), 1);
     let mapping = parse("m.yaml", &text).unwrap();
     let flats = mapping.events(record.as_bytes(), &Vec::new()).map_err(|why| why.to_string())?;
-    let fields = flats.first().map(|flat| serde_json::from_str::<Json>(&flat.json).unwrap());
+    let fields = flats.first().map(|flat| serde_json::from_str::<Json>(&flat.form().json()).unwrap());
     Ok(fields.map(|fields| fields.get("feature").cloned().unwrap_or_default()))
 }
 

@@ -195,9 +195,9 @@ impl Ingest {
 }
 
 /// The events of a record in Keepwell's own form, as a mapping makes them.
-fn flats<'r>(mapping: &Mapping, record: &'r Record, limits: &Limits) -> Result<Vec<Flat<'r>>, Reason> {
+fn flats<'r>(mapping: &'r Mapping, record: &'r Record, limits: &Limits) -> Result<Vec<Flat<'r>>, Reason> {
     let value = mapping.or_empty(record.value.as_deref()).ok_or_else(null_value)?;
-    decode::check_size(value, limits)?;
+    decode::check_size(value.len(), limits)?;
     mapping.events(value, &record.headers)
 }
 
