@@ -7,6 +7,7 @@
 pub mod adoption;
 pub mod answers;
 mod erasure;
+pub mod group_use;
 pub mod history;
 pub mod pane_totals;
 pub mod people;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::settings::Settings;
 use adoption::Adoption;
 use answers::Answer;
+use group_use::GroupUses;
 use history::{History, Ordered, Version};
 use keepwell_core::interned::{Name, Names};
 use keepwell_pipeline::config::Limits;
@@ -36,6 +38,8 @@ pub struct Account {
     pub cells: Cells,
     /// Panes in which users were active and features were used.
     pub adoption: Adoption,
+    /// Use of the configured groups of features.
+    pub groups: GroupUses,
     /// Tickets by ticket id.
     pub tickets: BTreeMap<Name, Ticket>,
     /// Facts by name of the fact.
@@ -116,6 +120,7 @@ impl Account {
                     cell.first_value_us = Some(cell.first_value_us.map_or(at_us, |first| first.min(at_us)));
                 }
                 self.adoption.add(pane, feature, user.as_deref(), uses, names);
+                self.use_groups(pane, feature, user.as_deref(), uses, settings);
             }
             Body::Survey { survey, score, scale_max, .. } => {
                 let answer = Answer { at_us, event_id: name(&event.event_id), score: *score, scale_max: *scale_max };
@@ -158,6 +163,15 @@ impl Account {
                 self.people.entry(person).or_default().insert(version);
             }
         }
+    }
+
+    /// Adds a use of a feature, which [`Adoption`] knows, to the groups that it belongs to.
+    fn use_groups(&mut self, pane: Pane, feature: &str, user: Option<&str>, uses: Uses, settings: &Settings) {
+        if settings.feature_groups.is_empty() {
+            return;
+        }
+        let user = user.and_then(|user| self.adoption.name_of(user));
+        self.groups.add(pane, settings.feature_groups.of(feature), user, uses.count);
     }
 
     fn delete(&mut self, at_us: i64) {
@@ -226,6 +240,7 @@ impl Account {
         self.cells.settle(horizon);
         self.adoption.close(closed);
         self.adoption.forget_before(horizon);
+        self.groups.forget_before(horizon);
         self.facts.values_mut().for_each(|history| history.settle(closed_us));
         let horizon_us = settings.panes.start_us(horizon);
         self.tickets.values_mut().for_each(|ticket| ticket.settle(horizon_us));
@@ -236,6 +251,7 @@ impl Account {
         let pane = settings.panes.pane(deleted_us);
         self.cells.erase(pane, deleted_us);
         self.adoption.forget_before(pane.next());
+        self.groups.forget_before(pane.next());
         self.tickets.retain(|_, ticket| ticket.erase(deleted_us));
         erase_all(&mut self.facts, deleted_us);
         self.erase_people(deleted_us);

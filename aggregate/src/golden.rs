@@ -21,7 +21,7 @@ use crate::{Aggregate, State};
 /// An older format, which no program reads any more.
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
 /// An object as it is in the store, with all parts.
-const STATE_4: &[u8] = include_bytes!("../golden/state-4.snapshot");
+const STATE_5: &[u8] = include_bytes!("../golden/state-5.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
 pub(crate) fn stage() -> Aggregate {
@@ -120,10 +120,10 @@ fn all(stage: &Aggregate, state: &State) -> SnapshotBytes {
 }
 
 #[test]
-fn a_state_of_version_4_stays_readable_and_is_what_the_same_records_give() {
+fn a_state_of_version_5_stays_readable_and_is_what_the_same_records_give() {
     let stage = stage();
     let folded = folded(&stage);
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_5).unwrap();
     let restored = restored(&stage, &saved).unwrap();
     assert_eq!(memory(&restored), memory(&folded));
     assert_eq!(all(&stage, &restored), saved, "equal states give equal bytes");
@@ -131,7 +131,7 @@ fn a_state_of_version_4_stays_readable_and_is_what_the_same_records_give() {
 
 #[test]
 fn a_state_with_other_measures_is_refused_with_the_remedy() {
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_5).unwrap();
     let config = Config::parse("golden", &format!("{CONFIG}aggregate: {{measures: [usage]}}\n"), &[]).unwrap();
     let why = restored(&Aggregate::new(&config), &saved).unwrap_err().to_string();
     assert!(why.contains("raise `epoch` and rebuild") && why.contains("windows/3: 7d: usage;"), "{why}");
@@ -143,7 +143,7 @@ fn another_version_and_damaged_bytes_are_refused_by_name() {
     let refuse = |whole: &SnapshotBytes| restored(&stage, whole).unwrap_err().to_string();
     let of_2 = SnapshotBytes::from([(ONE.to_owned(), STATE_2.to_vec())]);
     assert!(refuse(&of_2).contains("before 3"), "{}", refuse(&of_2));
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_5).unwrap();
     let mut newer = saved.clone();
     newer.get_mut("head").unwrap()[0] = 9;
     assert!(refuse(&newer).contains("version 9"), "{}", refuse(&newer));

@@ -1,8 +1,8 @@
 //! Aggregate: turns accepted events into window rows, per account, in event time.
 //!
 //! Contract: every event that is read gets exactly one fate, and the fates are counted: on time, late, duplicate, too
-//! late, deleted or over a limit. When the watermark passes the end of a pane, one final row per known account and
-//! window is sent, exactly once. Between final rows, live rows follow the events, see `live_due`. All of this is a fold
+//! late, deleted or over a limit. When the watermark passes the end of a pane, one final row per known account
+//! is sent, exactly once. Between final rows, live rows follow the events, see `live_due`. All of this is a fold
 //! over the log, see `fold` and `close`.
 
 pub mod account;
@@ -10,6 +10,7 @@ mod close;
 mod dedup;
 mod dedup_sizing;
 mod dirty;
+mod feature_groups;
 mod fold;
 #[cfg(test)]
 mod golden;

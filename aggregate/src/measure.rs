@@ -11,7 +11,7 @@ use std::ops::Range;
 use keepwell_core::event::{Priority, Survey};
 use keepwell_core::pane::Pane;
 use keepwell_core::schema::window::{
-    self, Kept, MeasuresRow, Part, WindowRow, key, people, provenance, surveys, tickets, usage,
+    self, Kept, MeasuresRow, Part, WindowRow, feature_group, key, people, provenance, surveys, tickets, usage,
 };
 
 use crate::account::View;
@@ -191,7 +191,24 @@ impl<'v> Sums<'v> {
             tickets: (!view.account.tickets.is_empty() && !kept.tickets.is_empty())
                 .then(|| ticket_load(view, from_us, end_us, settings)),
             surveys: (!self.answers.is_empty() && !kept.surveys.is_empty()).then(|| survey_answers(&self.answers)),
+            groups: self.group_uses(view, kept),
         }
+    }
+
+    /// Use of each group of which something is kept.
+    fn group_uses<'r>(&self, view: &View<'_>, kept: &Kept) -> Vec<Option<feature_group::Row<'r>>> {
+        let visible = self.panes.start.max(view.first)..self.panes.end;
+        let of_group = |(group, kept): (usize, &Vec<usize>)| {
+            let sums = view.account.groups.within(group, &visible);
+            let is_there = sums.active_days > 0 || self.users > 0;
+            (is_there && !kept.is_empty()).then(|| feature_group::Row {
+                uses: sums.uses,
+                users: sums.users,
+                active_days: sums.active_days,
+                user_share: ratio(sums.users, self.users),
+            })
+        };
+        kept.groups.iter().enumerate().map(of_group).collect()
     }
 
     fn usage<'r>(&self, entitled: &Entitled<'_>) -> usage::Row<'r> {

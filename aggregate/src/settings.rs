@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::feature_groups::FeatureGroups;
 use keepwell_core::event::Priority;
 use keepwell_core::pane::{Pane, PaneWidth};
 use keepwell_core::schema::window::{self, Layout};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub windows: Vec<Window>,
     /// The columns of a window row.
     pub layout: Arc<Layout>,
+    /// Groups of features, in the order of their names.
+    pub feature_groups: FeatureGroups,
     /// An account without events for this time is retired. Microseconds.
     pub retire_after_us: i64,
     /// Features of accounts that have no `features` fact, sorted.
@@ -108,6 +111,9 @@ fn fingerprint(config: &Config, layout: &Layout) -> String {
     if *limits != Limits::default() {
         text += &format!(" limits: {limits:?}");
     }
+    if !config.aggregate.feature_groups.is_empty() {
+        text += &format!(" feature_groups: {:?}", config.aggregate.feature_groups);
+    }
     // Rows of another table or with other measures cannot follow in the same topic.
     text += &format!(" {}: {}", window::TABLE, layout.measures());
     text
@@ -144,6 +150,7 @@ impl Settings {
             windows: windows.collect(),
             fingerprint: fingerprint(config, &layout),
             layout,
+            feature_groups: FeatureGroups::new(config.aggregate.feature_groups.values()),
             retire_after_us: config.aggregate.retire_after.as_micros(),
             catalogue: config.aggregate.catalogue.iter().cloned().collect(),
             categories: sorted(&config.aggregate.ticket_categories),

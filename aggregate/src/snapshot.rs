@@ -23,7 +23,7 @@ use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
 
 /// Version of the format that is written.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 const HEAD: &str = "head";
 const PANE: &str = "pane-";
 

@@ -317,8 +317,10 @@ impl Config {
                 return Err(contradiction(&["aggregate.windows", "time.pane"], why));
             }
         }
-        if let Err(why) = Layout::check(&self.aggregate.periods(), &self.aggregate.wanted()) {
-            return Err(contradiction(&["aggregate.measures", "aggregate.windows"], why));
+        let aggregate = &self.aggregate;
+        if let Err(why) = Layout::check(&aggregate.periods(), &aggregate.groups(), &aggregate.wanted()) {
+            let keys = ["aggregate.measures", "aggregate.feature_groups", "aggregate.windows"];
+            return Err(contradiction(&keys, why));
         }
         let longest = self.aggregate.windows.iter().max().copied().unwrap_or(self.time.pane);
         if self.aggregate.retire_after.as_micros() < longest.as_micros() {

@@ -1,7 +1,7 @@
 //! Compiles SQL texts into physical expressions, once per model. Window rows never cause planning.
 
 use std::hash::Hasher;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::tree_node::{Transformed, TreeNode};
@@ -10,8 +10,8 @@ use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{Expr, ExprSchemable, cast, col, lit, when};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use keepwell_core::pane::DAY_US;
+use keepwell_core::schema::time_type;
 use keepwell_core::schema::window::{self, Layout};
-use keepwell_core::schema::{Column, time_type};
 use serde_saphyr::Spanned;
 use siphasher::sip::SipHasher13;
 
@@ -90,15 +90,6 @@ const DERIVED: [(&str, &str); 2] = [
 const EXCERPT_CHARS: usize = 200;
 const PERIOD_DAYS: &str = "period_days";
 
-/// All columns that SQL over a window may use, as it names them.
-static WINDOW_ROW: LazyLock<Vec<Field>> = LazyLock::new(|| {
-    let field = |name: &str, column: &Column| Field::new(name, column.kind.data_type(), true);
-    let plain = window::key::COLUMNS.iter().chain(window::windowed()).chain(window::as_of());
-    let plain = plain.chain(window::provenance::COLUMNS).map(|column| field(column.name, column));
-    let previous = window::windowed().map(|column| field(&format!("{}{}", window::PREVIOUS, column.name), column));
-    plain.chain(previous).collect()
-});
-
 impl Compiled {
     /// Reads, checks and compiles a model file.
     ///
@@ -154,7 +145,8 @@ impl<'c> ModelCompiler<'c> {
             columns.iter().map(|(name, kind)| Field::new(*name, kind(), true)).collect()
         };
         let derived = DERIVED.iter().map(|(name, _)| float(name)).chain([float(PERIOD_DAYS)]);
-        let mut row: Vec<Field> = WINDOW_ROW.iter().cloned().chain(derived).collect();
+        let of_window = layout.known_columns().map(|(name, column)| Field::new(name, column.kind.data_type(), true));
+        let mut row: Vec<Field> = of_window.chain(derived).collect();
         let rows_of_windows = Schema::new(row.clone());
         row.extend(fields(&PAST));
         let is_taken = |name: &str, row: &[Field]| {
@@ -183,7 +175,7 @@ impl<'c> ModelCompiler<'c> {
             let build = |period: &str| {
                 let value = self.parsed(&factor.sql, past, period)?;
                 let value = match factor.against {
-                    Some(Against::PreviousWindow) => self.located(&factor.sql, against_previous(value))?,
+                    Some(Against::PreviousWindow) => self.located(&factor.sql, against_previous(value, self.layout))?,
                     None => value,
                 };
                 match &factor.expires {
@@ -273,10 +265,9 @@ impl<'c> ModelCompiler<'c> {
     ) -> Result<Expression, ModelError> {
         let period = period.as_ref().map_or(self.period, |period| &period.value);
         let expr = build(period)?;
-        let is_missing = |name: &&str| window::measure(name).is_some() && self.layout.index_of(name, period).is_none();
         let mut used: Vec<&str> = expr.column_refs().into_iter().map(|column| column.name.as_str()).collect();
         used.sort_unstable();
-        if let Some(name) = used.into_iter().find(is_missing) {
+        if let Some(name) = used.into_iter().find(|name| self.layout.lacks(name, period)) {
             let line = Layout::line_for(name, period);
             let why = format!("{name} is not kept for the window {period}: add `{line}` to aggregate.measures");
             return Err(ModelError::at(self.file, sql.referenced, why));
@@ -316,9 +307,9 @@ fn digest(version: i64, model: &Model) -> u64 {
 }
 
 /// The value divided by that of the window before, or null if that is zero or unknown.
-fn against_previous(value: Expr) -> PlanResult<Expr> {
+fn against_previous(value: Expr, layout: &Layout) -> PlanResult<Expr> {
     let before = value.clone().transform(|part| match &part {
-        Expr::Column(column) if window::is_windowed(&column.name) => {
+        Expr::Column(column) if layout.is_measure(&column.name) => {
             Ok(Transformed::yes(col(format!("{}{}", window::PREVIOUS, column.name))))
         }
         _ => Ok(Transformed::no(part)),

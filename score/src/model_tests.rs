@@ -110,9 +110,9 @@ fn rows(test: &Test, layout: &Layout) -> Result<RecordBatch, String> {
         return Err(format!("there is no column {name}"));
     }
     let cells = layout.columns().iter().map(|column| {
-        let (name, window) = layout.sql_name(column);
-        let own = window.and_then(|window| test.periods.get(window)?.get(&name));
-        Ok((column.name.as_str(), cell(column, own.or_else(|| test.row.get(&name)))?))
+        let name = &column.sql_name;
+        let own = layout.window_of(column).and_then(|window| test.periods.get(window)?.get(name));
+        Ok((column.name.as_str(), cell(column, own.or_else(|| test.row.get(name)))?))
     });
     let cells: BTreeMap<&str, Cell<'_>> = cells.collect::<Result<_, String>>()?;
     let rows = layout.rows(1, |_, column| cells.get(column.name.as_str()).cloned().unwrap_or(Cell::Null));
@@ -154,6 +154,8 @@ fn time(value: &Value) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use keepwell_pipeline::config::Config;
+
     use super::*;
 
     fn layout() -> Layout {
@@ -171,6 +173,20 @@ mod tests {
             let (tests, compiled) = shipped(model);
             assert_eq!(run(&tests, &compiled, &layout()).unwrap(), count, "{model}");
         }
+    }
+
+    /// The handbook's thresholds, its weights, and its risk indicators.
+    #[test]
+    fn the_tests_of_the_public_model_of_posthog_pass_with_its_configuration() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let config = Config::read(&folder.join("posthog.config.yaml"), &[]).unwrap();
+        let (path, layout) = (folder.join("posthog.yaml"), config.aggregate.layout());
+        let compiled = Compiled::parse("posthog.yaml", &read(&path).unwrap(), &layout);
+        let model = Arc::new(compiled.unwrap_or_else(|why| panic!("{why}")));
+        assert_eq!(run(&beside(&path), &model, &layout).unwrap_or_else(|why| panic!("{why}")), 4);
+        // The default measures are not enough for it.
+        let why = Compiled::parse("posthog.yaml", &read(&path).unwrap(), &self::layout()).unwrap_err().to_string();
+        assert!(why.contains("30d is not among aggregate.windows"), "{why}");
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub async fn expected(
     register("published", in_millionths(&published.scores)?)?;
     register("published_trigger", in_millionths(&published.triggers)?)?;
     let long = ("windows".to_owned(), long_form(layout, "window_rows"));
-    for (name, sql) in std::iter::once(long).chain(statements(files, pane_us)?) {
+    for (name, sql) in std::iter::once(long).chain(statements(files, layout, pane_us)?) {
         let named = |error: DataFusionError| error.context(format!("table {name}: {sql}"));
         let frame = session.sql(&sql).await.map_err(named)?;
         let schema = Arc::clone(frame.schema().inner());
@@ -144,13 +144,13 @@ fn in_millionths(rows: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Name and SQL of each table. Each may use the tables before it.
-fn statements(files: &[ModelFile], pane_us: i64) -> Result<Vec<(String, String)>> {
+fn statements(files: &[ModelFile], layout: &Layout, pane_us: i64) -> Result<Vec<(String, String)>> {
     let of = |file: &'_ ModelFile| file.version;
     let numbered = files.iter().flat_map(|file| file.models.iter().map(|model| Numbered { version: of(file), model }));
     let models: Vec<Numbered<'_>> = numbered.collect();
     let newest = files.last().map_or(0, of);
     let mut tables = vec![("judged".to_owned(), judged(&models, newest)), ("cases".to_owned(), CASES.to_owned())];
-    tables.extend(factors::statements(&models)?);
+    tables.extend(factors::statements(&models, layout)?);
     tables.push(("rated".to_owned(), rated(&models)));
     tables.push(("banded".to_owned(), banded(&models, pane_us)));
     tables.push(("scores".to_owned(), SCORES.to_owned()));

@@ -192,10 +192,7 @@ pub(crate) type Values<'v> = &'v [(&'v str, f64)];
 /// A window row with these values over all windows.
 pub(crate) fn rows(day: i64, is_final: bool, values: Values<'_>) -> RecordBatch {
     let layout = layout();
-    let value = |column: &LaidOut| {
-        let (name, _) = layout.sql_name(column);
-        values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
-    };
+    let value = |column: &LaidOut| values.iter().find(|(known, _)| *known == column.sql_name).map(|(_, value)| *value);
     let outcomes = values.iter().filter_map(|(name, day)| Some((name.strip_prefix("outcome_")?, *day as i64 * DAY_US)));
     let outcomes: Vec<(String, &str)> =
         outcomes.map(|(outcome, us)| (health::alert_id("acme", "unhappy", &health::rfc3339(us)), outcome)).collect();

@@ -39,8 +39,8 @@ pub fn where_flag(rows: &RecordBatch, column: &str, value: bool) -> Result<Recor
 /// When the rows have another layout.
 pub fn over(rows: &RecordBatch, layout: &Layout, window: &str) -> Result<RecordBatch> {
     let named = layout.columns().iter().filter_map(|column| {
-        let (name, of) = layout.sql_name(column);
-        of.is_none_or(|of| of == window).then_some((name, column.name.as_str()))
+        let is_of = layout.window_of(column).is_none_or(|of| of == window);
+        is_of.then_some((column.sql_name.as_str(), column.name.as_str()))
     });
     let columns = named.map(|(name, column)| {
         let values = rows.column_by_name(column).with_context(|| format!("no column {column}"))?;

@@ -158,17 +158,46 @@ fn register_settings(session: &SessionContext, config: &Config) -> Result<()> {
     register(session, "target", vec![targets])?;
     register(session, "category", vec![table(vec![("category", texts(&aggregate.ticket_categories))])?])?;
     register(session, "catalogue", vec![table(vec![("feature", texts(&aggregate.catalogue))])?])?;
+    let groups = aggregate.feature_groups.iter();
+    let patterns = groups.flat_map(|(name, patterns)| patterns.iter().map(move |pattern| (name, like(pattern))));
+    let (names, patterns): (Vec<&String>, Vec<String>) = patterns.unzip();
+    register(session, "feature_group", vec![table(vec![("name", texts(names)), ("pattern", texts(patterns))])?])?;
     register(session, "champion_role", vec![table(vec![("role", texts(&aggregate.champion_roles))])?])?;
     Ok(())
+}
+
+/// A pattern as SQL has it.
+fn like(pattern: &str) -> String {
+    let escaped = pattern.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    escaped.replace('*', "%")
 }
 
 /// Puts the configuration's numbers and the repeated column lists into a statement.
 fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
     let aggregate = &config.aggregate;
-    let columns = |side: &str, prefix: &str| {
-        let columns = window::windowed().map(|column| format!("{side}.{0} as {prefix}{0}", column.name));
-        columns.collect::<Vec<_>>().join(", ")
+    let of_group = |group: &String| {
+        window::feature_group::COLUMNS.iter().map(|column| format!("{group}_{}", column.name)).collect::<Vec<_>>()
     };
+    let measures: Vec<String> = window::windowed()
+        .map(|column| column.name.to_owned())
+        .chain(aggregate.feature_groups.keys().flat_map(of_group))
+        .collect();
+    let columns = |side: &str, prefix: &str| {
+        measures.iter().map(|name| format!("{side}.{name} as {prefix}{name}")).collect::<Vec<_>>().join(", ")
+    };
+    let group_columns = aggregate.feature_groups.keys().map(|name| {
+        format!(
+            ", coalesce(gr_{name}.uses, 0) as {name}_uses, coalesce(gr_{name}.users, 0) as {name}_users, \
+             coalesce(gr_{name}.active_days, 0) as {name}_active_days, \
+             cast(coalesce(gr_{name}.users, 0) as double) / cast(s.active_users as double) as {name}_user_share"
+        )
+    });
+    let group_joins = aggregate.feature_groups.keys().map(|name| {
+        format!(
+            "left join w_group gr_{name} on gr_{name}.feature_group = '{name}' and gr_{name}.account_id = g.account_id \
+             and gr_{name}.p = g.p and gr_{name}.period = g.period and gr_{name}.is_previous = g.is_previous\n"
+        )
+    });
     let within = |what: &str, limit: &str| {
         let by_priority = (1..=4).flat_map(|n| {
             let of = format!("sum(case when is_{what} and priority_now = {n}");
@@ -194,6 +223,8 @@ fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
         ("{now_columns}", columns("n", "")),
         ("{previous_columns}", columns("b", "previous_")),
         ("{as_of_columns}", as_of.join(", ")),
+        ("{group_columns}", group_columns.collect()),
+        ("{group_joins}", group_joins.collect()),
         (
             "{within_target}",
             [within("response", "first_response_ms"), within("resolution", "resolution_ms")].join(", "),

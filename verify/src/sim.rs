@@ -181,11 +181,15 @@ fn measures(choice: usize) -> Vec<Measures> {
         windows: days.iter().map(|days| Span::from_secs(days * 86_400)).collect(),
         previous,
     };
-    let sets = ["usage", "people", "tickets", "surveys"];
+    let sets = ["usage", "people", "tickets", "surveys", "reports"];
     match choice {
         0 => vec![of(&sets, &[], true)],
         1 => Aggregate::default().measures,
-        _ => vec![of(&["usage"], &[], false), of(&sets, &[7, 14], false), of(&["uses", "nps"], &[7, 14], true)],
+        _ => vec![
+            of(&["usage", "data_users"], &[], false),
+            of(&sets, &[7, 14], false),
+            of(&["uses", "nps"], &[7, 14], true),
+        ],
     }
 }
 

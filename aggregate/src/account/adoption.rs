@@ -110,6 +110,12 @@ impl Adoption {
         self.users.of(user).is_some()
     }
 
+    /// The name of a user who was active, as it is kept.
+    pub fn name_of(&self, user: &str) -> Option<&Name> {
+        let recent = self.users.at(self.recent as usize).map(|(name, _)| name).filter(|name| name.as_str() == user);
+        recent.or_else(|| self.users.at(self.users.of(user)?).map(|(name, _)| name))
+    }
+
     /// Panes in which a user was active.
     pub fn user(&self, name: &Name) -> Option<&PaneSet> {
         self.users.get(name)

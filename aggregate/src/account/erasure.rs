@@ -47,6 +47,7 @@ impl Account {
     pub(super) fn forget_user(&mut self, account_id: &str, user_id: &str, settings: &Settings) -> Name {
         let name = Name::from(pseudonym(account_id, user_id, &settings.erasure_key).as_str());
         self.adoption.rename(user_id, &name);
+        self.groups.rename(user_id, &name);
         self.cells.rename(user_id, &name);
         if let Some(history) = self.people.remove(user_id) {
             self.people.entry(name.clone()).or_default().absorb(history);

@@ -7,6 +7,7 @@ use keepwell_core::pane::Pane;
 use serde::Serialize;
 
 use super::adoption::ByFeature;
+use super::group_use;
 use super::history::History;
 use super::pane_totals::{Cell, Cells};
 use super::people::{MilestoneEvent, PersonEvent};
@@ -14,8 +15,9 @@ use super::tickets::Ticket;
 use super::{Account, Deletion, Fact};
 use keepwell_core::interned::{Name, Names};
 
-/// The state of an account for one pane: its cell, active users, used features, and use by feature if the pane is open.
-pub type OfPane = (Cell, (Vec<Name>, Vec<Name>, Option<ByFeature>));
+/// The state of an account for one pane: its cell; active users, used features, and use by feature if the pane is open;
+/// use of groups.
+pub type OfPane = (Cell, (Vec<Name>, Vec<Name>, Option<ByFeature>), Vec<group_use::OfPane<Name>>);
 
 /// The state of an account besides its panes. In this order: summary of forgotten panes, tickets, facts, people,
 /// milestones, outcomes, deletions, and the pane up to which it was pruned.
@@ -38,12 +40,14 @@ impl Account {
 
     /// The state for a pane, in the form of [`OfPane`].
     pub fn of_pane(&self, pane: Pane) -> Option<impl Serialize> {
-        Some((self.cells.at(pane)?, self.adoption.of_pane(pane)))
+        Some((self.cells.at(pane)?, self.adoption.of_pane(pane), self.groups.of_pane(pane)))
     }
 
     /// Restores the state for a pane. Panes must come oldest first.
-    pub fn take_pane(&mut self, pane: Pane, (cell, (users, features, open)): OfPane, names: &mut Names) {
+    pub fn take_pane(&mut self, pane: Pane, of_pane: OfPane, names: &mut Names) {
+        let (cell, (users, features, open), groups) = of_pane;
         self.cells.put(pane, cell);
+        self.groups.take_pane(pane, groups);
         self.adoption.take_pane(pane, &users, &features, open, names);
     }
 

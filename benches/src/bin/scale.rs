@@ -76,6 +76,8 @@ enum Kind {
     Usage,
     /// Also facts, two people, tickets and surveys, so that triggers are raised and end.
     Everything,
+    /// The same, with a usage event every day for half a year.
+    Dense,
 }
 
 type On<'s, S> = Runner<'s, S, MemoryLog, SetClock>;
@@ -118,6 +120,7 @@ fn main() -> Result<()> {
         for num_accounts in &args.accounts {
             match args.features {
                 Some(features) => results.append(&beside(*num_accounts, features)?)?,
+                None if args.fleet == Kind::Dense => results.append(&half_a_year(*num_accounts)?)?,
                 None => results.append(&measure(*num_accounts, args.fleet, args.audited)?)?,
             }
         }
@@ -219,6 +222,41 @@ fn measure(num_accounts: usize, kind: Kind, audited: usize) -> Result<Value> {
     Ok(json!({"what": "scale", "fleet": kind, "accounts": num_accounts, "measured": measured}))
 }
 
+/// Days of the dense fleet.
+const DENSE_DAYS: i64 = 180;
+/// The last days of the dense fleet, which are measured.
+const MEASURED_DAYS: i64 = 7;
+
+/// Measures the last days of a fleet whose accounts have an event on each of many days: all work of a day, from raw
+/// records to files.
+fn half_a_year(num_accounts: usize) -> Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("scale.yaml");
+    let config = configuration(folder.path(), &model)?;
+    let (broker, clock) = (in_process::broker(&config, 1), SetClock::at(START_US));
+    let stages = Stages::new(&config)?;
+    let mut fleet = Fleet::new(&config, &broker, &clock, &stages)?;
+    println!("{num_accounts} accounts, fleet Dense: {DENSE_DAYS} days");
+    let mut sums = [0.0; 5];
+    for day in 0..DENSE_DAYS {
+        clock.set(START_US + day * DAY_US);
+        fleet.observe(num_accounts, 1, 0)?;
+        fleet.observe_everything(num_accounts, day)?;
+        clock.set(START_US + (day + 1) * DAY_US + 2 * HOUR_US);
+        let (seconds, _) = fleet.turn()?;
+        fleet.forget()?;
+        if day >= DENSE_DAYS - MEASURED_DAYS {
+            sums.iter_mut().zip(seconds).for_each(|(sum, seconds)| *sum += seconds);
+        }
+    }
+    let parts = ["ingest", "windows", "scores", "publish", "tables"];
+    let us = sums.map(|sum| sum * 1e6 / (num_accounts as i64 * MEASURED_DAYS) as f64);
+    let words: Vec<String> = parts.iter().zip(us).map(|(part, us)| format!("{part} {us:.1}")).collect();
+    println!("us an account and day, all work, on one thread: {}; sum {:.1}", words.join(", "), us.iter().sum::<f64>());
+    let measured: Map<String, Value> = parts.iter().zip(us).map(|(part, us)| ((*part).to_owned(), us.into())).collect();
+    Ok(json!({"what": "dense", "days": DENSE_DAYS, "accounts": num_accounts, "us": measured}))
+}
+
 /// Measures the time to encode a state and to restore it, and its size in bytes.
 fn state<S: Stage<State: Default>>(stage: &S, state: &S::State, topic: &str, partitions: i32) -> Result<Value> {
     let (mut bytes, mut save_s, mut restore_s) = (0, 0.0, 0.0);
@@ -301,12 +339,17 @@ fn more_of(n: usize, day: i64) -> Vec<(usize, String)> {
         events.push(of(people, "p", format!(r#""user_id":"u{n}","type":"added","role":"champion""#)));
         events.push(of(people, "q", format!(r#""user_id":"v{n}","type":"added""#)));
     }
-    if n.is_multiple_of(3) {
-        let step =
-            if day == 0 { r#""type":"opened","priority":"high","category":"billing""# } else { r#""type":"resolved""# };
-        events.push(of(tickets, "t", format!(r#""ticket_id":"t{n}",{step}"#)));
+    // A ticket and an answer a month.
+    let (month, day_of_month) = (day / 30, day % 30);
+    if n.is_multiple_of(3) && day_of_month < 2 {
+        let step = if day_of_month == 0 {
+            r#""type":"opened","priority":"high","category":"billing""#
+        } else {
+            r#""type":"resolved""#
+        };
+        events.push(of(tickets, "t", format!(r#""ticket_id":"t{n}-{month}",{step}"#)));
     }
-    if n.is_multiple_of(4) && day == 0 {
+    if n.is_multiple_of(4) && day_of_month == 0 {
         events.push(of(surveys, "s", format!(r#""user_id":"u{n}","survey":"nps","score":{}"#, n % 11)));
     }
     if n.is_multiple_of(10) && day == 1 {
@@ -370,26 +413,15 @@ impl<'s> Fleet<'s> {
     /// Runs all stages and checks that `accounts` scores are made. Returns microseconds of each stage, and bytes, for
     /// each account.
     fn day(&mut self, what: &str, accounts: usize) -> Result<Value> {
-        let go_on = AtomicBool::new(false);
-        self.ingest.run(&go_on)?;
-        let aggregate = timed(|| self.aggregate.run(&go_on).map(|_| ()))?;
-        let before = self.num_scored();
-        let score = timed(|| self.score.run(&go_on).map(|_| ()))?;
-        let scored = self.num_scored() - before;
+        let ([_, aggregate, score, publish, tables], scored) = self.turn()?;
         ensure!(scored == accounts as u64, "{scored} scores, not {accounts}");
-        let publish = timed(|| self.publish.run(&go_on).map(|_| ()))?;
-        let tables = timed(|| self.tables.run(&go_on).map(|_| ()))?;
         let bytes = |topic: &str| {
             let values = self.broker.records(topic).into_iter().filter_map(|record| record.value);
             values.map(|value| value.len()).sum::<usize>() / accounts
         };
         let (windows_bytes, health_bytes) = (bytes(&self.config.topics.windows), bytes(&self.config.topics.health));
         let published = self.broker.records(&self.config.topics.scores).len();
-        let Topics { events, windows, health, scores, alerts, .. } = &self.config.topics;
-        let raws = self.config.sources.iter().map(|source| &source.topic);
-        for topic in raws.chain([events, windows, health, scores, alerts]) {
-            in_process::expire(self.broker, topic)?;
-        }
+        self.forget()?;
         let each = |seconds: f64| seconds * 1e6 / accounts as f64;
         println!(
             "{what}: windows {aggregate:.2} s, {:.1} us an account; scores {score:.2} s, {:.1} us; publish {publish:.2} s, {:.1} us a record of {published}; tables {tables:.2} s, {:.1} us; {windows_bytes} + {health_bytes} bytes, at {}",
@@ -402,6 +434,29 @@ impl<'s> Fleet<'s> {
         Ok(json!({"windows_us": each(aggregate), "scores_us": each(score), "tables_us": each(tables),
             "publish_us": publish * 1e6 / published.max(1) as f64, "published": published,
             "windows_bytes": windows_bytes, "health_bytes": health_bytes}))
+    }
+
+    /// Runs all stages. Returns the seconds of ingest, aggregate, score, publish and tables, and the number of scores.
+    fn turn(&mut self) -> Result<([f64; 5], u64)> {
+        let go_on = AtomicBool::new(false);
+        let ingest = timed(|| self.ingest.run(&go_on).map(|_| ()))?;
+        let aggregate = timed(|| self.aggregate.run(&go_on).map(|_| ()))?;
+        let before = self.num_scored();
+        let score = timed(|| self.score.run(&go_on).map(|_| ()))?;
+        let scored = self.num_scored() - before;
+        let publish = timed(|| self.publish.run(&go_on).map(|_| ()))?;
+        let tables = timed(|| self.tables.run(&go_on).map(|_| ()))?;
+        Ok(([ingest, aggregate, score, publish, tables], scored))
+    }
+
+    /// Removes all records from the log.
+    fn forget(&self) -> Result<()> {
+        let Topics { events, windows, health, scores, alerts, .. } = &self.config.topics;
+        let raws = self.config.sources.iter().map(|source| &source.topic);
+        for topic in raws.chain([events, windows, health, scores, alerts]) {
+            in_process::expire(self.broker, topic)?;
+        }
+        Ok(())
     }
 
     fn num_scored(&mut self) -> u64 {

@@ -69,7 +69,7 @@ pub fn markdown() -> String {
         let mut lines = String::new();
         for Column { name: column, kind: of, nullable, doc, .. } in columns {
             let null = if nullable { "yes" } else { "" };
-            let of_windows = name == window::TABLE && window::is_windowed(column);
+            let of_windows = name == window::TABLE && window::windowed().any(|measure| measure.name == column);
             let column = format!("{column}{}", if of_windows { "_{window}" } else { "" });
             lines += &format!("| `{column}` | {} | {null} | {} |\n", kind(of), doc.replace('|', "\\|"));
             if let ColumnType::List(items) = of {

@@ -138,7 +138,7 @@ fn windows() -> window::Layout {
     };
     let asked =
         [wanted(&["usage", "people", "tickets", "surveys"], &[], false), wanted(&["uses", "nps"], &["28d"], true)];
-    window::Layout::new(&["7d".to_owned(), "28d".to_owned()], &asked)
+    window::Layout::new(&["7d".to_owned(), "28d".to_owned()], &[], &asked)
 }
 
 #[test]

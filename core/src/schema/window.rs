@@ -121,6 +121,20 @@ pub mod surveys {
     }
 }
 
+/// Use of a group of features. Measures of the window `[as_of - period, as_of)`, behind the name of the group:
+/// `insights_users`.
+pub mod feature_group {
+    use super::super::kind::{Float, Int64, Maybe};
+    use super::super::table;
+
+    table! {
+        uses: Int64 = "group: sum of count over its features";
+        users: Int64 = "group: distinct users of its features";
+        active_days: Int64 = "group: panes with use of its features";
+        user_share: Maybe<Float> = "group: its users / active_users";
+    }
+}
+
 /// Open tickets. The state at the end of the window; it does not depend on its length.
 pub mod backlog {
     use super::super::kind::{CountMap, Int64};
@@ -263,7 +277,7 @@ pub const SETS: [(&str, &[Column]); 4] = [
 /// What the name of a measure begins with if it is of the window of equal length before.
 pub const PREVIOUS: &str = "previous_";
 
-/// Measures of a window, in order.
+/// Measures of a window, in order, without those of feature groups.
 pub fn windowed() -> impl Iterator<Item = &'static Column> {
     SETS.into_iter().flat_map(|(_, columns)| columns)
 }
@@ -283,17 +297,4 @@ pub fn as_of() -> impl Iterator<Item = &'static Column> {
     ]
     .into_iter()
     .flatten()
-}
-
-/// The measure with this name, and whether the name means the window before: `uses`, `previous_uses`. None: no measure
-/// of a window has this name.
-pub fn measure(name: &str) -> Option<(&'static Column, bool)> {
-    let named = |name: &str| windowed().find(|column| column.name == name);
-    let of_before = || name.strip_prefix(PREVIOUS).and_then(named);
-    named(name).map(|column| (column, false)).or_else(|| of_before().map(|column| (column, true)))
-}
-
-/// Whether a column is a measure of a window.
-pub fn is_windowed(name: &str) -> bool {
-    windowed().any(|column| column.name == name)
 }

@@ -1,5 +1,7 @@
 //! What aggregate measures, and its limits.
 
+use std::collections::BTreeMap;
+
 use garde::Validate;
 use keepwell_core::schema::window::{Layout, Wanted};
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,9 @@ pub struct Aggregate {
     /// Measures of the windows that a row keeps.
     #[garde(length(min = 1))]
     pub measures: Vec<Measures>,
+    /// Groups of features, by name: names of features, in which `*` stands for any text.
+    #[garde(length(max = 32))]
+    pub feature_groups: BTreeMap<String, Vec<String>>,
     /// How long an account must be silent before its last row is sent.
     #[garde(skip)]
     pub retire_after: Span,
@@ -62,6 +67,7 @@ impl Default for Aggregate {
                 .into_iter()
                 .chain([Measures { previous: true, ..Measures::of("uses") }])
                 .collect(),
+            feature_groups: BTreeMap::new(),
             retire_after: hours(24 * 180),
             catalogue: Vec::new(),
             ticket_categories: Vec::new(),
@@ -91,9 +97,14 @@ impl Aggregate {
         self.measures.iter().map(Measures::wanted).collect()
     }
 
+    /// Names of the feature groups, in order.
+    pub(super) fn groups(&self) -> Vec<String> {
+        self.feature_groups.keys().cloned().collect()
+    }
+
     /// The columns of a window row.
     pub fn layout(&self) -> Layout {
-        Layout::new(&self.periods(), &self.wanted())
+        Layout::new(&self.periods(), &self.groups(), &self.wanted())
     }
 }
 

@@ -21,6 +21,7 @@ struct Keys {
 struct Aggregate {
     windows: Place,
     measures: Place,
+    feature_groups: Place,
     retire_after: Place,
 }
 
@@ -74,6 +75,7 @@ impl Places {
         match key {
             "aggregate.windows" => &keys.aggregate.windows,
             "aggregate.measures" => &keys.aggregate.measures,
+            "aggregate.feature_groups" => &keys.aggregate.feature_groups,
             "aggregate.retire_after" => &keys.aggregate.retire_after,
             "time.lateness" => &keys.time.lateness,
             "time.pane" => &keys.time.pane,

@@ -25,21 +25,27 @@ fn the_example_is_valid_and_shows_the_defaults() {
     assert_eq!(example.topics, defaults.topics);
     assert_eq!(example.kafka, Kafka { bootstrap_servers: "localhost:19092".into(), ..defaults.kafka });
     assert_eq!(example.sources.len(), Kind::ALL.len());
-    let Aggregate { catalogue, ticket_categories, first_value_feature, .. } = example.aggregate.clone();
-    let expected = Aggregate { catalogue, ticket_categories, first_value_feature, ..defaults.aggregate };
+    let Aggregate { catalogue, ticket_categories, first_value_feature, feature_groups, .. } = example.aggregate.clone();
+    let expected =
+        Aggregate { catalogue, ticket_categories, first_value_feature, feature_groups, ..defaults.aggregate };
     assert_eq!(example.aggregate, expected);
 }
 
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
     // text to replace, replacement, words that the message must contain
-    let cases: [(&str, &str, &[&str]); 16] = [
+    let cases: [(&str, &str, &[&str]); 17] = [
         ("epoch: 1", "epoch: 1\nepock: 2", &["epock", "line 2"]),
         ("partitions: 4", "partitions: four", &["line 2"]),
         ("partitions: 4", "partitions: 0", &["partitions", "line 2"]),
         ("kind: usage}", "kind: usage, bound: soon}", &["soon", "line 5"]),
         ("kind: usage}", "kind: clicks}", &["clicks", "line 5"]),
         ("snapshots:", "aggregate: {windows: [36h]}\nsnapshots:", &["36h", "1d", "aggregate.windows", "line 6"]),
+        (
+            "snapshots:",
+            "aggregate: {feature_groups: {usage: [a]}}\nsnapshots:",
+            &["feature group usage", "has that name", "line 6"],
+        ),
         (
             "snapshots:",
             "aggregate: {measures: [usages]}\nsnapshots:",

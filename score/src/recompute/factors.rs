@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use keepwell_core::pane::DAY_US;
-use keepwell_core::schema::window::is_windowed;
+use keepwell_core::schema::window::Layout;
 
 use datafusion::error::{DataFusionError, Result};
 
@@ -31,7 +31,7 @@ select account_id, as_of, position, name, delta from ranked where position < 3 o
 ///
 /// # Errors
 /// When the name of a window is not a duration.
-pub(super) fn statements(models: &[Numbered<'_>]) -> Result<Vec<(String, String)>> {
+pub(super) fn statements(models: &[Numbered<'_>], layout: &Layout) -> Result<Vec<(String, String)>> {
     let mut tables = Vec::new();
     for (number, Numbered { model, .. }) in models.iter().enumerate() {
         for period in periods(model) {
@@ -53,8 +53,7 @@ pub(super) fn statements(models: &[Numbered<'_>]) -> Result<Vec<(String, String)
             let sql = format!("select s.*{columns} from \"seen_{number}_{period}\" s{joins}");
             tables.push((format!("row_{number}_{period}"), sql));
         }
-        values
-            .extend(model.factors.iter().enumerate().map(|(position, factor)| value(number, model, position, factor)));
+        values.extend(model.factors.iter().enumerate().map(|(at, factor)| value((number, model), at, factor, layout)));
     }
     // A value that is not a finite number, such as 0 / 0, is unknown.
     let values = format!(
@@ -134,11 +133,11 @@ fn remembered(number: usize, name: &str, remember: &Remember) -> String {
     )
 }
 
-fn value(number: usize, model: &Model, position: usize, factor: &Factor) -> String {
+fn value((number, model): (usize, &Model), position: usize, factor: &Factor, layout: &Layout) -> String {
     let sql = &factor.sql.value;
     let mut value = format!("({sql})");
     if factor.against == Some(Against::PreviousWindow) {
-        let before = of_previous_window(sql);
+        let before = of_previous_window(sql, layout);
         value = format!("case when ({before}) <> 0 then cast(({sql}) as double) / cast(({before}) as double) end");
     }
     if let Some(expires) = &factor.expires {
@@ -182,7 +181,7 @@ fn value(number: usize, model: &Model, position: usize, factor: &Factor) -> Stri
 }
 
 /// SQL over the window before: every measure gets the prefix `previous_`.
-fn of_previous_window(sql: &str) -> String {
+fn of_previous_window(sql: &str, layout: &Layout) -> String {
     let mut out = String::new();
     let mut word = String::new();
     for c in sql.chars().chain([' ']) {
@@ -190,7 +189,7 @@ fn of_previous_window(sql: &str) -> String {
             word.push(c);
             continue;
         }
-        if is_windowed(&word) {
+        if layout.is_measure(&word) {
             out += "previous_";
         }
         out += &word;

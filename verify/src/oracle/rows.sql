@@ -34,7 +34,7 @@ select g.account_id, g.p, g.period, g.is_previous,
   coalesce(a.rating_low, 0) as ticket_csat_low,
   coalesce(v.nps_n, 0) as nps_responses, cast(100 * v.nps_score as double) / cast(v.nps_n as double) as nps, coalesce(v.nps_low, 0) as nps_detractors,
   coalesce(v.csat_n, 0) as csat_responses, cast(v.csat_score as double) / cast(v.csat_best as double) as csat, coalesce(v.csat_low, 0) as csat_low,
-  coalesce(v.ces_n, 0) as ces_responses, cast(v.ces_score as double) / cast(v.ces_best as double) as ces
+  coalesce(v.ces_n, 0) as ces_responses, cast(v.ces_score as double) / cast(v.ces_best as double) as ces{group_columns}
 from grid_w g
 left join w_usage u on u.account_id = g.account_id and u.p = g.p and u.period = g.period and u.is_previous = g.is_previous
 left join w_users s on s.account_id = g.account_id and s.p = g.p and s.period = g.period and s.is_previous = g.is_previous
@@ -49,7 +49,7 @@ left join w_response_p90 r on r.account_id = g.account_id and r.p = g.p and r.pe
 left join w_resolution_p90 l on l.account_id = g.account_id and l.p = g.p and l.period = g.period and l.is_previous = g.is_previous
 left join num_entitled n on n.account_id = g.account_id and n.p = g.p
 left join fact_columns c on c.account_id = g.account_id and c.p = g.p
-
+{group_joins}
 -- table as_of
 select g.account_id, g.p, g.end_us, g.retired, g.deleted,
   coalesce(b.backlog, 0) as tickets_backlog, coalesce(b.low, 0) as tickets_backlog_low, coalesce(b.normal, 0) as tickets_backlog_normal,

@@ -70,6 +70,23 @@ select d.account_id, d.p, d.period, d.is_previous, count(d.feature) as features_
 from w_used d left join entitled e on e.account_id = d.account_id and e.p = d.p and e.feature = d.feature
 group by 1, 2, 3, 4
 
+-- A feature belongs to a group once, whatever number of its patterns fit.
+-- table grouped
+select distinct u.feature, f.name as feature_group
+from (select distinct feature from accepted where kind = 1) u join feature_group f on u.feature like f.pattern escape '\'
+
+-- table group_use
+select a.account_id, m.feature_group, a.pane, a.visible, a.user_id, a."count"
+from accepted a join grouped m on m.feature = a.feature where a.kind = 1
+
+-- table w_group
+select g.account_id, g.p, d.period, d.is_previous, d.feature_group, sum(d."count") as uses, count(distinct d.user_id) as users,
+  count(distinct d.pane) as active_days
+from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from group_use d cross join reach r) d
+join grid g on g.account_id = d.account_id and g.p = d.p
+where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
+group by 1, 2, 3, 4, 5
+
 -- table answer
 select account_id, pane, visible, user_id, action as survey, occurred_us, ord, survey_scale_max as best,
   case when action = 1 then case when survey_score >= 9 then 1 when survey_score <= 6 then -1 else 0 end else survey_score end as score,

@@ -179,7 +179,7 @@ fn an_erased_account_is_in_no_file_and_all_other_rows_are_as_they_were() {
     let partition = partition_of(account, source.config.partitions);
     let store = Store::open(&format!("file://{}", folder.path().display()), &Default::default()).unwrap();
     let erased = keepwell_sink::erase::account(&store, source.config.epoch, partition, account).unwrap();
-    assert!(erased.num_rows > 100 && erased.num_rewritten >= 4 && erased.num_missing == 0, "{erased:?}");
+    assert!(erased.num_rows > 60 && erased.num_rewritten >= 3 && erased.num_missing == 0, "{erased:?}");
 
     let mut num_rows = 0;
     for ((path, was), (same_path, is)) in before.into_iter().zip(files(folder.path())) {

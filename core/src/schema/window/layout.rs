@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 
 use super::super::cell::{Cell, array_of};
 use super::super::{Column, MEASURES_KEY, TABLE_KEY};
-use super::{PREVIOUS, SETS, TABLE, as_of, key, measure, provenance};
+use super::{PREVIOUS, SETS, TABLE, as_of, feature_group, key, provenance};
 
 /// Measures that a configuration asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Wanted {
 pub struct LaidOut {
     /// Name in the row: `uses_28d`, `previous_uses_28d`, `plan`.
     pub name: String,
+    /// Name in SQL over one window: `uses`, `previous_uses`, `plan`.
+    pub sql_name: String,
     /// The declared column.
     pub column: &'static Column,
     /// For a measure: the index of its [`Part`].
@@ -45,7 +47,7 @@ pub struct Part {
     pub kept: Kept,
 }
 
-/// For each set, in the order of [`SETS`], the indices of its kept measures.
+/// For each set of measures the indices of those that are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Usage.
@@ -56,23 +58,70 @@ pub struct Kept {
     pub tickets: Vec<usize>,
     /// Survey answers.
     pub surveys: Vec<usize>,
+    /// Each feature group.
+    pub groups: Vec<Vec<usize>>,
 }
 
 impl Kept {
-    /// The indices of each set, in the order of [`SETS`].
-    pub fn by_set(&self) -> [&[usize]; 4] {
-        [&self.usage, &self.people, &self.tickets, &self.surveys]
+    /// The indices of each set, in the order of [`Known::sets`].
+    fn by_set(&self) -> impl Iterator<Item = &Vec<usize>> {
+        [&self.usage, &self.people, &self.tickets, &self.surveys].into_iter().chain(&self.groups)
     }
 
-    fn of(wanted: impl Fn(&str, &str) -> bool) -> Self {
-        let [usage, people, tickets, surveys] = SETS.map(|(set, columns)| {
-            columns.iter().enumerate().filter(|(_, column)| wanted(set, column.name)).map(|(index, _)| index).collect()
+    fn of(known: &Known, wanted: impl Fn(&str, &str) -> bool) -> Self {
+        let mut sets = known.sets.iter().map(|Set { name, measures }| {
+            let is_wanted = |(_, (measure, _)): &(usize, &(String, _))| wanted(name, measure);
+            measures.iter().enumerate().filter(is_wanted).map(|(index, _)| index).collect::<Vec<_>>()
         });
-        Self { usage, people, tickets, surveys }
+        let [usage, people, tickets, surveys] = [(); 4].map(|()| sets.next().unwrap_or_default());
+        Self { usage, people, tickets, surveys, groups: sets.collect() }
     }
 
     fn is_empty(&self) -> bool {
-        self.by_set().iter().all(|kept| kept.is_empty())
+        self.by_set().all(Vec::is_empty)
+    }
+}
+
+/// A set of measures that a configuration can name.
+#[derive(Debug)]
+struct Set {
+    name: String,
+    /// Names and declared columns.
+    measures: Vec<(String, &'static Column)>,
+}
+
+/// All measures that rows can keep: the built-in sets, and one set for each feature group.
+#[derive(Debug)]
+struct Known {
+    sets: Vec<Set>,
+}
+
+impl Known {
+    fn of(groups: &[String]) -> Self {
+        let built_in = SETS.map(|(set, columns)| Set {
+            name: set.to_owned(),
+            measures: columns.iter().map(|column| (column.name.to_owned(), column)).collect(),
+        });
+        let of_group = |group: &String| Set {
+            name: group.clone(),
+            measures: feature_group::COLUMNS
+                .iter()
+                .map(|column| (format!("{group}_{}", column.name), column))
+                .collect(),
+        };
+        Self { sets: built_in.into_iter().chain(groups.iter().map(of_group)).collect() }
+    }
+
+    fn measures(&self) -> impl Iterator<Item = &(String, &'static Column)> {
+        self.sets.iter().flat_map(|set| &set.measures)
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.sets.iter().any(|set| set.name == name)
+    }
+
+    fn is_measure(&self, name: &str) -> bool {
+        self.measures().any(|(known, _)| known == name)
     }
 }
 
@@ -81,6 +130,7 @@ impl Kept {
 #[derive(Debug)]
 pub struct Layout {
     windows: Vec<String>,
+    known: Known,
     parts: Vec<Part>,
     columns: Vec<LaidOut>,
     index: HashMap<String, usize>,
@@ -89,14 +139,29 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Checks names of sets, measures and windows.
+    /// Checks names of feature groups, sets, measures and windows.
     ///
     /// # Errors
-    /// Names a set, measure or window that does not exist.
-    pub fn check(windows: &[String], wanted: &[Wanted]) -> Result<(), String> {
+    /// Names a set, measure or window that does not exist, or a feature group whose name is taken.
+    pub fn check(windows: &[String], groups: &[String], wanted: &[Wanted]) -> Result<(), String> {
+        let built_in = Known::of(&[]);
+        for (index, group) in groups.iter().enumerate() {
+            let is_word = group.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            if !is_word || !group.starts_with(|c: char| c.is_ascii_lowercase()) {
+                return Err(format!("feature group {group:?}: a name is of small letters, digits and _"));
+            }
+            let mut measures = feature_group::COLUMNS.iter().map(|column| format!("{group}_{}", column.name));
+            if built_in.is_set(group) || measures.any(|name| built_in.is_measure(&name)) {
+                return Err(format!("feature group {group}: a set or a measure has that name"));
+            }
+            if groups.iter().take(index).any(|other| other == group) {
+                return Err(format!("feature group {group} is there twice"));
+            }
+        }
+        let known = Known::of(groups);
         for Wanted { of, windows: named, .. } in wanted {
-            if let Some(name) = of.iter().find(|name| !is_set(name) && !is_measure(name)) {
-                let sets: Vec<&str> = SETS.iter().map(|(set, _)| *set).collect();
+            if let Some(name) = of.iter().find(|name| !known.is_set(name) && !known.is_measure(name)) {
+                let sets: Vec<&str> = known.sets.iter().map(|set| set.name.as_str()).collect();
                 return Err(format!("{name} is no measure and no set of measures ({})", sets.join(", ")));
             }
             if let Some(name) = named.iter().find(|name| !windows.contains(name)) {
@@ -106,9 +171,10 @@ impl Layout {
         Ok(())
     }
 
-    /// The layout for these windows, shortest first, and what is asked of them. A name that does not exist keeps
-    /// nothing; see [`Layout::check`].
-    pub fn new(windows: &[String], wanted: &[Wanted]) -> Self {
+    /// The layout for these windows, shortest first, these feature groups, and what is asked of them. A name that does
+    /// not exist keeps nothing; see [`Layout::check`].
+    pub fn new(windows: &[String], groups: &[String], wanted: &[Wanted]) -> Self {
+        let known = Known::of(groups);
         let parts = windows.iter().enumerate().flat_map(|(window, period)| {
             [false, true].map(|is_previous| {
                 let is_for = |wanted: &&Wanted| {
@@ -116,45 +182,70 @@ impl Layout {
                         && (!is_previous || wanted.with_previous)
                 };
                 let asked: Vec<&String> = wanted.iter().filter(is_for).flat_map(|wanted| &wanted.of).collect();
-                let kept = Kept::of(|set, name| asked.iter().any(|asked| *asked == set || *asked == name));
+                let kept = Kept::of(&known, |set, name| asked.iter().any(|asked| *asked == set || *asked == name));
                 Part { window, is_previous, kept }
             })
         });
         let parts: Vec<Part> = parts.filter(|part| !part.kept.is_empty()).collect();
-        Self::of_parts(windows.to_vec(), parts)
+        Self::of_parts(windows.to_vec(), known, parts)
     }
 
     /// A layout that keeps everything of these windows, also of the windows before.
     pub fn of_everything(windows: &[String]) -> Self {
         let of = SETS.map(|(set, _)| set.to_owned()).to_vec();
-        Self::new(windows, &[Wanted { of, windows: Vec::new(), with_previous: true }])
+        Self::new(windows, &[], &[Wanted { of, windows: Vec::new(), with_previous: true }])
     }
 
-    fn of_parts(windows: Vec<String>, parts: Vec<Part>) -> Self {
-        let plain = |column: &'static Column| LaidOut { name: column.name.to_owned(), column, part: None };
+    fn of_parts(windows: Vec<String>, known: Known, parts: Vec<Part>) -> Self {
+        let plain = |column: &'static Column| LaidOut {
+            name: column.name.to_owned(),
+            sql_name: column.name.to_owned(),
+            column,
+            part: None,
+        };
         let mut columns: Vec<LaidOut> = key::COLUMNS.iter().map(plain).collect();
         for (index, part) in parts.iter().enumerate() {
-            let kept = SETS
-                .iter()
-                .zip(part.kept.by_set())
-                .flat_map(|((_, columns), kept)| kept.iter().filter_map(|column| columns.get(*column)));
-            let of_window = |column: &'static Column| LaidOut {
-                name: name_of(column.name, part.is_previous, &windows[part.window]),
-                column,
-                part: Some(index),
-            };
-            columns.extend(kept.map(of_window));
+            let (prefix, window) = (if part.is_previous { PREVIOUS } else { "" }, &windows[part.window]);
+            for (set, kept) in known.sets.iter().zip(part.kept.by_set()) {
+                columns.extend(kept.iter().filter_map(|at| set.measures.get(*at)).map(|(measure, column)| LaidOut {
+                    name: format!("{prefix}{measure}_{window}"),
+                    sql_name: format!("{prefix}{measure}"),
+                    column,
+                    part: Some(index),
+                }));
+            }
         }
         columns.extend(as_of().chain(provenance::COLUMNS).map(plain));
         let index = columns.iter().enumerate().map(|(index, column)| (column.name.clone(), index)).collect();
         let fields = columns
             .iter()
             .map(|LaidOut { name, column, .. }| Field::new(name, column.kind.data_type(), column.nullable));
-        let measures = described(&windows, &parts);
+        let measures = described(&windows, &known, &parts);
         let metadata = [(TABLE_KEY, TABLE.to_owned()), (MEASURES_KEY, measures.clone())];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
         let schema = Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), metadata));
-        Self { windows, parts, columns, index, measures, schema }
+        Self { windows, known, parts, columns, index, measures, schema }
+    }
+
+    /// All columns that SQL over one window can name, kept or not: name and declared column.
+    pub fn known_columns(&self) -> impl Iterator<Item = (String, &'static Column)> {
+        let plain = key::COLUMNS.iter().chain(as_of()).chain(provenance::COLUMNS);
+        let plain = plain.map(|column| (column.name.to_owned(), column));
+        let measures = ["", PREVIOUS]
+            .into_iter()
+            .flat_map(|prefix| self.known.measures().map(move |(name, column)| (format!("{prefix}{name}"), *column)));
+        plain.chain(measures)
+    }
+
+    /// Whether a name is that of a measure of a window.
+    pub fn is_measure(&self, name: &str) -> bool {
+        self.known.is_measure(name)
+    }
+
+    /// Whether rows do not keep a measure of this window, or of the window before it, that they could keep.
+    pub fn lacks(&self, name: &str, window: &str) -> bool {
+        let measure = name.strip_prefix(PREVIOUS).unwrap_or(name);
+        (self.is_measure(name) || self.is_measure(measure)) && self.index_of(name, window).is_none()
     }
 
     /// Names of the windows, shortest first.
@@ -185,24 +276,20 @@ impl Layout {
     /// The index of the column that SQL over one window calls `name`: for `uses` over `28d` that of `uses_28d`, for
     /// `plan` its own. None: the row has no such column.
     pub fn index_of(&self, name: &str, window: &str) -> Option<usize> {
-        match measure(name) {
-            Some((column, is_previous)) => self.index.get(&name_of(column.name, is_previous, window)).copied(),
-            None => self.index.get(name).copied(),
-        }
+        let plain = self.index.get(name).filter(|index| self.columns[**index].part.is_none());
+        plain.or_else(|| self.index.get(&format!("{name}_{window}"))).copied()
     }
 
-    /// What SQL calls a column, and the window over which it does: `uses` over `28d` for `uses_28d`.
-    pub fn sql_name(&self, column: &LaidOut) -> (String, Option<&String>) {
-        let part = column.part.map(|index| &self.parts[index]);
-        let prefix = if part.is_some_and(|part| part.is_previous) { PREVIOUS } else { "" };
-        (format!("{prefix}{}", column.column.name), part.map(|part| &self.windows[part.window]))
+    /// The window of a measure.
+    pub fn window_of(&self, column: &LaidOut) -> Option<&String> {
+        column.part.map(|index| &self.windows[self.parts[index].window])
     }
 
     /// The line of `aggregate.measures` that keeps a measure.
     pub fn line_for(name: &str, window: &str) -> String {
-        match measure(name) {
-            Some((column, true)) => format!("- {{of: [{}], windows: [{window}], previous: true}}", column.name),
-            _ => format!("- {{of: [{name}], windows: [{window}]}}"),
+        match name.strip_prefix(PREVIOUS) {
+            Some(name) => format!("- {{of: [{name}], windows: [{window}], previous: true}}"),
+            None => format!("- {{of: [{name}], windows: [{window}]}}"),
         }
     }
 
@@ -223,29 +310,17 @@ impl Layout {
     }
 }
 
-fn is_set(name: &str) -> bool {
-    SETS.iter().any(|(set, _)| *set == name)
-}
-
-fn is_measure(name: &str) -> bool {
-    measure(name).is_some_and(|(_, is_previous)| !is_previous)
-}
-
-fn name_of(measure: &str, is_previous: bool, window: &str) -> String {
-    let prefix = if is_previous { PREVIOUS } else { "" };
-    format!("{prefix}{measure}_{window}")
-}
-
-fn described(windows: &[String], parts: &[Part]) -> String {
+/// The kept measures as text.
+fn described(windows: &[String], known: &Known, parts: &[Part]) -> String {
     let mut text = String::new();
     for Part { window, is_previous, kept } in parts {
         let (separator, before) = (if text.is_empty() { "" } else { "; " }, if *is_previous { "before " } else { "" });
         // Writing to a text cannot fail.
         write!(text, "{separator}{before}{}:", windows[*window]).unwrap_or_default();
-        for ((set, columns), kept) in SETS.iter().zip(kept.by_set()) {
-            let names: Vec<&str> = match kept.len() == columns.len() {
-                true => vec![set],
-                false => kept.iter().filter_map(|index| columns.get(*index)).map(|column| column.name).collect(),
+        for (set, kept) in known.sets.iter().zip(kept.by_set()) {
+            let names: Vec<&str> = match kept.len() == set.measures.len() {
+                true => vec![&set.name],
+                false => kept.iter().filter_map(|at| set.measures.get(*at)).map(|(name, _)| name.as_str()).collect(),
             };
             names.iter().for_each(|name| text.extend([" ", name]));
         }
@@ -268,8 +343,8 @@ mod tests {
 
     #[test]
     fn a_row_keeps_what_is_asked_for_window_by_window() {
-        let asked = [wanted(&["people", "nps"], &[], false), wanted(&["uses"], &["28d"], true)];
-        let layout = Layout::new(&windows(), &asked);
+        let asked = [wanted(&["people", "nps"], &[], false), wanted(&["uses", "insights_users"], &["28d"], true)];
+        let layout = Layout::new(&windows(), &["insights".to_owned()], &asked);
         let measures: Vec<&str> =
             layout.columns().iter().filter(|column| column.part.is_some()).map(|column| column.name.as_str()).collect();
         let people = ["people_added", "people_removed", "champions_lost", "champions_active"];
@@ -277,28 +352,41 @@ mod tests {
         expected.push("nps_7d".to_owned());
         expected.push("uses_28d".to_owned());
         expected.extend(people.map(|name| format!("{name}_28d")));
-        expected.extend(["nps_28d".to_owned(), "previous_uses_28d".to_owned()]);
+        let rest = ["nps_28d", "insights_users_28d", "previous_uses_28d", "previous_insights_users_28d"];
+        expected.extend(rest.map(str::to_owned));
         assert_eq!(measures, expected);
-        assert_eq!(layout.measures(), "7d: people nps; 28d: uses people nps; before 28d: uses");
+        assert_eq!(
+            layout.measures(),
+            "7d: people nps; 28d: uses people nps insights_users; before 28d: uses insights_users"
+        );
         let name = |name: &str, window: &str| layout.index_of(name, window).map(|i| layout.columns()[i].name.clone());
         assert_eq!(name("uses", "28d").as_deref(), Some("uses_28d"));
         assert_eq!(name("previous_uses", "28d").as_deref(), Some("previous_uses_28d"));
         assert_eq!(name("plan", "7d").as_deref(), Some("plan"));
+        assert_eq!(name("insights_users", "28d").as_deref(), Some("insights_users_28d"));
+        assert!(
+            layout.lacks("insights_uses", "28d") && layout.lacks("previous_nps", "28d") && layout.lacks("uses", "7d")
+        );
+        assert!(!layout.lacks("uses", "28d") && !layout.lacks("plan", "28d") && !layout.lacks("nothing", "28d"));
         assert_eq!((name("uses", "7d"), name("previous_nps", "28d"), name("nothing", "7d")), (None, None, None));
     }
 
     #[test]
     fn what_does_not_exist_is_refused_by_name() {
-        // asked, words of the message
+        // feature group, asked, words of the message
+        let of_groups =
+            ["active", "usage", "Insights", "1st", ""].map(|group| (group, wanted(&["uses"], &[], false), group));
         let cases = [
-            (wanted(&["use"], &[], false), "use is no measure and no set of measures (usage"),
-            (wanted(&["previous_uses"], &[], false), "previous_uses is no measure"),
-            (wanted(&["uses"], &["30d"], false), "30d is not among aggregate.windows: 7d, 28d"),
+            ("g", wanted(&["use"], &[], false), "use is no measure and no set of measures (usage"),
+            ("g", wanted(&["previous_uses"], &[], false), "previous_uses is no measure"),
+            ("g", wanted(&["g_use"], &[], false), "g_use is no measure"),
+            ("g", wanted(&["uses"], &["30d"], false), "30d is not among aggregate.windows: 7d, 28d"),
         ];
-        for (asked, words) in cases {
-            let why = Layout::check(&windows(), std::slice::from_ref(&asked)).unwrap_err();
-            assert!(why.contains(words), "{asked:?}: {why}");
+        for (group, asked, words) in cases.into_iter().chain(of_groups) {
+            let why = Layout::check(&windows(), &[group.to_owned()], std::slice::from_ref(&asked)).unwrap_err();
+            assert!(why.contains(words), "{group} {asked:?}: {why}");
         }
+        assert!(Layout::check(&windows(), &["g".to_owned()], &[wanted(&["g", "g_uses"], &[], true)]).is_ok());
     }
 
     #[test]

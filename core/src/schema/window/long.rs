@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{LaidOut, Layout, PREVIOUS};
+use super::{LaidOut, Layout};
 
 /// SQL for the long form of the rows in `from`: one row for an account, time and window, with the columns `period`,
 /// `uses`, `previous_uses` and so on. A measure that is kept of some windows only is null in the rows of the others. The
@@ -31,13 +31,7 @@ pub fn long_form(layout: &Layout, from: &str) -> String {
 
 /// Names of the measures that are kept of any window, in order: those of the windows, then those of the windows before.
 fn measures(layout: &Layout) -> Vec<String> {
-    let kept: BTreeSet<String> = layout
-        .columns()
-        .iter()
-        .filter(|column| column.part.is_some())
-        .map(|column| layout.sql_name(column).0)
-        .collect();
-    let named =
-        ["", PREVIOUS].into_iter().flat_map(|prefix| super::windowed().map(move |column| (prefix, column.name)));
-    named.map(|(prefix, name)| format!("{prefix}{name}")).filter(|name| kept.contains(name)).collect()
+    let kept: BTreeSet<&String> =
+        layout.columns().iter().filter(|column| column.part.is_some()).map(|column| &column.sql_name).collect();
+    layout.known_columns().map(|(name, _)| name).filter(|name| kept.contains(name)).collect()
 }

@@ -7,8 +7,8 @@ use arrow::error::ArrowError;
 
 use super::super::Sparse;
 use super::{
-    Kept, Layout, activity, answers, backlog, facts, headcount, key, left_out, milestones, other_facts, outcomes,
-    people, provenance, surveys, tickets, usage,
+    Kept, Layout, activity, answers, backlog, facts, feature_group, headcount, key, left_out, milestones, other_facts,
+    outcomes, people, provenance, surveys, tickets, usage,
 };
 
 /// The measures of one window. None: the account has nothing of the set, or the row keeps nothing of it.
@@ -22,6 +22,8 @@ pub struct MeasuresRow<'r> {
     pub tickets: Option<tickets::Row<'r>>,
     /// Survey answers.
     pub surveys: Option<surveys::Row<'r>>,
+    /// Each feature group. Missing ones are as none.
+    pub groups: Vec<Option<feature_group::Row<'r>>>,
 }
 
 /// The state of an account at the end of its windows. None: the account has nothing of the group.
@@ -64,14 +66,21 @@ struct Measures {
     people: Sparse<people::Rows>,
     tickets: Sparse<tickets::Rows>,
     surveys: Sparse<surveys::Rows>,
+    groups: Vec<Sparse<feature_group::Rows>>,
 }
 
 impl Measures {
+    fn of(kept: &Kept) -> Self {
+        Self { groups: kept.groups.iter().map(|_| Sparse::default()).collect(), ..Self::default() }
+    }
+
     fn append(&mut self, row: MeasuresRow<'_>) {
         self.usage.append(row.usage);
         self.people.append(row.people);
         self.tickets.append(row.tickets);
         self.surveys.append(row.surveys);
+        let groups = row.groups.into_iter().chain(std::iter::repeat_with(|| None));
+        self.groups.iter_mut().zip(groups).for_each(|(group, row)| group.append(row));
     }
 
     /// The kept columns.
@@ -80,6 +89,9 @@ impl Measures {
         columns.append(&mut self.people.kept(&kept.people)?);
         columns.append(&mut self.tickets.kept(&kept.tickets)?);
         columns.append(&mut self.surveys.kept(&kept.surveys)?);
+        for (group, kept) in self.groups.iter_mut().zip(&kept.groups) {
+            columns.append(&mut group.kept(kept)?);
+        }
         Ok(columns)
     }
 }
@@ -109,7 +121,7 @@ impl Writer {
         Self {
             layout: Arc::clone(layout),
             key: key::Writer::default(),
-            measures: layout.parts().iter().map(|_| Measures::default()).collect(),
+            measures: layout.parts().iter().map(|part| Measures::of(&part.kept)).collect(),
             backlog: Sparse::default(),
             answers: Sparse::default(),
             headcount: Sparse::default(),
