@@ -114,9 +114,11 @@ impl Cells {
         let at = match self.cells.binary_search_by_key(&pane, |(known, _)| *known) {
             Ok(at) => at,
             Err(at) => {
-                // Grow by one entry: most accounts have few panes, and doubling would take more memory than the entries
-                // themselves.
-                self.cells.reserve_exact(1);
+                // Grow by one entry, or an eighth: most accounts have few panes, and doubling would take more memory than
+                // the entries themselves.
+                if self.cells.len() == self.cells.capacity() {
+                    self.cells.reserve_exact(1 + self.cells.len() / 8);
+                }
                 self.cells.insert(at, (pane, Cell { last_activity_us: at_us, ..Cell::default() }));
                 at
             }
