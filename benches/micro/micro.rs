@@ -13,7 +13,7 @@ use keepwell_benches::fixture::Fixture;
 use keepwell_benches::load::Shape;
 use keepwell_core::codec;
 use keepwell_core::event::Kind;
-use keepwell_core::offset::{NextOffset, Position, TopicPartition};
+use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 use keepwell_core::schema::event;
 use keepwell_ingest::decode::{Limits, decode};
 use keepwell_pipeline::record::Record;
@@ -90,6 +90,7 @@ fn micro(c: &mut Criterion) {
     let mut group = c.benchmark_group("micro");
     group.sample_size(10);
     decoding(&mut group, &fixture);
+    ingest(&mut group, &fixture);
     aggregate(&mut group, &fixture);
     score_and_tables(&mut group, &fixture);
     group.finish();
@@ -117,6 +118,37 @@ fn decoding(group: &mut Group<'_>, fixture: &Fixture) {
     group.bench_function("codec encode", |b| {
         b.iter(|| batches.iter().map(|batch| codec::encode(batch).expect("bytes").len()).sum::<usize>());
     });
+}
+
+/// The whole stage: decode, re-key by account, batches of events.
+fn ingest(group: &mut Group<'_>, fixture: &Fixture) {
+    let mapping = std::env::temp_dir().join(format!("keepwell-micro-{}.yaml", std::process::id()));
+    std::fs::write(&mapping, MAPPING).expect("a file");
+    let mut mapped = fixture.config.clone();
+    (mapped.sources[0].kind, mapped.sources[0].mapping) = (None, Some(mapping.clone()));
+    let tp = TopicPartition::new(mapped.sources[0].topic.as_str(), 0);
+    let record = |(offset, value): (i64, &Vec<u8>)| Record {
+        value: Some(value.clone().into()),
+        timestamp_ms: DAY_MS * 20_000,
+        ..Record::at(tp.clone(), Offset(offset))
+    };
+    let records: Vec<Record> = (0..).zip(&fixture.raw[..10_000]).map(record).collect();
+    group.throughput(Throughput::Elements(records.len() as u64));
+    for (name, config) in [("ingest", &fixture.config), ("ingest by a mapping", &mapped)] {
+        let stage = keepwell_ingest::Ingest::new(config).expect("a stage");
+        let state = fresh(&stage, &tp);
+        let batch = Batch {
+            records: BTreeMap::from([(tp.clone(), records.as_slice())]),
+            positions: BTreeMap::from([(tp.clone(), Position::at(NextOffset(0)))]),
+            now_us: DAY_MS * 20_000 * 1000,
+            ..Batch::default()
+        };
+        let step = stage.apply(&state, &batch).expect("a step");
+        let num_emitted: u64 = step.fates.iter().filter(|(fate, _)| fate.name == "emitted").map(|(_, n)| n).sum();
+        assert_eq!(num_emitted, records.len() as u64, "{name}: {:?}", step.fates);
+        group.bench_function(name, |b| b.iter(|| black_box(stage.apply(&state, &batch).expect("a step"))));
+    }
+    std::fs::remove_file(mapping).expect("a file");
 }
 
 fn aggregate(group: &mut Group<'_>, fixture: &Fixture) {

@@ -156,7 +156,7 @@ fn the_files_of_views_are_as_the_program_writes_them() {
 #[test]
 fn a_second_kafka_client_and_another_arrow_read_the_same() {
     let deployment = Deployment::new("readers");
-    deployment.load(&fleet::dirty(5, Shape { accounts: 150, days: 25, usage: 3 }));
+    deployment.load(&fleet::dirty(5, Shape { accounts: 600, days: 12, usage: 2 }));
     deployment.drain("ingest", &["--complete"]);
     for stage in ["aggregate", "score", "sink"] {
         deployment.drain(stage, &[]);
