@@ -199,9 +199,12 @@ impl<'v> Sums<'v> {
     fn group_uses<'r>(&self, view: &View<'_>, kept: &Kept) -> Vec<Option<feature_group::Row<'r>>> {
         let visible = self.panes.start.max(view.first)..self.panes.end;
         let of_group = |(group, kept): (usize, &Vec<usize>)| {
+            if kept.is_empty() || self.usage.events == 0 {
+                return None;
+            }
             let sums = view.account.groups.within(group, &visible);
             let is_there = sums.active_days > 0 || self.users > 0;
-            (is_there && !kept.is_empty()).then(|| feature_group::Row {
+            is_there.then(|| feature_group::Row {
                 uses: sums.uses,
                 users: sums.users,
                 active_days: sums.active_days,

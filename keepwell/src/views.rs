@@ -48,10 +48,13 @@ const OF_SCORE: [&str; 8] =
 pub fn run(args: &ViewsArgs) -> Result<String> {
     let config = args.config.as_ref().map(|path| Config::read(path, &[])).transpose()?;
     let layout = config.as_ref().map_or_else(|| Aggregate::default().layout(), |config| config.aggregate.layout());
-    let configured = config.and_then(|config| Some(config.tables?.url.to_string()));
+    // The text of the URL hides what may be a secret; such a place must be named.
+    let configured = config.and_then(|config| config.tables).filter(|tables| tables.url.to_string() == *tables.url);
+    let configured = configured.map(|tables| tables.url.to_string());
     let tables = args.tables.clone().or(configured);
-    let tables =
-        tables.ok_or_else(|| anyhow::anyhow!("the configuration has no `tables`: name their place with --tables"))?;
+    let tables = tables.ok_or_else(|| {
+        anyhow::anyhow!("the configuration names no place of tables that may be shown: name it with --tables")
+    })?;
     Ok(statements(args.engine, &layout, &tables).into_iter().map(|statement| statement + ";\n").collect())
 }
 

@@ -322,6 +322,11 @@ impl Config {
             let keys = ["aggregate.measures", "aggregate.feature_groups", "aggregate.windows"];
             return Err(contradiction(&keys, why));
         }
+        let is_empty = |patterns: &Vec<String>| patterns.is_empty() || patterns.iter().any(String::is_empty);
+        if let Some((group, _)) = aggregate.feature_groups.iter().find(|(_, patterns)| is_empty(patterns)) {
+            let why = format!("feature group {group}: it has no pattern, or an empty one");
+            return Err(contradiction(&["aggregate.feature_groups"], why));
+        }
         let longest = self.aggregate.windows.iter().max().copied().unwrap_or(self.time.pane);
         if self.aggregate.retire_after.as_micros() < longest.as_micros() {
             let why = format!("must be at least the longest window, {longest}");

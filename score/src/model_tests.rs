@@ -104,10 +104,20 @@ fn rows(test: &Test, layout: &Layout) -> Result<RecordBatch, String> {
     if let Some(period) = test.periods.keys().find(|period| !windows.contains(period)) {
         return Err(format!("there is no window {period}: {}", windows.join(", ")));
     }
-    let is_known = |name: &&String| windows.iter().any(|window| layout.index_of(name, window).is_some());
-    let mut named = test.periods.values().flat_map(BTreeMap::keys).chain(test.row.keys());
-    if let Some(name) = named.find(|name| !is_known(name)) {
-        return Err(format!("there is no column {name}"));
+    let of_all = test.row.keys().map(|name| (name, windows));
+    let of_one =
+        test.periods.iter().flat_map(|(window, row)| row.keys().map(move |name| (name, std::slice::from_ref(window))));
+    for (name, windows) in of_all.chain(of_one) {
+        if windows.iter().any(|window| layout.index_of(name, window).is_some()) {
+            continue;
+        }
+        let lacking = windows.iter().find(|window| layout.lacks(name, window));
+        return Err(match lacking {
+            Some(window) => {
+                format!("{name} is not kept: add `{}` to aggregate.measures", Layout::line_for(name, window))
+            }
+            None => format!("there is no column {name}"),
+        });
     }
     let cells = layout.columns().iter().map(|column| {
         let name = &column.sql_name;
@@ -186,7 +196,7 @@ mod tests {
         assert_eq!(run(&beside(&path), &model, &layout).unwrap_or_else(|why| panic!("{why}")), 4);
         // The default measures are not enough for it.
         let why = Compiled::parse("posthog.yaml", &read(&path).unwrap(), &self::layout()).unwrap_err().to_string();
-        assert!(why.contains("30d is not among aggregate.windows"), "{why}");
+        assert!(why.contains("is not among aggregate.windows"), "{why}");
     }
 
     #[test]
@@ -195,11 +205,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.tests.yaml");
         // text, words that the message must contain
-        let cases: [(&str, &[&str]); 7] = [
+        let cases: [(&str, &[&str]); 8] = [
             ("- {name: a, row: {trained: 60}, score: 61}", &["m.tests.yaml:1:10", "a: score is \"60\"", "not \"61\""]),
             ("- {name: a, row: {trained: 60}, band: green}", &["band is \"unknown\"", "\"green\""]),
             ("- {name: a, triggers: [t]}", &["triggers is \"\"", "\"t\""]),
             ("- {name: a, row: {traind: 60}}", &["no column traind"]),
+            ("- {name: a, periods: {7d: {previous_nps: 60}}}", &["`- {of: [nps], windows: [7d], previous: true}`"]),
             ("- {name: a, row: {trained: much}}", &["trained", "type"]),
             ("- {name: a, row: {last_use_at: yesterday}}", &["last_use_at", "type"]),
             ("- {name: a, periods: {6d: {uses: 1}}}", &["no window 6d", "7d, 28d, 90d"]),

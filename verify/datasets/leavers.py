@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How well scores rank who leaves a course within 28 days: OULAD, module AAA.
 
-    keepwell backfill product-usage=OUT/usage.ndjson --out SCORED --set score.model=score/models/course.yaml --set 'aggregate.measures=["usage", {"of": ["active_days"], "windows": ["90d"], "previous": true}]'
+    keepwell backfill product-usage=OUT/usage.ndjson --out SCORED --set score.model=score/models/course.yaml --set 'aggregate.measures=["usage", {"of": ["uses"], "previous": true}, {"of": ["active_days"], "windows": ["90d"], "previous": true}]'
     leavers.py fit FOLDER SCORED     the weights that rank best on 2013J, among multiples of five
     leavers.py judge FOLDER SCORED   2014J: the score against every single measure
 
@@ -24,12 +24,12 @@ DAYS = range(14, 239, 7)
 HORIZON = 28
 # Measures of the same rows; healthy is high.
 MEASURES = {
-    "uses, 7 days": ("7d", "uses"),
-    "uses, 28 days": ("28d", "uses"),
-    "active days, 28 days": ("28d", "active_days"),
-    "kinds of pages, 28 days": ("28d", "features_used"),
-    "uses against the window before": ("28d", "uses / greatest(previous_uses, 1)"),
-    "days since the last use": ("28d", "-date_diff('hour', last_use_at, as_of)"),
+    "uses, 7 days": "uses_7d",
+    "uses, 28 days": "uses_28d",
+    "active days, 28 days": "active_days_28d",
+    "kinds of pages, 28 days": "features_used_28d",
+    "uses against the window before": "uses_28d / greatest(previous_uses_28d, 1)",
+    "days since the last use": "-date_diff('hour', last_use_at, as_of)",
 }
 
 
@@ -91,12 +91,8 @@ def fit(folder, scored):
 
 
 def judge(folder, scored):
-    periods = sorted({period for period, _ in MEASURES.values()})
-    windows = "".join(
-        f" join (select account_id, as_of, {', '.join(f'{sql} as m{n}' for n, (p, sql) in enumerate(MEASURES.values()) if p == period)} "
-        f"from '{{scored}}/tables/windows/*/*.parquet' where period = '{period}') w{i} using (account_id, as_of)"
-        for i, period in enumerate(periods)
-    )
+    columns = ", ".join(f"{sql} as m{n}" for n, sql in enumerate(MEASURES.values()))
+    windows = f" join (select account_id, as_of, {columns} from '{{scored}}/tables/windows/*/*.parquet') w using (account_id, as_of)"
     sql = (
         "select account_id, date_diff('day', date '{start}', as_of::date) as day, score, "
         + ", ".join(f"m{n}" for n in range(len(MEASURES)))

@@ -34,7 +34,7 @@ fn the_example_is_valid_and_shows_the_defaults() {
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
     // text to replace, replacement, words that the message must contain
-    let cases: [(&str, &str, &[&str]); 17] = [
+    let cases: [(&str, &str, &[&str]); 18] = [
         ("epoch: 1", "epoch: 1\nepock: 2", &["epock", "line 2"]),
         ("partitions: 4", "partitions: four", &["line 2"]),
         ("partitions: 4", "partitions: 0", &["partitions", "line 2"]),
@@ -45,6 +45,11 @@ fn what_is_wrong_is_named_with_its_place() {
             "snapshots:",
             "aggregate: {feature_groups: {usage: [a]}}\nsnapshots:",
             &["feature group usage", "has that name", "line 6"],
+        ),
+        (
+            "snapshots:",
+            "aggregate: {feature_groups: {g: [a, '']}, measures: [g]}\nsnapshots:",
+            &["feature group g", "an empty one", "line 6"],
         ),
         (
             "snapshots:",

@@ -112,6 +112,26 @@ impl Known {
         Self { sets: built_in.into_iter().chain(groups.iter().map(of_group)).collect() }
     }
 
+    /// Checks that every name means one thing: sets, measures, those of the window before, and other columns.
+    fn check(&self, groups: &[String]) -> Result<(), String> {
+        for group in groups {
+            let is_word = group.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            if !is_word || !group.starts_with(|c: char| c.is_ascii_lowercase()) {
+                return Err(format!("feature group {group:?}: a name is of small letters, digits and _"));
+            }
+            let others = key::COLUMNS.iter().chain(as_of()).chain(provenance::COLUMNS).map(|column| column.name);
+            let sets = self.sets.iter().map(|set| set.name.as_str());
+            let names: Vec<&str> = others.chain(sets).chain(self.measures().map(|(name, _)| name.as_str())).collect();
+            let of_group = self.sets.iter().filter(|set| set.name == *group).flat_map(|set| &set.measures);
+            let own = std::iter::once(group.as_str()).chain(of_group.map(|(name, _)| name.as_str()));
+            let is_taken = |name: &&str| names.iter().filter(|known| *known == name).count() > 1;
+            if group.starts_with("previous") || own.into_iter().any(|name| is_taken(&name)) {
+                return Err(format!("feature group {group}: a set, a measure or a column has that name"));
+            }
+        }
+        Ok(())
+    }
+
     fn measures(&self) -> impl Iterator<Item = &(String, &'static Column)> {
         self.sets.iter().flat_map(|set| &set.measures)
     }
@@ -142,24 +162,15 @@ impl Layout {
     /// Checks names of feature groups, sets, measures and windows.
     ///
     /// # Errors
-    /// Names a set, measure or window that does not exist, or a feature group whose name is taken.
+    /// Names a set, measure or window that does not exist, a feature group whose names are taken, or one that no row
+    /// keeps.
     pub fn check(windows: &[String], groups: &[String], wanted: &[Wanted]) -> Result<(), String> {
-        let built_in = Known::of(&[]);
-        for (index, group) in groups.iter().enumerate() {
-            let is_word = group.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-            if !is_word || !group.starts_with(|c: char| c.is_ascii_lowercase()) {
-                return Err(format!("feature group {group:?}: a name is of small letters, digits and _"));
-            }
-            let mut measures = feature_group::COLUMNS.iter().map(|column| format!("{group}_{}", column.name));
-            if built_in.is_set(group) || measures.any(|name| built_in.is_measure(&name)) {
-                return Err(format!("feature group {group}: a set or a measure has that name"));
-            }
-            if groups.iter().take(index).any(|other| other == group) {
-                return Err(format!("feature group {group} is there twice"));
-            }
-        }
         let known = Known::of(groups);
+        known.check(groups)?;
         for Wanted { of, windows: named, .. } in wanted {
+            if of.is_empty() {
+                return Err("an entry names no measure: `of` is empty".to_owned());
+            }
             if let Some(name) = of.iter().find(|name| !known.is_set(name) && !known.is_measure(name)) {
                 let sets: Vec<&str> = known.sets.iter().map(|set| set.name.as_str()).collect();
                 return Err(format!("{name} is no measure and no set of measures ({})", sets.join(", ")));
@@ -168,7 +179,16 @@ impl Layout {
                 return Err(format!("{name} is not among aggregate.windows: {}", windows.join(", ")));
             }
         }
-        Ok(())
+        let is_kept = |set: &&Set| {
+            let mut asked = wanted.iter().flat_map(|wanted| &wanted.of);
+            asked.any(|asked| *asked == set.name || set.measures.iter().any(|(name, _)| name == asked))
+        };
+        match known.sets.iter().skip(SETS.len()).find(|set| !is_kept(set)) {
+            Some(Set { name, .. }) => {
+                Err(format!("feature group {name}: no row keeps a measure of it; add `- {name}` to aggregate.measures"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The layout for these windows, shortest first, these feature groups, and what is asked of them. A name that does
@@ -381,12 +401,19 @@ mod tests {
             ("g", wanted(&["previous_uses"], &[], false), "previous_uses is no measure"),
             ("g", wanted(&["g_use"], &[], false), "g_use is no measure"),
             ("g", wanted(&["uses"], &["30d"], false), "30d is not among aggregate.windows: 7d, 28d"),
+            ("g", wanted(&[], &[], false), "names no measure"),
+            ("g", wanted(&["uses"], &[], false), "feature group g: no row keeps a measure of it; add `- g`"),
         ];
         for (group, asked, words) in cases.into_iter().chain(of_groups) {
             let why = Layout::check(&windows(), &[group.to_owned()], std::slice::from_ref(&asked)).unwrap_err();
             assert!(why.contains(words), "{group} {asked:?}: {why}");
         }
-        assert!(Layout::check(&windows(), &["g".to_owned()], &[wanted(&["g", "g_uses"], &[], true)]).is_ok());
+        let groups = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(
+            Layout::check(&windows(), &groups(&["g", "g_more"]), &[wanted(&["g", "g_more_uses"], &[], true)]).is_ok()
+        );
+        let why = Layout::check(&windows(), &groups(&["a", "a_users"]), &[wanted(&["a", "a_users"], &[], false)]);
+        assert!(why.is_err_and(|why| why.contains("feature group a")));
     }
 
     #[test]
