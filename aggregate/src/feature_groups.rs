@@ -34,11 +34,6 @@ impl FeatureGroups {
         GroupSet(self.0.iter().take(u32::BITS as usize).enumerate().map(belongs).sum())
     }
 
-    /// Number of groups.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Whether there is no group.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

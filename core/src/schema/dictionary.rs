@@ -19,6 +19,7 @@ fn tables() -> Vec<Table> {
             window::key::COLUMNS
                 .iter()
                 .chain(window::windowed())
+                .chain(window::feature_group::COLUMNS)
                 .chain(window::as_of())
                 .chain(window::provenance::COLUMNS)
                 .copied()
@@ -63,14 +64,18 @@ pub fn markdown() -> String {
          - A record of a topic leaves out the columns that are null in all of its rows.\n\
          - In larger records, a column with one value is run-end encoded, and items of lists with few values are dictionary encoded.\n\
          - A measure of a window has a column for each window that keeps it: `uses_{window}` stands for `uses_7d`, `uses_28d` and so on. \
-           The same measure of the equal window before is `previous_uses_{window}`. `aggregate.measures` decides which are kept.\n",
+           The same measure of the equal window before is `previous_uses_{window}`. `aggregate.measures` decides which are kept. `{group}` stands for the name of a feature group.\n",
     );
     for Table { name, place, columns } in tables() {
         let mut lines = String::new();
-        for Column { name: column, kind: of, nullable, doc, .. } in columns {
+        for declared in columns {
+            let Column { name: column, kind: of, nullable, doc, .. } = declared;
             let null = if nullable { "yes" } else { "" };
-            let of_windows = name == window::TABLE && window::windowed().any(|measure| measure.name == column);
-            let column = format!("{column}{}", if of_windows { "_{window}" } else { "" });
+            let column = match declared {
+                _ if window::feature_group::COLUMNS.contains(&declared) => format!("{{group}}_{column}_{{window}}"),
+                _ if window::windowed().any(|measure| *measure == declared) => format!("{column}_{{window}}"),
+                _ => column.to_owned(),
+            };
             lines += &format!("| `{column}` | {} | {null} | {} |\n", kind(of), doc.replace('|', "\\|"));
             if let ColumnType::List(items) = of {
                 for item in items {
