@@ -43,7 +43,8 @@ impl<'a> Fields<'a> {
         self.fields.push((name, Json::Read(json)));
     }
 
-    /// Adds a field with the value that `write` appends. False: it appends none, and there is no field.
+    /// Adds a field with the value that `write` appends, if its outcome is `there`. Otherwise there is no field. Returns
+    /// the outcome.
     ///
     /// # Errors
     /// That of `write`.

@@ -394,8 +394,11 @@ mod tests {
     #[test]
     fn what_does_not_exist_is_refused_by_name() {
         // feature group, asked, words of the message
+        let taken =
+            ["active", "usage", "uses", "people", "previous", "previous_g"].map(|group| (group, "has that name"));
+        let no_words = ["Insights", "1st", ""].map(|group| (group, "small letters"));
         let of_groups =
-            ["active", "usage", "Insights", "1st", ""].map(|group| (group, wanted(&["uses"], &[], false), group));
+            taken.into_iter().chain(no_words).map(|(group, words)| (group, wanted(&[group], &[], false), words));
         let cases = [
             ("g", wanted(&["use"], &[], false), "use is no measure and no set of measures (usage"),
             ("g", wanted(&["previous_uses"], &[], false), "previous_uses is no measure"),
