@@ -8,6 +8,7 @@ pub mod adoption;
 pub mod answers;
 mod erasure;
 pub mod group_use;
+pub mod histories;
 pub mod history;
 pub mod pane_totals;
 pub mod people;
@@ -23,13 +24,15 @@ use serde::{Deserialize, Serialize};
 use crate::settings::Settings;
 use adoption::Adoption;
 use answers::Answer;
+use erasure::erase_people;
 use group_use::GroupUses;
+use histories::{All, Histories};
 use history::{History, Ordered, Version};
 use keepwell_core::interned::{Name, Names};
 use keepwell_pipeline::config::Limits;
 use pane_totals::{Cell, Cells, Uses};
 use people::{MilestoneEvent, PersonEvent};
-use tickets::{Ticket, TicketEvent};
+use tickets::TicketEvent;
 
 /// The state of one account.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -40,18 +43,8 @@ pub struct Account {
     pub adoption: Adoption,
     /// Use of the configured groups of features.
     pub groups: GroupUses,
-    /// Tickets by ticket id.
-    pub tickets: BTreeMap<Name, Ticket>,
-    /// Facts by name of the fact.
-    pub facts: BTreeMap<Name, History<Fact>>,
-    /// People by user id.
-    pub people: BTreeMap<Name, History<PersonEvent>>,
-    /// Milestones by milestone id.
-    pub milestones: BTreeMap<Name, History<MilestoneEvent>>,
-    /// What became of alerts, by alert id.
-    pub outcomes: BTreeMap<Name, History<Outcome>>,
-    /// Deletions that may still matter, oldest first.
-    pub deletions: Vec<Deletion>,
+    /// Tickets, facts, people, milestones, outcomes, deletions.
+    pub histories: Histories,
     /// The pane up to which the account was last pruned. One pruning per close is enough.
     pruned: Option<Pane>,
 }
@@ -104,7 +97,6 @@ impl Account {
             // The deletion must also erase this event.
             self.pruned = None;
         }
-        let name = |text: &str| Name::from(text);
         let user = match &event.body {
             Body::Usage { user_id: Some(id), .. }
             | Body::Survey { user_id: Some(id), .. }
@@ -117,20 +109,33 @@ impl Account {
                 let uses = Uses { count: *count, duration_ms: *duration_ms, errors: *errors };
                 cell.use_feature(at_us, uses);
                 if settings.first_value_feature.as_deref() == Some(feature) {
-                    cell.first_value_us = Some(cell.first_value_us.map_or(at_us, |first| first.min(at_us)));
+                    cell.first_value_at(at_us);
                 }
                 self.adoption.add(pane, feature, user.as_deref(), uses, names);
                 self.use_groups(pane, feature, user.as_deref(), uses, settings);
             }
             Body::Survey { survey, score, scale_max, .. } => {
-                let answer = Answer { at_us, event_id: name(&event.event_id), score: *score, scale_max: *scale_max };
-                cell.surveys.take(*survey, user.as_deref().filter(|_| !settings.counts_all_answers), answer);
+                let answer = Answer {
+                    at_us,
+                    event_id: Name::from(event.event_id.as_ref()),
+                    score: *score,
+                    scale_max: *scale_max,
+                };
+                cell.take_answer(*survey, user.as_deref().filter(|_| !settings.counts_all_answers), answer);
             }
+            _ => self.remember(event, user.as_deref(), settings),
+        }
+    }
+
+    /// Adds an event that is neither usage nor a survey to its history.
+    fn remember(&mut self, event: &Event<'_>, user: Option<&str>, settings: &Settings) {
+        let at_us = event.occurred_us;
+        let name = |text: &str| Name::from(text);
+        match &event.body {
             Body::Outcome { alert_id, outcome } => {
                 let version = Version { at_us, event_id: name(&event.event_id), value: *outcome };
-                self.outcomes.entry(name(alert_id)).or_default().insert(version);
+                self.histories.for_adding().outcomes.entry(name(alert_id)).or_default().insert(version);
             }
-            Body::Deleted => {}
             Body::Ticket { ticket_id, action, priority, category, csat, .. } => {
                 let value = TicketEvent {
                     action: *action,
@@ -138,30 +143,31 @@ impl Account {
                     category: category.as_deref().map(name),
                     csat: *csat,
                 };
-                let ticket = self.tickets.entry(name(ticket_id)).or_default();
+                let ticket = self.histories.for_adding().tickets.entry(name(ticket_id)).or_default();
                 ticket.events.insert(Version { at_us, event_id: name(&event.event_id), value });
             }
             Body::Facts { facts, valid_until_us, .. } => {
                 for (fact, text) in facts {
                     let value = Fact { text: text.as_ref().to_owned(), valid_until_us: *valid_until_us };
                     let version = Version { at_us, event_id: name(&event.event_id), value };
-                    self.facts.entry(name(fact)).or_default().insert(version);
+                    self.histories.for_adding().facts.entry(name(fact)).or_default().insert(version);
                 }
             }
             Body::Milestone { id, due_us, done_us } => {
                 let value = MilestoneEvent { due_us: *due_us, done_us: *done_us };
                 let version = Version { at_us, event_id: name(&event.event_id), value };
-                self.milestones.entry(name(id)).or_default().insert(version);
+                self.histories.for_adding().milestones.entry(name(id)).or_default().insert(version);
             }
             Body::Person { action, user_id, role } => {
                 let person = match action {
                     PersonAction::Erased => self.forget_user(&event.account_id, user_id, settings),
-                    _ => name(&user.unwrap_or_default()),
+                    _ => name(user.unwrap_or_default()),
                 };
                 let value = PersonEvent { action: *action, role: role.as_ref().map(|role| name(role)) };
                 let version = Version { at_us, event_id: name(&event.event_id), value };
-                self.people.entry(person).or_default().insert(version);
+                self.histories.for_adding().people.entry(person).or_default().insert(version);
             }
+            Body::Usage { .. } | Body::Survey { .. } | Body::Deleted => {}
         }
     }
 
@@ -176,21 +182,22 @@ impl Account {
 
     fn delete(&mut self, at_us: i64) {
         self.pruned = None;
-        let at = self.deletions.partition_point(|deletion| deletion.at_us < at_us);
-        if self.deletions.get(at).is_none_or(|deletion| deletion.at_us != at_us) {
-            self.deletions.insert(at, Deletion { at_us, is_announced: false });
+        let deletions = &mut self.histories.for_adding().deletions;
+        let at = deletions.partition_point(|deletion| deletion.at_us < at_us);
+        if deletions.get(at).is_none_or(|deletion| deletion.at_us != at_us) {
+            deletions.insert(at, Deletion { at_us, is_announced: false });
         }
     }
 
     /// Time of the last known deletion, UTC microseconds.
     pub fn deleted_us(&self) -> Option<i64> {
-        self.deletions.last().map(|deletion| deletion.at_us)
+        self.histories.deletions.last().map(|deletion| deletion.at_us)
     }
 
     /// The account as of the end of pane `last`.
     pub fn view(&self, last: Pane, settings: &Settings) -> View<'_> {
         let end_us = settings.panes.end_us(last);
-        let floor_us = self.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < end_us);
+        let floor_us = self.histories.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < end_us);
         View {
             account: self,
             last,
@@ -203,13 +210,13 @@ impl Account {
     /// The pane for which a live row is made: the newest pane of any event of the account, or the open pane if that is
     /// newer.
     pub fn newest_pane(&self, open: Option<Pane>, settings: &Settings) -> Option<Pane> {
-        let deleted = self.deletions.last().map(|deletion| settings.panes.pane(deletion.at_us));
+        let deleted = self.histories.deletions.last().map(|deletion| settings.panes.pane(deletion.at_us));
         open.max(self.cells.newest()).max(deleted)
     }
 
     /// The oldest pane of any event of the account, deletions included.
     pub fn oldest_pane(&self, settings: &Settings) -> Option<Pane> {
-        let deleted = self.deletions.first().map(|deletion| settings.panes.pane(deletion.at_us));
+        let deleted = self.histories.deletions.first().map(|deletion| settings.panes.pane(deletion.at_us));
         [self.cells.oldest(), deleted].into_iter().flatten().min()
     }
 
@@ -230,21 +237,25 @@ impl Account {
         }
         self.pruned = Some(closed);
         let closed_us = settings.panes.end_us(closed);
-        if let Some(deleted_us) = self.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < closed_us) {
+        if let Some(deleted_us) =
+            self.histories.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < closed_us)
+        {
             self.erase(deleted_us, settings);
         }
-        self.deletions.retain(|deletion| {
-            !deletion.is_announced || !settings.is_forgotten(settings.panes.pane(deletion.at_us), closed_us)
-        });
         let horizon = settings.horizon(closed);
         self.cells.settle(horizon);
         self.adoption.close(closed);
         self.adoption.forget_before(horizon);
         self.groups.forget_before(horizon);
-        self.facts.values_mut().for_each(|history| history.settle(closed_us));
         let horizon_us = settings.panes.start_us(horizon);
-        self.tickets.values_mut().for_each(|ticket| ticket.settle(horizon_us));
-        erase_all(&mut self.outcomes, horizon_us - 1);
+        self.histories.change(|all| {
+            all.deletions.retain(|deletion| {
+                !deletion.is_announced || !settings.is_forgotten(settings.panes.pane(deletion.at_us), closed_us)
+            });
+            all.facts.values_mut().for_each(|history| history.settle(closed_us));
+            all.tickets.values_mut().for_each(|ticket| ticket.settle(horizon_us));
+            erase_all(&mut all.outcomes, horizon_us - 1);
+        });
     }
 
     fn erase(&mut self, deleted_us: i64, settings: &Settings) {
@@ -252,11 +263,13 @@ impl Account {
         self.cells.erase(pane, deleted_us);
         self.adoption.forget_before(pane.next());
         self.groups.forget_before(pane.next());
-        self.tickets.retain(|_, ticket| ticket.erase(deleted_us));
-        erase_all(&mut self.facts, deleted_us);
-        self.erase_people(deleted_us);
-        erase_all(&mut self.milestones, deleted_us);
-        erase_all(&mut self.outcomes, settings.panes.end_us(pane) - 1);
+        self.histories.change(|all| {
+            all.tickets.retain(|_, ticket| ticket.erase(deleted_us));
+            erase_all(&mut all.facts, deleted_us);
+            erase_people(&mut all.people, deleted_us);
+            erase_all(&mut all.milestones, deleted_us);
+            erase_all(&mut all.outcomes, settings.panes.end_us(pane) - 1);
+        });
     }
 
     /// Whether users or features fill more than half of their limit, so that one step may reach the limit.
@@ -266,14 +279,14 @@ impl Account {
 
     /// Number of users, features, tickets, people and other things with names. The cost of a row grows with it.
     pub fn size(&self) -> usize {
-        let named =
-            [self.tickets.len(), self.people.len(), self.facts.len(), self.milestones.len(), self.outcomes.len()];
+        let All { tickets, people, facts, milestones, outcomes, .. } = &*self.histories;
+        let named = [tickets.len(), people.len(), facts.len(), milestones.len(), outcomes.len()];
         self.adoption.users().len() + self.adoption.features().len() + named.iter().sum::<usize>()
     }
 
     /// Whether the account holds nothing, so that it can be removed.
     pub fn is_empty(&self) -> bool {
-        self.cells.is_empty() && self.deletions.is_empty()
+        self.cells.is_empty() && self.histories.deletions.is_empty()
     }
 }
 
@@ -303,7 +316,7 @@ impl<'a> View<'a> {
 
     /// The JSON text of a fact, or none if the fact is unknown, cleared or expired.
     pub fn fact(&self, name: &str) -> Option<&'a str> {
-        let fact = self.account.facts.get(name)?.as_of(self.floor_us, self.end_us)?;
+        let fact = self.account.histories.facts.get(name)?.as_of(self.floor_us, self.end_us)?;
         let is_valid = fact.valid_until_us.is_none_or(|until_us| until_us > self.end_us);
         (is_valid && fact.text != "null").then_some(fact.text.as_str())
     }
@@ -311,14 +324,14 @@ impl<'a> View<'a> {
     /// Event time of the current version of a fact, UTC microseconds. None if the fact is not valid.
     pub fn fact_at_us(&self, name: &str) -> Option<i64> {
         self.fact(name)?;
-        let versions = self.account.facts.get(name)?.between(self.floor_us, self.end_us);
+        let versions = self.account.histories.facts.get(name)?.between(self.floor_us, self.end_us);
         versions.last().map(|version| version.at_us)
     }
 
     /// The last outcome of each alert since pane `from`: alert id, outcome, and its event time in UTC microseconds.
     pub fn outcomes(&self, from: Pane, settings: &Settings) -> impl Iterator<Item = (&'a str, Outcome, i64)> {
         let floor_us = settings.panes.start_us(from.max(self.first)) - 1;
-        let outcomes = self.account.outcomes.iter();
+        let outcomes = self.account.histories.outcomes.iter();
         let end_us = self.end_us;
         outcomes.filter_map(move |(id, history)| {
             let last = history.between(floor_us, end_us).last()?;
@@ -328,7 +341,7 @@ impl<'a> View<'a> {
 
     /// Times of the last answers to these surveys, UTC microseconds.
     pub fn last_answers_us<const N: usize>(&self, surveys: [Survey; N]) -> [Option<i64>; N] {
-        surveys.map(|survey| self.account.cells.latest(self, |cell: &Cell| cell.surveys.last_us(survey)))
+        surveys.map(|survey| self.account.cells.latest(self, |cell: &Cell| cell.surveys().last_us(survey)))
     }
 }
 

@@ -162,18 +162,21 @@ fn close_account(
         true => append_features(feature_days, &view, of, provenance.ordinal, settings),
         false => (None, None),
     };
-    if within.is_some() || account.deletions.is_empty() {
+    if within.is_some() || account.histories.deletions.is_empty() {
         return Part { within, ended, left_out, ..Part::default() };
     }
-    let is_news = account.deletions.iter().any(|deletion| deletion.at_us < view.end_us && !deletion.is_announced);
+    let is_news =
+        account.histories.deletions.iter().any(|deletion| deletion.at_us < view.end_us && !deletion.is_announced);
     if is_news && !view.is_known() {
         kind.is_deleted = true;
         append_row(windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
     }
     let mut changed = account.clone();
-    for deletion in changed.deletions.iter_mut().filter(|deletion| deletion.at_us < view.end_us) {
-        deletion.is_announced = true;
-    }
+    changed.histories.change(|all| {
+        for deletion in all.deletions.iter_mut().filter(|deletion| deletion.at_us < view.end_us) {
+            deletion.is_announced = true;
+        }
+    });
     changed.prune(*pane, settings);
     Part { changed: Some((!changed.is_empty()).then_some(changed)), within: None, ended, left_out }
 }

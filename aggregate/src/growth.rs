@@ -66,35 +66,38 @@ impl Growth {
             }
             Body::Ticket { ticket_id, .. } => {
                 let known = account().map_or(KnownNames::default(), |a| {
-                    KnownNames::of(a.tickets.len(), a.tickets.contains_key(ticket_id.as_ref()))
+                    KnownNames::of(a.histories.tickets.len(), a.histories.tickets.contains_key(ticket_id.as_ref()))
                 });
                 self.one(id, "tickets", ticket_id, known, limits.tickets)
             }
             Body::Milestone { id: milestone, .. } => {
                 let known = account().map_or(KnownNames::default(), |a| {
-                    KnownNames::of(a.milestones.len(), a.milestones.contains_key(milestone.as_ref()))
+                    KnownNames::of(
+                        a.histories.milestones.len(),
+                        a.histories.milestones.contains_key(milestone.as_ref()),
+                    )
                 });
                 self.one(id, "milestones", milestone, known, limits.milestones)
             }
             Body::Outcome { alert_id, .. } => {
                 let known = account().map_or(KnownNames::default(), |a| {
-                    KnownNames::of(a.outcomes.len(), a.outcomes.contains_key(alert_id.as_ref()))
+                    KnownNames::of(a.histories.outcomes.len(), a.histories.outcomes.contains_key(alert_id.as_ref()))
                 });
                 self.one(id, "outcomes", alert_id, known, limits.outcomes)
             }
             Body::Person { action, user_id, .. } => {
                 let known = account().map_or(KnownNames::default(), |a| {
-                    KnownNames::of(a.people.len(), a.people.contains_key(name_of(user_id).as_str()))
+                    KnownNames::of(a.histories.people.len(), a.histories.people.contains_key(name_of(user_id).as_str()))
                 });
                 // To forget is never over a limit, but the name that stays is counted.
                 let limit = if *action == PersonAction::Erased { usize::MAX } else { limits.people };
                 self.one(id, "people", user_id, known, limit)
             }
             Body::Facts { facts, .. } => {
-                let is_known = |name: &str| account().is_some_and(|a| a.facts.contains_key(name));
+                let is_known = |name: &str| account().is_some_and(|a| a.histories.facts.contains_key(name));
                 let new: Vec<&str> =
                     facts.iter().map(|(name, _)| name.as_ref()).filter(|name| !is_known(name)).collect();
-                self.all(id, "facts", &new, account().map_or(0, |a| a.facts.len()), limits.facts)
+                self.all(id, "facts", &new, account().map_or(0, |a| a.histories.facts.len()), limits.facts)
             }
             Body::Survey { .. } | Body::Deleted => None,
         }

@@ -124,7 +124,7 @@ struct Sums<'v> {
 }
 
 impl<'v> Sums<'v> {
-    /// The sums of each range of panes. Panes, users and features of the account are visited once for all of them.
+    /// The sums of each range of panes. Users and features of the account are visited once for all of them.
     fn of_each(view: &View<'v>, ranges: impl Iterator<Item = Range<Pane>>, entitled: &Entitled<'_>) -> Vec<Self> {
         let nothing = |panes| Self {
             panes,
@@ -137,12 +137,13 @@ impl<'v> Sums<'v> {
             answers: Answered::default(),
         };
         let mut all: Vec<Self> = ranges.map(nothing).collect();
-        let first = all.iter().map(|sums| sums.panes.start).min().unwrap_or(view.last);
-        for (pane, cell) in view.account.cells.between(first.max(view.first), view.last.next()) {
-            for sums in all.iter_mut().filter(|sums| sums.panes.contains(pane)) {
-                sums.usage = sums.usage.plus(cell.usage);
-                sums.active_days += i64::from(cell.usage.events > 0);
-                sums.answers.merge(&cell.surveys);
+        for sums in &mut all {
+            let visible = sums.panes.start.max(view.first);
+            for (_, cell) in view.account.cells.between(visible, sums.panes.end) {
+                let usage = cell.usage.sums();
+                sums.usage = sums.usage.plus(usage);
+                sums.active_days += i64::from(usage.events > 0);
+                sums.answers.merge(cell.surveys());
             }
         }
         let adoption = &view.account.adoption;
@@ -178,7 +179,7 @@ impl<'v> Sums<'v> {
         let is_measured = has_usage || entitled.features.is_some() || entitled.seats.is_some();
         MeasuresRow {
             usage: (is_measured && !kept.usage.is_empty()).then(|| self.usage(entitled)),
-            people: (!view.account.people.is_empty() && !kept.people.is_empty()).then(|| {
+            people: (!view.account.histories.people.is_empty() && !kept.people.is_empty()).then(|| {
                 let changes = view.people_changes(from_us, end_us, &settings.champion_roles);
                 let visible = from.max(view.first);
                 people::Row {
@@ -188,7 +189,7 @@ impl<'v> Sums<'v> {
                     champions_active: view.champions_active(end_us, visible, to, &settings.champion_roles),
                 }
             }),
-            tickets: (!view.account.tickets.is_empty() && !kept.tickets.is_empty())
+            tickets: (!view.account.histories.tickets.is_empty() && !kept.tickets.is_empty())
                 .then(|| ticket_load(view, from_us, end_us, settings)),
             surveys: (!self.answers.is_empty() && !kept.surveys.is_empty()).then(|| survey_answers(&self.answers)),
             groups: self.group_uses(view, kept),

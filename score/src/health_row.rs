@@ -128,7 +128,7 @@ impl<'a> Row<'a> {
                 band_since_us: self.band_since_us,
                 model: compiled.digest,
                 model_name: compiled.model.name.value.clone(),
-                contributions: rating.contributions().to_vec(),
+                contributions: rating.contributions().into(),
             }),
             baseline: self.baseline,
             ..Memory::default()
@@ -217,7 +217,7 @@ impl Fired<'_> {
 
 /// The factors with the greatest change of contribution since the previous final row of the same model and version.
 fn drivers<'v>(verdict: &Verdict<'v>, previous: Option<&LastFinal>) -> Vec<(&'v str, Points)> {
-    let before = previous.map(|last| last.contributions.as_slice()).unwrap_or_default();
+    let before = previous.iter().flat_map(|last| last.contributions.iter());
     let factors = verdict.rating.contributions().iter().zip(&verdict.model.model.factors).zip(before);
     let mut deltas: Vec<_> = factors
         .map(|((contribution, factor), before)| {

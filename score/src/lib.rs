@@ -7,6 +7,7 @@
 mod bounds;
 pub mod cli;
 mod compile;
+mod contributions;
 mod episode;
 mod evaluate;
 mod evidence;

@@ -9,6 +9,7 @@ use keepwell_pipeline::snapshot::parts::ChangeBuckets;
 use keepwell_pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
+use crate::contributions::Contributions;
 use crate::episode::Episode;
 use crate::model::Model;
 use crate::model_schedule::Models;
@@ -84,7 +85,7 @@ pub struct LastFinal {
     /// Name of the model.
     pub model_name: Name,
     /// Contribution of each factor, in the order of the row's factors.
-    pub contributions: Vec<Option<Points>>,
+    pub contributions: Contributions,
 }
 
 /// What was last published about an account.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keepwell_core::pane::Pane;
 use serde::Serialize;
 
-use super::pane_totals::{Usage, Uses};
+use super::pane_totals::{Tally, Usage, Uses};
 use crate::name_index::NameIndex;
 use crate::pane_set::PaneSet;
 use keepwell_core::interned::{Name, Names};
@@ -32,7 +32,7 @@ struct Feature {
 /// Use of one feature in one pane.
 #[derive(Debug, Clone, Default)]
 struct FeatureUse {
-    usage: Usage,
+    usage: Tally,
     /// Indexes of the users, sorted.
     users: Vec<u32>,
 }
@@ -44,13 +44,13 @@ impl PartialEq for Adoption {
     /// The order in which names arrived does not count as state.
     fn eq(&self, other: &Self) -> bool {
         type Panes<'a> = BTreeMap<&'a Name, &'a PaneSet>;
-        type Uses<'a> = BTreeMap<(&'a Name, Pane), (&'a Usage, BTreeSet<&'a Name>)>;
+        type Uses<'a> = BTreeMap<(&'a Name, Pane), (Usage, BTreeSet<&'a Name>)>;
         fn named(adoption: &Adoption) -> (Panes<'_>, Panes<'_>, Uses<'_>) {
             let mut uses = Uses::new();
             for (name, feature) in adoption.features.iter() {
                 uses.extend(feature.open.iter().map(|(pane, of)| {
                     let users = adoption.names(of).collect();
-                    ((name, *pane), (&of.usage, users))
+                    ((name, *pane), (of.usage.sums(), users))
                 }));
             }
             let features = adoption.features.iter().map(|(name, feature)| (name, &feature.panes));
@@ -134,8 +134,8 @@ impl Adoption {
     /// Features used in an open pane, sorted by name: the sums and the number of distinct users. Returns the first
     /// `at_most` features with names greater than `behind`, and one more if there are more. So each part of a very long
     /// list costs one walk, and no sort of the whole list.
-    pub fn by_feature(&self, pane: Pane, behind: Option<&str>, at_most: usize) -> Vec<(&str, &Usage, usize)> {
-        let of_pane = self.in_pane(pane).map(|(name, of)| (name.as_str(), &of.usage, of.users.len()));
+    pub fn by_feature(&self, pane: Pane, behind: Option<&str>, at_most: usize) -> Vec<(&str, Usage, usize)> {
+        let of_pane = self.in_pane(pane).map(|(name, of)| (name.as_str(), of.usage.sums(), of.users.len()));
         let mut used: Vec<_> = of_pane.filter(|(name, ..)| behind.is_none_or(|behind| *name > behind)).collect();
         if used.len() > at_most.saturating_add(1) {
             used.select_nth_unstable_by_key(at_most, |(name, ..)| *name);
@@ -162,7 +162,7 @@ impl Adoption {
         let used = self.features.iter().filter(|(_, feature)| feature.panes.contains(pane));
         let features = sorted(used.map(|(name, _)| name));
         let open: BTreeMap<_, _> =
-            self.in_pane(pane).map(|(name, of)| (name, (&of.usage, sorted(self.names(of))))).collect();
+            self.in_pane(pane).map(|(name, of)| (name, (of.usage.sums(), sorted(self.names(of))))).collect();
         (users, features, (!open.is_empty()).then_some(open))
     }
 
@@ -184,7 +184,7 @@ impl Adoption {
         for (feature, (usage, users)) in open.into_iter().flatten() {
             let mut users: Vec<u32> = users.iter().map(|user| self.user_at(user.as_str(), pane)).collect();
             users.sort_unstable();
-            *self.feature(feature.as_str(), pane, names).in_pane(pane) = FeatureUse { usage, users };
+            *self.feature(feature.as_str(), pane, names).in_pane(pane) = FeatureUse { usage: Tally::of(usage), users };
         }
     }
 

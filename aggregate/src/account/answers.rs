@@ -91,6 +91,9 @@ fn place(survey: Survey) -> usize {
 }
 
 impl Surveys {
+    /// No answers.
+    pub(super) const NONE: Self = Self(None);
+
     /// Adds an answer. The last answer of a person counts, whatever the order of arrival.
     pub fn take(&mut self, survey: Survey, person: Option<&str>, answer: Answer) {
         let held = self.0.get_or_insert_default();

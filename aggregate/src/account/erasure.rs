@@ -4,11 +4,14 @@
 //! events arrive. The new name is a hash of account and id. It is kept as long as the person's history.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use keepwell_core::event::PersonAction;
 
 use super::Account;
+use super::history::History;
+use super::people::PersonEvent;
 use crate::settings::Settings;
 use keepwell_core::interned::Name;
 use siphasher::sip128::{Hasher128, SipHasher24};
@@ -33,14 +36,16 @@ impl Account {
     /// The name of a user in this account: the id, or the name that replaces it.
     pub(crate) fn name_of<'u>(&self, account_id: &str, user_id: &'u str, settings: &Settings) -> Cow<'u, str> {
         // Few accounts have erased a user, and most know no people at all. So most ids need no hash.
-        if self.people.is_empty() {
+        if self.histories.people.is_empty() {
             return Cow::Borrowed(user_id);
         }
         let from_there = (Bound::Included(ERASED), Bound::Unbounded);
         let has_erased =
-            self.people.range::<str, _>(from_there).next().is_some_and(|(name, _)| name.starts_with(ERASED));
+            self.histories.people.range::<str, _>(from_there).next().is_some_and(|(name, _)| name.starts_with(ERASED));
         let erased = has_erased.then(|| pseudonym(account_id, user_id, &settings.erasure_key));
-        erased.filter(|name| self.people.contains_key(name.as_str())).map_or(Cow::Borrowed(user_id), Cow::Owned)
+        erased
+            .filter(|name| self.histories.people.contains_key(name.as_str()))
+            .map_or(Cow::Borrowed(user_id), Cow::Owned)
     }
 
     /// Replaces a user id everywhere in the account, and returns the new name.
@@ -49,19 +54,21 @@ impl Account {
         self.adoption.rename(user_id, &name);
         self.groups.rename(user_id, &name);
         self.cells.rename(user_id, &name);
-        if let Some(history) = self.people.remove(user_id) {
-            self.people.entry(name.clone()).or_default().absorb(history);
-        }
+        self.histories.change(|all| {
+            if let Some(history) = all.people.remove(user_id) {
+                all.people.entry(name.clone()).or_default().absorb(history);
+            }
+        });
         name
     }
+}
 
-    /// Forgets events of people at or before `floor_us`, except erasures.
-    pub(super) fn erase_people(&mut self, floor_us: i64) {
-        self.people.retain(|_, history| {
-            history.erase_unless(floor_us, |event| event.action == PersonAction::Erased);
-            !history.is_empty()
-        });
-    }
+/// Forgets events of people at or before `floor_us`, except erasures.
+pub(super) fn erase_people(people: &mut BTreeMap<Name, History<PersonEvent>>, floor_us: i64) {
+    people.retain(|_, history| {
+        history.erase_unless(floor_us, |event| event.action == PersonAction::Erased);
+        !history.is_empty()
+    });
 }
 
 #[cfg(test)]
@@ -178,7 +185,11 @@ mod tests {
             .for_each(|event| account.apply(event, &settings, &mut Names::default()));
         let view = account.view(settings.panes.pane(19_803 * DAY_US), &settings);
         assert_eq!(
-            (account.adoption.users().count(), account.people.len(), view.headcount(&["champion".into()]).people),
+            (
+                account.adoption.users().count(),
+                account.histories.people.len(),
+                view.headcount(&["champion".into()]).people
+            ),
             (1, 1, 0)
         );
     }

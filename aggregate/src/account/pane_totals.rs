@@ -1,28 +1,70 @@
 //! Cells: the integer sums and the times of an account for each pane.
 
+use std::collections::VecDeque;
+
 use keepwell_core::pane::Pane;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::View;
-use super::answers::Surveys;
+use super::answers::{Answer, Surveys};
+use keepwell_core::event::Survey;
 use keepwell_core::interned::Name;
 
 /// The totals of one account in one pane. All times are UTC microseconds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// A pane with usage alone takes 64 bytes in memory, with the pane's number. What few panes have is behind a pointer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cell {
     /// Time of the last event of any kind.
     pub last_activity_us: i64,
-    /// Time of the last event that keeps its exact time (ticket, fact, milestone, person). Such an event can survive a
-    /// deletion within the pane.
-    pub last_exact_us: Option<i64>,
     /// Time of the last usage event.
     pub last_use_us: Option<i64>,
-    /// Time of the first use of the first-value feature.
-    pub first_value_us: Option<i64>,
     /// Sums of usage.
-    pub usage: Usage,
+    pub usage: Tally,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few panes have. It is there only if something in it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Rare {
+    /// Time of the last event that keeps its exact time (ticket, fact, milestone, person). Such an event can survive a
+    /// deletion within the pane.
+    last_exact_us: Option<i64>,
+    /// Time of the first use of the first-value feature.
+    first_value_us: Option<i64>,
     /// Survey answers.
-    pub surveys: Surveys,
+    surveys: Surveys,
+}
+
+/// Answers of a pane without any.
+static NO_SURVEYS: Surveys = Surveys::NONE;
+
+/// A cell as a snapshot stores it: times of the last activity, of the last exact event, of the last use, of the first
+/// value; sums of usage; survey answers.
+type Stored<S> = (i64, Option<i64>, Option<i64>, Option<i64>, Usage, S);
+
+impl Serialize for Cell {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let stored: Stored<&Surveys> = (
+            self.last_activity_us,
+            self.last_exact_us(),
+            self.last_use_us,
+            self.first_value_us(),
+            self.usage.sums(),
+            self.surveys(),
+        );
+        stored.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cell {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored = Stored::<Surveys>::deserialize(deserializer)?;
+        let (last_activity_us, last_exact_us, last_use_us, first_value_us, sums, surveys) = stored;
+        let rare = Rare { last_exact_us, first_value_us, surveys };
+        let rare = (rare != Rare::default()).then(|| Box::new(rare));
+        Ok(Self { last_activity_us, last_use_us, usage: Tally::of(sums), rare })
+    }
 }
 
 /// Sums over usage events.
@@ -42,6 +84,41 @@ pub struct Usage {
     pub error_uses: i64,
     /// Number of events that report errors.
     pub num_errors: i64,
+}
+
+/// [`Usage`] as the state keeps it: durations and errors take memory only where events report them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    events: i64,
+    uses: i64,
+    /// The sums of the events that report a duration or errors, whole.
+    reported: Option<Box<Usage>>,
+}
+
+impl Tally {
+    /// These sums.
+    pub(super) fn of(sums: Usage) -> Self {
+        let Usage { events, uses, num_durations, num_errors, .. } = sums;
+        let is_reported = num_durations > 0 || num_errors > 0;
+        Self { events, uses, reported: is_reported.then(|| Box::new(sums)) }
+    }
+
+    /// Adds one event.
+    pub fn add(&mut self, uses: Uses) {
+        let mut sums = self.sums();
+        sums.add(uses);
+        match &mut self.reported {
+            Some(reported) => **reported = sums,
+            None => *self = Self::of(sums),
+        }
+        (self.events, self.uses) = (sums.events, sums.uses);
+    }
+
+    /// The sums.
+    pub fn sums(&self) -> Usage {
+        let Self { events, uses, .. } = *self;
+        self.reported.as_deref().copied().unwrap_or(Usage { events, uses, ..Usage::default() })
+    }
 }
 
 /// The numbers of one usage event.
@@ -98,12 +175,54 @@ impl Cell {
         self.last_use_us = self.last_use_us.max(Some(at_us));
         self.usage.add(uses);
     }
+
+    /// Records a use of the first-value feature at `at_us`.
+    pub fn first_value_at(&mut self, at_us: i64) {
+        let first_us = &mut self.rare().first_value_us;
+        *first_us = Some(first_us.map_or(at_us, |first| first.min(at_us)));
+    }
+
+    /// Adds an answer, by a person if the person is known and counts.
+    pub fn take_answer(&mut self, survey: Survey, person: Option<&str>, answer: Answer) {
+        self.rare().surveys.take(survey, person, answer);
+    }
+
+    /// Takes over the times of the last answers.
+    fn take_times(&mut self, surveys: &Surveys) {
+        if *surveys != NO_SURVEYS {
+            self.rare().surveys.merge_times(surveys);
+        }
+    }
+
+    fn exact_at(&mut self, at_us: i64) {
+        let last_us = &mut self.rare().last_exact_us;
+        *last_us = (*last_us).max(Some(at_us));
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn last_exact_us(&self) -> Option<i64> {
+        self.rare.as_ref()?.last_exact_us
+    }
+
+    /// Time of the first use of the first-value feature.
+    pub fn first_value_us(&self) -> Option<i64> {
+        self.rare.as_ref()?.first_value_us
+    }
+
+    /// Survey answers.
+    pub fn surveys(&self) -> &Surveys {
+        self.rare.as_ref().map_or(&NO_SURVEYS, |rare| &rare.surveys)
+    }
 }
 
 /// The cells of an account, oldest first, and a summary of the panes that no window looks at any more.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cells {
-    cells: Vec<(Pane, Cell)>,
+    /// A queue: each day the oldest leaves, and the others must not move for it.
+    cells: VecDeque<(Pane, Cell)>,
     /// The first pane and the times of all forgotten panes.
     settled: Option<Box<(Pane, Cell)>>,
 }
@@ -126,14 +245,14 @@ impl Cells {
         let (_, cell) = &mut self.cells[at];
         cell.last_activity_us = cell.last_activity_us.max(at_us);
         if is_exact {
-            cell.last_exact_us = cell.last_exact_us.max(Some(at_us));
+            cell.exact_at(at_us);
         }
         cell
     }
 
     /// Cells that contain only the summary of forgotten panes.
     pub(super) fn of_settled(settled: Option<(Pane, Cell)>) -> Self {
-        Self { cells: Vec::new(), settled: settled.map(Box::new) }
+        Self { cells: VecDeque::new(), settled: settled.map(Box::new) }
     }
 
     /// The summary of forgotten panes.
@@ -148,7 +267,9 @@ impl Cells {
 
     /// Replaces the name of a person in all survey answers.
     pub(super) fn rename(&mut self, person: &str, name: &Name) {
-        self.cells.iter_mut().for_each(|(_, cell)| cell.surveys.rename(person, name));
+        for rare in self.cells.iter_mut().filter_map(|(_, cell)| cell.rare.as_mut()) {
+            rare.surveys.rename(person, name);
+        }
     }
 
     /// The cell of a pane.
@@ -159,17 +280,17 @@ impl Cells {
 
     /// Appends the cell of a pane that is newer than all others.
     pub(super) fn put(&mut self, pane: Pane, cell: Cell) {
-        self.cells.push((pane, cell));
+        self.cells.push_back((pane, cell));
     }
 
     /// The newest pane with an event.
     pub fn newest(&self) -> Option<Pane> {
-        self.cells.last().or(self.settled.as_deref()).map(|(pane, _)| *pane)
+        self.cells.back().or(self.settled.as_deref()).map(|(pane, _)| *pane)
     }
 
     /// The oldest pane with an event, forgotten panes included.
     pub fn oldest(&self) -> Option<Pane> {
-        self.settled.as_deref().or(self.cells.first()).map(|(pane, _)| *pane)
+        self.settled.as_deref().or(self.cells.front()).map(|(pane, _)| *pane)
     }
 
     /// Whether there is no cell.
@@ -180,7 +301,8 @@ impl Cells {
     /// The cells of `[from, to)`, oldest first.
     pub fn between(&self, from: Pane, to: Pane) -> impl Iterator<Item = &(Pane, Cell)> {
         let first = self.cells.partition_point(|(pane, _)| *pane < from);
-        self.cells.get(first..).unwrap_or_default().iter().take_while(move |(pane, _)| *pane < to)
+        let end = self.cells.partition_point(|(pane, _)| *pane < to);
+        self.cells.range(first..end.max(first))
     }
 
     /// All cells that a view shows, oldest first. The summary of forgotten panes comes first.
@@ -194,7 +316,7 @@ impl Cells {
     fn survivor(&self, view: &View<'_>) -> Option<(Pane, i64)> {
         let pane = Pane(view.first.0.checked_sub(1)?);
         let at = self.cells.binary_search_by_key(&pane, |(known, _)| *known).ok()?;
-        let last_us = self.cells.get(at)?.1.last_exact_us.filter(|last_us| *last_us > view.floor_us)?;
+        let last_us = self.cells.get(at)?.1.last_exact_us().filter(|last_us| *last_us > view.floor_us)?;
         (pane <= view.last).then_some((pane, last_us))
     }
 
@@ -225,8 +347,10 @@ impl Cells {
             *first = (*first).min(pane);
             times.last_activity_us = times.last_activity_us.max(cell.last_activity_us);
             times.last_use_us = times.last_use_us.max(cell.last_use_us);
-            times.first_value_us = [times.first_value_us, cell.first_value_us].into_iter().flatten().min();
-            times.surveys.merge_times(&cell.surveys);
+            if let Some(rare) = cell.rare {
+                rare.first_value_us.into_iter().for_each(|first_us| times.first_value_at(first_us));
+                times.take_times(&rare.surveys);
+            }
         }
     }
 
@@ -234,9 +358,10 @@ impl Cells {
     pub(super) fn erase(&mut self, pane: Pane, deleted_us: i64) {
         self.settled = None;
         self.cells.retain_mut(|(known, cell)| {
-            let survivor = cell.last_exact_us.filter(|last_us| *known == pane && *last_us > deleted_us);
+            let survivor = cell.last_exact_us().filter(|last_us| *known == pane && *last_us > deleted_us);
             if let Some(last_us) = survivor {
-                *cell = Cell { last_activity_us: last_us, last_exact_us: Some(last_us), ..Cell::default() };
+                *cell = Cell { last_activity_us: last_us, ..Cell::default() };
+                cell.exact_at(last_us);
             }
             *known > pane || survivor.is_some()
         });

@@ -89,7 +89,7 @@ impl View<'_> {
     /// Counts people as of this view.
     pub fn headcount(&self, champion_roles: &[String]) -> Headcount {
         let mut count = Headcount::default();
-        for history in self.account.people.values() {
+        for history in self.account.histories.people.values() {
             let mut person = Person::default();
             history.between(self.floor_us, self.end_us).iter().for_each(|event| person.fold(event));
             count.people += i64::from(person.is_member);
@@ -106,14 +106,14 @@ impl View<'_> {
             history.between(self.floor_us, end_us).iter().for_each(|event| person.fold(event));
             person.is_champion(champion_roles)
         };
-        let people = self.account.people.iter();
+        let people = self.account.histories.people.iter();
         people.filter(|(user, history)| is_active(user) && is_champion(history)).count() as i64
     }
 
     /// Counts changes among people in `[from_us, end_us)`.
     pub fn people_changes(&self, from_us: i64, end_us: i64, champion_roles: &[String]) -> PeopleChanges {
         let mut changes = PeopleChanges::default();
-        for history in self.account.people.values() {
+        for history in self.account.histories.people.values() {
             let mut person = Person::default();
             for event in history.between(self.floor_us, end_us) {
                 let was_champion = person.is_champion(champion_roles);
@@ -131,7 +131,7 @@ impl View<'_> {
     /// Counts milestones as of this view.
     pub fn milestones(&self) -> MilestoneCounts {
         let mut counts = MilestoneCounts::default();
-        for history in self.account.milestones.values() {
+        for history in self.account.histories.milestones.values() {
             let events = history.between(self.floor_us, self.end_us);
             let due_us = events.iter().fold(None, |before, event| event.value.due_us.after(before));
             let done_us = events.iter().fold(None, |before, event| event.value.done_us.after(before));

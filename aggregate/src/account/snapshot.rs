@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::adoption::ByFeature;
 use super::group_use;
+use super::histories::All;
 use super::history::History;
 use super::pane_totals::{Cell, Cells};
 use super::people::{MilestoneEvent, PersonEvent};
@@ -53,22 +54,15 @@ impl Account {
 
     /// The rest, in the form of [`Rest`].
     pub fn rest(&self) -> impl Serialize {
-        (
-            self.cells.settled(),
-            &self.tickets,
-            &self.facts,
-            &self.people,
-            &self.milestones,
-            &self.outcomes,
-            &self.deletions,
-            self.pruned,
-        )
+        let All { tickets, facts, people, milestones, outcomes, deletions } = &*self.histories;
+        (self.cells.settled(), tickets, facts, people, milestones, outcomes, deletions, self.pruned)
     }
 
     /// An account from its rest, without panes.
     pub fn of_rest(rest: Rest) -> Self {
         let (settled, tickets, facts, people, milestones, outcomes, deletions, pruned) = rest;
         let cells = Cells::of_settled(settled);
-        Self { cells, tickets, facts, people, milestones, outcomes, deletions, pruned, ..Self::default() }
+        let histories = All { tickets, facts, people, milestones, outcomes, deletions }.into();
+        Self { cells, histories, pruned, ..Self::default() }
     }
 }

@@ -263,7 +263,7 @@ impl View<'_> {
         Self: 's,
     {
         let mut load = Load::default();
-        for ticket in self.account.tickets.values() {
+        for ticket in self.account.histories.tickets.values() {
             if !ticket.events.between(self.floor_us.max(from_us - 1), end_us).is_empty() {
                 self.add_ticket(ticket, from_us, end_us, settings, &mut load);
             }
@@ -309,7 +309,7 @@ impl View<'_> {
     /// Counts tickets that are open as of this view.
     pub fn backlog<'s>(&self, settings: &'s Settings) -> Backlog<'s> {
         let mut backlog = Backlog::default();
-        for ticket in self.account.tickets.values() {
+        for ticket in self.account.histories.tickets.values() {
             let events = ticket.events.between(self.floor_us, self.end_us);
             let is_settled = events.is_empty() && !ticket.base.is_open && ticket.base.opened_us.is_some();
             if is_settled {

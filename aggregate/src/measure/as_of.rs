@@ -14,16 +14,16 @@ pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Enti
     let Many { facts, outcomes, left_out } = Many::of(view, settings);
     let texts = Texts::of(view);
     rows.end_account(AsOfRow {
-        backlog: (!view.account.tickets.is_empty()).then(|| backlog_of(view, settings)),
+        backlog: (!view.account.histories.tickets.is_empty()).then(|| backlog_of(view, settings)),
         answers: answers_of(view),
-        headcount: (!view.account.people.is_empty()).then(|| {
+        headcount: (!view.account.histories.people.is_empty()).then(|| {
             let count = view.headcount(&settings.champion_roles);
             headcount::Row { people: count.people, champions: count.champions }
         }),
         activity: Some(activity_of(view, settings)),
-        facts: (!view.account.facts.is_empty()).then(|| facts_of(view, &texts, entitled)),
+        facts: (!view.account.histories.facts.is_empty()).then(|| facts_of(view, &texts, entitled)),
         other_facts: (!facts.is_empty()).then_some(other_facts::Row { other_facts: Some(facts) }),
-        milestones: (!view.account.milestones.is_empty()).then(|| milestones_of(view)),
+        milestones: (!view.account.histories.milestones.is_empty()).then(|| milestones_of(view)),
         outcomes: (!outcomes.is_empty()).then(|| {
             let named = outcomes.into_iter().map(|(id, outcome)| (id, outcome.name()));
             outcomes::Row { outcomes: named.collect() }
@@ -46,7 +46,7 @@ impl<'v> Many<'v> {
     /// Facts take at most a quarter of a record: the first ones in the order of names. Outcomes take at most an eighth:
     /// the newest.
     fn of(view: &View<'v>, settings: &Settings) -> Self {
-        let others = view.account.facts.keys().filter(|name| !KNOWN_FACTS.contains(&name.as_str()));
+        let others = view.account.histories.facts.keys().filter(|name| !KNOWN_FACTS.contains(&name.as_str()));
         let mut facts: Vec<_> = others.filter_map(|name| Some((name.as_str(), view.fact(name.as_str())?))).collect();
         let fitting = fitting(facts.iter().map(|(name, text)| name.len() + text.len()), settings.max_record_bytes / 4);
         let mut left_out = facts.len() - fitting;
@@ -120,7 +120,7 @@ fn activity_of<'r>(view: &View<'_>, settings: &Settings) -> activity::Row<'r> {
         first_seen_at: view.first_pane().map(|pane| settings.panes.start_us(pane)),
         last_activity_at: view.last_activity_us(),
         last_use_at: view.account.cells.latest(view, |cell| cell.last_use_us),
-        first_value_at: view.account.cells.earliest(view, |cell| cell.first_value_us),
+        first_value_at: view.account.cells.earliest(view, |cell| cell.first_value_us()),
     }
 }
 
