@@ -40,6 +40,8 @@ enum Command {
     Erase(erase::EraseArgs),
     /// Announce another model file, which takes over at a declared time without a restart.
     Model(model::ModelArgs),
+    /// Run collect: HTTP requests in, raw events out.
+    Collect(keepwell_collect::cli::Cli),
     /// Run ingest: raw events in, accepted events and rejects out.
     Ingest(keepwell_ingest::cli::Cli),
     /// Run aggregate: accepted events in, window rows and feature days out.
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Audit(args) => ended(audit::run(&args)),
         Command::Erase(args) => ended(erase::run(&args).map(|text| process::print(&text))),
         Command::Model(args) => ended(model::run(&args).map(|text| process::print(&text))),
+        Command::Collect(cli) => keepwell_collect::cli::main(&cli),
         Command::Ingest(cli) => keepwell_ingest::cli::main(&cli),
         Command::Aggregate(cli) => process::main("aggregate", &cli, keepwell_aggregate::build),
         Command::Score(cli) => keepwell_score::cli::main(&cli),

@@ -73,5 +73,9 @@ pub fn rights(config: &Config) -> Vec<Right> {
         let ids = Resource::TransactionalIds(format!("{name}-"));
         rights.push(Right { program, operations: &["Write", "Describe"], resource: ids });
     }
+    if let Some(collect) = config.collect.as_ref().filter(|collect| !collect.topics().is_empty()) {
+        let topics = Resource::Topics(collect.topics().into_iter().map(str::to_owned).collect());
+        rights.push(Right { program: "collect", operations: &["Write", "Describe"], resource: topics });
+    }
     rights
 }

@@ -4,6 +4,7 @@
 //! what is allowed. `--set path.to.key=value` replaces a value before the check.
 
 mod aggregate;
+mod collect;
 mod duplicates;
 mod duration;
 mod http;
@@ -20,6 +21,7 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 
 pub use aggregate::{Aggregate, Answers, Limits, Targets};
+pub use collect::{Check, Collect, Webhook, WriteKey};
 pub use duplicates::Duplicates;
 pub use duration::Span;
 pub use http::{Http, Listen};
@@ -87,6 +89,9 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub batch: BatchOptions,
+    /// The HTTP doors into raw topics. Only collect needs them.
+    #[garde(dive)]
+    pub collect: Option<Collect>,
 }
 
 /// Event time. Fixed for an epoch.
@@ -302,12 +307,7 @@ impl Config {
 
     /// Checks rules between several values.
     fn check_fit(&self, name: &str, places: &Places) -> Result<(), ConfigError> {
-        let contradicted = |place: String, key: &str, why: String| ConfigError::Contradiction {
-            path: name.to_owned(),
-            place,
-            key: key.to_owned(),
-            why,
-        };
+        let contradicted = |place: String, key: &str, why: String| contradiction(name, place, key, why);
         let contradiction =
             |keys: &[&str], why: String| contradicted(places.first(keys), keys.first().unwrap_or(&""), why);
         let pane_us = self.time.pane.as_micros();
@@ -344,6 +344,17 @@ impl Config {
             );
             return Err(contradiction(&["ingest.max_event_bytes", "kafka.max_record_bytes"], why));
         }
+        self.check_topics(name, places)?;
+        let misfit = self.collect.as_ref().and_then(|collect| collect.misfit(&self.sources, &self.kafka));
+        misfit.map_or(Ok(()), |misfit| {
+            let place = places.of_door(misfit.is_webhook, misfit.number);
+            Err(contradicted(place, misfit.key, misfit.why))
+        })
+    }
+
+    /// Checks that no topic is named twice, and that each source says what its records are.
+    fn check_topics(&self, name: &str, places: &Places) -> Result<(), ConfigError> {
+        let contradicted = |place: String, key: &str, why: String| contradiction(name, place, key, why);
         let own = self.topics.all();
         if let Some((_, twice)) =
             own.iter().enumerate().find(|(i, topic)| own.iter().take(*i).any(|other| other == *topic))
@@ -369,6 +380,10 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn contradiction(path: &str, place: String, key: &str, why: String) -> ConfigError {
+    ConfigError::Contradiction { path: path.to_owned(), place, key: key.to_owned(), why }
 }
 
 /// A message without the values of `--set` that may be secrets.

@@ -43,6 +43,8 @@ pub struct Metrics {
     drift: IntGaugeVec,
     audit: GaugeVec,
     build: IntGaugeVec,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
     partition: PartitionMetrics,
 }
 
@@ -105,6 +107,12 @@ impl Metrics {
                 &["stage"],
             )?,
             audit: names.gauge("audit_timestamp_seconds", "When the last audit ended", &["stage"])?,
+            requests: names.counter(
+                "requests_total",
+                "HTTP requests by door and answer. The reason is empty if the broker has all records",
+                &["stage", "door", "status", "reason"],
+            )?,
+            request_duration: request_duration(&mut names)?,
             build: names.int_gauge("build_info", "Always 1; the version is a label", &["stage", "version"])?,
             partition: PartitionMetrics::new(&mut names)?,
             names: Arc::default(),
@@ -139,6 +147,11 @@ impl Metrics {
         TextEncoder::new().encode(&self.names.registry.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
+}
+
+fn request_duration(names: &mut Names) -> Result<HistogramVec, prometheus::Error> {
+    let help = "From the head of a request to its answer";
+    names.histogram("request_duration_seconds", help, &["stage", "door"], &DURATIONS_S)
 }
 
 /// The metrics and the status of one stage.
@@ -294,6 +307,13 @@ impl StageMetrics {
         self.metrics.partition.snapshot_pause.with_label_values(&self.of(tp, &partition)).set(pause.as_secs_f64());
     }
 
+    /// Records the answer to a request: the door, the status and the reason; the number of records, and the duration.
+    pub fn answered(&self, (door, status, reason): (&str, u16, &str), num_records: usize, took: Duration) {
+        self.metrics.requests.with_label_values(&[self.stage, door, &status.to_string(), reason]).inc();
+        self.metrics.request_duration.with_label_values(&[self.stage, door]).observe(took.as_secs_f64());
+        self.metrics.messages.with_label_values(&[self.stage]).inc_by(num_records as u64);
+    }
+
     /// Records the end of an audit.
     pub fn audited(&self, num_judged: usize, num_drift: usize, num_unknown: usize, wall_us: i64) {
         self.metrics.audited.with_label_values(&[self.stage, "true"]).set(num_judged as i64);
@@ -331,6 +351,8 @@ keepwell_messages_total counter
 keepwell_model_version gauge
 keepwell_position_offset gauge
 keepwell_records_total counter
+keepwell_request_duration_seconds histogram
+keepwell_requests_total counter
 keepwell_snapshot_pause_seconds gauge
 keepwell_snapshot_timestamp_seconds gauge
 keepwell_source_waiting gauge
@@ -373,6 +395,7 @@ keepwell_watermark_timestamp_seconds gauge";
         stage.source_waits(&tp, true);
         stage.hidden(&tp, 2);
         stage.audited(9, 0, 1, 7_000_000);
+        stage.answered(("segment", 503, "unavailable"), 0, Duration::from_millis(5));
         let text = metrics.text().unwrap();
         let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(types.join("\n"), TYPES);

@@ -67,12 +67,15 @@ pub struct Http {
     /// Address of `keepwell-sink`.
     #[garde(skip)]
     pub sink: Listen,
+    /// Address of `keepwell-collect`. Its doors are at `collect.listen`.
+    #[garde(skip)]
+    pub collect: Listen,
 }
 
 impl Default for Http {
     fn default() -> Self {
         let at = |port| Listen::At(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        Self { ingest: at(9101), aggregate: at(9102), score: at(9103), sink: at(9104) }
+        Self { ingest: at(9101), aggregate: at(9102), score: at(9103), sink: at(9104), collect: at(9105) }
     }
 }
 
@@ -84,6 +87,7 @@ impl Http {
             "aggregate" => self.aggregate,
             "score" => self.score,
             "sink" => self.sink,
+            "collect" => self.collect,
             _ => Listen::Off,
         }
     }

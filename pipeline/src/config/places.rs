@@ -14,6 +14,14 @@ struct Keys {
     ingest: Ingest,
     kafka: Kafka,
     sources: Vec<Source>,
+    collect: Collect,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Collect {
+    segment: Vec<Source>,
+    webhooks: Vec<Source>,
 }
 
 #[derive(Default, Deserialize)]
@@ -68,6 +76,12 @@ impl Places {
     /// The same for the topic of a source, by its index.
     pub fn of_source(&self, number: usize) -> String {
         shown(self.0.sources.get(number).and_then(|source| source.topic.as_ref()))
+    }
+
+    /// The same for the topic of a door: a write key or a webhook, by its index.
+    pub fn of_door(&self, is_webhook: bool, number: usize) -> String {
+        let doors = if is_webhook { &self.0.collect.webhooks } else { &self.0.collect.segment };
+        shown(doors.get(number).and_then(|door| door.topic.as_ref()))
     }
 
     fn place(&self, key: &str) -> &Place {

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "I/O edge: waits are measured here")]
 
 mod burst;
+pub mod delivery;
 pub mod group;
 mod membership;
 mod orphans;

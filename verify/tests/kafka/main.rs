@@ -4,6 +4,7 @@
 
 mod backfill;
 mod chaos;
+mod collect;
 mod hostile;
 mod live;
 mod mappings;
