@@ -88,9 +88,9 @@ impl Course<'_> {
                 .with_context(|| format!("{system}: {group} on {topic}, see {}", job.folder.display()))?;
         }
         if system == System::Keepwell {
-            // The tables must have every final row too: the windows and the score of each account.
-            for (table, count) in [("windows", self.closed.count), ("scores", self.closed.count / WINDOWS.len() as u64)]
-            {
+            // The tables must have every final row too: the windows and the score of each account and day, a row each.
+            let count = self.closed.count / WINDOWS.len() as u64;
+            for table in ["windows", "scores"] {
                 self.until(&mut running, |_| Ok((num_rows(&job.folder.join("tables"), table)? == count).then_some(())))
                     .with_context(|| format!("{table}: see {}", job.folder.display()))?;
             }
