@@ -115,6 +115,10 @@ fn run(config: &Config, collect: &Collect, doors: Doors, run: Run<'_>) -> anyhow
             if let Err(error) = look(&watched, &topics) {
                 warn!(%error, "requests are refused until this is mended");
             }
+            // Another process, or this one started again, begins with a new client.
+            if watched.delivery.fatal_error().is_some() {
+                stop.store(true, Ordering::Relaxed);
+            }
             std::thread::park_timeout(LOOK_AT_BROKER);
         }
     })?;
@@ -123,6 +127,9 @@ fn run(config: &Config, collect: &Collect, doors: Doors, run: Run<'_>) -> anyhow
     watch.thread().unpark();
     if watch.join().is_err() {
         warn!("the look at the broker has broken off");
+    }
+    if let Some(why) = server.delivery.fatal_error() {
+        anyhow::bail!("the Kafka client cannot go on: {why}");
     }
     server.delivery.flush().context("stopping")
 }

@@ -266,5 +266,27 @@ mod tests {
                 Err(refusal) => prop_assert!(refusal.status() >= 400 && refusal.status() < 500),
             }
         }
+
+        /// A list of any JSON values is as many records, or is refused as a whole.
+        #[test]
+        fn each_value_of_a_list_is_a_record(
+            values in prop::collection::vec(
+                prop::sample::select(vec![
+                    "null", "7", "\"x\"", "[]", "{}", r#"{"type":"track"}"#, r#"{"type":7,"userId":"u"}"#, r#"{"context":7}"#,
+                    r#"{"context":null,"timestamp":null}"#, r#"{"messageId":"","sentAt":"x","timestamp":{}}"#,
+                ]),
+                0..9,
+            ),
+            context in prop::sample::select(vec!["null", "7", "{}", r#"{"groupId":"acme"}"#]),
+        ) {
+            let body = format!(r#"{{"batch":[{}],"context":{context},"writeKey":"k1"}}"#, values.join(","));
+            let found = taken(&request("/v1/batch", &[], body.as_bytes())).unwrap();
+            prop_assert_eq!(found.records.len(), values.len());
+            for record in found.records {
+                prop_assert!(serde_json::from_slice::<serde_json::Value>(&record.value).is_ok());
+            }
+            let strict = taken(&request("/v1/batch", &[("x-strict-mode", "1")], body.as_bytes()));
+            prop_assert_eq!(strict.is_ok(), values.is_empty());
+        }
     }
 }

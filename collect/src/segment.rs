@@ -52,6 +52,9 @@ pub struct Limits {
 /// How much larger events may become by the context of their batch, which each of them gets.
 const MOST_TIMES: usize = 16;
 
+/// Most events of one request.
+const MAX_EVENTS: usize = 10_000;
+
 /// One record of the raw topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -73,7 +76,7 @@ type Fields = BTreeMap<String, Box<RawValue>>;
 
 #[derive(Debug, Default, Deserialize)]
 struct Batch<'b> {
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     batch: Vec<&'b RawValue>,
     #[serde(default)]
     context: Option<Box<RawValue>>,
@@ -92,6 +95,10 @@ struct Batch<'b> {
 pub fn sent<'b>(call: Call, request: &Request, body: &'b [u8]) -> Result<Sent<'b>, Refusal> {
     let not_json =
         |error: serde_json::Error| Refusal::Malformed(format!("the body is not what {call:?} takes: {error}"));
+    // A list would be read as the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Refusal::Malformed("the body is no JSON object".to_owned()));
+    }
     let mut batch: Batch<'b> = match call {
         Call::Batch => serde_json::from_slice(body).map_err(not_json)?,
         Call::One(_) => {
@@ -120,6 +127,11 @@ impl Sent<'_> {
     /// [`Refusal::TooLarge`] with the number of an event that is too large; in strict mode [`Refusal::Malformed`] with the
     /// number of an event and what it lacks.
     pub fn events(&self, call: Call, received_us: i64, limits: Limits, is_strict: bool) -> Result<Vec<Event>, Refusal> {
+        if self.batch.batch.len() > MAX_EVENTS {
+            let num_events = self.batch.batch.len();
+            return Err(Refusal::TooLarge(format!("{num_events} events; {MAX_EVENTS} are taken at once")));
+        }
+        let context: Option<Fields> = self.batch.context.as_ref().and_then(|of| serde_json::from_str(of.get()).ok());
         let numbered = self.batch.batch.iter().enumerate();
         let (mut total_bytes, most_bytes) = (0, limits.batch_bytes.saturating_mul(MOST_TIMES));
         let events = numbered.map(|(number, raw)| {
@@ -135,7 +147,8 @@ impl Sent<'_> {
             let Some(mut fields) = fields else {
                 return Ok(Event { key: None, value: raw.get().as_bytes().to_vec() });
             };
-            self.complete(&mut fields, call, Received { at_us: received_us, number, raw: raw.get() });
+            let received = Received { at_us: received_us, number, raw: raw.get(), context: context.as_ref() };
+            self.complete(&mut fields, call, received);
             let value = serde_json::to_vec(&fields).map_err(|error| Refusal::Malformed(error.to_string()))?;
             total_bytes += value.len();
             if total_bytes > most_bytes {
@@ -151,6 +164,12 @@ impl Sent<'_> {
     /// Adds what Segment's servers add.
     fn complete(&self, fields: &mut Fields, call: Call, received: Received<'_>) {
         fields.remove("writeKey");
+        // A null says nothing here. Some clients write one for what they do not have.
+        for name in ["timestamp", "originalTimestamp", "sentAt", "context", "integrations"] {
+            if fields.get(name).is_some_and(|value| value.get() == "null") {
+                fields.remove(name);
+            }
+        }
         if let Call::One(name) = call {
             set(fields, "type", name);
         }
@@ -159,9 +178,7 @@ impl Sent<'_> {
                 fields.insert(name.to_owned(), value.clone());
             }
         }
-        if let Some(context) =
-            self.batch.context.as_ref().and_then(|of_batch| merged(of_batch, fields.get("context").map(Box::as_ref)))
-        {
+        if let Some(context) = received.context.and_then(|of| merged(of, fields.get("context").map(Box::as_ref))) {
             fields.insert("context".to_owned(), context);
         }
         if fields.get("messageId").is_none_or(|id| id.get() == "null" || id.get() == "\"\"") {
@@ -194,6 +211,8 @@ struct Received<'e> {
     /// Number of the event in its request.
     number: usize,
     raw: &'e str,
+    /// The context of its batch.
+    context: Option<&'e Fields>,
 }
 
 impl Received<'_> {
@@ -211,12 +230,15 @@ impl Received<'_> {
     }
 }
 
-/// Both contexts as one. What the event says of a field counts.
-fn merged(of_batch: &RawValue, of_event: Option<&RawValue>) -> Option<Box<RawValue>> {
-    let Some(of_event) = of_event else { return Some(of_batch.to_owned()) };
-    let mut fields: Fields = serde_json::from_str(of_batch.get()).ok()?;
-    fields.extend(serde_json::from_str::<Fields>(of_event.get()).ok()?);
-    to_raw_value(&fields).ok()
+/// Both contexts as one. What the event says of a field counts. None if that of the event is no object, and stays as it is.
+fn merged(of_batch: &Fields, of_event: Option<&RawValue>) -> Option<Box<RawValue>> {
+    let of_event = match of_event {
+        None => Fields::new(),
+        Some(of_event) => serde_json::from_str(of_event.get()).ok()?,
+    };
+    let rest = of_batch.iter().filter(|(name, _)| !of_event.contains_key(*name));
+    let all: BTreeMap<&String, &Box<RawValue>> = rest.chain(&of_event).collect();
+    to_raw_value(&all).ok()
 }
 
 fn set(fields: &mut Fields, name: &str, value: &str) {
@@ -375,6 +397,27 @@ mod tests {
             let body = format!(r#"{{"batch":[{events}],"context":{{"x":"{}"}}}}"#, "x".repeat(context));
             let sent = sent(Call::Batch, &request(&body), body.as_bytes()).unwrap();
             assert_eq!(sent.events(Call::Batch, 0, LIMITS, false).is_ok(), is_taken, "{context}");
+        }
+    }
+
+    #[test]
+    fn a_null_is_as_if_nothing_were_there() {
+        let event = r#"{"type":"page","userId":"u","timestamp":null,"sentAt":null,"context":null}"#;
+        let body = format!(r#"{{"batch":[{event}],"context":{{"groupId":"acme"}},"sentAt":"2026-11-30T10:05:00Z"}}"#);
+        let [(key, event)] = &values(Call::Batch, &serde_json::from_str(&body).unwrap())[..] else { panic!() };
+        assert_eq!((key.as_deref(), &event["timestamp"]), (Some("acme"), &json!(NOW)));
+        assert_eq!((&event["sentAt"], event.get("originalTimestamp")), (&json!("2026-11-30T10:05:00Z"), None));
+    }
+
+    #[test]
+    fn a_body_without_a_list_of_events_is_refused_and_so_are_more_than_are_taken_at_once() {
+        for body in ["{}", "[]", r#"{"events":[]}"#, r#"{"event":"export","userId":"u"}"#, r#"[[{"type":"page"}]]"#] {
+            assert!(matches!(sent(Call::Batch, &request(body), body.as_bytes()), Err(Refusal::Malformed(_))), "{body}");
+        }
+        for (num_events, is_taken) in [(10_000, true), (10_001, false)] {
+            let body = format!(r#"{{"batch":[{}]}}"#, vec!["7"; num_events].join(","));
+            let sent = sent(Call::Batch, &request(&body), body.as_bytes()).unwrap();
+            assert_eq!(sent.events(Call::Batch, 0, LIMITS, false).is_ok(), is_taken, "{num_events}");
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, TcpListener};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -22,7 +22,7 @@ use keepwell_pipeline::config::Collect;
 use keepwell_pipeline::log::kafka::delivery::{Delivery, Undelivered};
 use keepwell_pipeline::metrics::StageMetrics;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tracing::{debug, info, warn};
 
 use crate::doors::{Door, Doors};
@@ -31,6 +31,8 @@ use crate::request::Request;
 
 /// Time limit for the head of a request, and for an idle connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// Largest head of a request.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Time limit for the body of a request.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Time limit for the broker. The client gives up before.
@@ -54,8 +56,9 @@ pub struct Server {
     pub clock: SystemClock,
     /// Whether the broker does not answer. Then requests are refused at once.
     pub is_broker_away: AtomicBool,
-    /// Room for bodies, in units.
-    room: Arc<Semaphore>,
+    /// Room for bodies and records, in units.
+    room: Semaphore,
+    num_units: usize,
 }
 
 impl std::fmt::Debug for Server {
@@ -67,8 +70,9 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// A server for the doors of a configuration.
     pub fn new(collect: &Collect, doors: Doors, delivery: Delivery, metrics: StageMetrics, clock: SystemClock) -> Self {
-        let room = Arc::new(Semaphore::new(collect.max_pending_bytes / UNIT_BYTES));
-        Self { doors, delivery, metrics, clock, is_broker_away: AtomicBool::new(false), room }
+        let num_units = collect.max_pending_bytes / UNIT_BYTES;
+        let (is_broker_away, room) = (AtomicBool::new(false), Semaphore::new(num_units));
+        Self { doors, delivery, metrics, clock, is_broker_away, room, num_units }
     }
 
     async fn answer(&self, parts: Parts, body: Body) -> Response {
@@ -80,7 +84,11 @@ impl Server {
         };
         // Browsers ask first whether they may send from a page of another host.
         if is_open && parts.method == Method::OPTIONS {
-            return (StatusCode::NO_CONTENT, for_browsers(HeaderMap::new())).into_response();
+            let mut headers = for_browsers(HeaderMap::new());
+            if let Some(asked) = parts.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+                headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+            }
+            return (StatusCode::NO_CONTENT, headers).into_response();
         }
         let outcome = self.taken(parts, body).await;
         let took = self.clock.monotonic().saturating_sub(started);
@@ -92,6 +100,31 @@ impl Server {
         }
         let headers = if is_open { for_browsers(HeaderMap::new()) } else { HeaderMap::new() };
         response(outcome, headers)
+    }
+
+    /// Room for bytes that wait for the broker. More than there is at all takes all of it.
+    fn room_for(&self, num_bytes: usize) -> Result<SemaphorePermit<'_>, Refusal> {
+        let units = (num_bytes / UNIT_BYTES + 1).min(self.num_units);
+        let full = |_| Refusal::Unavailable("too many bytes are on their way to the broker".to_owned());
+        self.room.try_acquire_many(units.try_into().unwrap_or(u32::MAX)).map_err(full)
+    }
+
+    /// Reads a body. Room is taken as its bytes come.
+    async fn read(&self, mut body: Body, max_bytes: usize) -> Result<Bytes, Refusal> {
+        let whole = async {
+            let (mut bytes, mut room) = (Vec::new(), self.room_for(0)?);
+            while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+                let frame = frame.map_err(|_| Refusal::Malformed("the body broke off".to_owned()))?;
+                let Ok(data) = frame.into_data() else { continue };
+                if bytes.len() + data.len() > max_bytes {
+                    return Err(Refusal::TooLarge(format!("the body has more than {max_bytes} bytes")));
+                }
+                room.merge(self.room_for(data.len())?);
+                bytes.extend_from_slice(&data);
+            }
+            Ok(Bytes::from(bytes))
+        };
+        tokio::time::timeout(BODY_WITHIN, whole).await.map_err(|_| Refusal::Slow)?
     }
 
     /// The number of records that the broker has.
@@ -109,14 +142,7 @@ impl Server {
         if self.is_broker_away.load(Ordering::Relaxed) {
             return Err(Refusal::Unavailable("the broker does not answer".to_owned()));
         }
-        // What is compressed may take as much as is allowed.
-        let is_plain = parts.headers.get(header::CONTENT_ENCODING).is_none();
-        let units = told.filter(|_| is_plain).unwrap_or(max_bytes) / UNIT_BYTES + 1;
-        let full = |_| Refusal::Unavailable("too many bytes are on their way to the broker".to_owned());
-        let room = self.room.try_acquire_many(units.try_into().unwrap_or(u32::MAX)).map_err(full)?;
-        let body = tokio::time::timeout(BODY_WITHIN, to_bytes(body, max_bytes)).await.map_err(|_| Refusal::Slow)?;
-        let body =
-            body.map_err(|_| Refusal::Malformed(format!("the body broke off, or has more than {max_bytes} bytes")))?;
+        let body = self.read(body, max_bytes).await?;
         let request = Request {
             method: parts.method.to_string(),
             path: path.clone(),
@@ -125,6 +151,8 @@ impl Server {
             received_us: self.clock.wall_us(),
         };
         let taken = self.doors.take(door, &request)?;
+        let num_bytes = taken.records.iter().map(|record| record.value.len()).sum();
+        let room = self.room_for(num_bytes)?;
         let outcome = self.delivery.send(&taken.topic, request.received_us / 1000, &taken.records).map_err(refused)?;
         let not_told = || Refusal::Unavailable("the broker has not confirmed the records".to_owned());
         let told = tokio::time::timeout(DELIVERED_WITHIN, outcome).await.map_err(|_| not_told())?;
@@ -153,7 +181,6 @@ fn for_browsers(mut headers: HeaderMap) -> HeaderMap {
     for (name, value) in [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, content-encoding, x-strict-mode"),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
@@ -242,6 +269,7 @@ async fn connection(stream: TcpStream, app: Router, mut stopping: watch::Receive
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     let (mut served, mut stop) = (pin!(served), pin!(stopping.wait_for(|is_stopping| *is_stopping)));
     let mut is_stopping = false;

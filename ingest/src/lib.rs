@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod decode;
+pub mod encoding;
 pub mod form;
 mod input;
 pub mod mapping;

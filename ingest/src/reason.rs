@@ -50,6 +50,12 @@ codes! {
     NullValue = "null_value",
     /// The value is larger than `ingest.max_event_bytes`, or than one record of the broker can take.
     Oversized = "oversized",
+    /// The value ends within the frame that names its schema.
+    BadFrame = "bad_frame",
+    /// The schema registry does not know the schema of the record, or the schema cannot be read.
+    UnknownSchema = "unknown_schema",
+    /// The value does not fit its Avro schema.
+    NotAvro = "not_avro",
     /// The value is not UTF-8.
     NotUtf8 = "not_utf8",
     /// The value is not JSON.

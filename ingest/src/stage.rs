@@ -2,6 +2,7 @@
 
 mod reading;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,14 +10,15 @@ use keepwell_core::codec;
 use keepwell_core::offset::{Position, SourceTimes, TopicPartition};
 use keepwell_core::pane::PaneWidth;
 use keepwell_core::schema::event::EventBuilder;
-use keepwell_pipeline::config::{Config, Secret, Source};
-use keepwell_pipeline::record::Message;
+use keepwell_pipeline::config::{Config, Encoding, Secret, Source};
+use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
 use keepwell_pipeline::source_reader::{Completeness, EndProof, SourceReader, Sources};
 use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Stage, StageError, Step};
 use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
 
+use crate::encoding::{Schemas, Texts, texts};
 use crate::mapping::{self, Mapping};
 use reading::{READ, Reading};
 
@@ -24,6 +26,8 @@ use reading::{READ, Reading};
 #[derive(Debug)]
 pub struct Ingest {
     sources: BTreeMap<String, Source>,
+    /// The schemas of sources whose records name one.
+    schemas: Option<Arc<dyn Schemas>>,
     /// The mappings of sources that have one, by topic.
     mappings: BTreeMap<String, Mapping>,
     events: Arc<str>,
@@ -63,12 +67,21 @@ impl Ingest {
     /// The stage as configured.
     ///
     /// # Errors
-    /// When the key for user ids cannot be read or is not 32 hex digits, or a mapping is refused.
+    /// When the key for user ids cannot be read or is not 32 hex digits, or a mapping or the registry is refused.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
+        Self::with_schemas(config, schemas(config)?)
+    }
+
+    /// The same with these schemas, instead of those of the registry.
+    ///
+    /// # Errors
+    /// See [`Ingest::new`].
+    pub fn with_schemas(config: &Config, schemas: Option<Arc<dyn Schemas>>) -> anyhow::Result<Self> {
         let user_id_key = config.ingest.user_id_key.as_ref().map(Secret::reveal_key).transpose();
         let user_id_key = user_id_key.map_err(|why| anyhow::anyhow!("ingest.user_id_key: {why}"))?;
         Ok(Self {
             sources: config.sources.iter().map(|source| (source.topic.clone(), source.clone())).collect(),
+            schemas,
             mappings: mapping::of_sources(config)?,
             events: config.topics.events.as_str().into(),
             rejects: config.topics.rejects.as_str().into(),
@@ -124,6 +137,16 @@ impl Ingest {
         }
     }
 
+    /// The values of records as JSON.
+    fn texts<'r>(&self, source: &Source, records: &'r [Record]) -> Texts<'r> {
+        match &self.schemas {
+            Some(schemas) if source.encoding == Encoding::Confluent => {
+                texts(records, schemas.as_ref(), self.max_event_bytes)
+            }
+            _ => Texts { values: records.iter().map(|record| Ok(record.value.as_deref().map(Cow::Borrowed))).collect() },
+        }
+    }
+
     fn statement(&self, marks: Vec<Mark>, known: &Sources) -> Statement {
         let partitions = |topic: &str| known.partition_counts.get(topic).copied().unwrap_or_default();
         let sources = self.sources.values().map(|source| keepwell_pipeline::watermark::Source {
@@ -166,6 +189,18 @@ impl Ingest {
     }
 }
 
+/// The schemas of the configured registry, if a source needs them.
+fn schemas(config: &Config) -> anyhow::Result<Option<Arc<dyn Schemas>>> {
+    let is_needed = config.sources.iter().any(|source| source.encoding == Encoding::Confluent);
+    match config.schema_registry.as_ref().filter(|_| is_needed) {
+        None => Ok(None),
+        #[cfg(feature = "registry")]
+        Some(registry) => Ok(Some(Arc::new(crate::encoding::registry::Registry::open(registry)?))),
+        #[cfg(not(feature = "registry"))]
+        Some(_) => anyhow::bail!("encoding confluent: this program was built without the feature `registry`"),
+    }
+}
+
 impl SourceReader<State, State> for Ingest {
     fn read(&self, state: &State, batch: &Batch<'_>, sources: &Sources) -> Result<Step<State>, StageError> {
         let mut step = Step::default();
@@ -174,14 +209,17 @@ impl SourceReader<State, State> for Ingest {
             let Some(source) = self.sources.get(tp.topic.as_ref()) else { continue };
             let records = batch.records.get(tp).copied().unwrap_or_default();
             let mut known = state.get(tp).cloned().unwrap_or_default();
+            let texts = self.texts(source, records);
+            // Behind a record whose schema is not known yet nothing is read: the order stays.
+            let (all, records) = (records, records.get(..texts.values.len()).unwrap_or(records));
             self.decode_all(
                 source,
-                records,
+                (records, texts),
                 batch,
                 Reading { builders: &mut builders, known: &mut known, step: &mut step },
             )?;
             let next = records.last().map_or(position.next, |record| record.offset.next());
-            let proof = sources.ends.get(tp).copied().filter(|_| records.is_empty());
+            let proof = sources.ends.get(tp).copied().filter(|_| all.is_empty());
             let complete = proof.map(|proof| (proof, sources.complete));
             let (value_us, state) = self.progress(source, &known, complete, batch.now_us);
             let mark = Mark { topic: tp.topic.to_string(), partition: tp.partition, next, value_us, state };
@@ -218,14 +256,17 @@ impl SourceReader<State, State> for Ingest {
     }
 
     fn ahead(&self, state: &State, positions: &BTreeMap<TopicPartition, Position>) -> BTreeSet<TopicPartition> {
+        let mut waiting = self.schemas.as_ref().map(|schemas| schemas.waiting()).unwrap_or_default();
+        waiting.retain(|tp| state.contains_key(tp));
         let others =
             positions.iter().filter(|(tp, _)| !state.contains_key(*tp)).map(|(_, position)| position.times.reached_us);
         let own = || state.iter().filter_map(|(tp, known)| Some((tp, known.reached_us?)));
         let Some(least_us) = others.flatten().chain(own().map(|(_, reached_us)| reached_us)).min() else {
-            return BTreeSet::new();
+            return waiting;
         };
         let is_ahead = |reached_us: i64| reached_us.saturating_sub(least_us) > self.max_skew_us;
-        own().filter(|(_, reached_us)| is_ahead(*reached_us)).map(|(tp, _)| tp.clone()).collect()
+        waiting.extend(own().filter(|(_, reached_us)| is_ahead(*reached_us)).map(|(tp, _)| tp.clone()));
+        waiting
     }
 }
 
@@ -291,7 +332,6 @@ fn arrow_external(error: serde_json::Error) -> StageError {
 mod tests {
     use keepwell_core::offset::NextOffset;
 
-    use keepwell_pipeline::record::Record;
     use keepwell_pipeline::stage::Fate;
 
     use super::*;

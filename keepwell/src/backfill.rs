@@ -6,6 +6,7 @@
 
 pub mod files;
 pub mod topics;
+mod unconfigured;
 
 use std::path::PathBuf;
 
@@ -17,11 +18,13 @@ use keepwell_pipeline::stage::Fates;
 /// What to fill, and from where.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  exports, without configuration: keepwell backfill segment=segment.ndjson zendesk=tickets.ndjson --out history
   from files, without a broker:   keepwell backfill product-usage=usage.ndjson support-tickets=tickets.ndjson --out history
   a new epoch from raw topics:    keepwell backfill --config epoch-2.yaml
   the same from a day on:         keepwell backfill --config epoch-2.yaml --from 2026-01-01T00:00:00Z")]
 pub struct BackfillArgs {
-    /// TOPIC=FILE: one JSON event per line, ordered by event time. Without any, the raw topics are read.
+    /// TOPIC=FILE: one JSON event per line, ordered by event time. Without any, the raw topics are read. If there is no
+    /// configuration file, TOPIC is a preset, a kind, or a mapping file.
     #[arg(value_name = "TOPIC=FILE")]
     pub files: Vec<String>,
     /// From files: a new folder for the tables and the last scores.
@@ -44,7 +47,8 @@ pub struct BackfillArgs {
 /// # Errors
 /// When the outputs are in use, a file or topic cannot be read, or a stage stops with a named error.
 pub fn run(args: &BackfillArgs) -> Result<()> {
-    let config = args.config.read()?;
+    let is_unconfigured = !args.files.is_empty() && args.config.is_absent();
+    let config = if is_unconfigured { unconfigured::config(&args.files)? } else { args.config.read()? };
     if args.files.is_empty() { topics::run(args, &config) } else { files::run(args, config) }
 }
 

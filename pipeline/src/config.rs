@@ -12,6 +12,7 @@ mod kafka;
 mod measures;
 mod output;
 mod places;
+mod registry;
 mod source;
 
 use std::path::Path;
@@ -28,6 +29,7 @@ pub use http::{Http, Listen};
 pub use kafka::{Kafka, Secret, max_event_bytes};
 pub use measures::Measures;
 pub use output::{Score, Tables, Topics};
+pub use registry::{Encoding, Registry};
 pub use source::Source;
 
 use crate::redact::{self, StoreUrl};
@@ -51,6 +53,9 @@ pub struct Config {
     /// The raw topics to read.
     #[garde(length(min = 1), dive)]
     pub sources: Vec<Source>,
+    /// The schema registry. Only sources with `encoding: confluent` need it.
+    #[garde(dive)]
+    pub schema_registry: Option<Registry>,
     /// Names of Keepwell's own topics.
     #[serde(default)]
     #[garde(dive)]
@@ -347,7 +352,7 @@ impl Config {
         self.check_topics(name, places)?;
         let misfit = self.collect.as_ref().and_then(|collect| collect.misfit(&self.sources, &self.kafka));
         misfit.map_or(Ok(()), |misfit| {
-            let place = places.of_door(misfit.is_webhook, misfit.number);
+            let place = places.of_collect(misfit.place, misfit.key);
             Err(contradicted(place, misfit.key, misfit.why))
         })
     }
@@ -368,6 +373,10 @@ impl Config {
             }
             if self.topics.all().contains(&source.topic.as_str()) {
                 let why = format!("topic {} is among `topics`: what is written would be read again", source.topic);
+                return Err(contradicted(places.of_source(i), "sources", why));
+            }
+            if source.encoding == Encoding::Confluent && self.schema_registry.is_none() {
+                let why = format!("topic {}: encoding confluent needs `schema_registry`, with its url", source.topic);
                 return Err(contradicted(places.of_source(i), "sources", why));
             }
             if source.num_forms() != 1 {

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -65,6 +65,9 @@ enum Command {
     Check,
 }
 
+/// Name of the configuration file, where none is named.
+const USUAL_FILE: &str = "keepwell.yaml";
+
 /// The configuration, for every command that reads one.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
@@ -75,7 +78,7 @@ pub struct ConfigArgs {
         short = 'c',
         env = "KEEPWELL_CONFIG",
         global = true,
-        default_value = "keepwell.yaml"
+        default_value = USUAL_FILE
     )]
     pub path: PathBuf,
     /// Replace a value of the configuration: path.to.key=value. May be repeated.
@@ -84,6 +87,11 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// Whether no file is named, there is none under the usual name, and nothing is set.
+    pub fn is_absent(&self) -> bool {
+        self.path == Path::new(USUAL_FILE) && !self.path.exists() && self.set.is_empty()
+    }
+
     /// Reads the configuration file and applies the replaced values.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::{Builders, Ingest, SourcePartition, State};
 use crate::decode::{self, Decoded, Limits};
+use crate::encoding::Texts;
 use crate::mapping::{Flat, Mapping};
 use crate::reason::{Code, Reason};
 
@@ -42,8 +43,14 @@ enum Outcome<'a> {
 }
 
 impl Ingest {
-    fn decode<'r>(&self, source: &Source, record: &'r Record, limits: &Limits) -> Result<Outcome<'r>, Reason> {
-        let event = match (&record.value, source.kind) {
+    fn decode<'r>(
+        &self,
+        source: &Source,
+        record: &Record,
+        text: Option<&'r [u8]>,
+        limits: &Limits,
+    ) -> Result<Outcome<'r>, Reason> {
+        let event = match (text, source.kind) {
             (Some(value), Some(kind)) => match decode::decode(kind, value, limits)? {
                 Decoded::Event(event) => return self.checked(event).map(Outcome::One),
                 Decoded::Ignored(call) => return Ok(Outcome::Ignored(call)),
@@ -103,22 +110,26 @@ impl Ingest {
         }
     }
 
-    /// Decodes the records of one source partition.
+    /// Decodes the records of one source partition. Their texts are in the same order.
     pub(super) fn decode_all(
         &self,
         source: &Source,
-        records: &[Record],
+        (records, texts): (&[Record], Texts<'_>),
         batch: &Batch<'_>,
         mut into: Reading<'_>,
     ) -> Result<(), StageError> {
         let mapping = self.mappings.get(&source.topic);
         let (mut num_emitted, mut num_further) = (0, 0);
-        for record in records {
+        for (record, text) in records.iter().zip(&texts.values) {
             let limits = self.limits(record, batch);
-            let mapped = mapping.map(|mapping| (mapping, flats(mapping, record, &limits)));
+            let text = text.as_ref().map(Option::as_deref).map_err(Clone::clone);
+            // A row may hold the record as it was sent, beside what was read from it.
+            let fits = record.value.as_ref().map_or(Ok(()), |value| decode::check_size(value.len(), &limits));
+            let text = fits.and(text);
+            let mapped = mapping.map(|mapping| (mapping, flats(mapping, record, text.clone(), &limits)));
             let decoded = match (&record.unreadable, &mapped) {
                 (Some(why), _) => Err(Reason::new(Code::Unreadable, why.as_str())),
-                (None, None) => self.decode(source, record, &limits),
+                (None, None) => text.and_then(|text| self.decode(source, record, text, &limits)),
                 (None, Some((mapping, Ok(flats)))) => self.decode_mapped(mapping, flats, &limits),
                 (None, Some((_, Err(reason)))) => Err(reason.clone()),
             };
@@ -195,8 +206,13 @@ impl Ingest {
 }
 
 /// The events of a record in Keepwell's own form, as a mapping makes them.
-fn flats<'r>(mapping: &'r Mapping, record: &'r Record, limits: &Limits) -> Result<Vec<Flat<'r>>, Reason> {
-    let value = mapping.or_empty(record.value.as_deref()).ok_or_else(null_value)?;
+fn flats<'r>(
+    mapping: &'r Mapping,
+    record: &'r Record,
+    text: Result<Option<&'r [u8]>, Reason>,
+    limits: &Limits,
+) -> Result<Vec<Flat<'r>>, Reason> {
+    let value = mapping.or_empty(text?).ok_or_else(null_value)?;
     decode::check_size(value.len(), limits)?;
     mapping.events(value, &record.headers)
 }

@@ -115,35 +115,48 @@ pub enum Check {
 /// A value that does not fit another.
 #[derive(Debug)]
 pub(super) struct Misfit {
-    /// Whether it belongs to a webhook; otherwise to a write key.
-    pub is_webhook: bool,
-    /// Index of the webhook or the write key.
-    pub number: usize,
+    /// Where it is.
+    pub place: Place,
     /// The key to change.
     pub key: &'static str,
     /// The rule that it violates.
     pub why: String,
 }
 
+/// Where a value is in the section `collect`.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// The topic of a write key, by its index.
+    Segment(usize),
+    /// The topic of a webhook, by its index.
+    Webhook(usize),
+    /// The value of the key.
+    Key,
+}
+
 impl Collect {
     /// What does not fit the rest of the configuration.
     pub(super) fn misfit(&self, sources: &[Source], kafka: &Kafka) -> Option<Misfit> {
-        let keys = self.segment.iter().map(|key| &key.topic).enumerate().map(|(number, topic)| (false, number, topic));
-        let hooks =
-            self.webhooks.iter().map(|hook| &hook.topic).enumerate().map(|(number, topic)| (true, number, topic));
-        let mut doors = keys.chain(hooks);
-        let unread = doors.find(|(.., topic)| !sources.iter().any(|source| source.topic == **topic));
-        if let Some((is_webhook, number, topic)) = unread {
+        let keys = self.segment.iter().enumerate().map(|(number, key)| (Place::Segment(number), &key.topic));
+        let hooks = self.webhooks.iter().enumerate().map(|(number, hook)| (Place::Webhook(number), &hook.topic));
+        let unread = keys.chain(hooks).find(|(_, topic)| !sources.iter().any(|source| source.topic == **topic));
+        if let Some((place, topic)) = unread {
             let why = format!("topic {topic} is not among `sources`: nothing would read what is written to it");
-            let key = if is_webhook { "collect.webhooks" } else { "collect.segment" };
-            return Some(Misfit { is_webhook, number, key, why });
+            let key = if matches!(place, Place::Webhook(_)) { "collect.webhooks" } else { "collect.segment" };
+            return Some(Misfit { place, key, why });
         }
-        let sizes =
+        let records =
             [("collect.max_event_bytes", self.max_event_bytes), ("collect.max_webhook_bytes", self.max_webhook_bytes)];
-        let (key, bytes) = sizes.into_iter().find(|(_, bytes)| *bytes > kafka.max_record_bytes)?;
-        let why =
-            format!("{bytes} bytes do not fit into a record: kafka.max_record_bytes is {}", kafka.max_record_bytes);
-        Some(Misfit { is_webhook: false, number: usize::MAX, key, why })
+        if let Some((key, bytes)) = records.into_iter().find(|(_, bytes)| *bytes > kafka.max_record_bytes) {
+            let most = kafka.max_record_bytes;
+            let why = format!("{bytes} bytes do not fit into a record: kafka.max_record_bytes is {most}");
+            return Some(Misfit { place: Place::Key, key, why });
+        }
+        let most = self.max_batch_bytes.max(self.max_webhook_bytes);
+        (self.max_pending_bytes < 2 * most).then(|| {
+            let why = format!("must be at least twice the largest body, which may have {most} bytes");
+            Misfit { place: Place::Key, key: "collect.max_pending_bytes", why }
+        })
     }
 
     /// The raw topics that are written, each once, in their order.

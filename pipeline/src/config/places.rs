@@ -1,5 +1,6 @@
 //! Line and column of the keys that must fit each other, for messages.
 
+use super::collect::Place as OfCollect;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_saphyr::Spanned;
@@ -22,6 +23,9 @@ struct Keys {
 struct Collect {
     segment: Vec<Source>,
     webhooks: Vec<Source>,
+    max_event_bytes: Place,
+    max_webhook_bytes: Place,
+    max_pending_bytes: Place,
 }
 
 #[derive(Default, Deserialize)]
@@ -78,10 +82,14 @@ impl Places {
         shown(self.0.sources.get(number).and_then(|source| source.topic.as_ref()))
     }
 
-    /// The same for the topic of a door: a write key or a webhook, by its index.
-    pub fn of_door(&self, is_webhook: bool, number: usize) -> String {
-        let doors = if is_webhook { &self.0.collect.webhooks } else { &self.0.collect.segment };
-        shown(doors.get(number).and_then(|door| door.topic.as_ref()))
+    /// The same for a value in the section `collect`.
+    pub fn of_collect(&self, place: OfCollect, key: &str) -> String {
+        let collect = &self.0.collect;
+        match place {
+            OfCollect::Segment(number) => shown(collect.segment.get(number).and_then(|door| door.topic.as_ref())),
+            OfCollect::Webhook(number) => shown(collect.webhooks.get(number).and_then(|door| door.topic.as_ref())),
+            OfCollect::Key => self.first(&[key]),
+        }
     }
 
     fn place(&self, key: &str) -> &Place {
@@ -94,6 +102,9 @@ impl Places {
             "time.lateness" => &keys.time.lateness,
             "time.pane" => &keys.time.pane,
             "ingest.max_event_bytes" => &keys.ingest.max_event_bytes,
+            "collect.max_event_bytes" => &keys.collect.max_event_bytes,
+            "collect.max_webhook_bytes" => &keys.collect.max_webhook_bytes,
+            "collect.max_pending_bytes" => &keys.collect.max_pending_bytes,
             "kafka.max_record_bytes" => &keys.kafka.max_record_bytes,
             _ => &None,
         }

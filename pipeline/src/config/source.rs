@@ -6,7 +6,7 @@ use garde::Validate;
 use keepwell_core::event::Kind;
 use serde::{Deserialize, Serialize};
 
-use super::Span;
+use super::{Encoding, Span};
 
 /// One raw topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
@@ -24,6 +24,10 @@ pub struct Source {
     /// A mapping file, which says what the records mean. Relative to the folder of the configuration file.
     #[garde(skip)]
     pub mapping: Option<PathBuf>,
+    /// How records are encoded.
+    #[serde(default)]
+    #[garde(skip)]
+    pub encoding: Encoding,
     /// How far events may be out of order. The watermark stays this far behind the highest event time.
     #[serde(default = "hour")]
     #[garde(skip)]

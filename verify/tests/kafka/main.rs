@@ -5,6 +5,7 @@
 mod backfill;
 mod chaos;
 mod collect;
+mod encodings;
 mod hostile;
 mod live;
 mod mappings;

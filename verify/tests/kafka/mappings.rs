@@ -127,7 +127,7 @@ fn binary_event(sources: &[Source]) -> Message {
     Message { headers: headers.into(), ..message(&topic.topic, "{}") }
 }
 
-fn message(topic: &str, line: &str) -> Message {
+pub fn message(topic: &str, line: &str) -> Message {
     Message {
         topic: topic.into(),
         partition: 0,

@@ -118,6 +118,9 @@ impl Delivery {
         let mut config = Settings::new(kafka)?.writer();
         config
             .set("partitioner", "murmur2_random")
+            // A look for a topic must not make it.
+            .set("allow.auto.create.topics", "false")
+            .set("queue.buffering.max.messages", "2000000")
             // A sender waits for the answer, so records do not.
             .set("linger.ms", "5")
             .set("message.timeout.ms", DELIVERED_WITHIN.as_millis().to_string())
@@ -158,6 +161,11 @@ impl Delivery {
             self.producer.send(message).map_err(|(error, _)| undelivered(&error, topic))?;
         }
         Ok(outcome)
+    }
+
+    /// Why the client will never deliver anything again, if that is so.
+    pub fn fatal_error(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(code, why)| format!("{code}: {why}"))
     }
 
     /// Whether the broker answers and has these topics.

@@ -257,12 +257,20 @@ impl Settings {
         config
     }
 
+    /// Compresses what is written, unless the user has chosen how: the broker's work goes by bytes.
+    fn compress(&self, config: &mut ClientConfig) {
+        if ["compression.type", "compression.codec"].iter().all(|name| config.get(name).is_none()) {
+            config.set("compression.type", "lz4");
+        }
+    }
+
     /// A producer without transactions.
     pub(super) fn writer(&self) -> ClientConfig {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", "20");
         // The broker applies the topic's own limit.
         config.set("message.max.bytes", WRITER_MAX_BYTES.to_string());
+        self.compress(&mut config);
         config
     }
 
@@ -281,6 +289,7 @@ impl Settings {
             .set("queue.buffering.max.kbytes", "262144");
         // A transaction that begins while the markers of the last one are being written is refused and retried. The
         // client's own wait of 100 ms is longer than most steps take.
+        self.compress(&mut config);
         if config.get("retry.backoff.ms").is_none() {
             config.set("retry.backoff.ms", "20");
         }

@@ -1,0 +1,170 @@
+//! Records in an encoding with a schema registry: a frame names a schema, and the schema says how to read the rest.
+//!
+//! A record becomes JSON before it is decoded. So kinds, presets and mappings work as they do for JSON.
+//!
+//! | first bytes | header | the schema is |
+//! |---|---|---|
+//! | 0, then four bytes, big-endian | | the id of the registry |
+//! | anything else | | none: the record is JSON |
+//!
+//! Source: <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>.
+
+#[cfg(feature = "registry")]
+pub mod avro;
+#[cfg(feature = "registry")]
+pub mod registry;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use keepwell_core::offset::TopicPartition;
+use keepwell_pipeline::record::Record;
+
+use crate::reason::{Code, Reason};
+
+/// First byte of a record that names its schema.
+const MAGIC: u8 = 0;
+/// Bytes of a frame: the magic byte and the id.
+const FRAME_BYTES: usize = 5;
+
+/// The id of a schema in its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SchemaId(pub u32);
+
+/// What a schema says about the bytes behind the frame.
+#[derive(Debug)]
+pub enum Schema {
+    /// They are JSON.
+    Json,
+    /// They are in a binary form.
+    Binary(Box<dyn Binary>),
+    /// They cannot be read. The text says why.
+    Unreadable(String),
+}
+
+/// A binary form, by a schema.
+pub trait Binary: Debug + Send + Sync {
+    /// Each body as a JSON object.
+    ///
+    /// # Errors
+    /// A reason for a body that does not fit the schema, or has bytes behind its value.
+    fn texts(&self, bodies: &[&[u8]]) -> Vec<Result<Vec<u8>, Reason>>;
+}
+
+/// What is known of a schema now.
+#[derive(Debug, Clone)]
+pub enum Lookup {
+    /// The schema. It never changes.
+    Known(Arc<Schema>),
+    /// The registry does not know the id. The text is its answer.
+    Unknown(String),
+    /// The registry has not answered yet.
+    Awaited,
+}
+
+/// Schemas by id, as far as they are known. An implementation never waits.
+pub trait Schemas: Debug + Send + Sync {
+    /// What is known of a schema. `partition` waits for it until it is known.
+    fn lookup(&self, id: SchemaId, partition: &TopicPartition) -> Lookup;
+
+    /// The partitions that wait for a schema.
+    fn waiting(&self) -> BTreeSet<TopicPartition>;
+}
+
+/// The values of records as JSON, or why they cannot be read.
+#[derive(Debug, Default)]
+pub struct Texts<'r> {
+    /// In the order of the records. It ends before a record whose schema is not known yet.
+    pub values: Vec<Result<Option<Cow<'r, [u8]>>, Reason>>,
+}
+
+/// The schema id in a frame, and the bytes behind it. None if the value has no frame.
+///
+/// # Errors
+/// [`Code::BadFrame`] when the value ends within the frame.
+fn frame(value: &[u8]) -> Result<Option<(SchemaId, &[u8])>, Reason> {
+    if value.first() != Some(&MAGIC) {
+        return Ok(None);
+    }
+    let (frame, rest) = value.split_at_checked(FRAME_BYTES).ok_or_else(|| {
+        Reason::new(Code::BadFrame, format!("{} bytes; a frame is a zero byte and a schema id of four", value.len()))
+    })?;
+    let id = frame.iter().skip(1).fold(0, |id, byte| id << 8 | u32::from(*byte));
+    Ok(Some((SchemaId(id), rest)))
+}
+
+fn within(bytes: usize, max_bytes: usize) -> Result<(), Reason> {
+    let too_large = || Reason::new(Code::Oversized, format!("{bytes} bytes; the limit is {max_bytes}"));
+    if bytes > max_bytes { Err(too_large()) } else { Ok(()) }
+}
+
+/// Most bytes of records that are read at once.
+const AT_ONCE_BYTES: usize = 1 << 20;
+
+/// Bodies in pieces of about [`AT_ONCE_BYTES`].
+fn pieces<'p, 'r>(bodies: &'p [(usize, &'r [u8])]) -> Vec<&'p [(usize, &'r [u8])]> {
+    let mut bytes = 0;
+    let by_size = |(_, body): &(usize, &[u8])| {
+        bytes += body.len();
+        bytes / AT_ONCE_BYTES
+    };
+    let places: Vec<usize> = bodies.iter().map(by_size).collect();
+    let mut pieces = Vec::new();
+    let mut rest = bodies;
+    for same in places.chunk_by(|a, b| a == b) {
+        let (piece, behind) = rest.split_at(same.len());
+        pieces.push(piece);
+        rest = behind;
+    }
+    pieces
+}
+
+/// Reads the values of records, up to the first one whose schema is not known yet.
+///
+/// A record of more than `max_bytes` is refused before it is read, and so is a text.
+pub fn texts<'r>(records: &'r [Record], schemas: &dyn Schemas, max_bytes: usize) -> Texts<'r> {
+    let mut texts = Texts::default();
+    let mut binary: BTreeMap<SchemaId, (Arc<Schema>, Vec<(usize, &[u8])>)> = BTreeMap::new();
+    for record in records {
+        let fits = |bytes: usize| within(bytes, max_bytes);
+        let framed = record.value.as_deref().map(|value| fits(value.len()).and_then(|()| frame(value)));
+        let value = match framed {
+            None => Ok(None),
+            Some(Ok(None)) => Ok(record.value.as_deref().map(Cow::Borrowed)),
+            Some(Err(reason)) => Err(reason),
+            Some(Ok(Some((id, body)))) => match schemas.lookup(id, &record.topic_partition) {
+                Lookup::Awaited => break,
+                Lookup::Unknown(why) => Err(Reason::new(Code::UnknownSchema, format!("schema {}: {why}", id.0))),
+                Lookup::Known(schema) => match &*schema {
+                    Schema::Json => Ok(Some(Cow::Borrowed(body))),
+                    Schema::Unreadable(why) => {
+                        Err(Reason::new(Code::UnknownSchema, format!("schema {}: {why}", id.0)))
+                    }
+                    Schema::Binary(_) => {
+                        let place = texts.values.len();
+                        binary.entry(id).or_insert_with(|| (Arc::clone(&schema), Vec::new())).1.push((place, body));
+                        Ok(None)
+                    }
+                },
+            },
+        };
+        texts.values.push(value);
+    }
+    for (schema, bodies) in binary.into_values() {
+        if let Schema::Binary(schema) = &*schema {
+            for bodies in pieces(&bodies) {
+            let values: Vec<&[u8]> = bodies.iter().map(|(_, body)| *body).collect();
+            for ((place, _), text) in bodies.iter().zip(schema.texts(&values)) {
+                let text = text.and_then(|text| within(text.len(), max_bytes).map(|()| text));
+                texts.values[*place] = text.map(|text| Some(Cow::Owned(text)));
+            }
+            }
+        }
+    }
+    texts
+}
+
+#[cfg(test)]
+mod tests;

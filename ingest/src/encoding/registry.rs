@@ -1,0 +1,237 @@
+//! Asks a schema registry, in a thread of its own: each id once, and again while the registry does not answer.
+#![allow(clippy::disallowed_methods, reason = "I/O edge")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use keepwell_core::offset::TopicPartition;
+use keepwell_pipeline::config::{self, Secret};
+use keepwell_pipeline::redact;
+use reqwest::{Client, StatusCode};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::avro::AvroSchema;
+use super::{Lookup, Schema, SchemaId, Schemas};
+
+/// Wait before the next request to a registry that did not answer.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Number of ids at which those are forgotten that have been unknown for long.
+const MAX_SCHEMAS: usize = 10_000;
+/// Largest answer of a registry, in bytes.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
+/// How long an id stays unknown. A replica of a registry may learn it later.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+
+/// Schemas of a registry with Confluent's API.
+#[derive(Debug)]
+pub struct Registry {
+    known: Arc<Mutex<Known>>,
+    asks: mpsc::UnboundedSender<SchemaId>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    schemas: HashMap<SchemaId, Entry>,
+    /// Partitions that wait, and for which schema.
+    waiting: BTreeMap<TopicPartition, SchemaId>,
+}
+
+impl Known {
+    /// Forgets ids that are to be asked for again. A topic of strange bytes names new ids without end.
+    fn forget_unknown(&mut self) {
+        if self.schemas.len() >= MAX_SCHEMAS {
+            self.schemas.retain(|_, entry| !matches!(entry, Entry::Unknown(_, since) if since.elapsed() >= UNKNOWN_FOR));
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Entry {
+    Asked,
+    Found(Arc<Schema>),
+    Unknown(String, Instant),
+}
+
+/// A client of one registry.
+struct Asker {
+    client: Client,
+    url: String,
+    user: Option<(String, Option<String>)>,
+}
+
+/// What a registry says about an id.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    schema: String,
+    schema_type: Option<String>,
+    #[serde(default)]
+    references: Vec<serde_json::Value>,
+}
+
+/// What a registry says when it does not know an id.
+#[derive(Deserialize)]
+struct Problem {
+    error_code: i64,
+    #[serde(default)]
+    message: String,
+}
+
+impl Registry {
+    /// The registry of a configuration. It is asked only when a schema is needed.
+    ///
+    /// # Errors
+    /// When the password cannot be read, or the client cannot be made.
+    pub fn open(config: &config::Registry) -> anyhow::Result<Self> {
+        let password = config.password.as_ref().map(Secret::reveal).transpose();
+        let password = password.map_err(|why| anyhow::anyhow!("schema_registry.password: {why}"))?;
+        let client = Client::builder().timeout(config.timeout.as_duration()).build()?;
+        let user = config.user.clone().map(|user| (user, password));
+        let asker = Asker { client, url: config.url.trim_end_matches('/').to_owned(), user };
+        let (asks, asked) = mpsc::unbounded_channel();
+        let known = Arc::new(Mutex::new(Known::default()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let found = Arc::clone(&known);
+        let thread = std::thread::Builder::new().name("schemas".to_owned());
+        thread.spawn(move || runtime.block_on(answer_all(&asker, asked, &found)))?;
+        Ok(Self { known, asks })
+    }
+}
+
+impl Schemas for Registry {
+    fn lookup(&self, id: SchemaId, partition: &TopicPartition) -> Lookup {
+        let mut known = lock(&self.known);
+        let found = match known.schemas.get(&id) {
+            Some(Entry::Found(schema)) => Lookup::Known(Arc::clone(schema)),
+            Some(Entry::Unknown(why, since)) if since.elapsed() < UNKNOWN_FOR => Lookup::Unknown(why.clone()),
+            Some(Entry::Asked) => Lookup::Awaited,
+            // A registry counts from 1 to the largest `int` of Java.
+            None if i32::try_from(id.0).is_err() => Lookup::Unknown("no registry has such an id".to_owned()),
+            Some(Entry::Unknown(..)) | None => {
+                known.forget_unknown();
+                known.schemas.insert(id, Entry::Asked);
+                if self.asks.send(id).is_err() {
+                    warn!("nobody asks the registry any more: restart ingest");
+                }
+                Lookup::Awaited
+            }
+        };
+        match found {
+            Lookup::Awaited => known.waiting.insert(partition.clone(), id),
+            Lookup::Known(_) | Lookup::Unknown(_) => known.waiting.remove(partition),
+        };
+        found
+    }
+
+    fn waiting(&self) -> BTreeSet<TopicPartition> {
+        let known = lock(&self.known);
+        let is_asked = |id: &SchemaId| matches!(known.schemas.get(id), Some(Entry::Asked));
+        known.waiting.iter().filter(|(_, id)| is_asked(id)).map(|(partition, _)| partition.clone()).collect()
+    }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers ids. One that gets no answer is asked for again later, and keeps no other waiting.
+async fn answer_all(asker: &Asker, mut asked: mpsc::UnboundedReceiver<SchemaId>, known: &Mutex<Known>) {
+    // Ids without an answer yet, and whether that was told.
+    let mut open: VecDeque<(SchemaId, bool)> = VecDeque::new();
+    loop {
+        // Nothing is open: the next id may take its time. Otherwise what is open is asked for again after a while.
+        let next = match open.is_empty() {
+            true => asked.recv().await,
+            false => tokio::time::timeout(RETRY_WAIT, asked.recv()).await.unwrap_or_default(),
+        };
+        if next.is_none() && open.is_empty() {
+            return;
+        }
+        let again = if next.is_none() { std::mem::take(&mut open) } else { VecDeque::new() };
+        for (id, is_told) in again.into_iter().chain(next.map(|id| (id, false))) {
+            match asker.ask(id).await {
+                Ok(entry) => {
+                    if is_told {
+                        info!(id = id.0, "the schema registry answers again");
+                    }
+                    lock(known).schemas.insert(id, entry);
+                }
+                Err(why) => {
+                    if !is_told {
+                        let (url, partitions) = (redact::url(&asker.url), waiting(known, id));
+                        warn!(%url, id = id.0, why, partitions, "no schema from the registry: these partitions wait");
+                    }
+                    open.push_back((id, true));
+                }
+            }
+        }
+    }
+}
+
+fn waiting(known: &Mutex<Known>, id: SchemaId) -> String {
+    let known = lock(known);
+    let names = known.waiting.iter().filter(|(_, of)| **of == id).map(|(partition, _)| partition.to_string());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+impl Asker {
+    /// Asks for one schema.
+    ///
+    /// # Errors
+    /// Why the registry gave no answer that counts.
+    async fn ask(&self, id: SchemaId) -> Result<Entry, String> {
+        let mut request = self.client.get(format!("{}/schemas/ids/{}", self.url, id.0));
+        if let Some((user, password)) = &self.user {
+            request = request.basic_auth(user, password.as_ref());
+        }
+        let mut answer = request.send().await.map_err(|error| innermost(&error))?;
+        let (status, mut text) = (answer.status(), Vec::new());
+        while let Some(piece) = answer.chunk().await.map_err(|error| innermost(&error))? {
+            text.extend_from_slice(&piece);
+            if text.len() > MAX_ANSWER_BYTES {
+                return Err(format!("its answer has more than {MAX_ANSWER_BYTES} bytes"));
+            }
+        }
+        match status {
+            StatusCode::OK => {
+                let answer: Answer = serde_json::from_slice(&text).map_err(|error| format!("its answer: {error}"))?;
+                Ok(Entry::Found(Arc::new(schema(&answer))))
+            }
+            // Any server has a 404. That of a registry says which.
+            StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => {
+                let error: Problem = serde_json::from_slice(&text)
+                    .map_err(|_| format!("it answers {status} and is no registry: is the path of the url right?"))?;
+                let why = format!("the registry does not know it: {} {}", error.error_code, error.message);
+                Ok(Entry::Unknown(why.chars().take(200).collect(), Instant::now()))
+            }
+            status => Err(format!("it answers {status}")),
+        }
+    }
+}
+
+/// The message of an error without the URL, which may hold a password.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if error.is_timeout() { "no answer in time".to_owned() } else { cause.to_string() }
+}
+
+fn schema(answer: &Answer) -> Schema {
+    let kind = answer.schema_type.as_deref().unwrap_or("AVRO");
+    match kind {
+        "JSON" => Schema::Json,
+        "AVRO" if !answer.references.is_empty() => {
+            Schema::Unreadable("it refers to other schemas, which is not supported".to_owned())
+        }
+        "AVRO" => match AvroSchema::new(&answer.schema) {
+            Ok(schema) => Schema::Binary(Box::new(schema)),
+            Err(why) => Schema::Unreadable(format!("it cannot be read: {why}")),
+        },
+        other => Schema::Unreadable(format!("{other} is not supported; AVRO and JSON are")),
+    }
+}

@@ -1,0 +1,111 @@
+use std::sync::Mutex;
+
+use keepwell_core::offset::Offset;
+use keepwell_core::offset::{NextOffset, Position};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::source_reader::{SourceReader, Sources};
+use keepwell_pipeline::stage::{Batch, Fate, Stage};
+use proptest::prelude::*;
+
+use super::*;
+use crate::Ingest;
+
+const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nschema_registry: {url: 'http://unused'}\nsources: [{topic: raw, kind: usage, encoding: confluent}]\nsnapshots: {url: 'memory:///'}\n";
+
+/// Schemas that become known one after another: each look-up of an unknown one takes from its patience.
+#[derive(Debug, Default)]
+struct InTime {
+    patience: Mutex<BTreeMap<SchemaId, u32>>,
+    waiting: Mutex<BTreeSet<TopicPartition>>,
+}
+
+impl Schemas for InTime {
+    fn lookup(&self, id: SchemaId, partition: &TopicPartition) -> Lookup {
+        let mut patience = self.patience.lock().unwrap();
+        match patience.get_mut(&id) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                self.waiting.lock().unwrap().insert(partition.clone());
+                Lookup::Awaited
+            }
+            _ => {
+                self.waiting.lock().unwrap().remove(partition);
+                match id.0 {
+                    0 => Lookup::Unknown("nobody knows it".to_owned()),
+                    1 => Lookup::Known(Arc::new(Schema::Unreadable("it is of another kind".to_owned()))),
+                    _ => Lookup::Known(Arc::new(Schema::Json)),
+                }
+            }
+        }
+    }
+
+    fn waiting(&self) -> BTreeSet<TopicPartition> {
+        self.waiting.lock().unwrap().clone()
+    }
+}
+
+fn record(n: i64, id: Option<u32>) -> Record {
+    let json = format!(r#"{{"event_id":"{n}","account_id":"a","feature":"f","occurred_at":1772359200000}}"#);
+    let frame = id.map(|id| [&[0], id.to_be_bytes().as_slice()].concat()).unwrap_or_default();
+    Record { value: Some([frame, json.into_bytes()].concat().into()), ..Record::at(TopicPartition::new("raw", 0), Offset(n)) }
+}
+
+/// Reads records step by step, as the loop does. Returns the fates and the values of all rejects, in order.
+fn read(records: &[Record], schemas: InTime) -> (BTreeMap<Fate, u64>, Vec<Option<Vec<u8>>>) {
+    let stage = Ingest::with_schemas(&Config::parse("test", CONFIG, &[]).unwrap(), Some(Arc::new(schemas))).unwrap();
+    let tp = TopicPartition::new("raw", 0);
+    let (mut state, mut position, mut fates, mut rejects) = (crate::State::new(), Position::at(NextOffset(0)), BTreeMap::new(), Vec::new());
+    stage.restore(&mut state, &tp, position, None).unwrap();
+    let mut num_steps = 0;
+    while (position.next.0 as usize) < records.len() {
+        num_steps += 1;
+        assert!(num_steps < 1000, "it does not go on at {position:?}");
+        let batch = Batch {
+            records: BTreeMap::from([(tp.clone(), &records[position.next.0 as usize..])]),
+            positions: BTreeMap::from([(tp.clone(), position)]),
+            now_us: 1_772_359_200_000_000,
+            tick: 0,
+            is_tick: true,
+            is_early: false,
+            max_slices: 1,
+            is_last: false,
+            record_limits: BTreeMap::new(),
+        };
+        let step = stage.read(&state, &batch, &Sources::default()).unwrap();
+        let is_whole = step.positions.get(&tp).is_some_and(|position| position.next.0 as usize == records.len());
+        assert_eq!(stage.ahead(&state, &BTreeMap::new()).contains(&tp), !is_whole);
+        keepwell_pipeline::stage::add_fates(&mut fates, &step.fates);
+        rejects.extend(step.messages.iter().filter(|message| message.topic.contains("rejects")).map(|message| message.value.clone()));
+        position = step.positions.get(&tp).copied().unwrap_or(position);
+        stage.merge(&mut state, step.changes);
+    }
+    (fates, rejects)
+}
+
+proptest! {
+    /// However long each schema takes, every record has the same fate, in the same order.
+    #[test]
+    fn a_schema_that_comes_late_changes_no_fate(
+        ids in prop::collection::vec(prop::option::of(0..5_u32), 1..30), patience in prop::collection::btree_map(0..5_u32, 0..4_u32, 0..5),
+    ) {
+        let records: Vec<Record> = (0..).zip(&ids).map(|(n, id)| record(n, *id)).collect();
+        let late = InTime { patience: Mutex::new(patience.into_iter().map(|(id, left)| (SchemaId(id), left)).collect()), ..InTime::default() };
+        let (fates, rejects) = read(&records, late);
+        prop_assert_eq!((&fates, &rejects), (&read(&records, InTime::default()).0, &read(&records, InTime::default()).1));
+        let num_unknown = ids.iter().filter(|id| matches!(id, Some(0 | 1))).count();
+        let count = |name, reason| fates.get(&Fate { name, reason }).copied().unwrap_or_default() as usize;
+        prop_assert_eq!(count("rejected", "unknown_schema"), num_unknown);
+        prop_assert_eq!(count("emitted", ""), ids.len() - num_unknown);
+        // A reject keeps the record as it was sent, with its frame.
+        prop_assert!(rejects.iter().flatten().all(|value| value.first() == Some(&0)));
+    }
+}
+
+#[test]
+fn a_value_that_ends_within_its_frame_is_a_reject_and_what_has_no_frame_is_json() {
+    let values: [&[u8]; 4] = [b"\0", b"\0\0\0\0", b"{}", b"\x01x"];
+    let found = values.map(|value| frame(value).map(|framed| framed.map(|(id, rest)| (id.0, rest.len()))));
+    assert!(found[..2].iter().all(|found| found.as_ref().is_err_and(|reason| reason.code == Code::BadFrame)));
+    assert_eq!(found[2..], [Ok(None), Ok(None)]);
+    assert_eq!(frame(b"\0\0\0\x01\x02{}"), Ok(Some((SchemaId(258), b"{}".as_slice()))));
+}
