@@ -107,7 +107,10 @@ fn batch(events: usize) -> Vec<u8> {
     };
     let events: Vec<String> = (0..events).map(event).collect();
     let body = format!(r#"{{"batch":[{}],"sentAt":"2026-03-01T10:00:01.000Z"}}"#, events.join(","));
-    let head = format!("POST /v1/batch HTTP/1.1\r\nhost: x\r\nauthorization: Basic azE6\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /v1/batch HTTP/1.1\r\nhost: x\r\nauthorization: Basic azE6\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
@@ -121,9 +124,8 @@ fn send(connections: usize, request: &[u8], limit: Duration, per_second: Option<
         let mut reader = BufReader::new(stream.try_clone()?);
         let mut latencies = Vec::new();
         for turn in 0.. {
-            let due = per_second.map_or(began.elapsed(), |rate| {
-                Duration::from_secs_f64((turn * connections + number) as f64 / rate)
-            });
+            let due = per_second
+                .map_or(began.elapsed(), |rate| Duration::from_secs_f64((turn * connections + number) as f64 / rate));
             if due >= limit || began.elapsed() >= limit {
                 break;
             }
@@ -136,7 +138,8 @@ fn send(connections: usize, request: &[u8], limit: Duration, per_second: Option<
     };
     let mut all = std::thread::scope(|scope| {
         let senders: Vec<_> = (0..connections).map(|number| scope.spawn(move || one(number))).collect();
-        let answers = senders.into_iter().map(|sender| sender.join().map_err(|_| anyhow::anyhow!("a sender has broken off"))?);
+        let answers =
+            senders.into_iter().map(|sender| sender.join().map_err(|_| anyhow::anyhow!("a sender has broken off"))?);
         answers.collect::<Result<Vec<_>>>()
     })?
     .concat();
