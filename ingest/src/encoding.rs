@@ -103,8 +103,11 @@ fn within(bytes: usize, max_bytes: usize) -> Result<(), Reason> {
 /// Most bytes of records that are read at once.
 const AT_ONCE_BYTES: usize = 1 << 20;
 
+/// A record's number in its batch, and the bytes behind its frame.
+type Body<'r> = (usize, &'r [u8]);
+
 /// Bodies in pieces of about [`AT_ONCE_BYTES`].
-fn pieces<'p, 'r>(bodies: &'p [(usize, &'r [u8])]) -> Vec<&'p [(usize, &'r [u8])]> {
+fn pieces<'p, 'r>(bodies: &'p [Body<'r>]) -> Vec<&'p [Body<'r>]> {
     let mut bytes = 0;
     let by_size = |(_, body): &(usize, &[u8])| {
         bytes += body.len();
@@ -126,7 +129,7 @@ fn pieces<'p, 'r>(bodies: &'p [(usize, &'r [u8])]) -> Vec<&'p [(usize, &'r [u8])
 /// A record of more than `max_bytes` is refused before it is read, and so is a text.
 pub fn texts<'r>(records: &'r [Record], schemas: &dyn Schemas, max_bytes: usize) -> Texts<'r> {
     let mut texts = Texts::default();
-    let mut binary: BTreeMap<SchemaId, (Arc<Schema>, Vec<(usize, &[u8])>)> = BTreeMap::new();
+    let mut binary: BTreeMap<SchemaId, (Arc<Schema>, Vec<Body<'_>>)> = BTreeMap::new();
     for record in records {
         let fits = |bytes: usize| within(bytes, max_bytes);
         let framed = record.value.as_deref().map(|value| fits(value.len()).and_then(|()| frame(value)));
@@ -139,9 +142,7 @@ pub fn texts<'r>(records: &'r [Record], schemas: &dyn Schemas, max_bytes: usize)
                 Lookup::Unknown(why) => Err(Reason::new(Code::UnknownSchema, format!("schema {}: {why}", id.0))),
                 Lookup::Known(schema) => match &*schema {
                     Schema::Json => Ok(Some(Cow::Borrowed(body))),
-                    Schema::Unreadable(why) => {
-                        Err(Reason::new(Code::UnknownSchema, format!("schema {}: {why}", id.0)))
-                    }
+                    Schema::Unreadable(why) => Err(Reason::new(Code::UnknownSchema, format!("schema {}: {why}", id.0))),
                     Schema::Binary(_) => {
                         let place = texts.values.len();
                         binary.entry(id).or_insert_with(|| (Arc::clone(&schema), Vec::new())).1.push((place, body));
@@ -155,11 +156,11 @@ pub fn texts<'r>(records: &'r [Record], schemas: &dyn Schemas, max_bytes: usize)
     for (schema, bodies) in binary.into_values() {
         if let Schema::Binary(schema) = &*schema {
             for bodies in pieces(&bodies) {
-            let values: Vec<&[u8]> = bodies.iter().map(|(_, body)| *body).collect();
-            for ((place, _), text) in bodies.iter().zip(schema.texts(&values)) {
-                let text = text.and_then(|text| within(text.len(), max_bytes).map(|()| text));
-                texts.values[*place] = text.map(|text| Some(Cow::Owned(text)));
-            }
+                let values: Vec<&[u8]> = bodies.iter().map(|(_, body)| *body).collect();
+                for ((place, _), text) in bodies.iter().zip(schema.texts(&values)) {
+                    let text = text.and_then(|text| within(text.len(), max_bytes).map(|()| text));
+                    texts.values[*place] = text.map(|text| Some(Cow::Owned(text)));
+                }
             }
         }
     }

@@ -143,7 +143,9 @@ impl Ingest {
             Some(schemas) if source.encoding == Encoding::Confluent => {
                 texts(records, schemas.as_ref(), self.max_event_bytes)
             }
-            _ => Texts { values: records.iter().map(|record| Ok(record.value.as_deref().map(Cow::Borrowed))).collect() },
+            _ => {
+                Texts { values: records.iter().map(|record| Ok(record.value.as_deref().map(Cow::Borrowed))).collect() }
+            }
         }
     }
 

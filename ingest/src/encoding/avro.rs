@@ -7,8 +7,9 @@ use std::fmt;
 use arrow::array::{Array, AsArray, RecordBatch, UnionArray};
 use arrow::datatypes::{DataType, FieldRef, UnionMode};
 use arrow::error::ArrowError;
+use arrow::json::writer::NullableEncoder;
 use arrow::json::writer::{LineDelimited, Writer};
-use arrow::json::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, WriterBuilder};
+use arrow::json::{Encoder, EncoderFactory, EncoderOptions, WriterBuilder};
 use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema as SchemaText, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use serde_json::Value;
@@ -42,7 +43,7 @@ impl AvroSchema {
         bounds::with_plain_texts(&mut schema);
         let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
         let schema = SchemaText::new(schema.to_string());
-        store.set(Fingerprint::load_fingerprint_id(ONLY), schema).map_err(|error| error.to_string())?;
+        store.set(Fingerprint::Id(ONLY), schema).map_err(|error| error.to_string())?;
         let schema = Self { store };
         schema.decoder(1).map_err(|error| error.to_string())?;
         Ok(schema)
@@ -52,7 +53,7 @@ impl AvroSchema {
         ReaderBuilder::new()
             .with_batch_size(num_rows.max(1))
             .with_writer_schema_store(self.store.clone())
-            .with_active_fingerprint(Fingerprint::load_fingerprint_id(ONLY))
+            .with_active_fingerprint(Fingerprint::Id(ONLY))
             .build_decoder()
     }
 
@@ -194,7 +195,18 @@ mod tests {
     /// A value by hand, as the specification encodes it.
     fn body(id: &str, n: i64, user: Option<&str>) -> Vec<u8> {
         let user = user.map_or(long(0), |user| [long(1), text(user)].concat());
-        let facts = [long(3), text("mrr"), long(1), 12.5_f64.to_le_bytes().to_vec(), text("plan"), long(2), text("pro\n"), text("x"), long(0), long(0)];
+        let facts = [
+            long(3),
+            text("mrr"),
+            long(1),
+            12.5_f64.to_le_bytes().to_vec(),
+            text("plan"),
+            long(2),
+            text("pro\n"),
+            text("x"),
+            long(0),
+            long(0),
+        ];
         let tags = [long(2), text("a"), text("b"), long(0)].concat();
         [text(id), long(n), user, long(1_772_359_200_000), long(1), tags, facts.concat()].concat()
     }

@@ -43,7 +43,8 @@ impl Known {
     /// Forgets ids that are to be asked for again. A topic of strange bytes names new ids without end.
     fn forget_unknown(&mut self) {
         if self.schemas.len() >= MAX_SCHEMAS {
-            self.schemas.retain(|_, entry| !matches!(entry, Entry::Unknown(_, since) if since.elapsed() >= UNKNOWN_FOR));
+            self.schemas
+                .retain(|_, entry| !matches!(entry, Entry::Unknown(_, since) if since.elapsed() >= UNKNOWN_FOR));
         }
     }
 }

@@ -47,14 +47,18 @@ impl Schemas for InTime {
 fn record(n: i64, id: Option<u32>) -> Record {
     let json = format!(r#"{{"event_id":"{n}","account_id":"a","feature":"f","occurred_at":1772359200000}}"#);
     let frame = id.map(|id| [&[0], id.to_be_bytes().as_slice()].concat()).unwrap_or_default();
-    Record { value: Some([frame, json.into_bytes()].concat().into()), ..Record::at(TopicPartition::new("raw", 0), Offset(n)) }
+    Record {
+        value: Some([frame, json.into_bytes()].concat().into()),
+        ..Record::at(TopicPartition::new("raw", 0), Offset(n))
+    }
 }
 
 /// Reads records step by step, as the loop does. Returns the fates and the values of all rejects, in order.
 fn read(records: &[Record], schemas: InTime) -> (BTreeMap<Fate, u64>, Vec<Option<Vec<u8>>>) {
     let stage = Ingest::with_schemas(&Config::parse("test", CONFIG, &[]).unwrap(), Some(Arc::new(schemas))).unwrap();
     let tp = TopicPartition::new("raw", 0);
-    let (mut state, mut position, mut fates, mut rejects) = (crate::State::new(), Position::at(NextOffset(0)), BTreeMap::new(), Vec::new());
+    let (mut state, mut position, mut fates, mut rejects) =
+        (crate::State::new(), Position::at(NextOffset(0)), BTreeMap::new(), Vec::new());
     stage.restore(&mut state, &tp, position, None).unwrap();
     let mut num_steps = 0;
     while (position.next.0 as usize) < records.len() {
@@ -75,7 +79,12 @@ fn read(records: &[Record], schemas: InTime) -> (BTreeMap<Fate, u64>, Vec<Option
         let is_whole = step.positions.get(&tp).is_some_and(|position| position.next.0 as usize == records.len());
         assert_eq!(stage.ahead(&state, &BTreeMap::new()).contains(&tp), !is_whole);
         keepwell_pipeline::stage::add_fates(&mut fates, &step.fates);
-        rejects.extend(step.messages.iter().filter(|message| message.topic.contains("rejects")).map(|message| message.value.clone()));
+        rejects.extend(
+            step.messages
+                .iter()
+                .filter(|message| message.topic.contains("rejects"))
+                .map(|message| message.value.clone()),
+        );
         position = step.positions.get(&tp).copied().unwrap_or(position);
         stage.merge(&mut state, step.changes);
     }

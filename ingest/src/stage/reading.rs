@@ -46,7 +46,7 @@ impl Ingest {
     fn decode<'r>(
         &self,
         source: &Source,
-        record: &Record,
+        record: &'r Record,
         text: Option<&'r [u8]>,
         limits: &Limits,
     ) -> Result<Outcome<'r>, Reason> {

@@ -52,7 +52,11 @@ mod tests {
     fn the_name_of_a_file_says_whose_records_it_holds() {
         let files = ["segment=a.ndjson", "ticket=b.ndjson", "crm.yaml=c.csv"].map(str::to_owned);
         let config = config(&files).unwrap();
-        let forms: Vec<_> = config.sources.iter().map(|of| (of.topic.as_str(), of.preset.as_deref(), of.kind, of.mapping.is_some())).collect();
+        let forms: Vec<_> = config
+            .sources
+            .iter()
+            .map(|of| (of.topic.as_str(), of.preset.as_deref(), of.kind, of.mapping.is_some()))
+            .collect();
         assert_eq!(
             forms,
             [

@@ -111,7 +111,10 @@ fn of_fields(fields: &Value, namespace: &str, defined: &mut Defined) -> Result<S
         let name = field.get("name").and_then(Value::as_str).ok_or("a field has no name")?;
         let of = size(field.get("type").ok_or_else(|| format!("field {name} has no type"))?, namespace, defined)?;
         let written = name.len() as u64 + 4;
-        sum = Size::of(sum.least_in.saturating_add(of.least_in), sum.most_out.saturating_add(of.most_out).saturating_add(written));
+        sum = Size::of(
+            sum.least_in.saturating_add(of.least_in),
+            sum.most_out.saturating_add(of.most_out).saturating_add(written),
+        );
     }
     Ok(sum)
 }
@@ -153,7 +156,10 @@ mod tests {
     use super::*;
 
     fn of(fields: &str) -> Result<(), String> {
-        check(&serde_json::from_str(&format!(r#"{{"type":"record","name":"R","namespace":"x","fields":[{fields}]}}"#)).unwrap())
+        check(
+            &serde_json::from_str(&format!(r#"{{"type":"record","name":"R","namespace":"x","fields":[{fields}]}}"#))
+                .unwrap(),
+        )
     }
 
     /// A list of a few bytes whose items take none, or nearly none, could name billions of them.
@@ -163,7 +169,7 @@ mod tests {
         let wide: String = (0..50).map(|n| format!(r#"{{"name":"field_{n}","type":["null","string"]}},"#)).collect();
         let wide = wide.trim_end_matches(',');
         let twice = (1..40).map(|n| {
-            let below = if n == 1 { "\\"long\\"".to_owned() } else { format!("\\"A{}\\"", n - 1) };
+            let below = if n == 1 { "\"long\"".to_owned() } else { format!("\"A{}\"", n - 1) };
             format!(r#"{{"name":"f{n}","type":{{"type":"record","name":"A{n}","fields":[{{"name":"a","type":{below}}},{{"name":"b","type":{below}}}]}}}}"#)
         });
         let twice: Vec<String> = twice.collect();
@@ -171,9 +177,14 @@ mod tests {
             r#"{"name":"a","type":{"type":"array","items":"null"}}"#.to_owned(),
             format!(r#"{empty},{{"name":"a","type":{{"type":"array","items":"E"}}}}"#),
             format!(r#"{empty},{{"name":"a","type":{{"type":"array","items":"x.E"}}}}"#),
-            format!(r#"{empty},{{"name":"a","type":{{"type":"array","items":{{"type":"record","name":"W","fields":[{{"name":"f","type":"E"}}]}}}}}}"#),
-            r#"{"name":"a","type":{"type":"array","items":["null",{"type":"fixed","name":"F","size":1000000}]}}"#.to_owned(),
-            format!(r#"{{"name":"a","type":{{"type":"array","items":["null",{{"type":"record","name":"W","fields":[{wide}]}}]}}}}"#),
+            format!(
+                r#"{empty},{{"name":"a","type":{{"type":"array","items":{{"type":"record","name":"W","fields":[{{"name":"f","type":"E"}}]}}}}}}"#
+            ),
+            r#"{"name":"a","type":{"type":"array","items":["null",{"type":"fixed","name":"F","size":1000000}]}}"#
+                .to_owned(),
+            format!(
+                r#"{{"name":"a","type":{{"type":"array","items":["null",{{"type":"record","name":"W","fields":[{wide}]}}]}}}}"#
+            ),
             twice.join(","),
             r#"{"name":"next","type":["null","R"]}"#.to_owned(),
             r#"{"name":"next","type":["null","x.R"]}"#.to_owned(),
@@ -186,7 +197,8 @@ mod tests {
 
     #[test]
     fn usual_schemas_are_taken() {
-        let columns: String = (0..500).map(|n| format!(r#"{{"name":"column_{n}","type":["null","string"]}},"#)).collect();
+        let columns: String =
+            (0..500).map(|n| format!(r#"{{"name":"column_{n}","type":["null","string"]}},"#)).collect();
         for fields in [
             r#"{"name":"a","type":{"type":"array","items":{"type":"record","name":"Line","fields":[{"name":"sku","type":"string"},{"name":"n","type":["null","long"]}]}}}"#,
             r#"{"name":"m","type":{"type":"map","values":["null","string","double"]}}"#,
