@@ -8,6 +8,7 @@ mod erasure;
 mod live;
 mod properties;
 mod prose;
+mod quickstart;
 mod schemas;
 mod sim;
 mod tables;
