@@ -4,6 +4,8 @@
 //! baseline.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a measurement ends where it fails")]
 
+mod sources;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
@@ -90,6 +92,8 @@ fn micro(c: &mut Criterion) {
     let mut group = c.benchmark_group("micro");
     group.sample_size(10);
     decoding(&mut group, &fixture);
+    sources::presets(&mut group);
+    sources::avro(&mut group);
     ingest(&mut group, &fixture);
     aggregate(&mut group, &fixture);
     score_and_tables(&mut group, &fixture);

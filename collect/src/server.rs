@@ -109,20 +109,23 @@ impl Server {
         self.room.try_acquire_many(units.try_into().unwrap_or(u32::MAX)).map_err(full)
     }
 
-    /// Reads a body. Room is taken as its bytes come.
-    async fn read(&self, mut body: Body, max_bytes: usize) -> Result<Bytes, Refusal> {
+    /// Reads a body. Room is taken as its bytes come, and held with them.
+    async fn read(&self, mut body: Body, max_bytes: usize) -> Result<(Bytes, SemaphorePermit<'_>), Refusal> {
         let whole = async {
             let (mut bytes, mut room) = (Vec::new(), self.room_for(0)?);
             while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
                 let frame = frame.map_err(|_| Refusal::Malformed("the body broke off".to_owned()))?;
                 let Ok(data) = frame.into_data() else { continue };
-                if bytes.len() + data.len() > max_bytes {
+                bytes.extend_from_slice(&data);
+                if bytes.len() > max_bytes {
                     return Err(Refusal::TooLarge(format!("the body has more than {max_bytes} bytes")));
                 }
-                room.merge(self.room_for(data.len())?);
-                bytes.extend_from_slice(&data);
+                let missing = (bytes.len() / UNIT_BYTES + 1).saturating_sub(room.num_permits());
+                if missing > 0 {
+                    room.merge(self.room_for((missing - 1) * UNIT_BYTES)?);
+                }
             }
-            Ok(Bytes::from(bytes))
+            Ok((Bytes::from(bytes), room))
         };
         tokio::time::timeout(BODY_WITHIN, whole).await.map_err(|_| Refusal::Slow)?
     }
@@ -142,7 +145,7 @@ impl Server {
         if self.is_broker_away.load(Ordering::Relaxed) {
             return Err(Refusal::Unavailable("the broker does not answer".to_owned()));
         }
-        let body = self.read(body, max_bytes).await?;
+        let (body, of_body) = self.read(body, max_bytes).await?;
         let request = Request {
             method: parts.method.to_string(),
             path: path.clone(),
@@ -153,7 +156,10 @@ impl Server {
         let taken = self.doors.take(door, &request)?;
         let num_bytes = taken.records.iter().map(|record| record.value.len()).sum();
         let room = self.room_for(num_bytes)?;
-        let outcome = self.delivery.send(&taken.topic, request.received_us / 1000, &taken.records).map_err(refused)?;
+        let received_ms = request.received_us / 1000;
+        // From here on the records are what waits.
+        drop((request, of_body));
+        let outcome = self.delivery.send(&taken.topic, received_ms, &taken.records).map_err(refused)?;
         let not_told = || Refusal::Unavailable("the broker has not confirmed the records".to_owned());
         let told = tokio::time::timeout(DELIVERED_WITHIN, outcome).await.map_err(|_| not_told())?;
         told.map_err(|_| not_told())?.map_err(refused)?;

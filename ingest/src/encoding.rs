@@ -100,39 +100,53 @@ fn within(bytes: usize, max_bytes: usize) -> Result<(), Reason> {
     if bytes > max_bytes { Err(too_large()) } else { Ok(()) }
 }
 
-/// Most bytes of records that are read at once.
+/// Most bytes and most records that are read at once.
 const AT_ONCE_BYTES: usize = 1 << 20;
+const AT_ONCE_RECORDS: usize = 2000;
+/// Bytes of texts at which no more records are read in this step. The next step goes on.
+const ENOUGH_BYTES: usize = 64 << 20;
 
-/// A record's number in its batch, and the bytes behind its frame.
+/// A record's number in its piece, and the bytes behind its frame.
 type Body<'r> = (usize, &'r [u8]);
 
-/// Bodies in pieces of about [`AT_ONCE_BYTES`].
-fn pieces<'p, 'r>(bodies: &'p [Body<'r>]) -> Vec<&'p [Body<'r>]> {
-    let mut bytes = 0;
-    let by_size = |(_, body): &(usize, &[u8])| {
-        bytes += body.len();
-        bytes / AT_ONCE_BYTES
-    };
-    let places: Vec<usize> = bodies.iter().map(by_size).collect();
-    let mut pieces = Vec::new();
-    let mut rest = bodies;
-    for same in places.chunk_by(|a, b| a == b) {
-        let (piece, behind) = rest.split_at(same.len());
-        pieces.push(piece);
-        rest = behind;
-    }
-    pieces
-}
-
-/// Reads the values of records, up to the first one whose schema is not known yet.
+/// Reads the values of records, up to the first one whose schema is not known yet, or until there are enough.
 ///
 /// A record of more than `max_bytes` is refused before it is read, and so is a text.
 pub fn texts<'r>(records: &'r [Record], schemas: &dyn Schemas, max_bytes: usize) -> Texts<'r> {
-    let mut texts = Texts::default();
+    let (mut texts, mut rest, mut num_bytes) = (Texts::default(), records, 0);
+    while let Some((now, behind)) = rest.split_at_checked(at_once(rest)).filter(|(now, _)| !now.is_empty()) {
+        let values = texts_at_once(now, schemas, max_bytes);
+        let owned = values.iter().flatten().flatten().filter(|text| matches!(text, Cow::Owned(_)));
+        num_bytes += owned.map(|text| text.len()).sum::<usize>();
+        let is_whole = values.len() == now.len();
+        texts.values.extend(values);
+        rest = behind;
+        if !is_whole || num_bytes > ENOUGH_BYTES {
+            break;
+        }
+    }
+    texts
+}
+
+/// How many of these records are read at once.
+fn at_once(records: &[Record]) -> usize {
+    let mut num_bytes = 0;
+    let fits = |record: &&Record| {
+        num_bytes += record.value.as_ref().map_or(0, bytes::Bytes::len);
+        num_bytes <= AT_ONCE_BYTES
+    };
+    records.iter().take(AT_ONCE_RECORDS).take_while(fits).count().max(1).min(records.len())
+}
+
+fn texts_at_once<'r>(
+    records: &'r [Record],
+    schemas: &dyn Schemas,
+    max_bytes: usize,
+) -> Vec<Result<Option<Cow<'r, [u8]>>, Reason>> {
+    let mut values = Vec::new();
     let mut binary: BTreeMap<SchemaId, (Arc<Schema>, Vec<Body<'_>>)> = BTreeMap::new();
     for record in records {
-        let fits = |bytes: usize| within(bytes, max_bytes);
-        let framed = record.value.as_deref().map(|value| fits(value.len()).and_then(|()| frame(value)));
+        let framed = record.value.as_deref().map(|value| within(value.len(), max_bytes).and_then(|()| frame(value)));
         let value = match framed {
             None => Ok(None),
             Some(Ok(None)) => Ok(record.value.as_deref().map(Cow::Borrowed)),
@@ -144,27 +158,24 @@ pub fn texts<'r>(records: &'r [Record], schemas: &dyn Schemas, max_bytes: usize)
                     Schema::Json => Ok(Some(Cow::Borrowed(body))),
                     Schema::Unreadable(why) => Err(Reason::new(Code::UnknownSchema, format!("schema {}: {why}", id.0))),
                     Schema::Binary(_) => {
-                        let place = texts.values.len();
-                        binary.entry(id).or_insert_with(|| (Arc::clone(&schema), Vec::new())).1.push((place, body));
+                        let of_schema = binary.entry(id).or_insert_with(|| (Arc::clone(&schema), Vec::new()));
+                        of_schema.1.push((values.len(), body));
                         Ok(None)
                     }
                 },
             },
         };
-        texts.values.push(value);
+        values.push(value);
     }
     for (schema, bodies) in binary.into_values() {
-        if let Schema::Binary(schema) = &*schema {
-            for bodies in pieces(&bodies) {
-                let values: Vec<&[u8]> = bodies.iter().map(|(_, body)| *body).collect();
-                for ((place, _), text) in bodies.iter().zip(schema.texts(&values)) {
-                    let text = text.and_then(|text| within(text.len(), max_bytes).map(|()| text));
-                    texts.values[*place] = text.map(|text| Some(Cow::Owned(text)));
-                }
-            }
+        let Schema::Binary(schema) = &*schema else { continue };
+        let of_schema: Vec<&[u8]> = bodies.iter().map(|(_, body)| *body).collect();
+        for ((place, _), text) in bodies.iter().zip(schema.texts(&of_schema)) {
+            let text = text.and_then(|text| within(text.len(), max_bytes).map(|()| text));
+            values[*place] = text.map(|text| Some(Cow::Owned(text)));
         }
     }
-    texts
+    values
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Avro as JSON: values by their schema, times as RFC 3339, unions as the value of their branch.
 
 mod bounds;
+mod times;
 
 use std::fmt;
 
@@ -23,6 +24,8 @@ const ONLY: u32 = 0x6b65_6570;
 /// A schema that can be read.
 pub struct AvroSchema {
     store: SchemaStore,
+    /// The byte before each record, if the schema is a union of null and a record.
+    branch: Option<u8>,
 }
 
 impl fmt::Debug for AvroSchema {
@@ -38,13 +41,13 @@ impl AvroSchema {
     /// Why the text is no schema that can be read: not JSON, not a record, a type that contains itself, or one that makes
     /// too much of few bytes.
     pub fn new(text: &str) -> Result<Self, String> {
-        let mut schema: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        bounds::check(&schema)?;
-        bounds::with_plain_texts(&mut schema);
+        let schema: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let (schema, branch) = record_of(schema);
+        let schema = bounds::plain(schema)?;
         let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
         let schema = SchemaText::new(schema.to_string());
         store.set(Fingerprint::Id(ONLY), schema).map_err(|error| error.to_string())?;
-        let schema = Self { store };
+        let schema = Self { store, branch };
         schema.decoder(1).map_err(|error| error.to_string())?;
         Ok(schema)
     }
@@ -57,12 +60,18 @@ impl AvroSchema {
             .build_decoder()
     }
 
+    /// The bytes of the record in a body.
+    fn record<'b>(&self, body: &'b [u8]) -> Result<&'b [u8], String> {
+        let Some(branch) = self.branch else { return Ok(body) };
+        body.strip_prefix(&[branch]).ok_or_else(|| "it is null, not a record".to_owned())
+    }
+
     fn all(&self, bodies: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
         let mut decoder = self.decoder(bodies.len()).ok()?;
         for body in bodies {
             // Behind its row a decoder with room would take the frame for that of another row.
             let is_plain = bodies.len() == 1 || !body.ends_with(&frame());
-            take(&mut decoder, body).ok().filter(|()| is_plain)?;
+            take(&mut decoder, self.record(body).ok()?).ok().filter(|()| is_plain)?;
         }
         let texts = lines(&decoder.flush().ok()??).ok()?;
         (texts.len() == bodies.len()).then_some(texts)
@@ -71,11 +80,22 @@ impl AvroSchema {
     fn one(&self, body: &[u8]) -> Result<Vec<u8>, Reason> {
         let refused = |why: String| Reason::new(Code::NotAvro, why);
         let mut decoder = self.decoder(1).map_err(|error| refused(error.to_string()))?;
-        take(&mut decoder, body).map_err(refused)?;
+        self.record(body).and_then(|body| take(&mut decoder, body)).map_err(refused)?;
         let batch = decoder.flush().map_err(|error| refused(error.to_string()))?;
         let batch = batch.ok_or_else(|| refused("it has no value".to_owned()))?;
         let mut texts = lines(&batch).map_err(|error| refused(error.to_string()))?;
         texts.pop().ok_or_else(|| refused("it has no value".to_owned()))
+    }
+}
+
+/// The record of a union of null and a record, and the byte of its branch. Any other schema stays.
+fn record_of(schema: Value) -> (Value, Option<u8>) {
+    match schema {
+        Value::Array(mut branches) if branches.len() == 2 && branches.iter().any(|branch| branch == "null") => {
+            let place = usize::from(branches.first().is_some_and(|first| first == "null"));
+            (branches.swap_remove(place), Some(2 * place as u8))
+        }
+        other => (other, None),
     }
 }
 
@@ -84,6 +104,7 @@ impl Binary for AvroSchema {
     fn texts(&self, bodies: &[&[u8]]) -> Vec<Result<Vec<u8>, Reason>> {
         match (self.all(bodies), bodies) {
             (Some(texts), _) => texts.into_iter().map(Ok).collect(),
+            (None, []) => Vec::new(),
             (None, [one]) => vec![self.one(one)],
             (None, _) => {
                 let (left, right) = bodies.split_at(bodies.len() / 2);
@@ -124,7 +145,7 @@ fn lines(rows: &RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError> {
     Ok(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
-/// Writes a union as the value of its branch.
+/// Writes a union as the value of its branch, and times as [`times`] does.
 #[derive(Debug)]
 struct Unions;
 
@@ -150,7 +171,9 @@ impl EncoderFactory for Unions {
         array: &'a dyn Array,
         options: &'a EncoderOptions,
     ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
-        let DataType::Union(fields, UnionMode::Dense | UnionMode::Sparse) = array.data_type() else { return Ok(None) };
+        let DataType::Union(fields, UnionMode::Dense | UnionMode::Sparse) = array.data_type() else {
+            return Ok(times::encoder(array));
+        };
         let union = array.as_union();
         let branches = fields.iter().map(|(id, field)| {
             let encoder = arrow::json::writer::make_encoder(field, union.child(id).as_ref(), options)?;
@@ -237,6 +260,25 @@ mod tests {
         assert!(found[3].as_ref().unwrap_err().detail.contains("behind the value"), "{:?}", found[3]);
     }
 
+    /// `infinity` of a database is a time that no text has: other fields must stay, and a mapping of this one must be refused.
+    #[test]
+    fn a_time_that_is_no_time_is_its_number() {
+        let schema = r#"{"type": "record", "name": "R", "fields": [{"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+            {"name": "on", "type": {"type": "int", "logicalType": "date"}}, {"name": "of", "type": ["null", {"type": "long", "logicalType": "time-micros"}]}]}"#;
+        let schema = AvroSchema::new(schema).unwrap();
+        let body = |at: i64, on: i64, of: i64| [long(at), long(on), long(1), long(of)].concat();
+        let texts = schema.texts(&[
+            &body(1_772_359_200_500, 20_513, 3_600_000_001),
+            &body(9_223_372_036_825_200_000, i64::from(i32::MAX), -1),
+        ]);
+        let found: Vec<Value> = texts.into_iter().map(|text| serde_json::from_slice(&text.unwrap()).unwrap()).collect();
+        assert_eq!(
+            found[0],
+            serde_json::json!({"at": "2026-03-01T10:00:00.5Z", "on": "2026-03-01", "of": "01:00:00.000001"})
+        );
+        assert_eq!(found[1], serde_json::json!({"at": 9_223_372_036_825_200_000_i64, "on": i32::MAX, "of": -1}));
+    }
+
     /// A decoder would change a text that is marked as a UUID, and an account would be two.
     #[test]
     fn an_id_is_the_text_that_was_written() {
@@ -244,6 +286,17 @@ mod tests {
         let id = "550e8400-e29b-41d4-a716-446655440000";
         let found = AvroSchema::new(schema).unwrap().texts(&[&text(id)]);
         assert_eq!(found[0].as_deref(), Ok(format!("{{\"id\":\"{id}\"}}").as_bytes()));
+    }
+
+    #[test]
+    fn a_record_that_may_be_null_as_a_whole_is_the_record() {
+        let record = r#"{"type": "record", "name": "R", "fields": [{"name": "n", "type": "long"}]}"#;
+        for (schema, branch) in [(format!(r#"["null", {record}]"#), 1), (format!(r#"[{record}, "null"]"#), 0)] {
+            let schema = AvroSchema::new(&schema).unwrap();
+            let found = schema.texts(&[&[long(branch), long(7)].concat(), &long(1 - branch)]);
+            assert_eq!(found[0].as_deref(), Ok(br#"{"n":7}"#.as_slice()));
+            assert!(found[1].as_ref().is_err_and(|reason| reason.detail.contains("null")));
+        }
     }
 
     #[test]
@@ -283,6 +336,9 @@ mod tests {
             let found = schema.texts(&all);
             prop_assert_eq!(found.len(), all.len());
             prop_assert!(found.last().is_some_and(Result::is_ok));
+            for text in found.into_iter().flatten() {
+                prop_assert!(serde_json::from_slice::<Value>(&text).is_ok(), "{}", String::from_utf8_lossy(&text));
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Asks a schema registry, in a thread of its own: each id once, and again while the registry does not answer.
 #![allow(clippy::disallowed_methods, reason = "I/O edge")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use keepwell_pipeline::config::{self, Secret};
 use keepwell_pipeline::redact;
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::{info, warn};
 
 use super::avro::AvroSchema;
@@ -20,6 +20,8 @@ use super::{Lookup, Schema, SchemaId, Schemas};
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 /// Number of ids at which those are forgotten that have been unknown for long.
 const MAX_SCHEMAS: usize = 10_000;
+/// Most requests at a time.
+const MAX_REQUESTS: usize = 8;
 /// Largest answer of a registry, in bytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// How long an id stays unknown. A replica of a registry may learn it later.
@@ -97,7 +99,7 @@ impl Registry {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let found = Arc::clone(&known);
         let thread = std::thread::Builder::new().name("schemas".to_owned());
-        thread.spawn(move || runtime.block_on(answer_all(&asker, asked, &found)))?;
+        thread.spawn(move || runtime.block_on(answer_all(Arc::new(asker), asked, found)))?;
         Ok(Self { known, asks })
     }
 }
@@ -138,38 +140,38 @@ fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Answers ids. One that gets no answer is asked for again later, and keeps no other waiting.
-async fn answer_all(asker: &Asker, mut asked: mpsc::UnboundedReceiver<SchemaId>, known: &Mutex<Known>) {
-    // Ids without an answer yet, and whether that was told.
-    let mut open: VecDeque<(SchemaId, bool)> = VecDeque::new();
-    loop {
-        // Nothing is open: the next id may take its time. Otherwise what is open is asked for again after a while.
-        let next = match open.is_empty() {
-            true => asked.recv().await,
-            false => tokio::time::timeout(RETRY_WAIT, asked.recv()).await.unwrap_or_default(),
-        };
-        if next.is_none() && open.is_empty() {
-            return;
-        }
-        let again = if next.is_none() { std::mem::take(&mut open) } else { VecDeque::new() };
-        for (id, is_told) in again.into_iter().chain(next.map(|id| (id, false))) {
-            match asker.ask(id).await {
-                Ok(entry) => {
-                    if is_told {
-                        info!(id = id.0, "the schema registry answers again");
-                    }
-                    lock(known).schemas.insert(id, entry);
-                }
-                Err(why) => {
-                    if !is_told {
-                        let (url, partitions) = (redact::url(&asker.url), waiting(known, id));
-                        warn!(%url, id = id.0, why, partitions, "no schema from the registry: these partitions wait");
-                    }
-                    open.push_back((id, true));
-                }
-            }
-        }
+/// Answers ids, each in a task of its own: one that gets no answer keeps no other waiting. It ends when nobody can ask any
+/// more. A partition waits for one id at a time, so there are at most as many tasks as partitions.
+async fn answer_all(asker: Arc<Asker>, mut asked: mpsc::UnboundedReceiver<SchemaId>, known: Arc<Mutex<Known>>) {
+    let places = Arc::new(Semaphore::new(MAX_REQUESTS));
+    while let Some(id) = asked.recv().await {
+        let (asker, known, places) = (Arc::clone(&asker), Arc::clone(&known), Arc::clone(&places));
+        tokio::spawn(async move { answer(&asker, id, &known, &places).await });
     }
+}
+
+/// Asks for one id until there is an answer.
+async fn answer(asker: &Asker, id: SchemaId, known: &Mutex<Known>, places: &Semaphore) {
+    let mut is_told = false;
+    let entry = loop {
+        let place = places.acquire().await;
+        let asked = asker.ask(id).await;
+        drop(place);
+        match asked {
+            Ok(entry) => break entry,
+            Err(why) if !is_told => {
+                let (url, partitions) = (redact::url(&asker.url), waiting(known, id));
+                warn!(%url, id = id.0, why, partitions, "no schema from the registry: these partitions wait");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(RETRY_WAIT).await;
+    };
+    if is_told {
+        info!(id = id.0, "the schema registry answers again");
+    }
+    lock(known).schemas.insert(id, entry);
 }
 
 fn waiting(known: &Mutex<Known>, id: SchemaId) -> String {
@@ -203,8 +205,11 @@ impl Asker {
             }
             // Any server has a 404. That of a registry says which.
             StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => {
-                let error: Problem = serde_json::from_slice(&text)
-                    .map_err(|_| format!("it answers {status} and is no registry: is the path of the url right?"))?;
+                let error = serde_json::from_slice::<Problem>(&text).ok();
+                let error = error.filter(|error| (40_400..=40_499).contains(&error.error_code));
+                let error = error.ok_or_else(|| {
+                    format!("it answers {status} and knows no schemas there: is the path of the url right?")
+                })?;
                 let why = format!("the registry does not know it: {} {}", error.error_code, error.message);
                 Ok(Entry::Unknown(why.chars().take(200).collect(), Instant::now()))
             }

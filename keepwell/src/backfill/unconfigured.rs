@@ -1,5 +1,6 @@
 //! A backfill without a configuration file: the names of the files' topics say whose records they are.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -14,12 +15,14 @@ use keepwell_pipeline::config::Config;
 /// When a name is none of these. The message lists them.
 pub fn config(files: &[String]) -> Result<Config> {
     let mut text = "epoch: 1\npartitions: 2\nkafka: {bootstrap_servers: 'unused:9092'}\nsnapshots: {url: 'memory:///'}\nsources:\n".to_owned();
+    let mut names = BTreeSet::new();
     for file in files {
         let (name, _) = file.split_once('=').with_context(|| format!("{file}: expected NAME=FILE"))?;
-        let form = form(name)?;
-        // A JSON text is YAML, too.
-        let (topic, form) = (serde_json::to_string(name)?, form);
-        writeln!(text, "  - {{topic: {topic}, {form}, optional: true, bound: 30d}}")?;
+        if names.insert(name) {
+            // A JSON text is YAML, too.
+            let (topic, form) = (serde_json::to_string(name)?, form(name)?);
+            writeln!(text, "  - {{topic: {topic}, {form}, optional: true, bound: 30d}}")?;
+        }
     }
     Ok(Config::parse("the command line", &text, &[])?)
 }
@@ -50,7 +53,7 @@ mod tests {
 
     #[test]
     fn the_name_of_a_file_says_whose_records_it_holds() {
-        let files = ["segment=a.ndjson", "ticket=b.ndjson", "crm.yaml=c.csv"].map(str::to_owned);
+        let files = ["segment=a.ndjson", "ticket=b.ndjson", "crm.yaml=c.csv", "segment=d.ndjson"].map(str::to_owned);
         let config = config(&files).unwrap();
         let forms: Vec<_> = config
             .sources

@@ -1,134 +1,182 @@
 //! What a schema can make of few bytes. Memory and JSON must stay in proportion to a record, whatever its bytes are.
+//!
+//! A value of `n` encoded bytes becomes at most `MOST_TIMES * n + base` bytes. The base of a type is the sum of its parts. It
+//! may be below 0, since a number or a text takes a byte at least. A list may have any number of items, so that the base of
+//! an item must not be above 0.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// The most bytes that an item of a list or a map, or a record without its items and texts, may become for each of its own.
-const MOST_TIMES: u64 = 64;
-/// The most bytes that a record may become besides its texts, lists and maps.
-const MOST_BYTES: u64 = 64 << 10;
+/// How many times as large a value may become as it is encoded.
+const MOST_TIMES: i64 = 128;
+/// The most bytes that a record may become on top of that.
+const MOST_BASE_BYTES: i64 = 64 << 10;
+/// The most types within types, each counted where it is used.
+const MOST_NODES: u64 = 20_000;
 /// Bytes of a number or a text in memory and as JSON, without the bytes of the text itself.
-const SCALAR_BYTES: u64 = 32;
+const SCALAR_BYTES: i64 = 32;
+/// Bytes in memory of a number or a text that is null.
+const EMPTY_BYTES: i64 = 16;
 
-/// The size of a value: of the smallest encoded one, and the most it may become besides texts, lists and maps in it.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a type can become.
+#[derive(Debug, Clone, Copy)]
 struct Size {
-    least_in: u64,
-    most_out: u64,
+    base: i64,
+    /// Bytes in memory where the value is null.
+    filled: i64,
+    /// The types in it, each counted where it is used.
+    nodes: u64,
 }
 
-impl Size {
-    fn of(least_in: u64, most_out: u64) -> Self {
-        Self { least_in, most_out }
-    }
+const NULL: Size = Size { base: 4, filled: 0, nodes: 1 };
+
+/// A value of at least `bytes`, of which each becomes another one at most.
+fn scalar(bytes: i64) -> Size {
+    Size { base: SCALAR_BYTES + bytes - MOST_TIMES * bytes, filled: EMPTY_BYTES, nodes: 1 }
 }
 
-/// Names that are defined so far. None while a type is being defined.
-type Defined = BTreeMap<String, Option<Size>>;
+/// Names that are defined so far, and the names that stand for them. No size while a type is being defined.
+#[derive(Default)]
+struct Names {
+    defined: BTreeMap<String, (String, Option<Size>)>,
+}
 
-/// Checks a schema.
+/// The schema with plain names, if it is one that can be read.
+///
+/// Each named type gets a name without a namespace, since readers differ in how they resolve names; nothing that is read shows
+/// them. Texts that are marked as UUIDs become plain ones: a reader would change them, and an id must be the same text by Avro
+/// and by JSON.
 ///
 /// # Errors
 /// What of it could take too much memory, or is no schema.
-pub fn check(schema: &Value) -> Result<(), String> {
-    let size = size(schema, "", &mut Defined::new())?;
-    if size.most_out > MOST_BYTES {
-        return Err(format!("a record becomes {} bytes without its texts; {MOST_BYTES} are taken", size.most_out));
+pub fn plain(mut schema: Value) -> Result<Value, String> {
+    let size = walk(&mut schema, "", &mut Names::default())?;
+    if size.base > MOST_BASE_BYTES {
+        return Err(format!("a record becomes {} bytes more than it has; {MOST_BASE_BYTES} are taken", size.base));
     }
-    Ok(())
+    Ok(schema)
 }
 
-fn size(schema: &Value, namespace: &str, defined: &mut Defined) -> Result<Size, String> {
-    match schema {
-        Value::String(name) => named(name, namespace, defined),
-        // A null in a union may be filled up to the size of its other branch.
-        Value::Array(branches) => {
-            let mut all = Size::of(u64::MAX, 4);
-            for branch in branches {
-                let of = size(branch, namespace, defined)?;
-                all = Size::of(all.least_in.min(of.least_in), all.most_out.max(of.most_out));
-            }
-            Ok(Size::of(all.least_in.saturating_add(1), all.most_out.saturating_add(2)))
+fn walk(schema: &mut Value, namespace: &str, names: &mut Names) -> Result<Size, String> {
+    let size = match schema {
+        Value::String(name) => {
+            let (plain, size) = named(name, namespace, names)?;
+            *name = plain;
+            size
         }
-        Value::Object(_) => of_object(schema, namespace, defined),
-        other => Err(format!("{other} is no schema")),
+        Value::Array(branches) => of_union(branches, namespace, names)?,
+        Value::Object(_) => of_object(schema, namespace, names)?,
+        other => return Err(format!("{other} is no schema")),
+    };
+    if size.nodes > MOST_NODES { Err(format!("it has more than {MOST_NODES} types within types")) } else { Ok(size) }
+}
+
+/// The branch takes a byte of its own. A null may be filled up to the size of another branch.
+fn of_union(branches: &mut [Value], namespace: &str, names: &mut Names) -> Result<Size, String> {
+    let mut sizes = Vec::new();
+    for branch in branches.iter_mut() {
+        let is_null = *branch == "null";
+        sizes.push((is_null, walk(branch, namespace, names)?));
     }
+    let filled = sizes.iter().map(|(_, size)| size.filled).max().unwrap_or_default();
+    let base = |(is_null, size): &(bool, Size)| if *is_null { 4 + filled } else { size.base };
+    let most = sizes.iter().map(base).max().unwrap_or_default();
+    let nodes = sizes.iter().fold(1, |sum: u64, (_, size)| sum.saturating_add(size.nodes));
+    Ok(Size { base: most.saturating_sub(MOST_TIMES), filled: filled.saturating_add(8), nodes })
 }
 
-fn named(name: &str, namespace: &str, defined: &Defined) -> Result<Size, String> {
-    Ok(match name {
-        "null" => Size::of(0, 4),
-        "boolean" => Size::of(1, 6),
-        "int" | "long" | "string" | "bytes" => Size::of(1, SCALAR_BYTES),
-        "float" => Size::of(4, SCALAR_BYTES),
-        "double" => Size::of(8, SCALAR_BYTES),
-        _ => match defined.get(&full(name, namespace)).or_else(|| defined.get(name)) {
-            Some(Some(size)) => *size,
-            Some(None) => return Err(format!("type {name} contains itself")),
-            None => return Err(format!("type {name} is not defined")),
-        },
-    })
+fn named(name: &str, namespace: &str, names: &Names) -> Result<(String, Size), String> {
+    let size = match name {
+        "null" => NULL,
+        "boolean" | "int" | "long" | "string" | "bytes" => scalar(1),
+        "float" => scalar(4),
+        "double" => scalar(8),
+        _ => {
+            let found = names.defined.get(&full(name, namespace)).or_else(|| names.defined.get(name));
+            let (plain, size) = found.ok_or_else(|| format!("type {name} is not defined"))?;
+            return size.map(|size| (plain.clone(), size)).ok_or_else(|| format!("type {name} contains itself"));
+        }
+    };
+    Ok((name.to_owned(), size))
 }
 
-fn of_object(schema: &Value, namespace: &str, defined: &mut Defined) -> Result<Size, String> {
-    let kind = schema.get("type").ok_or("a schema has no type")?;
-    let Some(kind) = kind.as_str() else { return size(kind, namespace, defined) };
-    let part = |name: &str| schema.get(name).ok_or_else(|| format!("a schema of type {kind} has no {name}"));
-    match kind {
-        "array" => within_bounds(size(part("items")?, namespace, defined)?, 0, kind),
-        // A key takes at least one byte.
-        "map" => within_bounds(size(part("values")?, namespace, defined)?, 1, kind),
-        "record" | "error" | "enum" | "fixed" => {
-            let name = part("name")?.as_str().ok_or("a name is no text")?;
-            let inner = schema.get("namespace").and_then(Value::as_str).unwrap_or(namespace);
-            let (name, inner) = match name.rsplit_once('.') {
-                Some((of_name, _)) => (name.to_owned(), of_name.to_owned()),
-                None => (full(name, inner), inner.to_owned()),
-            };
-            defined.insert(name.clone(), None);
-            let size = match kind {
-                "enum" => {
-                    let symbols = part("symbols")?.as_array().into_iter().flatten().filter_map(Value::as_str);
-                    Size::of(1, SCALAR_BYTES + symbols.map(str::len).max().unwrap_or_default() as u64)
-                }
-                "fixed" => {
-                    let bytes = part("size")?.as_u64().ok_or("a size is no number")?;
-                    Size::of(bytes, bytes.saturating_mul(2).saturating_add(SCALAR_BYTES))
-                }
-                _ => of_fields(part("fields")?, &inner, defined)?,
-            };
-            defined.insert(name, Some(size));
+fn of_object(schema: &mut Value, namespace: &str, names: &mut Names) -> Result<Size, String> {
+    let kind = schema.get("type").and_then(Value::as_str).map(str::to_owned);
+    let Some(kind) = kind else { return walk(part(schema, "type")?, namespace, names) };
+    match kind.as_str() {
+        "array" => of_items(walk(part(schema, "items")?, namespace, names)?, 0, &kind),
+        // A key takes a byte at least.
+        "map" => of_items(walk(part(schema, "values")?, namespace, names)?, scalar(1).base, &kind),
+        "record" | "enum" | "fixed" => of_named(schema, &kind, namespace, names),
+        _ => {
+            let is_uuid = schema.get("logicalType").and_then(Value::as_str) == Some("uuid");
+            if let (Value::Object(parts), true) = (&mut *schema, is_uuid && kind == "string") {
+                parts.remove("logicalType");
+            }
+            let (plain, size) = named(&kind, namespace, names)?;
+            *part(schema, "type")? = Value::String(plain);
             Ok(size)
         }
-        _ => named(kind, namespace, defined),
     }
 }
 
-fn of_fields(fields: &Value, namespace: &str, defined: &mut Defined) -> Result<Size, String> {
-    let mut sum = Size::of(0, 2);
-    for field in fields.as_array().ok_or("fields are no list")? {
-        let name = field.get("name").and_then(Value::as_str).ok_or("a field has no name")?;
-        let of = size(field.get("type").ok_or_else(|| format!("field {name} has no type"))?, namespace, defined)?;
-        let written = name.len() as u64 + 4;
-        sum = Size::of(
-            sum.least_in.saturating_add(of.least_in),
-            sum.most_out.saturating_add(of.most_out).saturating_add(written),
-        );
+fn of_named(schema: &mut Value, kind: &str, namespace: &str, names: &mut Names) -> Result<Size, String> {
+    let name = part(schema, "name")?.as_str().ok_or("a name is no text")?.to_owned();
+    let inner = schema.get("namespace").and_then(Value::as_str).unwrap_or(namespace).to_owned();
+    let (name, inner) = match name.rsplit_once('.') {
+        Some((of_name, _)) => (name.clone(), of_name.to_owned()),
+        None => (full(&name, &inner), inner),
+    };
+    let plain = format!("T{}", names.defined.len());
+    if names.defined.insert(name.clone(), (plain.clone(), None)).is_some() {
+        return Err(format!("type {name} is defined twice"));
+    }
+    let size = match kind {
+        "enum" => {
+            let symbols = part(schema, "symbols")?.as_array().into_iter().flatten().filter_map(Value::as_str);
+            let longest = symbols.map(str::len).max().unwrap_or_default() as i64;
+            Size { base: scalar(1).base + longest, ..scalar(1) }
+        }
+        "fixed" => {
+            let bytes = part(schema, "size")?.as_u64().and_then(|bytes| i32::try_from(bytes).ok());
+            let bytes = i64::from(bytes.ok_or("a size is no number of bytes")?);
+            Size { base: SCALAR_BYTES + 2 * bytes - MOST_TIMES * bytes, filled: bytes, nodes: 1 }
+        }
+        _ => of_fields(part(schema, "fields")?, &inner, names)?,
+    };
+    names.defined.insert(name, (plain.clone(), Some(size)));
+    if let Value::Object(parts) = schema {
+        parts.remove("namespace");
+        parts.remove("aliases");
+        parts.insert("name".to_owned(), Value::String(plain));
+    }
+    Ok(size)
+}
+
+fn of_fields(fields: &mut Value, namespace: &str, names: &mut Names) -> Result<Size, String> {
+    let mut sum = Size { base: 2, filled: 8, nodes: 1 };
+    for field in fields.as_array_mut().ok_or("fields are no list")? {
+        let written = part(field, "name")?.as_str().ok_or("a field has no name")?.len() as i64 + 4;
+        let of = walk(part(field, "type")?, namespace, names)?;
+        sum.base = sum.base.saturating_add(of.base).saturating_add(written);
+        sum.filled = sum.filled.saturating_add(of.filled);
+        sum.nodes = sum.nodes.saturating_add(of.nodes);
     }
     Ok(sum)
 }
 
-/// The size of a list or map of such items.
-fn within_bounds(item: Size, key_bytes: u64, kind: &str) -> Result<Size, String> {
-    let least_in = item.least_in.saturating_add(key_bytes);
-    if item.most_out > least_in.saturating_mul(MOST_TIMES) {
-        return Err(format!(
-            "an item of type {kind} takes at least {least_in} bytes and becomes up to {}; {MOST_TIMES} times as many are taken",
-            item.most_out
-        ));
+/// A list or map of such items. It takes a byte at least.
+fn of_items(item: Size, key_base: i64, kind: &str) -> Result<Size, String> {
+    let base = item.base.saturating_add(key_base).saturating_add(1);
+    if base > 0 {
+        return Err(format!("an item of type {kind} may become {base} bytes more than {MOST_TIMES} times what it has"));
     }
-    Ok(Size::of(1, SCALAR_BYTES))
+    Ok(Size { nodes: item.nodes.saturating_add(1), ..scalar(1) })
+}
+
+fn part<'s>(schema: &'s mut Value, name: &str) -> Result<&'s mut Value, String> {
+    schema.get_mut(name).ok_or_else(|| format!("a schema has no {name}"))
 }
 
 /// The full name of a type.
@@ -136,59 +184,51 @@ fn full(name: &str, namespace: &str) -> String {
     if name.contains('.') || namespace.is_empty() { name.to_owned() } else { format!("{namespace}.{name}") }
 }
 
-/// The schema without logical types that change how a text is written. An id must be the same text by Avro and by JSON.
-pub fn with_plain_texts(schema: &mut Value) {
-    match schema {
-        Value::Array(parts) => parts.iter_mut().for_each(with_plain_texts),
-        Value::Object(parts) => {
-            let is_text = parts.get("type").and_then(Value::as_str) == Some("string");
-            if is_text && parts.get("logicalType").and_then(Value::as_str) == Some("uuid") {
-                parts.remove("logicalType");
-            }
-            parts.values_mut().for_each(with_plain_texts);
-        }
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(fields: &str) -> Result<(), String> {
-        check(
-            &serde_json::from_str(&format!(r#"{{"type":"record","name":"R","namespace":"x","fields":[{fields}]}}"#))
-                .unwrap(),
-        )
+    fn of(fields: &str) -> Result<Value, String> {
+        let text = format!(r#"{{"type":"record","name":"R","namespace":"x","fields":[{fields}]}}"#);
+        plain(serde_json::from_str(&text).unwrap())
+    }
+
+    fn list_of(item: &str) -> String {
+        format!(r#"{{"name":"a","type":{{"type":"array","items":{item}}}}}"#)
+    }
+
+    /// Types that use the one before them twice: the last of 30 stands for a billion.
+    fn doubled(used: impl Fn(&str) -> String) -> String {
+        let of_number = |n: usize| {
+            let below = used(&if n == 1 { r#""long""#.to_owned() } else { format!(r#""A{}""#, n - 1) });
+            format!(
+                r#"{{"name":"f{n}","type":{{"type":"record","name":"A{n}","fields":[{{"name":"a","type":{below}}},{{"name":"b","type":{below}}}]}}}}"#
+            )
+        };
+        (1..30).map(of_number).collect::<Vec<_>>().join(",")
     }
 
     /// A list of a few bytes whose items take none, or nearly none, could name billions of them.
     #[test]
     fn a_schema_that_makes_much_of_few_bytes_is_refused() {
         let empty = r#"{"name":"e","type":{"type":"record","name":"E","fields":[{"name":"n","type":"null"}]}}"#;
-        let wide: String = (0..50).map(|n| format!(r#"{{"name":"field_{n}","type":["null","string"]}},"#)).collect();
-        let wide = wide.trim_end_matches(',');
-        let twice = (1..40).map(|n| {
-            let below = if n == 1 { "\"long\"".to_owned() } else { format!("\"A{}\"", n - 1) };
-            format!(r#"{{"name":"f{n}","type":{{"type":"record","name":"A{n}","fields":[{{"name":"a","type":{below}}},{{"name":"b","type":{below}}}]}}}}"#)
-        });
-        let twice: Vec<String> = twice.collect();
+        let fields: Vec<String> =
+            (0..50).map(|n| format!(r#"{{"name":"field_{n}","type":["null","string"]}}"#)).collect();
+        let nulls: Vec<String> = (0..1000).map(|n| format!(r#"{{"name":"field_{n}","type":"null"}}"#)).collect();
+        let record = |fields: &[String]| format!(r#"{{"type":"record","name":"W","fields":[{}]}}"#, fields.join(","));
         let refused = [
-            r#"{"name":"a","type":{"type":"array","items":"null"}}"#.to_owned(),
-            format!(r#"{empty},{{"name":"a","type":{{"type":"array","items":"E"}}}}"#),
-            format!(r#"{empty},{{"name":"a","type":{{"type":"array","items":"x.E"}}}}"#),
-            format!(
-                r#"{empty},{{"name":"a","type":{{"type":"array","items":{{"type":"record","name":"W","fields":[{{"name":"f","type":"E"}}]}}}}}}"#
-            ),
-            r#"{"name":"a","type":{"type":"array","items":["null",{"type":"fixed","name":"F","size":1000000}]}}"#
-                .to_owned(),
-            format!(
-                r#"{{"name":"a","type":{{"type":"array","items":["null",{{"type":"record","name":"W","fields":[{wide}]}}]}}}}"#
-            ),
-            twice.join(","),
+            list_of(r#""null""#),
+            format!("{empty},{}", list_of(r#""E""#)),
+            format!("{empty},{}", list_of(r#""x.E""#)),
+            format!("{empty},{}", list_of(r#"{"type":"record","name":"W","fields":[{"name":"f","type":"E"}]}"#)),
+            list_of(r#"["null",{"type":"fixed","name":"F","size":1000000}]"#),
+            list_of(&format!(r#"["null",{}]"#, record(&fields))),
+            list_of(&record(&nulls)),
+            doubled(str::to_owned),
+            doubled(|below| format!(r#"{{"type":"array","items":{below}}}"#)),
             r#"{"name":"next","type":["null","R"]}"#.to_owned(),
             r#"{"name":"next","type":["null","x.R"]}"#.to_owned(),
-            r#"{"name":"f","type":{"type":"fixed","name":"F","size":1000000}}"#.to_owned(),
+            r#"{"name":"e","type":{"type":"error","name":"E","fields":[]}}"#.to_owned(),
         ];
         for fields in refused {
             assert!(of(&fields).is_err(), "{fields}");
@@ -197,15 +237,38 @@ mod tests {
 
     #[test]
     fn usual_schemas_are_taken() {
-        let columns: String =
-            (0..500).map(|n| format!(r#"{{"name":"column_{n}","type":["null","string"]}},"#)).collect();
+        let columns: Vec<String> = (0..500)
+            .map(|n| format!(r#"{{"name":"a_column_with_a_long_name_{n}","type":["null","string"]}}"#))
+            .collect();
+        let columns = columns.join(",");
         for fields in [
-            r#"{"name":"a","type":{"type":"array","items":{"type":"record","name":"Line","fields":[{"name":"sku","type":"string"},{"name":"n","type":["null","long"]}]}}}"#,
-            r#"{"name":"m","type":{"type":"map","values":["null","string","double"]}}"#,
-            r#"{"name":"u","type":{"type":"string","logicalType":"uuid"}},{"name":"d","type":{"type":"bytes","logicalType":"decimal","precision":10,"scale":2}}"#,
-            columns.trim_end_matches(','),
+            list_of(
+                r#"{"type":"record","name":"Line","fields":[{"name":"sku","type":"string"},{"name":"n","type":["null","long"]}]}"#,
+            ),
+            list_of(
+                r#"["null",{"type":"record","name":"L","fields":[{"name":"sku","type":["null","string"]},{"name":"n","type":["null","long"]}]}]"#,
+            ),
+            list_of(r#"{"type":"enum","name":"K","symbols":["A_SYMBOL_OF_MORE_THAN_THIRTY_LETTERS"]}"#),
+            list_of(r#"["null",{"type":"fixed","name":"F","size":16}]"#),
+            r#"{"name":"m","type":{"type":"map","values":["null","string","double"]}}"#.to_owned(),
+            r#"{"name":"d","type":{"type":"bytes","logicalType":"decimal","precision":10,"scale":2}}"#.to_owned(),
+            // The envelope of a change of a wide row.
+            format!(
+                r#"{{"name":"before","type":["null",{{"type":"record","name":"V","fields":[{columns}]}}]}},{{"name":"after","type":["null","V"]}}"#
+            ),
         ] {
-            assert_eq!(of(fields), Ok(()), "{fields}");
+            assert_eq!(of(&fields).err(), None, "{fields}");
         }
+    }
+
+    #[test]
+    fn a_name_means_the_same_type_however_it_is_written() {
+        let fields = r#"{"name":"a","type":{"type":"fixed","name":"com.acme.Money","size":8}},{"name":"b","type":"com.acme.Money"},
+            {"name":"c","type":{"type":"record","name":"W","namespace":"com.acme","fields":[{"name":"m","type":"Money"}]}}"#;
+        let schema = of(fields).unwrap();
+        let types = ["/fields/0/type/name", "/fields/1/type", "/fields/2/type/fields/0/type"]
+            .map(|at| schema.pointer(at).cloned());
+        assert_eq!(types, [Some("T1".into()), Some("T1".into()), Some("T1".into())]);
+        assert!(schema.get("namespace").is_none());
     }
 }
