@@ -270,6 +270,22 @@ mod tests {
         }
     }
 
+    /// A header of 400 kB holds thousands of signatures, and each would cost as much as the body is long.
+    #[test]
+    fn only_a_few_signatures_of_a_request_are_looked_at() {
+        let (_whsec, whsec) = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw");
+        let credentials = Credentials::new(&Check::Standard(whsec)).unwrap();
+        let key = BASE64.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLjSw").unwrap();
+        let right = format!("v1,{}", BASE64.encode(of(&key, hmac::HMAC_SHA256, "m1.1614265330.{}")));
+        let wrong = format!("v1,{}", BASE64.encode([0; SIGNATURE_BYTES]));
+        for (num_wrong, is_taken) in [(0, true), (MAX_SIGNATURES - 1, true), (MAX_SIGNATURES, false)] {
+            let signatures = [vec![wrong.as_str(); num_wrong], vec!["v1,AAAA", right.as_str()]].concat().join(" ");
+            let headers =
+                [("webhook-id", "m1"), ("webhook-timestamp", "1614265330"), ("webhook-signature", &*signatures)];
+            assert_eq!(credentials.check(&request(&headers, "{}")).is_ok(), is_taken, "{num_wrong}");
+        }
+    }
+
     #[test]
     fn a_secret_that_cannot_be_one_stops_the_start() {
         let (_empty, empty) = secret("\n");

@@ -76,7 +76,7 @@ pub trait Schemas: Debug + Send + Sync {
 /// The values of records as JSON, or why they cannot be read.
 #[derive(Debug, Default)]
 pub struct Texts<'r> {
-    /// In the order of the records. It ends before a record whose schema is not known yet.
+    /// In the order of the records. It ends before a record whose schema is not known yet, or when there are enough.
     pub values: Vec<Result<Option<Cow<'r, [u8]>>, Reason>>,
 }
 

@@ -118,3 +118,39 @@ fn a_value_that_ends_within_its_frame_is_a_reject_and_what_has_no_frame_is_json(
     assert_eq!(found[2..], [Ok(None), Ok(None)]);
     assert_eq!(frame(b"\0\0\0\x01\x02{}"), Ok(Some((SchemaId(258), b"{}".as_slice()))));
 }
+
+/// Makes a small event of any bytes, as Avro can of a number with a million digits 0.
+#[derive(Debug)]
+struct Small;
+
+impl Binary for Small {
+    fn texts(&self, bodies: &[&[u8]]) -> Vec<Result<Vec<u8>, Reason>> {
+        bodies.iter().map(|_| Ok(b"{}".to_vec())).collect()
+    }
+}
+
+#[derive(Debug)]
+struct AllSmall;
+
+impl Schemas for AllSmall {
+    fn lookup(&self, _: SchemaId, _: &TopicPartition) -> Lookup {
+        Lookup::Known(Arc::new(Schema::Binary(Box::new(Small))))
+    }
+
+    fn waiting(&self) -> BTreeSet<TopicPartition> {
+        BTreeSet::new()
+    }
+}
+
+/// The row of an event may hold the record as it was sent, so the record counts, not what it becomes.
+#[test]
+fn a_record_that_is_too_large_is_refused_however_small_its_text_is() {
+    let of = |bytes: usize| Record {
+        value: Some([vec![0; 5], vec![7; bytes - 5]].concat().into()),
+        ..Record::at(TopicPartition::new("raw", 0), Offset(0))
+    };
+    let records = [of(100), of(101), of(6)];
+    let found = texts(&records, &AllSmall, 100).values;
+    let codes: Vec<Option<Code>> = found.iter().map(|text| text.as_ref().err().map(|reason| reason.code)).collect();
+    assert_eq!(codes, [None, Some(Code::Oversized), None]);
+}
