@@ -21,10 +21,12 @@ use keepwell_core::schema::event::{EventRows, schema};
 use keepwell_pipeline::record::{Message, Record};
 use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
 use keepwell_pipeline::stage::{Fate, Fates, StageError};
+use keepwell_pipeline::suspect::{HOUR_US, SuspectPane};
 use keepwell_pipeline::watermark::{STATEMENT_HEADER, Statement};
 
 use crate::account::{Account, is_erased};
 use crate::dedup::event_key;
+use crate::feeds::Feeds;
 use crate::growth::Growth;
 use crate::settings::Settings;
 use crate::state::{AcceptedRows, Closing, PartitionChanges, PartitionState};
@@ -196,20 +198,46 @@ impl<'f> Fold<'f> {
         let watermarks = self.changes.watermarks.get_or_insert_with(|| self.state.watermarks.clone());
         watermarks.observe(statement);
         self.changes.is_completion_sent &= watermarks.is_complete();
-        let Some(to) = watermarks.watermark_us().map(|us| self.settings.panes.last_closed(us)) else { return };
+        let watermark_us = watermarks.watermark_us();
+        if !statement.counts.is_empty() {
+            self.feeds().add(&statement.counts);
+        }
+        let Some(to) = watermark_us.map(|us| self.settings.panes.last_closed(us)) else { return };
         if self.closed().is_some_and(|closed| closed >= to) {
             return;
         }
+        let suspect = self.end_panes(to);
         let first = match self.closed() {
             Some(closed) => Some(closed.next()),
             None => self.first_pane(),
         };
         match first.filter(|first| *first <= to) {
             Some(pane) => {
-                self.changes.closing = Some(Closing { pane, to, after: None, within: None, slice: 1, ordinal: 0 })
+                let from = Closing { pane, to, after: None, within: None, slice: 1, ordinal: 0, suspect };
+                self.changes.closing = Some(from);
             }
-            None => self.changes.closed = Some(to),
+            None => {
+                self.changes.closed = Some(to);
+                let ended = self.changes.ended.get_or_insert_default();
+                ended.ended_us = self.settings.panes.end_us(to);
+                ended.suspect.extend(suspect);
+            }
         }
+    }
+
+    fn feeds(&mut self) -> &mut Feeds {
+        self.changes.feeds.get_or_insert_with(|| self.state.feeds.clone())
+    }
+
+    /// Judges the sources in the panes that end now. Returns those in which a source is far below its usual number.
+    fn end_panes(&mut self, to: Pane) -> Vec<SuspectPane> {
+        let (settings, closed) = (self.settings, self.closed());
+        let feeds = self.feeds();
+        // Before the first event there is nothing to judge.
+        let first = feeds.first().map(|hour| settings.panes.pane(hour.saturating_mul(HOUR_US)));
+        let from = closed.map(Pane::next).max(first).filter(|from| *from <= to).unwrap_or(to);
+        let panes = (from.0..=to.0).map(|pane| settings.panes.end_us(Pane(pane)));
+        panes.filter_map(|end_us| feeds.end(end_us, &settings.suspect)).collect()
     }
 
     /// The oldest pane in which any account has an event.

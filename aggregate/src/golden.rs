@@ -14,6 +14,7 @@ use keepwell_pipeline::record::Record;
 use keepwell_pipeline::snapshot::ONE;
 use keepwell_pipeline::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes, all_bytes};
 use keepwell_pipeline::stage::{Batch, Stage, StageError};
+use keepwell_pipeline::suspect::SourceCount;
 use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, Source, SourceState, Statement};
 
 use crate::{Aggregate, State};
@@ -22,6 +23,8 @@ use crate::{Aggregate, State};
 const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
 /// An object as it is in the store, with all parts.
 const STATE_5: &[u8] = include_bytes!("../golden/state-5.snapshot");
+/// The same records with counts of a source.
+const STATE_6: &[u8] = include_bytes!("../golden/state-6.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
 pub(crate) fn stage() -> Aggregate {
@@ -75,12 +78,24 @@ pub(crate) fn record_of(offset: i64, events: impl Iterator<Item = Event<'static>
         state: SourceState::Reading,
     };
     let source = Source { topic: "raw".into(), epoch: 0, partitions: 1 };
-    let statement = Statement { clock: true, sources: vec![source], marks: vec![mark] };
+    let statement = Statement { clock: true, sources: vec![source], marks: vec![mark], counts: Vec::new() };
     Record {
         value: Some(codec::encode(&builder.finish().unwrap()).unwrap().into()),
-        headers: vec![(STATEMENT_HEADER.to_owned(), Some(serde_json::to_vec(&statement).unwrap()))],
+        headers: vec![stated(&statement)],
         ..Record::at(partition(), Offset(offset))
     }
+}
+
+fn stated(statement: &Statement) -> (String, Option<Vec<u8>>) {
+    (STATEMENT_HEADER.to_owned(), Some(serde_json::to_vec(statement).unwrap()))
+}
+
+/// A record that only counts events: of two complete hours, and of one that is open.
+fn counted() -> Record {
+    let hour = 19_800 * 24;
+    let counts = vec![SourceCount { topic: "raw".into(), hours: vec![(hour - 2, 300), (hour - 1, 5), (hour + 3, 7)] }];
+    let statement = Statement { clock: true, sources: Vec::new(), marks: Vec::new(), counts };
+    Record { headers: vec![stated(&statement)], ..Record::at(partition(), Offset(0)) }
 }
 
 /// Folds a record and the closes that it starts.
@@ -120,12 +135,18 @@ fn all(stage: &Aggregate, state: &State) -> SnapshotBytes {
 }
 
 #[test]
-fn a_state_of_version_5_stays_readable_and_is_what_the_same_records_give() {
+fn states_of_versions_5_and_6_stay_readable_and_are_what_the_same_records_give() {
     let stage = stage();
-    let folded = folded(&stage);
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_5).unwrap();
+    let (of_5, of_records) = (restored(&stage, &saved).unwrap(), folded(&stage));
+    assert_eq!(memory(&of_5), memory(&of_records));
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_6).unwrap();
+    let mut counting = State::default();
+    stage.restore(&mut counting, &partition(), Position::at(NextOffset(0)), None).unwrap();
+    fold(&stage, &mut counting, &counted());
+    fold(&stage, &mut counting, &Record { offset: Offset(1), ..record() });
     let restored = restored(&stage, &saved).unwrap();
-    assert_eq!(memory(&restored), memory(&folded));
+    assert_eq!(memory(&restored), memory(&counting));
     assert_eq!(all(&stage, &restored), saved, "equal states give equal bytes");
 }
 
@@ -143,7 +164,7 @@ fn another_version_and_damaged_bytes_are_refused_by_name() {
     let refuse = |whole: &SnapshotBytes| restored(&stage, whole).unwrap_err().to_string();
     let of_2 = SnapshotBytes::from([(ONE.to_owned(), STATE_2.to_vec())]);
     assert!(refuse(&of_2).contains("before 3"), "{}", refuse(&of_2));
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_5).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_6).unwrap();
     let mut newer = saved.clone();
     newer.get_mut("head").unwrap()[0] = 9;
     assert!(refuse(&newer).contains("version 9"), "{}", refuse(&newer));

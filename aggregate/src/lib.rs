@@ -11,6 +11,7 @@ mod dedup;
 mod dedup_sizing;
 mod dirty;
 mod feature_groups;
+mod feeds;
 mod fold;
 #[cfg(test)]
 mod golden;

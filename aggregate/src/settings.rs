@@ -7,7 +7,7 @@ use crate::feature_groups::FeatureGroups;
 use keepwell_core::event::Priority;
 use keepwell_core::pane::{Pane, PaneWidth};
 use keepwell_core::schema::window::{self, Layout};
-use keepwell_pipeline::config::{Aggregate, Answers, Config, Limits, Targets};
+use keepwell_pipeline::config::{Aggregate, Answers, Config, Limits, Suspect, Targets};
 
 /// Rows in a slice of a close.
 const SLICE_ROWS: usize = 2000;
@@ -73,6 +73,8 @@ pub struct Settings {
     /// Number of rows after which a slice of a close ends. A slice ends only after an account, or between features of a
     /// large one. The number must not change during a close.
     pub slice_rows: usize,
+    /// When a source is far below its usual number of events.
+    pub suspect: Suspect,
     /// The settings that shape state and rows, as text. A snapshot with a different fingerprint is refused.
     pub fingerprint: String,
 }
@@ -163,6 +165,7 @@ impl Settings {
             erasure_key: UNKEYED,
             max_id_bytes: config.duplicates.max_bytes,
             slice_rows: SLICE_ROWS,
+            suspect: config.suspect.clone(),
         }
     }
 

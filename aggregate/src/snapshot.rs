@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keepwell_core::pane::Pane;
 use keepwell_pipeline::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes, accounts};
+use keepwell_pipeline::suspect::SuspectPane;
 use keepwell_pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +20,12 @@ use crate::account::Account;
 use crate::account::snapshot::{OfPane, Rest};
 use crate::dedup::EventIds;
 use crate::dirty::Dirty;
+use crate::feeds::Feeds;
 use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
 
 /// Version of the format that is written.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 const HEAD: &str = "head";
 const PANE: &str = "pane-";
 
@@ -37,6 +39,14 @@ struct Head {
     closing: Option<Closing>,
     live_due: BTreeSet<Name>,
     is_completion_sent: bool,
+}
+
+/// What version 6 has behind the head of version 5.
+#[derive(Default, Serialize, Deserialize)]
+struct Behind {
+    feeds: Feeds,
+    /// Suspect panes of the running close.
+    suspect: Vec<SuspectPane>,
 }
 
 /// The state as parts of a snapshot. Parts with a revision in `known` have no bytes. Equal states give equal bytes.
@@ -53,7 +63,9 @@ pub fn parts(state: &PartitionState, fingerprint: &str, known: &SavedRevisions) 
         live_due: state.live_due.names(),
         is_completion_sent: state.is_completion_sent,
     };
-    let mut parts = Parts::from([(HEAD.to_owned(), Part::Changing(postcard::to_stdvec(&head)?))]);
+    let suspect = state.closing.as_ref().map(|closing| closing.suspect.clone()).unwrap_or_default();
+    let behind = Behind { feeds: state.feeds.clone(), suspect };
+    let mut parts = Parts::from([(HEAD.to_owned(), Part::Changing(postcard::to_stdvec(&(head, behind))?))]);
     let rest = state.accounts.range(..).map(|(name, account)| (name.as_str(), account.rest()));
     state.dirty.accounts.parts(state.accounts.len(), rest, known, &mut parts)?;
     for (pane, revision) in state.dirty.panes() {
@@ -84,16 +96,22 @@ pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), Strin
     let damaged = |error: postcard::Error| error.to_string();
     let bytes = whole.get(HEAD).ok_or("it has no head: a version before 3 wrote it")?;
     let (version, _) = postcard::take_from_bytes::<u32>(bytes).map_err(damaged)?;
-    if version != VERSION {
-        return Err(format!("its state has version {version}, this program reads {VERSION}"));
+    if version != 5 && version != VERSION {
+        return Err(format!("its state has version {version}, this program reads 5 and {VERSION}"));
     }
-    let head: Head = postcard::from_bytes(bytes).map_err(damaged)?;
+    let (head, rest): (Head, _) = postcard::take_from_bytes(bytes).map_err(damaged)?;
+    let behind: Behind = match version {
+        5 => Behind::default(),
+        _ => postcard::from_bytes(rest).map_err(damaged)?,
+    };
+    let closing = head.closing.map(|closing| Closing { suspect: behind.suspect, ..closing });
     let mut state = PartitionState {
         watermarks: head.watermarks,
         closed: head.closed,
-        closing: head.closing,
+        closing,
         live_due: head.live_due.into(),
         is_completion_sent: head.is_completion_sent,
+        feeds: behind.feeds,
         event_ids: EventIds::restored(whole)?,
         ..PartitionState::default()
     };

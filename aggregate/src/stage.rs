@@ -12,6 +12,7 @@ use keepwell_pipeline::record::Message;
 use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
 use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
+use keepwell_pipeline::suspect::{self, PANES_HEADER, PanesEnded};
 use keepwell_pipeline::watermark::Progress;
 
 use crate::account::Account;
@@ -138,6 +139,11 @@ impl Aggregate {
             changes.tick = batch.tick;
             self.live_rows(of, batch, &mut changes, step)?;
         }
+        if let Some(ended) = changes.ended.take() {
+            let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();
+            let progress = Progress { watermark_us, complete: false };
+            self.send_ended(&ended, tp.partition, &progress, step);
+        }
         if !is_closing {
             self.send_completion(of, &mut changes, step);
         }
@@ -232,10 +238,18 @@ impl Aggregate {
         }
     }
 
+    /// Reports downstream, after all rows, that panes have ended.
+    fn send_ended(&self, ended: &PanesEnded, partition: i32, progress: &Progress, step: &mut Step<Changes>) {
+        let mut message = self.progress_message(&self.settings.windows_topic, partition, progress);
+        message.headers.push(suspect::header(PANES_HEADER, ended));
+        step.messages.push(message);
+    }
+
     /// Goes on with a close.
     fn close(&self, of: Partition<'_>, batch: &Batch<'_>, step: &mut Step<Changes>) -> Result<(), StageError> {
         let Partition { state, tp, position } = of;
         let Some(closing) = state.closing.clone() else { return Ok(()) };
+        let (closing_to, suspect) = (closing.to, closing.suspect.clone());
         let next = NextOffset(position.next.0 + 1);
         let watermark_us = state.watermarks.watermark_us();
         let provenance = Provenance { partition: tp.partition, next_offset: next.0, ordinal: 0, watermark_us };
@@ -266,7 +280,8 @@ impl Aggregate {
         let position = match &changes.closing {
             Some(closing) => Position { slice: closing.slice, ..position },
             None => {
-                step.messages.push(self.progress_message(&self.settings.windows_topic, tp.partition, &progress));
+                let ended_us = self.settings.panes.end_us(closing_to);
+                self.send_ended(&PanesEnded { ended_us, suspect }, tp.partition, &progress, step);
                 self.send_completion(of, &mut changes, step);
                 Position::at(next)
             }
@@ -400,6 +415,7 @@ impl Stage for Aggregate {
             num_ids: Some(state.event_ids.len()),
             id_bytes: Some(state.event_ids.num_bytes()),
             id_max_bytes: Some(self.settings.max_id_bytes),
+            source_shares: state.feeds.shares(),
             ..Gauges::default()
         };
         state.get(partition).map(shown).unwrap_or_default()

@@ -9,12 +9,14 @@ use keepwell_core::event::Event;
 use keepwell_core::offset::TopicPartition;
 use keepwell_core::pane::Pane;
 use keepwell_core::schema::event::{EventRows, Shape};
+use keepwell_pipeline::suspect::{PanesEnded, SuspectPane};
 use keepwell_pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::dedup::EventIds;
 use crate::dirty::Dirty;
+use crate::feeds::Feeds;
 use crate::live_due::LiveDue;
 use crate::settings::Settings;
 use keepwell_core::accounts::Accounts;
@@ -41,6 +43,8 @@ pub struct PartitionState {
     pub event_ids: EventIds,
     /// Accounts that need a new live row.
     pub live_due: LiveDue,
+    /// What each source usually sends.
+    pub feeds: Feeds,
     /// Whether downstream already knows that every source is complete.
     pub is_completion_sent: bool,
     /// Accounts with so many users or features that one step may reach a limit. Derived from `accounts`.
@@ -66,6 +70,9 @@ pub struct Closing {
     pub slice: u32,
     /// Ordinal of the next row.
     pub ordinal: i64,
+    /// The panes of this close in which sources have far fewer events than usual. A snapshot stores them separately.
+    #[serde(skip)]
+    pub suspect: Vec<SuspectPane>,
 }
 
 /// The changes of one step in one partition.
@@ -73,6 +80,10 @@ pub struct Closing {
 pub struct PartitionChanges {
     /// The new times of the sources, if a statement moved them.
     pub watermarks: Option<Watermarks>,
+    /// What each source usually sends, if a statement counted events or ended a pane.
+    pub feeds: Option<Feeds>,
+    /// Panes that ended without any account.
+    pub ended: Option<PanesEnded>,
     /// The newest final pane, if the step moved it.
     pub closed: Option<Pane>,
     /// The close that still runs after the step.
@@ -131,7 +142,7 @@ impl AcceptedRows {
 impl PartitionState {
     /// The state that counts for comparison. It leaves out shared names, and what only makes snapshots smaller.
     pub fn memory(&self) -> impl PartialEq + std::fmt::Debug + '_ {
-        let time = (&self.watermarks, self.closed, &self.closing, self.is_completion_sent);
+        let time = (&self.watermarks, &self.feeds, self.closed, &self.closing, self.is_completion_sent);
         (time, &self.accounts, &self.event_ids, &self.live_due, &self.large)
     }
 
@@ -153,6 +164,7 @@ impl PartitionState {
         if let Some(watermarks) = changes.watermarks {
             self.watermarks = watermarks;
         }
+        self.feeds = changes.feeds.unwrap_or(std::mem::take(&mut self.feeds));
         let newly_closed = changes.closed.filter(|closed| self.closed != Some(*closed));
         self.closed = changes.closed.or(self.closed);
         let closing = std::mem::replace(&mut self.closing, changes.closing);

@@ -1,5 +1,6 @@
 //! The ingest stage: reads raw topics, writes `events` and `rejects`, and adds statements of time.
 
+mod counts;
 mod reading;
 
 use std::borrow::Cow;
@@ -16,10 +17,12 @@ use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
 use keepwell_pipeline::source_reader::{Completeness, EndProof, SourceReader, Sources};
 use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Stage, StageError, Step};
+use keepwell_pipeline::suspect::SourceCount;
 use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statement};
 
 use crate::encoding::{Schemas, Texts, texts};
 use crate::mapping::{self, Mapping};
+use counts::{Counts, Hours};
 use reading::{READ, Reading};
 
 /// The ingest stage.
@@ -149,14 +152,17 @@ impl Ingest {
         }
     }
 
-    fn statement(&self, marks: Vec<Mark>, known: &Sources) -> Statement {
+    fn statement(&self, marks: Vec<Mark>, counts: BTreeMap<&str, Hours>, known: &Sources) -> Statement {
         let partitions = |topic: &str| known.partition_counts.get(topic).copied().unwrap_or_default();
         let sources = self.sources.values().map(|source| keepwell_pipeline::watermark::Source {
             topic: source.topic.clone(),
             epoch: source.epoch,
             partitions: partitions(&source.topic),
         });
-        Statement { clock: self.clock, sources: sources.collect(), marks }
+        let counts = counts
+            .into_iter()
+            .map(|(topic, hours)| SourceCount { topic: topic.to_owned(), hours: hours.into_iter().collect() });
+        Statement { clock: self.clock, sources: sources.collect(), marks, counts: counts.collect() }
     }
 
     /// The records for one partition of `events`. The statement is on the last of them, after all rows.
@@ -207,6 +213,7 @@ impl SourceReader<State, State> for Ingest {
     fn read(&self, state: &State, batch: &Batch<'_>, sources: &Sources) -> Result<Step<State>, StageError> {
         let mut step = Step::default();
         let mut builders = Builders::new();
+        let mut counts = BTreeMap::new();
         for (tp, position) in &batch.positions {
             let Some(source) = self.sources.get(tp.topic.as_ref()) else { continue };
             let records = batch.records.get(tp).copied().unwrap_or_default();
@@ -214,12 +221,15 @@ impl SourceReader<State, State> for Ingest {
             let texts = self.texts(source, records);
             // Behind a record whose schema is not known yet nothing is read: the order stays.
             let (all, records) = (records, records.get(..texts.values.len()).unwrap_or(records));
+            let floor_us = known.stated.as_ref().and_then(|mark| mark.value_us);
+            let mut counted = Counts::above(floor_us, source.bound.as_micros());
             self.decode_all(
                 source,
                 (records, texts),
                 batch,
-                Reading { builders: &mut builders, known: &mut known, step: &mut step },
+                Reading { builders: &mut builders, known: &mut known, counts: &mut counted, step: &mut step },
             )?;
+            counted.add_to(&source.topic, &mut counts, &mut step.source_events);
             let next = records.last().map_or(position.next, |record| record.offset.next());
             let proof = sources.ends.get(tp).copied().filter(|_| all.is_empty());
             let complete = proof.map(|proof| (proof, sources.complete));
@@ -244,7 +254,7 @@ impl SourceReader<State, State> for Ingest {
             return Ok(step);
         }
         let marks = step.changes.values().filter_map(|known| known.stated.clone()).collect();
-        let statement = serde_json::to_vec(&self.statement(marks, sources)).map_err(arrow_external)?;
+        let statement = serde_json::to_vec(&self.statement(marks, counts, sources)).map_err(arrow_external)?;
         let max_bytes = batch.record_bytes(&self.events, self.max_record_bytes);
         for partition in 0..self.partitions {
             step.messages.extend(self.events_records(

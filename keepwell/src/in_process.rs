@@ -195,7 +195,7 @@ impl<'s, C: Clock> InProcess<'s, C> {
             ingest: place.member(&stages.ingest, &keepwell_ingest::plan(config), None)?,
             aggregate: place.member(&stages.aggregate, &keepwell_aggregate::plan(config), snapshots()?)?,
             score: place.member(&stages.score, &keepwell_score::plan(config), snapshots()?)?,
-            publish: place.member(&stages.publish, &keepwell_sink::publish_plan(config), None)?,
+            publish: place.member(&stages.publish, &keepwell_sink::publish_plan(config), snapshots()?)?,
             tables: tables.transpose()?,
         })
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keepwell::{audit, backfill, demo, erase, explain, infer, load, model, reference, try_input, views};
+use keepwell::{alerts, audit, backfill, demo, erase, explain, infer, load, model, reference, try_input, views};
 use keepwell_pipeline::acls::rights;
 use keepwell_pipeline::config::{Config, ConfigError};
 use keepwell_pipeline::process::{self, Cli, ConfigArgs};
@@ -38,6 +38,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Remove an account from the Parquet tables: rewrites the files that contain it.
     Erase(erase::EraseArgs),
+    /// Publish or forget the alerts that are held, because a source may have died.
+    Alerts(alerts::AlertsArgs),
     /// Announce another model file, which takes over at a declared time without a restart.
     Model(model::ModelArgs),
     /// Run collect: HTTP requests in, raw events out.
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => ended(explain::run(&args).map(|text| process::print(&text))),
         Command::Audit(args) => ended(audit::run(&args)),
         Command::Erase(args) => ended(erase::run(&args).map(|text| process::print(&text))),
+        Command::Alerts(args) => ended(alerts::run(&args).map(|text| process::print(&text))),
         Command::Model(args) => ended(model::run(&args).map(|text| process::print(&text))),
         Command::Collect(cli) => keepwell_collect::cli::main(&cli),
         Command::Ingest(cli) => keepwell_ingest::cli::main(&cli),

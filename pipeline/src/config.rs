@@ -14,6 +14,7 @@ mod output;
 mod places;
 mod registry;
 mod source;
+mod suspect;
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub use measures::Measures;
 pub use output::{Score, Tables, Topics};
 pub use registry::{Encoding, Registry};
 pub use source::Source;
+pub use suspect::Suspect;
 
 use crate::redact::{self, StoreUrl};
 use keepwell_core::pane::PaneWidth;
@@ -80,6 +82,10 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub score: Score,
+    /// When alerts are held, because a source may have died.
+    #[serde(default)]
+    #[garde(dive)]
+    pub suspect: Suspect,
     /// The Parquet tables. Only sink needs them.
     #[garde(dive)]
     pub tables: Option<Tables>,

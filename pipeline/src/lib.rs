@@ -24,5 +24,6 @@ pub mod source_reader;
 pub mod stage;
 pub mod step;
 pub mod store;
+pub mod suspect;
 pub mod topics;
 pub mod watermark;

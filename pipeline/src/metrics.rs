@@ -4,7 +4,9 @@
 
 mod names;
 mod of_partition;
+mod of_source;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Te
 pub use names::Named;
 use names::Names;
 use of_partition::PartitionMetrics;
+use of_source::SourceMetrics;
 
 use crate::readiness::Waiting;
 use crate::stage::{Fate, Fates, Gauges};
@@ -46,6 +49,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     partition: PartitionMetrics,
+    source: SourceMetrics,
 }
 
 impl Metrics {
@@ -115,6 +119,7 @@ impl Metrics {
             request_duration: request_duration(&mut names)?,
             build: names.int_gauge("build_info", "Always 1; the version is a label", &["stage", "version"])?,
             partition: PartitionMetrics::new(&mut names)?,
+            source: SourceMetrics::new(&mut names)?,
             names: Arc::default(),
         };
         Ok(Self { names: Arc::new(names), ..metrics })
@@ -236,6 +241,13 @@ impl StageMetrics {
         self.metrics.last_progress.with_label_values(&[self.stage]).set(wall_us as f64 / 1e6);
     }
 
+    /// Adds the events of a committed step, by topic and kind.
+    pub fn read_from_sources(&self, events: &BTreeMap<(String, &'static str), u64>) {
+        for ((topic, kind), count) in events {
+            self.metrics.source.events.with_label_values(&[self.stage, topic, *kind]).inc_by(*count);
+        }
+    }
+
     /// Records a failed commit: `aborted`, `too_large`, or `lost` if the verdict is unknown.
     pub fn not_committed(&self, outcome: &'static str) {
         self.metrics.steps.with_label_values(&[self.stage, outcome]).inc();
@@ -294,6 +306,12 @@ impl StageMetrics {
             self.metrics.partition.ids.with_label_values(&self.of(tp, &partition)).set(num_ids as i64);
             self.metrics.partition.id_bytes.with_label_values(&self.of(tp, &partition)).set(id_bytes as i64);
         }
+        if let Some(num_held) = gauges.num_held {
+            self.metrics.partition.held.with_label_values(&self.of(tp, &partition)).set(num_held as i64);
+        }
+        for (source, share) in &gauges.source_shares {
+            self.metrics.source.share.with_label_values(&[self.stage, source]).set(*share);
+        }
         if let Some(most) = gauges.id_max_bytes {
             self.metrics.id_max_bytes.with_label_values(&[self.stage]).set(i64::try_from(most).unwrap_or(i64::MAX));
         }
@@ -337,6 +355,7 @@ mod tests {
 
     /// Dashboards and alerts depend on these names. Changing one affects every user.
     const TYPES: &str = "\
+keepwell_alerts_held gauge
 keepwell_audit_drift_rows gauge
 keepwell_audit_scores gauge
 keepwell_audit_timestamp_seconds gauge
@@ -355,6 +374,8 @@ keepwell_request_duration_seconds histogram
 keepwell_requests_total counter
 keepwell_snapshot_pause_seconds gauge
 keepwell_snapshot_timestamp_seconds gauge
+keepwell_source_events_total counter
+keepwell_source_share gauge
 keepwell_source_waiting gauge
 keepwell_state_accounts gauge
 keepwell_state_bytes gauge
@@ -377,6 +398,7 @@ keepwell_watermark_timestamp_seconds gauge";
             Duration::from_millis(4),
             7_000_000,
         );
+        stage.read_from_sources(&[(("product-usage".to_owned(), "usage"), 9)].into());
         stage.waited(6_000, 7_000_000);
         stage.lag(&tp, 9);
         stage.position(&tp, NextOffset(40));
@@ -389,6 +411,8 @@ keepwell_watermark_timestamp_seconds gauge";
                 id_bytes: Some(272),
                 id_max_bytes: Some(1000),
                 model_version: Some(2),
+                num_held: Some(3),
+                source_shares: vec![("product-usage".into(), 0.25)],
             },
         );
         stage.saved(&tp, 1000, Duration::from_millis(3), 7_000_000);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
+use crate::suspect::{REPORT_HEADER, WORD_HEADER};
+
 /// Header names and values of a record, in order. A header may have no value.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;
 
@@ -51,6 +53,11 @@ impl Record {
     /// The last value of header `name`.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().rev().find(|(key, _)| key == name).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// Whether another than the owner of its partition wrote it: an operator, or the owner of another partition.
+    pub fn is_word(&self) -> bool {
+        [MODEL_HEADER, REPORT_HEADER, WORD_HEADER].iter().any(|name| self.header(name).is_some())
     }
 }
 

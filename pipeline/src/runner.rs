@@ -203,6 +203,7 @@ impl<'r, S: Stage, L: Log, C: Clock> Runner<'r, S, L, C> {
                 crash_points::here(CrashPoint::AfterCommit);
                 let (now, wall_us) = (self.session.clock.monotonic(), self.session.clock.wall_us());
                 self.session.metrics.committed(&step.fates, step.messages.len(), now.saturating_sub(before), wall_us);
+                self.session.metrics.read_from_sources(&step.source_events);
                 if let Some(since_ms) = self.oldest_of(&step) {
                     self.session.metrics.waited(since_ms, wall_us);
                 }

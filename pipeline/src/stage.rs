@@ -9,7 +9,7 @@ pub use crate::step::{Batch, Fate, Fates, StageError, Step, add_fates};
 use keepwell_core::offset::{Position, TopicPartition};
 
 /// Metrics of one partition of a stage's state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Gauges {
     /// Watermark, UTC microseconds.
     pub watermark_us: Option<i64>,
@@ -23,6 +23,10 @@ pub struct Gauges {
     pub id_max_bytes: Option<u64>,
     /// Version of the model file in use.
     pub model_version: Option<i64>,
+    /// Alerts that are held.
+    pub num_held: Option<usize>,
+    /// Events of each source in the last hour that ended, as a share of the usual number; NaN: not known.
+    pub source_shares: Vec<(String, f64)>,
 }
 
 /// A stage of the pipeline.

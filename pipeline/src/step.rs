@@ -52,6 +52,8 @@ pub struct Step<C> {
     pub has_more: bool,
     /// Messages for the operator: which account exceeded which limit.
     pub notices: Vec<String>,
+    /// Events that the step read, by topic and kind.
+    pub source_events: BTreeMap<(String, &'static str), u64>,
 }
 
 impl<C: Default> Default for Step<C> {
@@ -64,6 +66,7 @@ impl<C: Default> Default for Step<C> {
             fates: Fates::new(),
             has_more: false,
             notices: Vec::new(),
+            source_events: BTreeMap::new(),
         }
     }
 }

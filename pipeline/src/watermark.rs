@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
+use crate::suspect::SourceCount;
 use keepwell_core::offset::NextOffset;
 
 /// Header of an `events` record that contains a [`Statement`] as JSON.
@@ -25,6 +26,9 @@ pub struct Statement {
     pub sources: Vec<Source>,
     /// Progress of the partitions that this ingest process owns.
     pub marks: Vec<Mark>,
+    /// Events that were read since the last statement and within their bound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<SourceCount>,
 }
 
 /// A raw topic that holds back the watermark until each of its partitions has reported.
@@ -200,6 +204,7 @@ mod tests {
             clock,
             sources: vec![Source { topic: "usage".into(), epoch: 0, partitions }],
             marks: marks.iter().map(|m| mark(*m)).collect(),
+            counts: Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ mod bounds;
 pub mod cli;
 mod compile;
 mod contributions;
+mod drops;
 mod episode;
 mod evaluate;
 mod evidence;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use keepwell_core::schema::window::Layout;
 use keepwell_pipeline::config::Config;
+use keepwell_pipeline::suspect::Bounds;
 
 use crate::compile::Compiled;
 use crate::model::{self, ModelError};
@@ -13,6 +14,10 @@ use crate::model::{self, ModelError};
 pub struct Settings {
     /// Epoch of the log.
     pub epoch: u32,
+    /// Partition count of Keepwell's topics.
+    pub partitions: i32,
+    /// When a pane is suspect for its drops.
+    pub bounds: Bounds,
     /// Topic of health rows.
     pub health: Arc<str>,
     /// Size of the largest record to write, in bytes.
@@ -40,6 +45,8 @@ impl Settings {
         };
         Ok(Self {
             epoch: config.epoch,
+            partitions: config.partitions,
+            bounds: config.suspect.bounds(&config.aggregate),
             health: config.topics.health.as_str().into(),
             rejects: config.topics.rejects.as_str().into(),
             max_record_bytes: config.kafka.max_record_bytes,

@@ -1,4 +1,4 @@
-//! The state of a partition in a snapshot: version, model files, accounts. Versions 2 to 4 can be read.
+//! The state of a partition in a snapshot: version, model files, accounts. Versions 2 to 5 can be read.
 
 use std::sync::Arc;
 
@@ -9,12 +9,13 @@ use keepwell_pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Compiled;
+use crate::drops::OpenDrops;
 use crate::model::ModelError;
 use crate::model_schedule::Models;
 use crate::state::{Account, PartitionState};
 
 /// Version of the format that is written: a head, and the accounts in parts.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Name of the part with everything except the accounts. It changes with every record.
 const HEAD: &str = "head";
@@ -24,6 +25,15 @@ const HEAD: &str = "head";
 #[derive(Serialize, Deserialize)]
 struct Head {
     version: u32,
+    models: Vec<(i64, String)>,
+    progress: Option<Progress>,
+    drops: OpenDrops,
+}
+
+/// The head of version 4: without drops.
+#[derive(Deserialize)]
+struct Head4 {
+    _version: u32,
     models: Vec<(i64, String)>,
     progress: Option<Progress>,
 }
@@ -49,7 +59,12 @@ struct Saved2 {
 /// # Errors
 /// None in practice: every value can be serialised.
 pub fn parts(state: &PartitionState, known: &SavedRevisions) -> Result<Parts, postcard::Error> {
-    let head = Head { version: VERSION, models: state.models.texts(), progress: state.progress.clone() };
+    let head = Head {
+        version: VERSION,
+        models: state.models.texts(),
+        progress: state.progress.clone(),
+        drops: state.drops.clone(),
+    };
     let mut parts = Parts::from([(HEAD.to_owned(), Part::Changing(postcard::to_stdvec(&head)?))]);
     let accounts = state.accounts.iter().map(|(id, account)| (id.as_str(), account));
     state.dirty.parts(state.accounts.len(), accounts, known, &mut parts)?;
@@ -76,9 +91,15 @@ pub fn restored(
             let saved: Saved3 = postcard::from_bytes(bytes).map_err(damaged)?;
             (saved.models, saved.state)
         }
-        VERSION => {
-            let head: Head = postcard::from_bytes(bytes).map_err(damaged)?;
-            let mut state = PartitionState { progress: head.progress, ..PartitionState::default() };
+        4 | VERSION => {
+            let head = match version {
+                VERSION => postcard::from_bytes(bytes).map_err(damaged)?,
+                _ => {
+                    let Head4 { models, progress, .. } = postcard::from_bytes(bytes).map_err(damaged)?;
+                    Head { version, models, progress, drops: OpenDrops::new() }
+                }
+            };
+            let mut state = PartitionState { progress: head.progress, drops: head.drops, ..PartitionState::default() };
             for mut rest in accounts(whole) {
                 while !rest.is_empty() {
                     let ((id, account), behind) =

@@ -14,9 +14,11 @@ use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
 use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
 use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Fate, Fates, Stage, StageError, Step};
+use keepwell_pipeline::suspect::{self, PANES_HEADER, PanesEnded};
 use keepwell_pipeline::watermark::Progress;
 use tracing::warn;
 
+use crate::drops::{self, OpenDrops};
 use crate::evaluate::{CaseWithPast, evaluate};
 use crate::factor_lists::FactorLists;
 use crate::health_row::{Provenance, Row};
@@ -108,6 +110,11 @@ impl Score {
             };
             let progress = Progress::of(record).map_err(|error| refused(error.to_string()))?;
             fold.changes.progress = progress.or(fold.changes.progress);
+            if let Some(more) = suspect::of::<PanesEnded>(record, PANES_HEADER).map_err(refused)? {
+                let ended = fold.changes.ended.get_or_insert_default();
+                ended.ended_us = more.ended_us;
+                ended.suspect.extend(more.suspect);
+            }
             self.observe(record, batch, &mut fold, step);
             let Some(value) = &record.value else { continue };
             let batch = codec::decode_shared(value, &self.settings.layout.schema())
@@ -176,7 +183,7 @@ impl Score {
             let cases: Vec<CaseWithPast<'_>> =
                 turn.iter().zip(&pasts).map(|(case, past)| CaseWithPast { case, past }).collect();
             let verdicts = evaluate(models, windows, &cases, self.settings.pane_us)?;
-            let mut changed = Vec::with_capacity(turn.len());
+            let (mut changed, mut dropped) = (Vec::with_capacity(turn.len()), OpenDrops::new());
             for ((case, verdict), (before, past)) in turn.iter().zip(verdicts.iter()).zip(befores.iter().zip(&pasts)) {
                 let fate = match verdict.rating.score {
                     _ if case.is_deleted => "deleted",
@@ -185,6 +192,7 @@ impl Score {
                 };
                 *fates.entry(Fate::of("read")).or_default() += 1;
                 *fates.entry(Fate::of(fate)).or_default() += 1;
+                drops::count(&mut dropped, case, &verdict, past);
                 let (row, account) = Row::of(case, &verdict, *before, past);
                 let provenance = Provenance {
                     epoch: self.settings.epoch,
@@ -198,6 +206,7 @@ impl Score {
                 changed.push((fold.changes.id(fold.state, case.account_id), account));
             }
             fold.changes.accounts.extend(changed);
+            drops::merge(&mut fold.changes.drops, dropped, None);
         }
         Ok(())
     }
@@ -238,6 +247,7 @@ impl Score {
         if changes.progress.is_some() && changes.progress != state.progress {
             step.messages.push(message(None, progress));
         }
+        step.messages.extend(drops::reports(state, changes, tp.partition, &self.settings));
         Ok(())
     }
 }

@@ -6,10 +6,12 @@ use keepwell_core::accounts::{Accounts, ById};
 use keepwell_core::interned::Name;
 use keepwell_core::offset::TopicPartition;
 use keepwell_pipeline::snapshot::parts::ChangeBuckets;
+use keepwell_pipeline::suspect::PanesEnded;
 use keepwell_pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::contributions::Contributions;
+use crate::drops::{self, OpenDrops};
 use crate::episode::Episode;
 use crate::model::Model;
 use crate::model_schedule::Models;
@@ -32,6 +34,9 @@ pub struct PartitionState {
     /// Which model scores which time. A snapshot stores it separately.
     #[serde(skip)]
     pub models: Models,
+    /// The drops of panes that have not ended. Versions before 5 of the snapshot do not have them.
+    #[serde(skip)]
+    pub drops: OpenDrops,
     /// Accounts that have changed since the last snapshot.
     #[serde(skip)]
     pub dirty: ChangeBuckets,
@@ -106,6 +111,10 @@ pub struct PartitionChanges {
     pub progress: Option<Progress>,
     /// The new schedule of models, if a model was announced.
     pub models: Option<Models>,
+    /// Drops of final rows.
+    pub drops: OpenDrops,
+    /// Panes that have ended, if a record reported it.
+    pub ended: Option<PanesEnded>,
 }
 
 impl PartitionChanges {
@@ -134,6 +143,8 @@ impl PartitionState {
             };
         }
         self.progress = changes.progress.or(self.progress.take());
+        // What has ended was reported with the step.
+        drops::merge(&mut self.drops, changes.drops, changes.ended.map(|ended| ended.ended_us));
         self.models = changes.models.unwrap_or(std::mem::take(&mut self.models));
     }
 

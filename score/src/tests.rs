@@ -389,6 +389,7 @@ const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
 const STATE_3: &[u8] = include_bytes!("../golden/state-3.postcard");
 /// From version 4 on: an object as it is in the store, with all parts.
 const STATE_4: &[u8] = include_bytes!("../golden/state-4.snapshot");
+const STATE_5: &[u8] = include_bytes!("../golden/state-5.snapshot");
 
 /// All parts of a state.
 pub fn all(stage: &Score, state: &State) -> SnapshotBytes {
@@ -396,7 +397,7 @@ pub fn all(stage: &Score, state: &State) -> SnapshotBytes {
 }
 
 #[test]
-fn states_of_versions_2_to_4_stay_readable_and_are_what_the_same_records_give() {
+fn states_of_versions_2_to_5_stay_readable_and_are_what_the_same_records_give() {
     let stage = stage(include_str!("../golden/model-1.yaml"));
     let mut folded = fresh(&stage);
     let later = announcement(500, include_str!("../golden/model-1.yaml").replace("version: 1", "version: 2"));
@@ -406,11 +407,12 @@ fn states_of_versions_2_to_4_stay_readable_and_are_what_the_same_records_give() 
         &[record(0, 100, true, GOOD), record(1, 101, true, BAD), record(2, 102, false, GOOD)],
     );
     fold_lines(&stage, &mut folded, &[announced(3, &later)]);
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
+    let (_, of_4) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_5).unwrap();
     assert_eq!(all(&stage, &folded), saved, "equal states give equal bytes");
     let at = Position::at(NextOffset(4));
     let one = |bytes: &[u8]| SnapshotBytes::from([(ONE.to_owned(), bytes.to_vec())]);
-    for (whole, version) in [(&one(STATE_2), 2), (&one(STATE_3), 3), (&saved, 4)] {
+    for (whole, version) in [(&one(STATE_2), 2), (&one(STATE_3), 3), (&of_4, 4), (&saved, 5)] {
         let mut restored = State::default();
         stage.restore(&mut restored, &partition(), at, Some(whole)).unwrap();
         let next = fold_lines(&stage, &mut restored, &[record(4, 102, true, BAD)]);

@@ -2,7 +2,7 @@
 //!
 //! Contract of `publish`: each `health` row that is news becomes one record of `scores`, or a tombstone if the account
 //! was deleted.
-//! Each trigger that is raised, closed or cleared becomes one record of `alerts`.
+//! Each trigger that is raised, closed or cleared becomes one record of `alerts`, unless its pane is suspect: see [`hold`].
 //! Contract of `tables`: each final row of `windows`, `feature_days` and `health` is in the Parquet tables exactly
 //! once.
 
@@ -11,6 +11,7 @@ mod buffer;
 pub mod claim;
 pub mod erase;
 mod held;
+pub mod hold;
 pub mod publish;
 pub mod range_files;
 pub mod tables;

@@ -1,35 +1,58 @@
 //! The publish stage: sends `health` rows to the `scores` and `alerts` topics.
 //!
-//! It has no state: each row contains whether it is news.
+//! Scores go out at once: each row contains whether it is news. Alerts wait for the end of their pane, and are held if it
+//! is suspect: see [`crate::hold`].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use keepwell_core::codec;
-use keepwell_core::offset::{Position, TopicPartition};
+use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::health;
 use keepwell_core::schema::json::JsonRows;
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::{Message, Record};
-use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
+use keepwell_pipeline::snapshot::ONE;
+use keepwell_pipeline::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes};
 use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
+use keepwell_pipeline::suspect::{self, REPORT_HEADER, Report, WORD_HEADER, Word};
 
 use crate::alert::alert;
+use crate::hold::{Holding, Outcome, Ready};
 
 /// Name and version of the JSON form of a score: a row of `health` as the value of a record of `scores`.
 pub const SCORE: &str = "scores/2";
+
+/// The most alerts in one step, but for those of one slice more. What is released at once may be many.
+const SLICE: usize = 2000;
+
 /// The publish stage.
 #[derive(Debug)]
 pub struct Publish {
     scores: Arc<str>,
     alerts: Arc<str>,
+    partitions: i32,
     max_record_bytes: usize,
 }
+
+/// What one partition of `health` has to publish still.
+#[derive(Debug, Clone, Default)]
+pub struct PartitionState {
+    /// Alerts without a decision, or held.
+    holding: Holding,
+    /// Alerts of the record at the position that go out in further slices.
+    outgoing: Vec<Arc<Ready>>,
+}
+
+/// Fates of alerts that do not go out with their pane.
+const HELD: Fate = Fate::of("held");
+const RELEASED: Fate = Fate::of("released");
+const DROPPED: Fate = Fate::of("dropped");
 
 /// Fate of scores sent without evidence, drivers and factors, and of alerts sent without evidence, because the whole
 /// does not fit into a record.
@@ -41,32 +64,31 @@ impl Publish {
         Self {
             scores: config.topics.scores.as_str().into(),
             alerts: config.topics.alerts.as_str().into(),
+            partitions: config.partitions,
             max_record_bytes: config.kafka.max_record_bytes,
         }
     }
 
-    /// Adds the messages of the rows that lead to some.
-    fn publish(&self, batch: &RecordBatch, to: Destination, step: &mut Step<()>) -> Result<(), ArrowError> {
+    /// Adds the messages of the scores that are news, and the alerts to those that wait.
+    fn publish(
+        &self,
+        batch: &RecordBatch,
+        to: Destination,
+        holding: &mut Holding,
+        step: &mut Step<Changes>,
+    ) -> Result<(), ArrowError> {
         let rows = health::Reader::of(Columns::Batch(batch))?;
         let mut scores = JsonRows::of(Columns::Batch(batch), health::COLUMNS, SCORE)?
-            .with_items("triggers", holding(&rows.triggers.items));
+            .with_items("triggers", that_hold(&rows.triggers.items));
         let mut json = Vec::new();
         for row in 0..batch.num_rows() {
             let account_id = rows.account_id.value(row);
-            let message = |topic: &Arc<str>, value| Message {
-                topic: Arc::clone(topic),
-                partition: to.partition,
-                timestamp_ms: None,
-                key: Some(account_id.as_bytes().to_vec()),
-                value,
-                headers: Vec::new(),
-            };
+            let message = |value| message(&self.scores, to.partition, account_id, value);
             let is_news = |item: &usize| rows.triggers.items.is_news.value(*item);
             if rows.is_final.value(row) && rows.triggers.of(row).any(|item| is_news(&item)) {
                 let whole = rows.row(row);
                 for trigger in whole.triggers.iter().filter(|trigger| trigger.is_news) {
-                    let value = self.alert(&whole, trigger, to.max_alert_bytes, step)?;
-                    step.messages.push(message(&self.alerts, Some(value)));
+                    holding.add(self.alert(&whole, trigger, to.max_alert_bytes, step)?);
                 }
             }
             let fate = match (rows.is_changed.value(row), rows.is_deleted.value(row)) {
@@ -77,7 +99,7 @@ impl Publish {
             step.count(Fate::of("read"), 1);
             step.count(Fate::of(fate), 1);
             if fate == "tombstone" {
-                step.messages.push(message(&self.scores, None));
+                step.messages.push(message(None));
             } else if fate == "published" {
                 // All rows share this buffer, and the value is then copied at its exact size.
                 json.clear();
@@ -87,20 +109,20 @@ impl Publish {
                     scores.write(row, &["evidence", "drivers", "factors"], &mut json)?;
                     thinned(step, "the score", account_id, to.max_score_bytes);
                 }
-                step.messages.push(message(&self.scores, Some(json.clone())));
+                step.messages.push(message(Some(json.clone())));
             }
         }
         Ok(())
     }
 
-    /// The JSON of an alert: without its evidence, if it does not fit with it.
+    /// An alert with its JSON: without its evidence, if it does not fit with it.
     fn alert(
         &self,
         row: &health::Row<'_>,
         trigger: &health::trigger::Row<'_>,
         max_bytes: usize,
-        step: &mut Step<()>,
-    ) -> Result<Vec<u8>, ArrowError> {
+        step: &mut Step<Changes>,
+    ) -> Result<Ready, ArrowError> {
         let refused = |error: serde_json::Error| ArrowError::JsonError(error.to_string());
         let mut alert = alert(row, trigger).map_err(refused)?;
         let mut value = serde_json::to_vec(&alert).map_err(refused)?;
@@ -109,7 +131,109 @@ impl Publish {
             value = serde_json::to_vec(&alert).map_err(refused)?;
             thinned(step, "an alert", row.account_id, max_bytes);
         }
-        Ok(value)
+        Ok(Ready {
+            as_of_us: row.as_of,
+            place: 0,
+            account_id: row.account_id.to_owned(),
+            alert_id: alert.alert_id,
+            is_raise: trigger.state == "raised",
+            value,
+        })
+    }
+
+    /// Takes in what a record says about panes that ended or about alerts that are held, and decides about alerts.
+    fn decide(
+        &self,
+        record: &Record,
+        holding: &mut Holding,
+        step: &mut Step<Changes>,
+    ) -> Result<Vec<Arc<Ready>>, String> {
+        let own = record.topic_partition.partition;
+        let mut outcome = Outcome::default();
+        if let Some(report) = suspect::of::<Report>(record, REPORT_HEADER)? {
+            holding.report(report, own);
+        }
+        holding.decide(own, self.partitions, &mut outcome);
+        if let Some(word) = suspect::of::<Word>(record, WORD_HEADER)? {
+            holding.word(word, &mut outcome);
+        }
+        step.count(HELD, outcome.num_held);
+        step.count(RELEASED, outcome.num_released);
+        step.count(DROPPED, outcome.num_dropped);
+        for (as_of_us, reason) in &outcome.suspect {
+            step.notice(|| {
+                format!("suspect: the pane that ends at {}: {reason}; its alerts are held", health::rfc3339(*as_of_us))
+            });
+        }
+        Ok(outcome.published)
+    }
+
+    /// Folds records until none is left or alerts must go out in slices.
+    fn fold(
+        &self,
+        (tp, state): (&TopicPartition, &PartitionState),
+        records: &[Record],
+        batch: &Batch<'_>,
+        step: &mut Step<Changes>,
+    ) -> Result<(), StageError> {
+        let Some(last) = records.last() else { return Ok(()) };
+        let mut holding = state.holding.clone();
+        let (mut position, mut outgoing) = (Position::at(last.offset.next()), Vec::new());
+        for record in records {
+            self.record(record, batch, &mut holding, step)?;
+            let refused = |why| StageError::Record { topic_partition: tp.clone(), offset: record.offset.0, why };
+            let alerts = self.decide(record, &mut holding, step).map_err(refused)?;
+            if alerts.len() > SLICE {
+                (position, outgoing) = (Position { slice: 1, ..Position::at(NextOffset(record.offset.0)) }, alerts);
+                break;
+            }
+            self.send(&alerts, tp.partition, step);
+        }
+        step.has_more |= !outgoing.is_empty();
+        step.positions.insert(tp.clone(), position);
+        step.changes.insert(tp.clone(), PartitionState { holding, outgoing });
+        Ok(())
+    }
+
+    /// Goes on with alerts that go out in slices.
+    fn go_on(
+        &self,
+        (tp, state): (&TopicPartition, &PartitionState),
+        position: Position,
+        max_slices: u32,
+        step: &mut Step<Changes>,
+    ) {
+        let num_slices = state.outgoing.len().div_ceil(SLICE).min(max_slices as usize);
+        let (now, later) = state.outgoing.split_at(state.outgoing.len().min(num_slices * SLICE));
+        self.send(now, tp.partition, step);
+        let position = match later.is_empty() {
+            true => Position::at(NextOffset(position.next.0 + 1)),
+            false => Position { slice: position.slice + num_slices as u32, ..position },
+        };
+        step.has_more = true;
+        step.positions.insert(tp.clone(), position);
+        let changed = PartitionState { holding: state.holding.clone(), outgoing: later.to_vec() };
+        step.changes.insert(tp.clone(), changed);
+    }
+
+    fn send(&self, alerts: &[Arc<Ready>], partition: i32, step: &mut Step<Changes>) {
+        let message =
+            |alert: &Arc<Ready>| message(&self.alerts, partition, &alert.account_id, Some(alert.value.clone()));
+        step.messages.extend(alerts.iter().map(message));
+    }
+}
+
+/// The changed states of a step, by partition.
+pub type Changes = BTreeMap<TopicPartition, PartitionState>;
+
+fn message(topic: &Arc<str>, partition: i32, account_id: &str, value: Option<Vec<u8>>) -> Message {
+    Message {
+        topic: Arc::clone(topic),
+        partition,
+        timestamp_ms: None,
+        key: Some(account_id.as_bytes().to_vec()),
+        value,
+        headers: Vec::new(),
     }
 }
 
@@ -121,50 +245,62 @@ struct Destination {
     max_alert_bytes: usize,
 }
 
-fn thinned(step: &mut Step<()>, what: &str, account_id: &str, max_bytes: usize) {
+fn thinned(step: &mut Step<Changes>, what: &str, account_id: &str, max_bytes: usize) {
     step.count(THINNED, 1);
     step.notice(|| format!("thinned: {what} of account {account_id:?} does not fit into {max_bytes} bytes"));
 }
 
 /// The triggers that hold. A score lists only these.
-fn holding(triggers: &health::trigger::Reader<'_>) -> BooleanArray {
+fn that_hold(triggers: &health::trigger::Reader<'_>) -> BooleanArray {
     triggers.state.iter().map(|state| Some(matches!(state, Some("raised" | "active")))).collect()
 }
 
 impl Stage for Publish {
-    type State = BTreeSet<TopicPartition>;
-    type Changes = ();
+    type State = Changes;
+    type Changes = Changes;
 
     fn name(&self) -> &'static str {
         "publish"
     }
 
     fn is_stateful(&self) -> bool {
-        false
+        true
     }
 
-    fn apply(&self, state: &Self::State, batch: &Batch<'_>) -> Result<Step<()>, StageError> {
+    fn apply(&self, state: &Self::State, batch: &Batch<'_>) -> Result<Step<Changes>, StageError> {
         let mut step = Step::default();
-        for (tp, records) in batch.records.iter().filter(|(tp, _)| state.contains(*tp)) {
-            let Some(last) = records.last() else { continue };
-            for record in *records {
-                self.record(record, batch, &mut step)?;
+        for (tp, position) in &batch.positions {
+            let Some(known) = state.get(tp) else { continue };
+            if known.outgoing.is_empty() {
+                let records = batch.records.get(tp).copied().unwrap_or_default();
+                self.fold((tp, known), records, batch, &mut step)?;
+            } else {
+                self.go_on((tp, known), *position, batch.max_slices, &mut step);
             }
-            step.positions.insert(tp.clone(), Position::at(last.offset.next()));
         }
         Ok(step)
     }
 
-    fn merge(&self, _state: &mut Self::State, (): ()) {}
+    fn merge(&self, state: &mut Self::State, changes: Changes) {
+        state.extend(changes);
+    }
 
     fn restore(
         &self,
         state: &mut Self::State,
         partition: &TopicPartition,
         _position: Position,
-        _snapshot: Option<&SnapshotBytes>,
+        snapshot: Option<&SnapshotBytes>,
     ) -> Result<(), StageError> {
-        state.insert(partition.clone());
+        let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
+        let holding = match snapshot {
+            None => Holding::default(),
+            Some(whole) => {
+                let bytes = whole.get(ONE).ok_or_else(|| refused("it has no content".into()))?;
+                Holding::restored(bytes).map_err(refused)?
+            }
+        };
+        state.insert(partition.clone(), PartitionState { holding, outgoing: Vec::new() });
         Ok(())
     }
 
@@ -172,17 +308,20 @@ impl Stage for Publish {
         state.remove(partition);
     }
 
-    fn gauges(&self, _state: &Self::State, _partition: &TopicPartition) -> Gauges {
-        Gauges::default()
+    fn gauges(&self, state: &Self::State, partition: &TopicPartition) -> Gauges {
+        Gauges { num_held: state.get(partition).map(|known| known.holding.num_held()), ..Gauges::default() }
     }
 
     fn snapshot(
         &self,
-        _state: &Self::State,
-        _partition: &TopicPartition,
+        state: &Self::State,
+        partition: &TopicPartition,
         _known: &SavedRevisions,
     ) -> Result<Parts, StageError> {
-        Ok(Parts::new())
+        let refused = |why: String| StageError::Snapshot { topic_partition: partition.clone(), why };
+        let known = state.get(partition).ok_or_else(|| refused("there is no state".into()))?;
+        let bytes = known.holding.saved().map_err(|error| refused(error.to_string()))?;
+        Ok(Parts::from([(ONE.to_owned(), Part::Changing(bytes))]))
     }
 }
 
@@ -196,7 +335,13 @@ fn changed_rows(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 }
 
 impl Publish {
-    fn record(&self, record: &Record, batch: &Batch<'_>, step: &mut Step<()>) -> Result<(), StageError> {
+    fn record(
+        &self,
+        record: &Record,
+        batch: &Batch<'_>,
+        holding: &mut Holding,
+        step: &mut Step<Changes>,
+    ) -> Result<(), StageError> {
         let Some(value) = &record.value else { return Ok(()) };
         let refused = |why: String| StageError::Record {
             topic_partition: record.topic_partition.clone(),
@@ -212,6 +357,6 @@ impl Publish {
             max_score_bytes: batch.record_bytes(&self.scores, self.max_record_bytes),
             max_alert_bytes: batch.record_bytes(&self.alerts, self.max_record_bytes),
         };
-        self.publish(&news, to, step).map_err(|error| refused(error.to_string()))
+        self.publish(&news, to, holding, step).map_err(|error| refused(error.to_string()))
     }
 }

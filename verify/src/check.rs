@@ -17,6 +17,7 @@ use keepwell_sink::alert::Alert;
 use serde_json::Value;
 
 use crate::compare::{items_of, over, same_rows};
+use crate::held;
 use crate::oracle;
 use crate::streamed::{Streamed, check_claims, finals, last_lives, stacked, table};
 
@@ -93,9 +94,21 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
         scores,
         factors,
         triggers,
-        published: published(streamed)?,
+        published: published(streamed, config)?,
         fates: answer.fates.into_iter().map(|(fate, count)| (fate, count as u64)).collect(),
     })
+}
+
+/// Compares the suspect panes of a run without late events with the oracle's.
+///
+/// # Errors
+/// Names the panes that differ.
+pub async fn suspect_panes(streamed: &Streamed, config: &Config) -> Result<usize> {
+    let Some(ended_us) = streamed.reports.ended_us(config.partitions) else { return Ok(0) };
+    let expected = oracle::low_panes(&streamed.events, config, ended_us).await.context("suspect panes")?;
+    let low = &streamed.reports.low;
+    ensure!(*low == expected, "suspect panes: {low:?}, expected {expected:?}");
+    Ok(expected.len())
 }
 
 /// Compares window rows, window by window, with the oracle's, which are one row a window. Returns the number of rows.
@@ -203,8 +216,8 @@ fn news_of_record(score: &Value) -> News {
 }
 
 /// Checks that the last record of each account on `scores` is the newest row of the account, and that each record is
-/// news. Checks that `alerts` contains each raise once, with at most one end after it. Returns the number of accounts.
-fn published(streamed: &Streamed) -> Result<usize> {
+/// news. Checks that `alerts` contains what is neither held nor dropped. Returns the number of accounts.
+fn published(streamed: &Streamed, config: &Config) -> Result<usize> {
     let reader = health::Reader::of(Columns::Batch(&streamed.health))?;
     let mut rows: Vec<_> = (0..streamed.health.num_rows()).map(|row| reader.row(row)).collect();
     rows.sort_by_key(|row| (row.epoch, row.partition, row.next_offset, row.ordinal));
@@ -233,22 +246,25 @@ fn published(streamed: &Streamed) -> Result<usize> {
             }
         }
     }
-    let mut episodes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut episodes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let alerts = values::<Alert>(&streamed.alerts)?;
     for alert in alerts.values().flatten() {
         let alert = alert.as_ref().context("an alert without a value")?;
-        episodes.entry(alert.alert_id.clone()).or_default().push(&alert.event);
+        episodes.entry(alert.alert_id.clone()).or_default().push(alert.event.clone());
     }
-    let is_whole = |events: &Vec<&str>| matches!(events[..], ["raised"] | ["raised", "cleared" | "closed"]);
+    let is_whole = |events: &[String]| {
+        let events: Vec<&str> = events.iter().map(String::as_str).collect();
+        matches!(events[..], ["raised"] | ["raised", "cleared" | "closed"])
+    };
     if let Some((id, events)) = episodes.iter().find(|(_, events)| !is_whole(events)) {
         anyhow::bail!("alert {id}: {events:?}");
     }
-    let fired = rows.iter().filter(|row| row.is_final).flat_map(|row| &row.triggers);
-    let expected = fired.filter(|trigger| trigger.is_news).count();
-    ensure!(
-        episodes.values().map(Vec::len).sum::<usize>() == expected,
-        "{expected} triggers were raised, closed or cleared"
-    );
+    if !streamed.reports.has_words {
+        let expected = held::expected(&rows, &streamed.reports, config)?;
+        let other = expected.iter().find(|(id, events)| episodes.get(*id) != Some(events));
+        let more = episodes.iter().find(|(id, _)| !expected.contains_key(*id));
+        ensure!(other.is_none() && more.is_none(), "alerts: missing or other {other:?}, too many {more:?}");
+    }
     Ok(newest.len())
 }
 

@@ -7,6 +7,7 @@ pub mod compare;
 pub mod datasets;
 pub mod deployment;
 pub mod fleet;
+pub mod held;
 pub mod invariant;
 pub mod kafka;
 pub mod ledger;

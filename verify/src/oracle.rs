@@ -5,6 +5,7 @@
 //! Watermark, fates, panes, windows and measures are implemented again, in `oracle/*.sql` and `arrival.rs`.
 
 mod arrival;
+mod suspect;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use keepwell_pipeline::config::{Answers, Config, Targets};
 use keepwell_pipeline::record::Record;
 
 pub use arrival::{Arrivals, read};
+pub use suspect::low_panes;
 
 /// The rows that the stages must publish.
 #[derive(Debug)]

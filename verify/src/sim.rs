@@ -15,18 +15,19 @@
 mod announced;
 pub mod chaos;
 mod log;
+mod outage;
 mod place;
 pub mod promises;
 pub mod scenario;
 pub mod time;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::rc::Rc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use keepwell_core::event::Kind as EventKind;
 use keepwell_pipeline::config::{Aggregate, Config, Measures, Span, Tables};
@@ -98,6 +99,7 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
     let is_tidy = rng.u32(0..2) == 0;
     let with_tables = rng.u32(0..4) == 0;
     let shape = Shape { accounts: rng.usize(1..7), days: rng.i64(5..14), usage: rng.usize(1..4) };
+    let shape = outage::shape(asked.seed, shape);
     let fleet_seed = rng.u64(..);
     // A separate random source, so that old seeds keep all their other choices.
     let is_nightly = is_tidy && Rng::with_seed(asked.seed.rotate_left(32)).u32(0..3) == 0;
@@ -107,6 +109,8 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
         (false, _) => fleet::dirty(fleet_seed, shape),
     };
     let mut config = varied(&mut rng, with_tables)?;
+    config.suspect = outage::suspect(asked.seed);
+    outage::strike(asked.seed, &mut raws);
     if is_nightly {
         raws.retain(|raw| raw.kind == EventKind::Usage);
         config.sources.retain(|source| source.kind == Some(EventKind::Usage));
@@ -125,6 +129,7 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
     let scenario = Scenario {
         seed: asked.seed,
         announced,
+        words: outage::words(asked.seed, start_us..last_us, is_tidy),
         raw_topics: config.sources.iter().map(|source| (source.topic.clone(), raw_partitions)).collect(),
         arrivals,
         rate: asked.rate,
@@ -146,7 +151,7 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
             .context(Invariant::TimingDoesNotMatter.broken("as without any fault"))?;
     }
     let num_judged = match asked.with_oracle {
-        true => judge(&world.broker, &stages.config).context(Invariant::LogIsTruth.broken("the oracle"))?,
+        true => judge(&world.broker, &stages.config, is_tidy).context(Invariant::LogIsTruth.broken("the oracle"))?,
         false => 0,
     };
     let (faults, num_turns, num_paused) = (world.chaos.counts(), world.num_turns(), world.num_paused());
@@ -231,6 +236,7 @@ fn as_without_faults(scenario: &Scenario, stages: &Stages, broker: &MemoryBroker
         raw_topics: scenario.raw_topics.clone(),
         arrivals,
         announced: scenario.announced.clone(),
+        words: Vec::new(),
         rate: 0,
         clock_error_us: 0,
         end_us: scenario.end_us,
@@ -243,10 +249,12 @@ fn as_without_faults(scenario: &Scenario, stages: &Stages, broker: &MemoryBroker
     let of = |broker: &MemoryBroker, config: &Config| -> Result<_> {
         let streamed = Streamed::read(config, |topic| Ok(broker.records(topic)))?;
         let finals_of = |rows| without_provenance(&until(&finals(rows)?, scenario.end_us)?);
-        Ok((finals_of(&streamed.windows)?, finals_of(&streamed.health)?))
+        let alerts = streamed.alerts.iter().filter_map(|record| record.value.clone());
+        Ok((finals_of(&streamed.windows)?, finals_of(&streamed.health)?, alerts.collect::<BTreeSet<_>>()))
     };
-    let (windows, health) = of(broker, &stages.config)?;
-    let (calm_windows, calm_health) = of(&calm_world.broker, &calm_stages.config)?;
+    let (windows, health, alerts) = of(broker, &stages.config)?;
+    let (calm_windows, calm_health, calm_alerts) = of(&calm_world.broker, &calm_stages.config)?;
+    ensure!(alerts == calm_alerts, "other alerts: {:?}", alerts.symmetric_difference(&calm_alerts).next());
     same_rows(&windows, &[calm_windows], &["account_id", "as_of"]).context("windows")?;
     let flat = |rows: &arrow::array::RecordBatch| {
         let schema = rows.schema();
@@ -262,8 +270,11 @@ fn as_without_faults(scenario: &Scenario, stages: &Stages, broker: &MemoryBroker
 }
 
 /// The oracle judges everything after `events`.
-fn judge(broker: &MemoryBroker, config: &Config) -> Result<usize> {
+fn judge(broker: &MemoryBroker, config: &Config, is_tidy: bool) -> Result<usize> {
     let streamed = Streamed::read(config, |topic| Ok(broker.records(topic)))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    if is_tidy {
+        runtime.block_on(check::suspect_panes(&streamed, config))?;
+    }
     Ok(runtime.block_on(check::against_oracle(&streamed, config))?.windows)
 }

@@ -18,6 +18,7 @@ use keepwell_sink::claim::Claim;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::compare;
+use crate::held::Reports;
 use crate::versions::Versions;
 
 /// All outputs of a deployment.
@@ -37,6 +38,8 @@ pub struct Streamed {
     pub scores: Vec<Record>,
     /// Records of `alerts`, each partition in order.
     pub alerts: Vec<Record>,
+    /// What the partitions of `health` say about panes that have ended.
+    pub reports: Reports,
 }
 
 impl Streamed {
@@ -47,14 +50,16 @@ impl Streamed {
     pub fn read(config: &Config, records: impl Fn(&str) -> Result<Vec<Record>>) -> Result<Self> {
         let topics = &config.topics;
         let windows = records(&topics.windows)?;
+        let of_health = records(&topics.health)?;
         Ok(Self {
             events: records(&topics.events)?,
             windows: compare::rows_of(&windows, &config.aggregate.layout().schema())?,
             versions: Versions::of(config, &windows)?,
             feature_days: compare::rows_of(&records(&topics.feature_days)?, &feature_day::schema())?,
-            health: compare::rows_of(&records(&topics.health)?, &health::schema())?,
+            health: compare::rows_of(&of_health, &health::schema())?,
             scores: records(&topics.scores)?,
             alerts: records(&topics.alerts)?,
+            reports: Reports::of(&of_health)?,
         })
     }
 }

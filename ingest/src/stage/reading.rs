@@ -11,7 +11,7 @@ use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
 use keepwell_pipeline::stage::{Batch, Fate, StageError, Step};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::{Builders, Ingest, SourcePartition, State};
+use super::{Builders, Counts, Ingest, SourcePartition, State};
 use crate::decode::{self, Decoded, Limits};
 use crate::encoding::Texts;
 use crate::mapping::{Flat, Mapping};
@@ -29,6 +29,7 @@ const TOMBSTONE: &str = "keepwell:tombstone:";
 pub(super) struct Reading<'r> {
     pub builders: &'r mut Builders,
     pub known: &'r mut SourcePartition,
+    pub counts: &'r mut Counts,
     pub step: &'r mut Step<State>,
 }
 
@@ -163,7 +164,9 @@ impl Ingest {
 
     /// Adds an event to the rows of its partition.
     fn push(&self, event: &Event<'_>, record: &Record, now_us: i64, into: &mut Reading<'_>) -> Result<(), StageError> {
-        into.known.high_us = into.known.high_us.max(Some(event.occurred_us));
+        let high_us = into.known.high_us.map_or(event.occurred_us, |high_us| high_us.max(event.occurred_us));
+        into.known.high_us = Some(high_us);
+        into.counts.add(event.body.kind(), event.occurred_us, high_us);
         let partition = partition_of(&event.account_id, self.partitions);
         // With a user id key no bytes are kept, because the raw value contains the user ids.
         let is_kept = self.user_id_key.is_none() && self.may_be_too_late(event.occurred_us, now_us);

@@ -35,7 +35,7 @@ use tracing::{debug, warn};
 
 use super::{Ends, Log, LogError, Polled, Verdict};
 use crate::pulse::Pulse;
-use crate::record::{MODEL_HEADER, Message, Record, StableEnd};
+use crate::record::{Message, Record, StableEnd};
 use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 pub use membership::Member;
 use membership::Membership;
@@ -377,7 +377,7 @@ impl Log for KafkaLog {
     fn has_output(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
         let mut is_any = false;
         Tail::of(&self.settings)?.read(of, LOOK, &self.stop, |record| {
-            if record.header(MODEL_HEADER).is_some() {
+            if record.is_word() {
                 return ControlFlow::Continue(());
             }
             is_any = true;

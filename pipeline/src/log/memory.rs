@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Ends, Log, LogError, Polled, Verdict, smaller};
-use crate::record::{MODEL_HEADER, Message, Record, StableEnd};
+use crate::record::{Message, Record, StableEnd};
 use group::{Group, Standing};
 use keepwell_core::offset::{NextOffset, Position, TopicPartition};
 use partition::{Partition, Serial};
@@ -374,7 +374,7 @@ impl Log for MemoryLog {
     }
 
     fn has_output(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
-        let is_output = |record: &Record| record.header(MODEL_HEADER).is_none();
+        let is_output = |record: &Record| !record.is_word();
         Ok(self.broker().partition(of)?.read(NextOffset(0)).any(is_output))
     }
 

@@ -18,6 +18,7 @@ pub(super) struct PartitionMetrics {
     pub ids: IntGaugeVec,
     pub id_bytes: IntGaugeVec,
     pub state_bytes: IntGaugeVec,
+    pub held: IntGaugeVec,
     pub waiting: IntGaugeVec,
     pub hidden: IntGaugeVec,
     pub snapshot: GaugeVec,
@@ -55,6 +56,7 @@ impl PartitionMetrics {
             )?,
             id_bytes: names.int_gauge("state_event_id_bytes", "Memory of the event ids", &PARTITION)?,
             state_bytes: names.int_gauge("state_bytes", "Bytes of the state when it was last saved", &PARTITION)?,
+            held: names.int_gauge("alerts_held", "Alerts that are held, because a pane is suspect", &PARTITION)?,
             waiting: names.int_gauge(
                 "source_waiting",
                 "1 while a source is not read because it is too far ahead of another in time",
@@ -85,6 +87,7 @@ impl PartitionMetrics {
             self.ids.remove_label_values(labels).is_ok(),
             self.id_bytes.remove_label_values(labels).is_ok(),
             self.state_bytes.remove_label_values(labels).is_ok(),
+            self.held.remove_label_values(labels).is_ok(),
             self.waiting.remove_label_values(labels).is_ok(),
             self.hidden.remove_label_values(labels).is_ok(),
             self.snapshot.remove_label_values(labels).is_ok(),

@@ -74,7 +74,7 @@ pub fn check_all(world: &World<'_>, end_us: i64) -> Result<Compared> {
         .context(Invariant::LogIsTruth.broken("windows from events"))?;
     let health = score_again(broker, stages, &streamed, &states(Kind::Score)?)
         .context(Invariant::LogIsTruth.broken("health from windows"))?;
-    let published = publish_again(broker, stages, &streamed)
+    let published = publish_again(broker, stages, &streamed, &states(Kind::Publish)?)
         .context(Invariant::OneTransactionAStep.broken("scores and alerts from health"))?;
     let claims = match world.kinds().contains(&Kind::Tables) {
         true => tables(world, &streamed).context(Invariant::FilesAppearWhole.broken("tables from final rows"))?,
@@ -221,10 +221,16 @@ fn score_again(
     Ok(expected.num_rows())
 }
 
-fn publish_again(broker: &MemoryBroker, stages: &Stages, streamed: &Streamed) -> Result<usize> {
+fn publish_again(
+    broker: &MemoryBroker,
+    stages: &Stages,
+    streamed: &Streamed,
+    states: &BTreeMap<TopicPartition, SnapshotBytes>,
+) -> Result<usize> {
     let topics = &stages.config.topics;
     let input = with_input(broker, &stages.config, &topics.health)?;
-    let (again, _) = undisturbed(stages, Kind::Publish, &stages.publish, input)?;
+    let (again, expected_states) = undisturbed(stages, Kind::Publish, &stages.publish, input)?;
+    same_states(states, &expected_states)?;
     let mut num_published = 0;
     for (topic, written) in [(&topics.scores, &streamed.scores), (&topics.alerts, &streamed.alerts)] {
         let (written, expected) = (messages(written.iter().cloned()), messages(again.records(topic).into_iter()));

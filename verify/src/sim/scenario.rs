@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fastrand::Rng;
+use keepwell::alerts;
 use keepwell_core::offset::TopicPartition;
 use keepwell_pipeline::record::Message;
+use keepwell_pipeline::suspect::Word;
 use keepwell_score::model_schedule::Announcement;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
@@ -46,6 +48,8 @@ pub struct Scenario {
     pub arrivals: Vec<Arrival>,
     /// Model files and the times of their announcement (UTC microseconds), in order.
     pub announced: Vec<(i64, Announcement)>,
+    /// Decisions of an operator about alerts that are held, and their times (UTC microseconds), in order.
+    pub words: Vec<(i64, Word)>,
     /// Multiplies the usual frequency of faults.
     pub rate: u32,
     /// Largest error of wall clocks, in microseconds.
@@ -80,7 +84,7 @@ pub fn run<'s>(
         world.broker.create_topic(topic, *partitions);
     }
     let mut producer = Producer { world: &world, hidden: BTreeMap::new() };
-    let mut announced = scenario.announced.as_slice();
+    let (mut announced, mut words) = (scenario.announced.as_slice(), scenario.words.as_slice());
     // The order in which the stages first start is random, too.
     let mut arrivals = scenario.arrivals.as_slice();
     let mut rng = Rng::with_seed(scenario.seed ^ 0x5eed);
@@ -98,6 +102,10 @@ pub fn run<'s>(
         let (due, rest) = announced.split_at(num_due);
         due.iter().try_for_each(|(_, model)| announce(&world, model))?;
         announced = rest;
+        let num_due = words.partition_point(|(at_us, _)| *at_us <= time.wall_us());
+        let (due, rest) = words.split_at(num_due);
+        due.iter().try_for_each(|(_, word)| decide(&world, *word))?;
+        words = rest;
         strike(&world, scenario, &mut producer)?;
         for _ in 0..rng.usize(1..24) {
             world.turn(rng.usize(0..KINDS.len() * MOST));
@@ -119,6 +127,13 @@ fn announce(world: &World<'_>, model: &Announcement) -> Result<()> {
         world.broker.produce(&model.message(&windows, partition)?)?;
     }
     Ok(())
+}
+
+/// Writes an operator's decision into every partition of `health`.
+fn decide(world: &World<'_>, word: Word) -> Result<()> {
+    let config = &world.stages.config;
+    let health = Arc::from(config.topics.health.as_str());
+    Ok(alerts::messages(word, &health, config.partitions).try_for_each(|message| world.broker.produce(&message))?)
 }
 
 /// Applies faults between two turns.

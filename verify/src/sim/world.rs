@@ -451,6 +451,11 @@ impl<'s> World<'s> {
                         states.insert(tp.clone(), bytes(&self.stages.score, runner.state(), tp)?);
                     }
                 }
+                Some(Process::Publish(runner)) => {
+                    for tp in runner.state().keys() {
+                        states.insert(tp.clone(), bytes(&self.stages.publish, runner.state(), tp)?);
+                    }
+                }
                 _ => {}
             }
         }

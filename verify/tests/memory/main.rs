@@ -11,6 +11,7 @@ mod prose;
 mod quickstart;
 mod schemas;
 mod sim;
+mod suspect;
 mod tables;
 mod worked_day;
 

@@ -4,6 +4,7 @@ One kind of record by Avro and the same by JSON Schema, in turns; then a record 
 without a frame. Prints as JSON how many of each were written.
 """
 import datetime
+import faulthandler
 import json
 import sys
 
@@ -26,11 +27,20 @@ JSON = json.dumps({
     "$schema": "http://json-schema.org/draft-07/schema#", "title": "Use", "type": "object",
     "properties": {"event_id": {"type": "string"}, "account_id": {"type": "string"}, "occurred_at": {"type": "string"}}})
 
+# A writer that stands still says where.
+faulthandler.dump_traceback_later(120, exit=True)
 broker, registry, topic, count = sys.argv[1:]
-client = SchemaRegistryClient({"url": registry})
+client = SchemaRegistryClient({"url": registry, "timeout": 30})
 avro, plain = AvroSerializer(client, AVRO), JSONSerializer(JSON, client)
-producer = Producer({"bootstrap.servers": broker})
+producer = Producer({"bootstrap.servers": broker, "message.timeout.ms": 60_000})
 context = {name: SerializationContext(f"{topic}-{name}", MessageField.VALUE) for name in ("avro", "json")}
+
+
+def delivered(error, _):
+    if error:
+        sys.exit(f"not delivered: {error}")
+
+
 start = datetime.datetime(2026, 3, 1, 10, tzinfo=datetime.timezone.utc)
 values = []
 for n in range(int(count)):
@@ -41,6 +51,6 @@ for n in range(int(count)):
     values.append(plain(use, context["json"]))
 damaged = values[0][:-2]
 for value in values + [b"\0\x7f\xff\xff\xff" + values[0][5:], damaged, b"\0\0", b'{"event_id": "n1", "account_id": "by-none", "feature": "export", "occurred_at": "2026-03-01T10:00:00Z"}']:
-    producer.produce(topic, value, partition=0)
-producer.flush()
+    producer.produce(topic, value, partition=0, on_delivery=delivered)
+assert producer.flush(90) == 0, "records were not delivered"
 print(json.dumps({"avro": int(count), "json": int(count)}))
