@@ -13,6 +13,8 @@ use keepwell_pipeline::suspect::{self, REPORT_HEADER, Report, WORD_HEADER};
 pub struct Reports {
     /// Up to which time each partition has ended its panes, UTC microseconds.
     ended: BTreeMap<i32, i64>,
+    /// Accounts with a score and accounts that dropped, by partition and pane.
+    drops: BTreeMap<(i32, i64), (u64, u64)>,
     /// Suspect panes for their sources, by their ends in UTC microseconds.
     pub low: BTreeMap<i64, BTreeSet<String>>,
     /// Whether an operator has decided about alerts.
@@ -38,6 +40,12 @@ impl Reports {
             by_partition.entry(record.topic_partition.partition).or_default().insert(text);
             let ended = reports.ended.entry(report.partition).or_insert(i64::MIN);
             *ended = report.panes.ended_us.max(*ended);
+            // Each partition of `health` has a copy of each report.
+            let is_own = record.topic_partition.partition == report.partition;
+            for (as_of_us, drops) in report.drops.into_iter().filter(|_| is_own) {
+                let known = reports.drops.entry((report.partition, as_of_us)).or_default();
+                *known = (known.0 + drops.scored, known.1 + drops.dropped);
+            }
             for pane in report.panes.suspect {
                 reports.low.entry(pane.as_of_us).or_default().extend(pane.sources);
             }
@@ -46,6 +54,11 @@ impl Reports {
         let first = texts.next();
         reports.is_same = texts.all(|other| Some(other) == first);
         Ok(reports)
+    }
+
+    /// Whether these say the same about panes, however it was cut into records.
+    pub fn say_as(&self, other: &Self) -> bool {
+        (&self.ended, &self.drops, &self.low) == (&other.ended, &other.drops, &other.low)
     }
 
     /// Up to which time every partition has ended its panes.

@@ -5,6 +5,7 @@ pub mod chaos;
 pub mod check;
 pub mod compare;
 pub mod datasets;
+pub mod dead_source;
 pub mod deployment;
 pub mod fleet;
 pub mod held;

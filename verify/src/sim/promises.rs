@@ -26,6 +26,7 @@ use keepwell_pipeline::stage::Stage;
 use super::world::{Kind, Stages, World, bytes};
 use crate::check;
 use crate::compare::{rows_of, same_rows};
+use crate::held::Reports;
 use crate::invariant::Invariant;
 use crate::ledger;
 use crate::streamed::{Streamed, finals, last_lives};
@@ -214,7 +215,10 @@ fn score_again(
     let topics = &stages.config.topics;
     let input = with_input(broker, &stages.config, &topics.windows)?;
     let (again, expected_states) = undisturbed(stages, Kind::Score, &stages.score, input)?;
-    let expected = rows_of(&again.records(&topics.health), &health::schema())?;
+    let again = again.records(&topics.health);
+    let reports = Reports::of(&again)?;
+    ensure!(streamed.reports.say_as(&reports), "other reports of panes: {:?}, not {reports:?}", streamed.reports);
+    let expected = rows_of(&again, &health::schema())?;
     // Each partition is one sequence of rows, however it was cut into records.
     ensure!(streamed.health == expected, "rows differ: {} and {}", streamed.health.num_rows(), expected.num_rows());
     same_states(states, &expected_states)?;

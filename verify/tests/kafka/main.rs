@@ -14,6 +14,7 @@ mod model;
 mod process;
 mod readers;
 mod security;
+mod suspect;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,66 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use keepwell_core::event::Kind;
 use keepwell_pipeline::config::Config;
 use keepwell_sink::alert::Alert;
 use keepwell_verify::check;
+use keepwell_verify::dead_source::{ACCOUNTS, LEAVES, LEFT, account, day_of, usage, with_a_hole, with_a_return};
 use keepwell_verify::fleet::{self, Raw};
 
 use crate::{BOUND_MS, Deployment, config, count};
-
-const DAY_MS: i64 = 86_400_000;
-const HOUR_MS: i64 = 3_600_000;
-/// 2024-01-01T00:00:00Z.
-const START_MS: i64 = 1_704_067_200_000;
-const DAYS: i64 = 44;
-const ACCOUNTS: usize = 30;
-/// Days on which nothing of usage arrives.
-const OUTAGE: std::ops::Range<i64> = 30..34;
-/// This account leaves before the outage.
-const LEFT: usize = 4;
-/// This account leaves during the outage.
-const LEAVES: usize = 17;
-
-fn account(n: usize) -> String {
-    format!("account-{n:03}")
-}
-
-/// Six uses a day of each account that has not left, in the order of event time.
-fn usage() -> Vec<Raw> {
-    let mut raws = Vec::new();
-    for day in 0..DAYS {
-        let is_there = |n: &usize| !(*n == LEFT && day >= 22 || *n == LEAVES && day >= 31);
-        for (hour, n) in (9..15).flat_map(|hour| (0..ACCOUNTS).filter(is_there).map(move |n| (hour, n))) {
-            let at_ms = START_MS + day * DAY_MS + hour * HOUR_MS + n as i64 * 1000;
-            let text = format!(
-                r#"{{"event_id":"{day}-{hour}-{n}","account_id":"{}","user_id":"u{}","feature":"export","occurred_at":{at_ms}}}"#,
-                account(n),
-                hour % 3
-            );
-            raws.push(Raw { kind: Kind::Usage, key: None, value: Some(text.into_bytes()), at_ms });
-        }
-    }
-    raws
-}
-
-fn is_lost(raw: &Raw) -> bool {
-    OUTAGE.contains(&((raw.at_ms - START_MS) / DAY_MS))
-}
-
-/// The events without those of the outage.
-fn with_a_hole() -> Vec<Raw> {
-    usage().into_iter().filter(|raw| !is_lost(raw)).collect()
-}
-
-/// The events, those of the outage behind the first hour of the day after it.
-fn with_a_return() -> Vec<Raw> {
-    let (lost, mut raws): (Vec<Raw>, Vec<Raw>) = usage().into_iter().partition(is_lost);
-    let back_ms = START_MS + OUTAGE.end * DAY_MS + 10 * HOUR_MS;
-    let at = raws.partition_point(|raw| raw.at_ms < back_ms);
-    raws.splice(at..at, lost);
-    raws
-}
 
 fn guarded(set: &[&str]) -> Config {
     config(&[&["time.lateness=7d"], set].concat())
@@ -75,7 +22,7 @@ fn alerts(deployment: &Deployment) -> BTreeSet<(i64, String, String, String)> {
     let of = |value: bytes::Bytes| {
         let alert: Alert = serde_json::from_slice(&value).unwrap();
         let as_of: jiff::Timestamp = alert.as_of.parse().unwrap();
-        ((as_of.as_millisecond() - START_MS) / DAY_MS, alert.account_id, alert.trigger, alert.event)
+        (day_of(as_of.as_millisecond()), alert.account_id, alert.trigger, alert.event)
     };
     values.map(of).collect()
 }
@@ -133,9 +80,8 @@ fn many_accounts_that_drop_at_once_are_held_though_every_source_is_as_usual() {
         let text = String::from_utf8_lossy(raw.value.as_deref().unwrap()).into_owned();
         (0..ACCOUNTS).filter(|n| n % 3 == 0).any(|n| text.contains(&account(n)))
     };
-    let mut raws: Vec<Raw> =
-        usage().into_iter().filter(|raw| raw.at_ms < START_MS + 30 * DAY_MS || !is_third(raw)).collect();
-    let more: Vec<Raw> = raws.iter().filter(|raw| raw.at_ms >= START_MS + 30 * DAY_MS).cloned().collect();
+    let mut raws: Vec<Raw> = usage().into_iter().filter(|raw| day_of(raw.at_ms) < 30 || !is_third(raw)).collect();
+    let more: Vec<Raw> = raws.iter().filter(|raw| day_of(raw.at_ms) >= 30).cloned().collect();
     raws.extend(more.into_iter().map(|raw| {
         let text = String::from_utf8(raw.value.unwrap()).unwrap().replace(r#""event_id":""#, r#""event_id":"more-"#);
         Raw { value: Some(text.into_bytes()), ..raw }
