@@ -46,7 +46,7 @@ pub fn presets(group: &mut Group<'_>) {
 
 /// Avro as JSON. Decoding the JSON comes on top.
 pub fn avro(group: &mut Group<'_>) {
-    let schema = AvroSchema::new(SCHEMA).expect("a schema");
+    let schema = AvroSchema::new(SCHEMA, &[]).expect("a schema");
     let text = |text: &str| [&[(text.len() * 2) as u8], text.as_bytes()].concat();
     let body = |n: usize| {
         // 2026-03-01T10:00:00Z in milliseconds as a variable-length number, then a count of 2.

@@ -4,6 +4,8 @@
 //!
 //! | first bytes | header | the schema is |
 //! |---|---|---|
+//! | | `__value_schema_id`: 1, then 16 bytes | the GUID of the registry |
+//! | | `__value_schema_id`: 0, then four bytes | the id of the registry |
 //! | 0, then four bytes, big-endian | | the id of the registry |
 //! | anything else | | none: the record is JSON |
 //!
@@ -12,11 +14,13 @@
 #[cfg(feature = "registry")]
 pub mod avro;
 #[cfg(feature = "registry")]
+pub mod protobuf;
+#[cfg(feature = "registry")]
 pub mod registry;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use keepwell_core::offset::TopicPartition;
@@ -26,12 +30,32 @@ use crate::reason::{Code, Reason};
 
 /// First byte of a record that names its schema.
 const MAGIC: u8 = 0;
-/// Bytes of a frame: the magic byte and the id.
-const FRAME_BYTES: usize = 5;
+/// First byte of a header with a GUID.
+const MAGIC_OF_GUID: u8 = 1;
+/// Header that names the schema of the value.
+const ID_HEADER: &str = "__value_schema_id";
 
-/// The id of a schema in its registry.
+/// What names a schema in its registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SchemaId(pub u32);
+pub enum SchemaId {
+    /// Its number.
+    Number(u32),
+    /// Its GUID.
+    Guid(u128),
+}
+
+impl fmt::Display for SchemaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Guid(guid) => {
+                let hex = format!("{guid:032x}");
+                let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+                write!(f, "{a}-{b}-{c}-{d}-{e}")
+            }
+        }
+    }
+}
 
 /// What a schema says about the bytes behind the frame.
 #[derive(Debug)]
@@ -80,19 +104,36 @@ pub struct Texts<'r> {
     pub values: Vec<Result<Option<Cow<'r, [u8]>>, Reason>>,
 }
 
-/// The schema id in a frame, and the bytes behind it. None if the value has no frame.
+/// The schema that a record names, and the bytes that it is to read. None if the record names none.
+///
+/// What is behind the id in the header belongs before the value: the place of a Protobuf message.
 ///
 /// # Errors
-/// [`Code::BadFrame`] when the value ends within the frame.
-fn frame(value: &[u8]) -> Result<Option<(SchemaId, &[u8])>, Reason> {
+/// [`Code::BadFrame`] when value or header end within the frame.
+fn framed<'r>(record: &'r Record, value: &'r [u8]) -> Result<Option<(SchemaId, Cow<'r, [u8]>)>, Reason> {
+    let bad = |what: &str, bytes: &[u8]| {
+        Reason::new(Code::BadFrame, format!("{what} of {} bytes names no schema", bytes.len()))
+    };
+    if let Some(header) = record.header(ID_HEADER) {
+        let (id, place) = named(header).ok_or_else(|| bad(ID_HEADER, header))?;
+        let body = if place.is_empty() { Cow::Borrowed(value) } else { Cow::Owned([place, value].concat()) };
+        return Ok(Some((id, body)));
+    }
     if value.first() != Some(&MAGIC) {
         return Ok(None);
     }
-    let (frame, rest) = value.split_at_checked(FRAME_BYTES).ok_or_else(|| {
-        Reason::new(Code::BadFrame, format!("{} bytes; a frame is a zero byte and a schema id of four", value.len()))
-    })?;
-    let id = frame.iter().skip(1).fold(0, |id, byte| id << 8 | u32::from(*byte));
-    Ok(Some((SchemaId(id), rest)))
+    let (id, body) = named(value).ok_or_else(|| bad("a frame", value))?;
+    Ok(Some((id, Cow::Borrowed(body))))
+}
+
+/// The id at the begin of these bytes, and what is behind it.
+fn named(bytes: &[u8]) -> Option<(SchemaId, &[u8])> {
+    let (magic, rest) = bytes.split_first()?;
+    match *magic {
+        MAGIC => rest.split_first_chunk().map(|(id, rest)| (SchemaId::Number(u32::from_be_bytes(*id)), rest)),
+        MAGIC_OF_GUID => rest.split_first_chunk().map(|(id, rest)| (SchemaId::Guid(u128::from_be_bytes(*id)), rest)),
+        _ => None,
+    }
 }
 
 fn within(bytes: usize, max_bytes: usize) -> Result<(), Reason> {
@@ -107,7 +148,7 @@ const AT_ONCE_RECORDS: usize = 2000;
 const ENOUGH_BYTES: usize = 64 << 20;
 
 /// A record's number in its piece, and the bytes behind its frame.
-type Body<'r> = (usize, &'r [u8]);
+type Body<'r> = (usize, Cow<'r, [u8]>);
 
 /// Reads the values of records, up to the first one whose schema is not known yet, or until there are enough.
 ///
@@ -146,17 +187,18 @@ fn texts_at_once<'r>(
     let mut values = Vec::new();
     let mut binary: BTreeMap<SchemaId, (Arc<Schema>, Vec<Body<'_>>)> = BTreeMap::new();
     for record in records {
-        let framed = record.value.as_deref().map(|value| within(value.len(), max_bytes).and_then(|()| frame(value)));
+        let framed =
+            record.value.as_deref().map(|value| within(value.len(), max_bytes).and_then(|()| framed(record, value)));
         let value = match framed {
             None => Ok(None),
             Some(Ok(None)) => Ok(record.value.as_deref().map(Cow::Borrowed)),
             Some(Err(reason)) => Err(reason),
             Some(Ok(Some((id, body)))) => match schemas.lookup(id, &record.topic_partition) {
                 Lookup::Awaited => break,
-                Lookup::Unknown(why) => Err(Reason::new(Code::UnknownSchema, format!("schema {}: {why}", id.0))),
+                Lookup::Unknown(why) => Err(Reason::new(Code::UnknownSchema, format!("schema {id}: {why}"))),
                 Lookup::Known(schema) => match &*schema {
-                    Schema::Json => Ok(Some(Cow::Borrowed(body))),
-                    Schema::Unreadable(why) => Err(Reason::new(Code::UnknownSchema, format!("schema {}: {why}", id.0))),
+                    Schema::Json => Ok(Some(body)),
+                    Schema::Unreadable(why) => Err(Reason::new(Code::UnknownSchema, format!("schema {id}: {why}"))),
                     Schema::Binary(_) => {
                         let of_schema = binary.entry(id).or_insert_with(|| (Arc::clone(&schema), Vec::new()));
                         of_schema.1.push((values.len(), body));
@@ -169,7 +211,7 @@ fn texts_at_once<'r>(
     }
     for (schema, bodies) in binary.into_values() {
         let Schema::Binary(schema) = &*schema else { continue };
-        let of_schema: Vec<&[u8]> = bodies.iter().map(|(_, body)| *body).collect();
+        let of_schema: Vec<&[u8]> = bodies.iter().map(|(_, body)| body.as_ref()).collect();
         for ((place, _), text) in bodies.iter().zip(schema.texts(&of_schema)) {
             let text = text.and_then(|text| within(text.len(), max_bytes).map(|()| text));
             values[*place] = text.map(|text| Some(Cow::Owned(text)));

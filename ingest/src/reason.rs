@@ -56,6 +56,8 @@ codes! {
     UnknownSchema = "unknown_schema",
     /// The value does not fit its Avro schema.
     NotAvro = "not_avro",
+    /// The value does not fit its Protobuf schema.
+    NotProtobuf = "not_protobuf",
     /// The value is not UTF-8.
     NotUtf8 = "not_utf8",
     /// The value is not JSON.

@@ -35,15 +35,16 @@ impl fmt::Debug for AvroSchema {
 }
 
 impl AvroSchema {
-    /// A schema from its JSON text.
+    /// A schema from its JSON text, and those of the schemas that it refers to.
     ///
     /// # Errors
     /// Why the text is no schema that can be read: not JSON, not a record, a type that contains itself, or one that makes
     /// too much of few bytes.
-    pub fn new(text: &str) -> Result<Self, String> {
-        let schema: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let (schema, branch) = record_of(schema);
-        let schema = bounds::plain(schema)?;
+    pub fn new(text: &str, references: &[(String, String)]) -> Result<Self, String> {
+        let parsed = |text: &str| serde_json::from_str::<Value>(text).map_err(|error| error.to_string());
+        let (schema, branch) = record_of(parsed(text)?);
+        let references = references.iter().map(|(_, text)| parsed(text)).collect::<Result<Vec<_>, _>>()?;
+        let schema = bounds::plain(schema, &references)?;
         let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
         let schema = SchemaText::new(schema.to_string());
         store.set(Fingerprint::Id(ONLY), schema).map_err(|error| error.to_string())?;
@@ -234,9 +235,23 @@ mod tests {
         [text(id), long(n), user, long(1_772_359_200_000), long(1), tags, facts.concat()].concat()
     }
 
+    /// Types of other schemas, one of which refers to a third.
+    #[test]
+    fn types_of_other_schemas_are_read_where_they_are_used() {
+        let schema = r#"{"type":"record","name":"Use","namespace":"a","fields":[
+            {"name":"plan","type":"b.Plan"},{"name":"other","type":["null","b.Plan"]},{"name":"kind","type":"Kind"}]}"#;
+        let plan = r#"{"type":"record","name":"Plan","namespace":"b","fields":[{"name":"kind","type":"a.Kind"},{"name":"n","type":"int"}]}"#;
+        let kind = r#"{"type":"enum","name":"a.Kind","symbols":["small","large"]}"#;
+        let references = [("b.Plan".to_owned(), plan.to_owned()), ("a.Kind".to_owned(), kind.to_owned())];
+        let schema = AvroSchema::new(schema, &references).unwrap();
+        let mut found = schema.texts(&[&[2, 4, 2, 0, 6, 0]]);
+        let text = String::from_utf8(found.pop().unwrap().unwrap()).unwrap();
+        assert_eq!(text, r#"{"plan":{"kind":"large","n":2},"other":{"kind":"small","n":3},"kind":"small"}"#);
+    }
+
     #[test]
     fn a_value_is_json_with_times_as_text_and_unions_as_their_branch() {
-        let schema = AvroSchema::new(SCHEMA).unwrap();
+        let schema = AvroSchema::new(SCHEMA, &[]).unwrap();
         let bodies = [body("e1", -7, Some("u1")), body("e2", i64::MAX, None)];
         let texts = schema.texts(&bodies.each_ref().map(Vec::as_slice));
         let found: Vec<Value> = texts.into_iter().map(|text| serde_json::from_slice(&text.unwrap()).unwrap()).collect();
@@ -249,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_damaged_value_is_refused_and_its_neighbours_are_read() {
-        let schema = AvroSchema::new(SCHEMA).unwrap();
+        let schema = AvroSchema::new(SCHEMA, &[]).unwrap();
         let good = body("e1", 1, None);
         let short = &good[..good.len() - 3];
         let long = [good.as_slice(), b"!"].concat();
@@ -265,7 +280,7 @@ mod tests {
     fn a_time_that_is_no_time_is_its_number() {
         let schema = r#"{"type": "record", "name": "R", "fields": [{"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
             {"name": "on", "type": {"type": "int", "logicalType": "date"}}, {"name": "of", "type": ["null", {"type": "long", "logicalType": "time-micros"}]}]}"#;
-        let schema = AvroSchema::new(schema).unwrap();
+        let schema = AvroSchema::new(schema, &[]).unwrap();
         let body = |at: i64, on: i64, of: i64| [long(at), long(on), long(1), long(of)].concat();
         let texts = schema.texts(&[
             &body(1_772_359_200_500, 20_513, 3_600_000_001),
@@ -284,7 +299,7 @@ mod tests {
     fn an_id_is_the_text_that_was_written() {
         let schema = r#"{"type": "record", "name": "R", "fields": [{"name": "id", "type": {"type": "string", "logicalType": "uuid"}}]}"#;
         let id = "550e8400-e29b-41d4-a716-446655440000";
-        let found = AvroSchema::new(schema).unwrap().texts(&[&text(id)]);
+        let found = AvroSchema::new(schema, &[]).unwrap().texts(&[&text(id)]);
         assert_eq!(found[0].as_deref(), Ok(format!("{{\"id\":\"{id}\"}}").as_bytes()));
     }
 
@@ -292,7 +307,7 @@ mod tests {
     fn a_record_that_may_be_null_as_a_whole_is_the_record() {
         let record = r#"{"type": "record", "name": "R", "fields": [{"name": "n", "type": "long"}]}"#;
         for (schema, branch) in [(format!(r#"["null", {record}]"#), 1), (format!(r#"[{record}, "null"]"#), 0)] {
-            let schema = AvroSchema::new(&schema).unwrap();
+            let schema = AvroSchema::new(&schema, &[]).unwrap();
             let found = schema.texts(&[&[long(branch), long(7)].concat(), &long(1 - branch)]);
             assert_eq!(found[0].as_deref(), Ok(br#"{"n":7}"#.as_slice()));
             assert!(found[1].as_ref().is_err_and(|reason| reason.detail.contains("null")));
@@ -303,7 +318,7 @@ mod tests {
     #[test]
     fn a_body_that_ends_with_a_frame_is_no_two_values() {
         let schema = r#"{"type": "record", "name": "R", "fields": [{"name": "f", "type": {"type": "fixed", "name": "F", "size": 5}}]}"#;
-        let schema = AvroSchema::new(schema).unwrap();
+        let schema = AvroSchema::new(schema, &[]).unwrap();
         let (good, surplus) = ([1, 2, 3, 4, 5], [[1, 2, 3, 4, 5], frame()].concat());
         let found = schema.texts(&[&surplus, &[], &good]);
         assert_eq!(found.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, false, true]);
@@ -319,7 +334,7 @@ mod tests {
             (&of(r#"{"name": "next", "type": ["null", "R"]}"#), "contains itself"),
             ("\"string\"", ""),
         ] {
-            let refused = AvroSchema::new(text).unwrap_err();
+            let refused = AvroSchema::new(text, &[]).unwrap_err();
             assert!(refused.contains(why), "{text}: {refused}");
         }
     }
@@ -328,7 +343,7 @@ mod tests {
         /// Any bytes are a value or a reason, and a changed byte of a good value is never more than one record's fault.
         #[test]
         fn no_bytes_stop_a_decoder(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..5), at in 0..60_usize, byte: u8) {
-            let schema = AvroSchema::new(SCHEMA).unwrap();
+            let schema = AvroSchema::new(SCHEMA, &[]).unwrap();
             let mut changed = body("e1", 1, Some("u"));
             let at = at % changed.len();
             changed[at] = byte;

@@ -14,7 +14,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::{info, warn};
 
 use super::avro::AvroSchema;
-use super::{Lookup, Schema, SchemaId, Schemas};
+use super::protobuf::ProtobufSchema;
+use super::{Binary, Lookup, Schema, SchemaId, Schemas};
 
 /// Wait before the next request to a registry that did not answer.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
@@ -24,6 +25,8 @@ const MAX_SCHEMAS: usize = 10_000;
 const MAX_REQUESTS: usize = 8;
 /// Largest answer of a registry, in bytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
+/// The most schemas that one refers to, with those that these refer to.
+const MAX_REFERENCES: usize = 100;
 /// How long an id stays unknown. A replica of a registry may learn it later.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
@@ -72,7 +75,15 @@ struct Answer {
     schema: String,
     schema_type: Option<String>,
     #[serde(default)]
-    references: Vec<serde_json::Value>,
+    references: Vec<Reference>,
+}
+
+/// Another schema that a schema uses: by the name of its type, or of the file that is imported.
+#[derive(Deserialize)]
+struct Reference {
+    name: String,
+    subject: String,
+    version: i64,
 }
 
 /// What a registry says when it does not know an id.
@@ -112,7 +123,9 @@ impl Schemas for Registry {
             Some(Entry::Unknown(why, since)) if since.elapsed() < UNKNOWN_FOR => Lookup::Unknown(why.clone()),
             Some(Entry::Asked) => Lookup::Awaited,
             // A registry counts from 1 to the largest `int` of Java.
-            None if i32::try_from(id.0).is_err() => Lookup::Unknown("no registry has such an id".to_owned()),
+            None if matches!(id, SchemaId::Number(number) if i32::try_from(number).is_err()) => {
+                Lookup::Unknown("no registry has such an id".to_owned())
+            }
             Some(Entry::Unknown(..)) | None => {
                 known.forget_unknown();
                 known.schemas.insert(id, Entry::Asked);
@@ -161,7 +174,7 @@ async fn answer(asker: &Asker, id: SchemaId, known: &Mutex<Known>, places: &Sema
             Ok(entry) => break entry,
             Err(why) if !is_told => {
                 let (url, partitions) = (redact::url(&asker.url), waiting(known, id));
-                warn!(%url, id = id.0, why, partitions, "no schema from the registry: these partitions wait");
+                warn!(%url, %id, why, partitions, "no schema from the registry: these partitions wait");
                 is_told = true;
             }
             Err(_) => {}
@@ -169,7 +182,7 @@ async fn answer(asker: &Asker, id: SchemaId, known: &Mutex<Known>, places: &Sema
         tokio::time::sleep(RETRY_WAIT).await;
     };
     if is_told {
-        info!(id = id.0, "the schema registry answers again");
+        info!(%id, "the schema registry answers again");
     }
     lock(known).schemas.insert(id, entry);
 }
@@ -181,12 +194,53 @@ fn waiting(known: &Mutex<Known>, id: SchemaId) -> String {
 }
 
 impl Asker {
-    /// Asks for one schema.
+    /// Asks for one schema, and for those that it refers to.
     ///
     /// # Errors
     /// Why the registry gave no answer that counts.
     async fn ask(&self, id: SchemaId) -> Result<Entry, String> {
-        let mut request = self.client.get(format!("{}/schemas/ids/{}", self.url, id.0));
+        let path = match id {
+            SchemaId::Number(number) => format!("schemas/ids/{number}"),
+            SchemaId::Guid(_) => format!("schemas/guids/{id}"),
+        };
+        let unknown = |why: String| Entry::Unknown(why.chars().take(200).collect(), Instant::now());
+        match self.get(&path).await? {
+            Err(why) => Ok(unknown(why)),
+            Ok(answer) => match self.referred(&answer.references).await? {
+                Err(why) => Ok(unknown(why)),
+                Ok(references) => Ok(Entry::Found(Arc::new(schema(&answer, &references)))),
+            },
+        }
+    }
+
+    /// The names and texts of the schemas that are referred to, and of those that these refer to.
+    async fn referred(&self, references: &[Reference]) -> Result<Result<Vec<(String, String)>, String>, String> {
+        let mut rest: Vec<(String, String)> = references.iter().map(Reference::place).collect();
+        let mut texts: BTreeMap<String, String> = BTreeMap::new();
+        while let Some((name, path)) = rest.pop() {
+            if texts.contains_key(&name) {
+                continue;
+            }
+            if texts.len() == MAX_REFERENCES {
+                return Ok(Err(format!("it refers to more than {MAX_REFERENCES} schemas")));
+            }
+            match self.get(&path).await? {
+                Err(why) => return Ok(Err(format!("it refers to {name}, {path}: {why}"))),
+                Ok(answer) => {
+                    rest.extend(answer.references.iter().map(Reference::place));
+                    texts.insert(name, answer.schema);
+                }
+            }
+        }
+        Ok(Ok(texts.into_iter().collect()))
+    }
+
+    /// What the registry has at a path, or why it knows nothing there.
+    ///
+    /// # Errors
+    /// Why it gave no answer that counts.
+    async fn get(&self, path: &str) -> Result<Result<Answer, String>, String> {
+        let mut request = self.client.get(format!("{}/{path}", self.url));
         if let Some((user, password)) = &self.user {
             request = request.basic_auth(user, password.as_ref());
         }
@@ -199,10 +253,7 @@ impl Asker {
             }
         }
         match status {
-            StatusCode::OK => {
-                let answer: Answer = serde_json::from_slice(&text).map_err(|error| format!("its answer: {error}"))?;
-                Ok(Entry::Found(Arc::new(schema(&answer))))
-            }
+            StatusCode::OK => serde_json::from_slice(&text).map(Ok).map_err(|error| format!("its answer: {error}")),
             // Any server has a 404. That of a registry says which.
             StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => {
                 let error = serde_json::from_slice::<Problem>(&text).ok();
@@ -210,8 +261,7 @@ impl Asker {
                 let error = error.ok_or_else(|| {
                     format!("it answers {status} and knows no schemas there: is the path of the url right?")
                 })?;
-                let why = format!("the registry does not know it: {} {}", error.error_code, error.message);
-                Ok(Entry::Unknown(why.chars().take(200).collect(), Instant::now()))
+                Ok(Err(format!("the registry does not know it: {} {}", error.error_code, error.message)))
             }
             status => Err(format!("it answers {status}")),
         }
@@ -227,17 +277,32 @@ fn innermost(error: &reqwest::Error) -> String {
     if error.is_timeout() { "no answer in time".to_owned() } else { cause.to_string() }
 }
 
-fn schema(answer: &Answer) -> Schema {
-    let kind = answer.schema_type.as_deref().unwrap_or("AVRO");
-    match kind {
+impl Reference {
+    /// Its name, and the path of its schema.
+    fn place(&self) -> (String, String) {
+        let subject = percent_encoded(&self.subject);
+        (self.name.clone(), format!("subjects/{subject}/versions/{}", self.version))
+    }
+}
+
+/// A text as a segment of a path.
+fn percent_encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes()
+        .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+fn schema(answer: &Answer, references: &[(String, String)]) -> Schema {
+    let binary = |schema: Result<Box<dyn Binary>, String>| match schema {
+        Ok(schema) => Schema::Binary(schema),
+        Err(why) => Schema::Unreadable(format!("it cannot be read: {why}")),
+    };
+    let text = &answer.schema;
+    match answer.schema_type.as_deref().unwrap_or("AVRO") {
         "JSON" => Schema::Json,
-        "AVRO" if !answer.references.is_empty() => {
-            Schema::Unreadable("it refers to other schemas, which is not supported".to_owned())
-        }
-        "AVRO" => match AvroSchema::new(&answer.schema) {
-            Ok(schema) => Schema::Binary(Box::new(schema)),
-            Err(why) => Schema::Unreadable(format!("it cannot be read: {why}")),
-        },
-        other => Schema::Unreadable(format!("{other} is not supported; AVRO and JSON are")),
+        "AVRO" => binary(AvroSchema::new(text, references).map(|schema| Box::new(schema) as _)),
+        "PROTOBUF" => binary(ProtobufSchema::new(text, references).map(|schema| Box::new(schema) as _)),
+        other => Schema::Unreadable(format!("{other} is not supported; AVRO, PROTOBUF and JSON are")),
     }
 }

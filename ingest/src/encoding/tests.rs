@@ -30,7 +30,7 @@ impl Schemas for InTime {
             }
             _ => {
                 self.waiting.lock().unwrap().remove(partition);
-                match id.0 {
+                match of_number(id) {
                     0 => Lookup::Unknown("nobody knows it".to_owned()),
                     1 => Lookup::Known(Arc::new(Schema::Unreadable("it is of another kind".to_owned()))),
                     _ => Lookup::Known(Arc::new(Schema::Json)),
@@ -41,6 +41,13 @@ impl Schemas for InTime {
 
     fn waiting(&self) -> BTreeSet<TopicPartition> {
         self.waiting.lock().unwrap().clone()
+    }
+}
+
+fn of_number(id: SchemaId) -> u32 {
+    match id {
+        SchemaId::Number(number) => number,
+        SchemaId::Guid(_) => 0,
     }
 }
 
@@ -98,7 +105,7 @@ proptest! {
         ids in prop::collection::vec(prop::option::of(0..5_u32), 1..30), patience in prop::collection::btree_map(0..5_u32, 0..4_u32, 0..5),
     ) {
         let records: Vec<Record> = (0..).zip(&ids).map(|(n, id)| record(n, *id)).collect();
-        let late = InTime { patience: Mutex::new(patience.into_iter().map(|(id, left)| (SchemaId(id), left)).collect()), ..InTime::default() };
+        let late = InTime { patience: Mutex::new(patience.into_iter().map(|(id, left)| (SchemaId::Number(id), left)).collect()), ..InTime::default() };
         let (fates, rejects) = read(&records, late);
         prop_assert_eq!((&fates, &rejects), (&read(&records, InTime::default()).0, &read(&records, InTime::default()).1));
         let num_unknown = ids.iter().filter(|id| matches!(id, Some(0 | 1))).count();
@@ -112,11 +119,32 @@ proptest! {
 
 #[test]
 fn a_value_that_ends_within_its_frame_is_a_reject_and_what_has_no_frame_is_json() {
-    let values: [&[u8]; 4] = [b"\0", b"\0\0\0\0", b"{}", b"\x01x"];
-    let found = values.map(|value| frame(value).map(|framed| framed.map(|(id, rest)| (id.0, rest.len()))));
-    assert!(found[..2].iter().all(|found| found.as_ref().is_err_and(|reason| reason.code == Code::BadFrame)));
-    assert_eq!(found[2..], [Ok(None), Ok(None)]);
-    assert_eq!(frame(b"\0\0\0\x01\x02{}"), Ok(Some((SchemaId(258), b"{}".as_slice()))));
+    let found = |value: &'static [u8]| read_frame(None, value);
+    assert_eq!([b"\0".as_slice(), b"\0\0\0\0"].map(found), [const { Err(Code::BadFrame) }; 2]);
+    assert_eq!([b"{}".as_slice(), b"\x01x"].map(found), [const { Ok(None) }; 2]);
+    assert_eq!(found(b"\0\0\0\x01\x02{}"), Ok(Some((SchemaId::Number(258), b"{}".to_vec()))));
+}
+
+/// What a record with this header and value names, and what is to be read by it.
+fn read_frame(header: Option<&[u8]>, value: &'static [u8]) -> Result<Option<(SchemaId, Vec<u8>)>, Code> {
+    let headers = header.map(|header| (ID_HEADER.to_owned(), Some(header.to_vec())));
+    let record =
+        Record { headers: headers.into_iter().collect(), ..Record::at(TopicPartition::new("raw", 0), Offset(0)) };
+    let found = framed(&record, value).map_err(|reason| reason.code)?;
+    Ok(found.map(|(id, body)| (id, body.into_owned())))
+}
+
+#[test]
+fn a_header_names_the_schema_by_guid_or_number_and_the_place_behind_it_belongs_before_the_value() {
+    let guid = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef_u128;
+    let of = |place: &[u8]| [&[1], guid.to_be_bytes().as_slice(), place].concat();
+    assert_eq!(SchemaId::Guid(guid).to_string(), "01234567-89ab-cdef-0123-456789abcdef");
+    assert_eq!(read_frame(Some(&of(&[])), b"\0value"), Ok(Some((SchemaId::Guid(guid), b"\0value".to_vec()))));
+    assert_eq!(read_frame(Some(&of(&[2, 4])), b"value"), Ok(Some((SchemaId::Guid(guid), b"\x02\x04value".to_vec()))));
+    assert_eq!(read_frame(Some(&[0, 0, 0, 0, 9]), b"value"), Ok(Some((SchemaId::Number(9), b"value".to_vec()))));
+    for bad in [&of(&[])[..16], &[], &[2, 0, 0, 0, 9], &[0, 0]] {
+        assert_eq!(read_frame(Some(bad), b"value"), Err(Code::BadFrame), "{bad:?}");
+    }
 }
 
 /// Makes a small event of any bytes, as Avro can of a number with a million digits 0.

@@ -40,18 +40,39 @@ fn scalar(bytes: i64) -> Size {
 #[derive(Default)]
 struct Names {
     defined: BTreeMap<String, (String, Option<Size>)>,
+    /// Types of the schemas that are referred to, by their full names.
+    referred: BTreeMap<String, Value>,
+}
+
+impl Names {
+    /// The type of another schema with this name. It is given once: from then on it is defined.
+    fn take_referred(&mut self, name: &str, namespace: &str) -> Option<Value> {
+        let full_name = full(name, namespace);
+        if self.defined.contains_key(&full_name) {
+            return None;
+        }
+        self.referred.remove(&full_name).or_else(|| self.referred.remove(name))
+    }
+}
+
+/// The full name of a named type.
+fn full_name_of(schema: &Value) -> Option<String> {
+    let namespace = schema.get("namespace").and_then(Value::as_str).unwrap_or_default();
+    Some(full(schema.get("name")?.as_str()?, namespace))
 }
 
 /// The schema with plain names, if it is one that can be read.
 ///
 /// Each named type gets a name without a namespace, since readers differ in how they resolve names; nothing that is read shows
 /// them. Texts that are marked as UUIDs become plain ones: a reader would change them, and an id must be the same text by Avro
-/// and by JSON.
+/// and by JSON. A type of another schema stands where it is first used.
 ///
 /// # Errors
 /// What of it could take too much memory, or is no schema.
-pub fn plain(mut schema: Value) -> Result<Value, String> {
-    let size = walk(&mut schema, "", &mut Names::default())?;
+pub fn plain(mut schema: Value, references: &[Value]) -> Result<Value, String> {
+    let referred = references.iter().filter_map(|schema| Some((full_name_of(schema)?, schema.clone())));
+    let mut names = Names { referred: referred.collect(), ..Names::default() };
+    let size = walk(&mut schema, "", &mut names)?;
     if size.base > MOST_BASE_BYTES {
         return Err(format!("a record becomes {} bytes more than it has; {MOST_BASE_BYTES} are taken", size.base));
     }
@@ -60,11 +81,17 @@ pub fn plain(mut schema: Value) -> Result<Value, String> {
 
 fn walk(schema: &mut Value, namespace: &str, names: &mut Names) -> Result<Size, String> {
     let size = match schema {
-        Value::String(name) => {
-            let (plain, size) = named(name, namespace, names)?;
-            *name = plain;
-            size
-        }
+        Value::String(name) => match names.take_referred(name, namespace) {
+            Some(referred) => {
+                *schema = referred;
+                walk(schema, "", names)?
+            }
+            None => {
+                let (plain, size) = named(name, namespace, names)?;
+                *name = plain;
+                size
+            }
+        },
         Value::Array(branches) => of_union(branches, namespace, names)?,
         Value::Object(_) => of_object(schema, namespace, names)?,
         other => return Err(format!("{other} is no schema")),
@@ -114,8 +141,7 @@ fn of_object(schema: &mut Value, namespace: &str, names: &mut Names) -> Result<S
             if let (Value::Object(parts), true) = (&mut *schema, is_uuid && kind == "string") {
                 parts.remove("logicalType");
             }
-            let (plain, size) = named(&kind, namespace, names)?;
-            *part(schema, "type")? = Value::String(plain);
+            let size = walk(part(schema, "type")?, namespace, names)?;
             Ok(size)
         }
     }
@@ -190,7 +216,7 @@ mod tests {
 
     fn of(fields: &str) -> Result<Value, String> {
         let text = format!(r#"{{"type":"record","name":"R","namespace":"x","fields":[{fields}]}}"#);
-        plain(serde_json::from_str(&text).unwrap())
+        plain(serde_json::from_str(&text).unwrap(), &[])
     }
 
     fn list_of(item: &str) -> String {
