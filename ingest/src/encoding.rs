@@ -104,13 +104,16 @@ pub struct Texts<'r> {
     pub values: Vec<Result<Option<Cow<'r, [u8]>>, Reason>>,
 }
 
+/// The schema that a record names, and the bytes that it is to read.
+type Framed<'r> = (SchemaId, Cow<'r, [u8]>);
+
 /// The schema that a record names, and the bytes that it is to read. None if the record names none.
 ///
 /// What is behind the id in the header belongs before the value: the place of a Protobuf message.
 ///
 /// # Errors
 /// [`Code::BadFrame`] when value or header end within the frame.
-fn framed<'r>(record: &'r Record, value: &'r [u8]) -> Result<Option<(SchemaId, Cow<'r, [u8]>)>, Reason> {
+fn framed<'r>(record: &'r Record, value: &'r [u8]) -> Result<Option<Framed<'r>>, Reason> {
     let bad = |what: &str, bytes: &[u8]| {
         Reason::new(Code::BadFrame, format!("{what} of {} bytes names no schema", bytes.len()))
     };

@@ -55,10 +55,8 @@ impl ProtobufSchema {
             Some(descriptors) => linked(descriptors)?,
             None => compiled(all)?,
         };
-        match file.messages().len() {
-            0 => Err("it has no message".to_owned()),
-            _ => Ok(Self { file }),
-        }
+        let has_messages = file.messages().len() > 0;
+        if has_messages { Ok(Self { file }) } else { Err("it has no message".to_owned()) }
     }
 
     fn text(&self, body: &[u8]) -> Result<Vec<u8>, Reason> {
@@ -202,7 +200,7 @@ message Use {
             bytes(1, b"e1"),
             bytes(2, b"acme"),
             vec![4 << 3, 1],
-            bytes(5, &[1 << 3, 0x90, 0xd9, 0x8d, 0xcd, 0x06]),
+            bytes(5, &[1 << 3, 0xa0, 0x9c, 0x90, 0xcd, 0x06]),
             vec![6 << 3, 2],
             bytes(7, &bytes(1, b"s1")),
             bytes(9, &bytes(1, b"pro")),
@@ -233,7 +231,7 @@ message Use {
         assert_eq!(text(&schema, &[&[2, 0], bytes(1, b"v").as_slice()].concat()).unwrap(), r#"{"x":"v"}"#);
         assert_eq!(text(&schema, &[&[4, 2, 0], bytes(1, b"v").as_slice()].concat()).unwrap(), r#"{"sku":"v"}"#);
         for wrong in
-            [&[][..], &[2], &[1], &[2, 8], &[4, 2, 2], &[0x80; 6], &[0xfe, 0x7f], &[2, 0xff, 0xff, 0xff, 0xff, 0xff]]
+            [&[][..], &[2], &[1], &[2, 8], &[4, 2, 4], &[0x80; 6], &[0xfe, 0x7f], &[2, 0xff, 0xff, 0xff, 0xff, 0xff]]
         {
             assert_eq!(text(&schema, wrong), Err(Code::NotProtobuf), "{wrong:?}");
         }
@@ -264,7 +262,7 @@ message Use {
         let file = ProtobufSchema::new(plain, &[]).unwrap().file;
         let encoded = STANDARD.encode(file.file_descriptor_proto().encode_to_vec());
         let schema = ProtobufSchema::new(&encoded, &[]).unwrap();
-        let body = [&[0], bytes(1, &[1 << 3, 0x90, 0xd9, 0x8d, 0xcd, 0x06]).as_slice()].concat();
+        let body = [&[0], bytes(1, &[1 << 3, 0xa0, 0x9c, 0x90, 0xcd, 0x06]).as_slice()].concat();
         assert_eq!(text(&schema, &body).unwrap(), r#"{"at":"2026-03-01T10:00:00Z"}"#);
     }
 
@@ -274,7 +272,7 @@ message Use {
         for (text, word) in [
             ("", "no message"),
             ("syntax = \"proto3\";", "no message"),
-            ("message M { strin x = 1; }", "strin"),
+            ("syntax = \"proto3\"; message M { strin x = 1; }", "strin"),
             ("syntax = \"proto3\"; import \"away.proto\"; message M {}", "away.proto"),
             ("{}", "expected"),
             (deep.as_str(), "nested deeper"),

@@ -61,6 +61,9 @@ enum Entry {
     Unknown(String, Instant),
 }
 
+/// What a registry told: a value, or why it knows none. The outer error says why it gave no answer that counts.
+type Told<T> = Result<Result<T, String>, String>;
+
 /// A client of one registry.
 struct Asker {
     client: Client,
@@ -214,7 +217,7 @@ impl Asker {
     }
 
     /// The names and texts of the schemas that are referred to, and of those that these refer to.
-    async fn referred(&self, references: &[Reference]) -> Result<Result<Vec<(String, String)>, String>, String> {
+    async fn referred(&self, references: &[Reference]) -> Told<Vec<(String, String)>> {
         let mut rest: Vec<(String, String)> = references.iter().map(Reference::place).collect();
         let mut texts: BTreeMap<String, String> = BTreeMap::new();
         while let Some((name, path)) = rest.pop() {
@@ -239,7 +242,7 @@ impl Asker {
     ///
     /// # Errors
     /// Why it gave no answer that counts.
-    async fn get(&self, path: &str) -> Result<Result<Answer, String>, String> {
+    async fn get(&self, path: &str) -> Told<Answer> {
         let mut request = self.client.get(format!("{}/{path}", self.url));
         if let Some((user, password)) = &self.user {
             request = request.basic_auth(user, password.as_ref());
