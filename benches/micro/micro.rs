@@ -94,6 +94,7 @@ fn micro(c: &mut Criterion) {
     decoding(&mut group, &fixture);
     sources::presets(&mut group);
     sources::avro(&mut group);
+    sources::protobuf(&mut group);
     ingest(&mut group, &fixture);
     aggregate(&mut group, &fixture);
     score_and_tables(&mut group, &fixture);

@@ -160,6 +160,8 @@ impl Binary for ProtobufSchema {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const USE: &str = r#"
@@ -264,6 +266,16 @@ message Use {
         let schema = ProtobufSchema::new(&encoded, &[]).unwrap();
         let body = [&[0], bytes(1, &[1 << 3, 0xa0, 0x9c, 0x90, 0xcd, 0x06]).as_slice()].concat();
         assert_eq!(text(&schema, &body).unwrap(), r#"{"at":"2026-03-01T10:00:00Z"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_bytes_are_the_result_is_json_or_a_reason(body in prop::collection::vec(any::<u8>(), 0..80)) {
+            let text = schema().texts(&[&body, &[&[2, 2], body.as_slice()].concat()]);
+            for text in text.into_iter().flatten() {
+                prop_assert!(serde_json::from_slice::<serde_json::Value>(&text).is_ok());
+            }
+        }
     }
 
     #[test]

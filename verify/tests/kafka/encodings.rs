@@ -1,12 +1,13 @@
 //! Records by a schema registry: a real one, real writers, and a registry that is away.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::live::ask_until;
+use crate::live::{ask, ask_until};
 use crate::time::ALL_BUT_USAGE;
 use crate::{Deployment, kafka, process, sum};
 
@@ -45,8 +46,36 @@ impl Drop for Registry {
     }
 }
 
+/// A registry that also knows GUIDs, before one that does not. The number of a schema is the last part of its GUID. Returns the
+/// port. It serves until the test process ends.
+fn with_guids(registry: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            head.read_line(&mut line).unwrap();
+            let mut rest = String::new();
+            while rest != "\r\n" {
+                rest.clear();
+                head.read_line(&mut rest).unwrap();
+            }
+            let path = line.split(' ').nth(1).unwrap();
+            let by_guid = path.split_once("/schemas/guids/").map(|(base, guid)| {
+                let number = u64::from_str_radix(guid.rsplit('-').next().unwrap(), 16).unwrap();
+                format!("{base}/schemas/ids/{number}")
+            });
+            let answer = ask(registry, "GET", by_guid.as_deref().unwrap_or(path)).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    port
+}
+
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A deployment whose usage is written by Avro and JSON Schema.
@@ -66,14 +95,15 @@ fn written(deployment: &Deployment, registry: &str) {
     let output = process::output(python.arg(folder().join("write.py")).args(arguments), deployment.folder.path());
     assert!(output.status.success(), "{output:?}");
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(said["avro"], COUNT);
+    assert_eq!(said["guid"], COUNT);
 }
 
 #[test]
-fn avro_and_json_schema_of_a_real_registry_become_scores_and_a_registry_that_is_away_is_waited_for() {
+fn what_real_serializers_write_becomes_scores_and_a_registry_that_is_away_is_waited_for() {
     let port = free_port();
     let registry = Registry::start(port);
-    let deployment = deployment("encoded", &registry.url);
+    let known = registry.url.replace(&port.to_string(), &with_guids(port).to_string());
+    let deployment = deployment("encoded", &known);
     written(&deployment, &registry.url);
 
     // While nobody answers, the topic waits; a topic that needs no schema goes on.
@@ -90,7 +120,7 @@ fn avro_and_json_schema_of_a_real_registry_become_scores_and_a_registry_that_is_
     assert_eq!(deployment.num_events(), 1);
 
     let fates = deployment.drain("ingest", &["--complete"]);
-    assert_eq!(fates["emitted"], 2 * COUNT as u64 + 1, "{fates:?}");
+    assert_eq!(fates["emitted"], 5 * COUNT as u64 + 1, "{fates:?}");
     assert_eq!(sum(&fates, "rejected"), 3);
     assert_eq!(
         deployment.rejects(),
@@ -99,7 +129,7 @@ fn avro_and_json_schema_of_a_real_registry_become_scores_and_a_registry_that_is_
     for stage in ["aggregate", "score", "sink"] {
         deployment.drain(stage, &[]);
     }
-    for account in ["by-avro", "by-json", "by-none"] {
+    for account in ["by-avro", "by-json", "by-protobuf", "by-text", "by-guid", "by-none"] {
         let explained = deployment.keepwell(&["explain", account]);
         assert!(explained.status.success(), "{account}: {explained:?}");
     }

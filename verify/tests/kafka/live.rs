@@ -17,7 +17,7 @@ use crate::time::LIMIT;
 use crate::{Deployment, kafka};
 
 /// The answer of a process to a request, status line first.
-fn ask(port: u16, method: &str, path: &str) -> std::io::Result<String> {
+pub fn ask(port: u16, method: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
