@@ -5,13 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use keepwell_core::offset::{NextOffset, Offset, TopicPartition};
 
-use crate::suspect::{REPORT_HEADER, WORD_HEADER};
-
 /// Header names and values of a record, in order. A header may have no value.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;
 
 /// Header of a record by which an operator announces a model file. Such a record is among the output of a stage.
 pub const MODEL_HEADER: &str = "keepwell.model";
+/// Header of a record of `health` about panes that have ended, as JSON: see [`crate::suspect::Report`].
+pub const REPORT_HEADER: &str = "keepwell.report";
+/// Header of a record of `health` with an operator's word, as JSON: see [`crate::suspect::Word`].
+pub const WORD_HEADER: &str = "keepwell.word";
 
 /// One record that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]

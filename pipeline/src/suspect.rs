@@ -7,16 +7,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
+pub use crate::record::{REPORT_HEADER, WORD_HEADER};
 
 /// Microseconds in an hour.
 pub const HOUR_US: i64 = 3_600_000_000;
 
 /// Header of a record of `windows` that contains [`PanesEnded`] as JSON.
 pub const PANES_HEADER: &str = "keepwell.panes";
-/// Header of a record of `health` that contains a [`Report`] as JSON.
-pub const REPORT_HEADER: &str = "keepwell.report";
-/// Header of a record of `health` that contains a [`Word`] as JSON.
-pub const WORD_HEADER: &str = "keepwell.word";
 
 /// Events of a source, by the hour in which they happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,19 +1,15 @@
 //! How many accounts drop in a pane: a sign that its input, not its customers, is the cause.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keepwell_pipeline::record::Message;
-use keepwell_pipeline::suspect::{self, Drops, REPORT_HEADER, Report};
+use keepwell_pipeline::suspect::{self, REPORT_HEADER, Report};
 
 use crate::evaluate::Verdict;
 use crate::model::UNKNOWN;
 use crate::settings::Settings;
-use crate::state::{Memory, PartitionChanges, PartitionState};
+use crate::state::{Memory, OpenDrops, PartitionChanges, PartitionState, merge_drops};
 use crate::windows::Case;
-
-/// The drops of panes that have not ended, by the end of the pane in UTC microseconds.
-pub type OpenDrops = BTreeMap<i64, Drops>;
 
 /// Counts a row: only a final one with a score, of an account that had a final row before.
 pub fn count(drops: &mut OpenDrops, case: &Case<'_>, verdict: &Verdict<'_>, past: &Memory) {
@@ -28,17 +24,6 @@ pub fn count(drops: &mut OpenDrops, case: &Case<'_>, verdict: &Verdict<'_>, past
     of_pane.dropped += u64::from(is_known && is_lower && *last.band != *verdict.band);
 }
 
-/// Adds the drops of a step to those of the state, and takes out the panes that have ended.
-pub fn merge(drops: &mut OpenDrops, changes: OpenDrops, ended_us: Option<i64>) -> Vec<(i64, Drops)> {
-    for (as_of_us, more) in changes {
-        let known = drops.entry(as_of_us).or_default();
-        *known = Drops { scored: known.scored + more.scored, dropped: known.dropped + more.dropped };
-    }
-    let Some(ended_us) = ended_us else { return Vec::new() };
-    let open = drops.split_off(&(ended_us + 1));
-    std::mem::replace(drops, open).into_iter().collect()
-}
-
 /// The reports of a step about panes that have ended: one for every partition of `health`.
 pub fn reports(
     state: &PartitionState,
@@ -47,7 +32,7 @@ pub fn reports(
     settings: &Settings,
 ) -> Vec<Message> {
     let Some(panes) = changes.ended.clone() else { return Vec::new() };
-    let drops = merge(&mut state.drops.clone(), changes.drops.clone(), Some(panes.ended_us));
+    let drops = merge_drops(&mut state.drops.clone(), changes.drops.clone(), Some(panes.ended_us));
     let report = Report { partition, panes, drops, bounds: settings.bounds };
     let header = suspect::header(REPORT_HEADER, &report);
     let message = |to| Message {

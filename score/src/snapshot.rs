@@ -9,10 +9,9 @@ use keepwell_pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Compiled;
-use crate::drops::OpenDrops;
 use crate::model::ModelError;
 use crate::model_schedule::Models;
-use crate::state::{Account, PartitionState};
+use crate::state::{Account, OpenDrops, PartitionState};
 
 /// Version of the format that is written: a head, and the accounts in parts.
 const VERSION: u32 = 5;

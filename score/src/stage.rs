@@ -18,7 +18,7 @@ use keepwell_pipeline::suspect::{self, PANES_HEADER, PanesEnded};
 use keepwell_pipeline::watermark::Progress;
 use tracing::warn;
 
-use crate::drops::{self, OpenDrops};
+use crate::drops;
 use crate::evaluate::{CaseWithPast, evaluate};
 use crate::factor_lists::FactorLists;
 use crate::health_row::{Provenance, Row};
@@ -28,7 +28,7 @@ use crate::model_schedule::{Announcement, Models, Taken};
 use crate::model_tests;
 use crate::settings::Settings;
 use crate::snapshot;
-use crate::state::{Account, Changes, Memory, PartitionChanges, PartitionState, State};
+use crate::state::{Account, Changes, Memory, OpenDrops, PartitionChanges, PartitionState, State, merge_drops};
 use crate::windows::{Case, Windows};
 
 /// Reject reason for an announced model that is not valid. To fix it, correct the file and announce it again.
@@ -206,7 +206,7 @@ impl Score {
                 changed.push((fold.changes.id(fold.state, case.account_id), account));
             }
             fold.changes.accounts.extend(changed);
-            drops::merge(&mut fold.changes.drops, dropped, None);
+            merge_drops(&mut fold.changes.drops, dropped, None);
         }
         Ok(())
     }

@@ -6,12 +6,11 @@ use keepwell_core::accounts::{Accounts, ById};
 use keepwell_core::interned::Name;
 use keepwell_core::offset::TopicPartition;
 use keepwell_pipeline::snapshot::parts::ChangeBuckets;
-use keepwell_pipeline::suspect::PanesEnded;
+use keepwell_pipeline::suspect::{Drops, PanesEnded};
 use keepwell_pipeline::watermark::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::contributions::Contributions;
-use crate::drops::{self, OpenDrops};
 use crate::episode::Episode;
 use crate::model::Model;
 use crate::model_schedule::Models;
@@ -20,6 +19,9 @@ use keepwell_core::points::Points;
 
 /// The state of all partitions that this member owns.
 pub type State = BTreeMap<TopicPartition, PartitionState>;
+
+/// The drops of panes that have not ended, by the end of the pane in UTC microseconds.
+pub type OpenDrops = BTreeMap<i64, Drops>;
 
 /// The changes of one step, by partition.
 pub type Changes = BTreeMap<TopicPartition, PartitionChanges>;
@@ -144,7 +146,7 @@ impl PartitionState {
         }
         self.progress = changes.progress.or(self.progress.take());
         // What has ended was reported with the step.
-        drops::merge(&mut self.drops, changes.drops, changes.ended.map(|ended| ended.ended_us));
+        merge_drops(&mut self.drops, changes.drops, changes.ended.map(|ended| ended.ended_us));
         self.models = changes.models.unwrap_or(std::mem::take(&mut self.models));
     }
 
@@ -153,4 +155,15 @@ impl PartitionState {
         let as_of_us = self.progress.as_ref().and_then(|progress| progress.watermark_us).unwrap_or(i64::MIN);
         self.models.at(as_of_us).map(|(_, model)| model.version)
     }
+}
+
+/// Adds the drops of a step to those of the state, and takes out the panes that have ended.
+pub fn merge_drops(drops: &mut OpenDrops, changes: OpenDrops, ended_us: Option<i64>) -> Vec<(i64, Drops)> {
+    for (as_of_us, more) in changes {
+        let known = drops.entry(as_of_us).or_default();
+        *known = Drops { scored: known.scored + more.scored, dropped: known.dropped + more.dropped };
+    }
+    let Some(ended_us) = ended_us else { return Vec::new() };
+    let open = drops.split_off(&(ended_us + 1));
+    std::mem::replace(drops, open).into_iter().collect()
 }
