@@ -38,7 +38,7 @@ struct Feed {
     first: i64,
     /// Whether the source had far fewer events than usual in the last hours that were judged.
     is_low: bool,
-    /// Events in the last complete hour, and the usual number.
+    /// Events in the last hour that is part of the past, and the usual number before.
     last: Option<(u64, u64)>,
 }
 
@@ -71,7 +71,7 @@ impl Feed {
             let usual = self.usual(hour, usize::from(suspect.weeks));
             self.last = usual.map(|usual| (count, usual));
             if let Some(usual) = usual {
-                (events, usually, is_any) = (events + count, usually + usual, true);
+                (events, usually, is_any) = (count.saturating_add(events), usual.saturating_add(usually), true);
             }
             self.remember(hour, count);
         }
@@ -98,7 +98,8 @@ impl Feeds {
                 feed.first = feed.first.min(first);
             }
             for (hour, count) in hours.iter().filter(|(hour, _)| Some(*hour) >= self.complete) {
-                *feed.open.entry(*hour).or_default() += count;
+                let known = feed.open.entry(*hour).or_default();
+                *known = known.saturating_add(*count);
             }
         }
     }
@@ -125,11 +126,19 @@ impl Feeds {
         self.sources.values().map(|feed| feed.first).min()
     }
 
-    /// Events of each source in the last complete hour, as a share of the usual number. NaN where that is unknown or so
-    /// small that chance decides.
-    pub fn shares(&self) -> Vec<(String, f64)> {
+    /// Events of each source in the last hour that ended by a watermark, as a share of the usual number. NaN where that is
+    /// unknown or so small that chance decides.
+    pub fn shares(&self, watermark_us: i64, suspect: &Suspect) -> Vec<(String, f64)> {
         let share = |(count, usual): (u64, u64)| count as f64 / usual as f64;
-        let of_feed = |feed: &Feed| feed.last.filter(|(_, usual)| *usual >= LEAST_SHOWN).map_or(f64::NAN, share);
+        let hour = watermark_us.div_euclid(HOUR_US) - 1;
+        let of_feed = |feed: &Feed| {
+            let is_open = self.complete.is_some_and(|complete| hour >= complete);
+            let open = || {
+                Some((feed.open.get(&hour).copied().unwrap_or_default(), feed.usual(hour, usize::from(suspect.weeks))?))
+            };
+            let last = if is_open { open() } else { feed.last };
+            last.filter(|(_, usual)| *usual >= LEAST_SHOWN).map_or(f64::NAN, share)
+        };
         self.sources.iter().map(|(topic, feed)| (topic.clone(), of_feed(feed))).collect()
     }
 }
@@ -209,12 +218,16 @@ mod tests {
             feeds.add(&[SourceCount { topic: "usage".into(), hours: vec![(week * 168, 20)] }]);
             feeds.end((week * 168 + 1) * HOUR_US, &Suspect::default());
         }
-        assert_eq!(feeds.shares(), [("usage".to_owned(), 1.0)]);
+        let share = |feeds: &Feeds, hour: i64| feeds.shares(hour * HOUR_US, &Suspect::default())[0].1;
+        assert!((share(&feeds, 2 * 168 + 1) - 1.0).abs() < f64::EPSILON);
         let before = feeds.clone();
         feeds.add(&[SourceCount { topic: "usage".into(), hours: vec![(2, 5)] }]);
         assert_eq!(feeds, before);
         feeds.add(&[SourceCount { topic: "usage".into(), hours: vec![(3 * 168, 5)] }]);
+        // The hour is told when it has ended, before its pane has.
+        assert!((share(&feeds, 3 * 168 + 1) - 0.25).abs() < f64::EPSILON);
+        assert!(share(&feeds, 3 * 168 + 2).is_nan(), "nobody knows what is usual in the hour behind it");
         feeds.end((3 * 168 + 1) * HOUR_US, &Suspect::default());
-        assert_eq!(feeds.shares(), [("usage".to_owned(), 0.25)]);
+        assert!((share(&feeds, 3 * 168 + 1) - 0.25).abs() < f64::EPSILON);
     }
 }

@@ -31,6 +31,9 @@ use crate::growth::Growth;
 use crate::settings::Settings;
 use crate::state::{AcceptedRows, Closing, PartitionChanges, PartitionState};
 
+/// Hours since 1970 in which an event can happen: about the years 1900 to 2200.
+const HOURS: std::ops::Range<i64> = -614_000..2_016_000;
+
 const READ: Fate = Fate::of("read");
 const ON_TIME: Fate = Fate::of("on_time");
 const LATE: Fate = Fate::of("late");
@@ -143,6 +146,10 @@ impl<'f> Fold<'f> {
             let statement: Statement = serde_json::from_slice(header).map_err(|error| {
                 wrong(format!("header {STATEMENT_HEADER}: {error}; was it written by a newer Keepwell?"))
             })?;
+            let mut hours = statement.counts.iter().flat_map(|count| &count.hours);
+            if let Some((hour, _)) = hours.find(|(hour, _)| !HOURS.contains(hour)) {
+                return Err(wrong(format!("header {STATEMENT_HEADER}: hour {hour} is no time of an event")));
+            }
             self.observe(&statement);
         }
         Ok(())

@@ -240,9 +240,11 @@ impl Aggregate {
 
     /// Reports downstream, after all rows, that panes have ended.
     fn send_ended(&self, ended: &PanesEnded, partition: i32, progress: &Progress, step: &mut Step<Changes>) {
-        let mut message = self.progress_message(&self.settings.windows_topic, partition, progress);
-        message.headers.push(suspect::header(PANES_HEADER, ended));
-        step.messages.push(message);
+        for piece in ended.clone().pieces() {
+            let mut message = self.progress_message(&self.settings.windows_topic, partition, progress);
+            message.headers.push(suspect::header(PANES_HEADER, &piece));
+            step.messages.push(message);
+        }
     }
 
     /// Goes on with a close.
@@ -415,7 +417,10 @@ impl Stage for Aggregate {
             num_ids: Some(state.event_ids.len()),
             id_bytes: Some(state.event_ids.num_bytes()),
             id_max_bytes: Some(self.settings.max_id_bytes),
-            source_shares: state.feeds.shares(),
+            source_shares: state
+                .watermarks
+                .watermark_us()
+                .map_or_else(Vec::new, |watermark_us| state.feeds.shares(watermark_us, &self.settings.suspect)),
             ..Gauges::default()
         };
         state.get(partition).map(shown).unwrap_or_default()

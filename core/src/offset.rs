@@ -73,6 +73,8 @@ pub struct SourceTimes {
     /// Progress of the partition in event time, UTC microseconds. It is the highest event time, or the clock if the
     /// partition is proven read to its end. None if the partition holds nothing back. Other members read it, too.
     pub reached_us: Option<i64>,
+    /// The highest time that was stated of the partition, UTC microseconds: no event before it is expected.
+    pub stated_us: Option<i64>,
 }
 
 impl Position {
@@ -84,7 +86,11 @@ impl Position {
     /// Metadata of this position for a Kafka commit, e.g. `slice=2 high_us=1700000000000000`.
     pub fn metadata(&self) -> String {
         let mut words = format!("slice={}", self.slice);
-        for (name, time_us) in [("high_us", self.times.high_us), ("reached_us", self.times.reached_us)] {
+        for (name, time_us) in [
+            ("high_us", self.times.high_us),
+            ("reached_us", self.times.reached_us),
+            ("stated_us", self.times.stated_us),
+        ] {
             if let Some(time_us) = time_us {
                 words += &format!(" {name}={time_us}");
             }
@@ -104,6 +110,7 @@ impl Position {
                 ("slice", n) => position.slice = u32::from_str(n).map_err(|_| wrong())?,
                 ("high_us", n) => position.times.high_us = Some(i64::from_str(n).map_err(|_| wrong())?),
                 ("reached_us", n) => position.times.reached_us = Some(i64::from_str(n).map_err(|_| wrong())?),
+                ("stated_us", n) => position.times.stated_us = Some(i64::from_str(n).map_err(|_| wrong())?),
                 _ => return Err(wrong()),
             }
         }
@@ -137,8 +144,11 @@ mod tests {
 
     #[test]
     fn a_position_survives_its_metadata() {
-        let position =
-            Position { next: NextOffset(7), slice: 3, times: SourceTimes { high_us: Some(-5), reached_us: Some(8) } };
+        let position = Position {
+            next: NextOffset(7),
+            slice: 3,
+            times: SourceTimes { high_us: Some(-5), reached_us: Some(8), stated_us: Some(9) },
+        };
         assert_eq!(Position::parse(NextOffset(7), &position.metadata()), Ok(position));
         assert_eq!(Position::parse(NextOffset(7), ""), Ok(Position::at(NextOffset(7))));
     }

@@ -61,6 +61,8 @@ pub struct SourcePartition {
     stated: Option<Mark>,
     /// How far the partition has come in time, UTC microseconds. None if it does not hold back others.
     reached_us: Option<i64>,
+    /// The highest time that was stated, UTC microseconds.
+    stated_us: Option<i64>,
 }
 
 /// Rows for each partition of `events`.
@@ -221,8 +223,7 @@ impl SourceReader<State, State> for Ingest {
             let texts = self.texts(source, records);
             // Behind a record whose schema is not known yet nothing is read: the order stays.
             let (all, records) = (records, records.get(..texts.values.len()).unwrap_or(records));
-            let floor_us = known.stated.as_ref().and_then(|mark| mark.value_us);
-            let mut counted = Counts::above(floor_us, source.bound.as_micros());
+            let mut counted = Counts::above(known.stated_us, source.bound.as_micros(), batch.now_us);
             self.decode_all(
                 source,
                 (records, texts),
@@ -236,7 +237,9 @@ impl SourceReader<State, State> for Ingest {
             let (value_us, state) = self.progress(source, &known, complete, batch.now_us);
             let mark = Mark { topic: tp.topic.to_string(), partition: tp.partition, next, value_us, state };
             known.reached_us = self.reached_us(&mark, &known, proof);
-            let times = SourceTimes { high_us: known.high_us, reached_us: known.reached_us };
+            known.stated_us = known.stated_us.max(mark.value_us);
+            let SourcePartition { high_us, reached_us, stated_us, .. } = known;
+            let times = SourceTimes { high_us, reached_us, stated_us };
             let position = Position { next, slice: 0, times };
             let is_news = known.stated.as_ref() != Some(&mark);
             if !records.is_empty() || is_news {
@@ -313,8 +316,8 @@ impl Stage for Ingest {
         position: Position,
         _snapshot: Option<&SnapshotBytes>,
     ) -> Result<(), StageError> {
-        let SourceTimes { high_us, reached_us } = position.times;
-        state.insert(partition.clone(), SourcePartition { high_us, stated: None, reached_us });
+        let SourceTimes { high_us, reached_us, stated_us } = position.times;
+        state.insert(partition.clone(), SourcePartition { high_us, stated: None, reached_us, stated_us });
         Ok(())
     }
 

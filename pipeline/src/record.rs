@@ -12,6 +12,8 @@ pub type Headers = Vec<(String, Option<Vec<u8>>)>;
 pub const MODEL_HEADER: &str = "keepwell.model";
 /// Header of a record of `health` about panes that have ended, as JSON: see [`crate::suspect::Report`].
 pub const REPORT_HEADER: &str = "keepwell.report";
+/// Header of a record of `health` whose panes are reported when they end. Programs before 2026-11-30 report none.
+pub const REPORTED_HEADER: &str = "keepwell.reported";
 /// Header of a record of `health` with an operator's word, as JSON: see [`crate::suspect::Word`].
 pub const WORD_HEADER: &str = "keepwell.word";
 

@@ -33,15 +33,15 @@ pub fn reports(
 ) -> Vec<Message> {
     let Some(panes) = changes.ended.clone() else { return Vec::new() };
     let drops = merge_drops(&mut state.drops.clone(), changes.drops.clone(), Some(panes.ended_us));
-    let report = Report { partition, panes, drops, bounds: settings.bounds };
-    let header = suspect::header(REPORT_HEADER, &report);
-    let message = |to| Message {
+    let reports = Report { partition, panes, drops, bounds: settings.bounds }.pieces();
+    let headers = reports.iter().map(|report| suspect::header(REPORT_HEADER, report));
+    let message = |(to, header): (i32, (String, Option<Vec<u8>>))| Message {
         topic: Arc::clone(&settings.health),
         partition: to,
         timestamp_ms: None,
         key: None,
         value: None,
-        headers: vec![header.clone()],
+        headers: vec![header],
     };
-    (0..settings.partitions).map(message).collect()
+    headers.flat_map(|header| (0..settings.partitions).map(move |to| (to, header.clone()))).map(message).collect()
 }

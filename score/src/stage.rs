@@ -9,7 +9,7 @@ use keepwell_core::codec;
 use keepwell_core::offset::{Position, TopicPartition};
 use keepwell_core::schema::health;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::record::{Message, Record};
+use keepwell_pipeline::record::{Message, REPORTED_HEADER, Record};
 use keepwell_pipeline::reject::{Cause, Kept, Original, reject};
 use keepwell_pipeline::snapshot::parts::{Parts, SavedRevisions, SnapshotBytes};
 use keepwell_pipeline::stage::Gauges;
@@ -234,7 +234,12 @@ impl Score {
         if rows.num_rows() > 0 {
             let rows = health::with_factors(&rows.finish()?, factors.finish()?)?;
             let fitted = codec::encode_fitting(&rows, max_bytes)?;
-            step.messages.extend(fitted.values.into_iter().map(|value| message(Some(value), incomplete.as_ref())));
+            let of_rows = |value| {
+                let mut message = message(Some(value), incomplete.as_ref());
+                message.headers.push((REPORTED_HEADER.to_owned(), Some(b"1".to_vec())));
+                message
+            };
+            step.messages.extend(fitted.values.into_iter().map(of_rows));
             let accounts = rows.column_by_name("account_id").and_then(AsArray::as_string_opt::<i32>);
             for (fate, firsts) in [("thinned", fitted.thinned), ("unwritable", fitted.left_out)] {
                 step.count(Fate::of(fate), firsts.len() as u64);

@@ -161,9 +161,9 @@ impl PartitionState {
 pub fn merge_drops(drops: &mut OpenDrops, changes: OpenDrops, ended_us: Option<i64>) -> Vec<(i64, Drops)> {
     for (as_of_us, more) in changes {
         let known = drops.entry(as_of_us).or_default();
-        *known = Drops { scored: known.scored + more.scored, dropped: known.dropped + more.dropped };
+        *known = known.plus(more);
     }
     let Some(ended_us) = ended_us else { return Vec::new() };
-    let open = drops.split_off(&(ended_us + 1));
+    let open = drops.split_off(&ended_us.saturating_add(1));
     std::mem::replace(drops, open).into_iter().collect()
 }

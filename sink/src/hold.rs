@@ -57,8 +57,13 @@ pub struct Holding {
     /// The drops of panes without a decision, all partitions together.
     drops: BTreeMap<i64, Drops>,
     /// Panes without a decision in which sources are far below their usual number.
-    low: BTreeMap<i64, Vec<String>>,
-    bounds: Option<Bounds>,
+    low: BTreeMap<i64, BTreeSet<String>>,
+    /// What decides about panes up to an end, as the own partition reported it.
+    bounds: BTreeMap<i64, Bounds>,
+    /// Every pane up to this end has its decision, UTC microseconds.
+    decided_us: Option<i64>,
+    /// Alerts of the record at hand whose panes nobody reports.
+    passing: Vec<Arc<Ready>>,
     /// Alerts of panes without a decision.
     waiting: BTreeMap<i64, Vec<Arc<Ready>>>,
     /// Alerts that are held, by episode, oldest first.
@@ -77,6 +82,11 @@ impl Holding {
         self.held.values().map(Vec::len).sum()
     }
 
+    /// Takes an alert of a pane that nobody reports: it goes out with its record.
+    pub fn pass(&mut self, alert: Ready) {
+        self.passing.push(Arc::new(alert));
+    }
+
     /// Adds an alert to those of its pane.
     pub fn add(&mut self, mut alert: Ready) {
         let of_pane = self.waiting.entry(alert.as_of_us).or_default();
@@ -87,19 +97,26 @@ impl Holding {
     /// Takes in the report of a partition. `own` is the partition of these alerts: its report says what decides.
     pub fn report(&mut self, report: Report, own: i32) {
         self.ended.insert(report.partition, report.panes.ended_us);
-        for (as_of_us, more) in report.drops {
+        let is_open = |as_of_us: i64| Some(as_of_us) > self.decided_us;
+        for (as_of_us, more) in report.drops.into_iter().filter(|(as_of_us, _)| is_open(*as_of_us)) {
             let known = self.drops.entry(as_of_us).or_default();
-            *known = Drops { scored: known.scored + more.scored, dropped: known.dropped + more.dropped };
+            *known = known.plus(more);
+        }
+        // Where nobody waits for others, only the own partition's word is there in time.
+        if report.partition == own || report.bounds.max_dropping.is_some() {
+            for pane in report.panes.suspect.into_iter().filter(|pane| is_open(pane.as_of_us)) {
+                self.low.entry(pane.as_of_us).or_default().extend(pane.sources);
+            }
         }
         if report.partition == own {
-            self.low.extend(report.panes.suspect.into_iter().map(|pane| (pane.as_of_us, pane.sources)));
-            self.bounds = Some(report.bounds);
+            self.bounds.insert(report.panes.ended_us, report.bounds);
         }
     }
 
     /// Up to which time panes can be decided, if `own` is the partition of these alerts.
     fn decidable_us(&self, own: i32, partitions: i32) -> Option<i64> {
-        match self.bounds?.max_dropping {
+        let (_, bounds) = self.bounds.first_key_value()?;
+        match bounds.max_dropping {
             Some(_) if self.ended.len() < usize::try_from(partitions).unwrap_or_default() => None,
             Some(_) => self.ended.values().min().copied(),
             None => self.ended.get(&own).copied(),
@@ -108,22 +125,38 @@ impl Holding {
 
     /// Decides about every pane that all partitions have ended, in the order of the panes.
     pub fn decide(&mut self, own: i32, partitions: i32, outcome: &mut Outcome) {
-        let (Some(bounds), Some(ended_us)) = (self.bounds, self.decidable_us(own, partitions)) else { return };
-        let known = self.waiting.keys().chain(self.drops.keys()).chain(self.low.keys());
-        let panes: BTreeSet<i64> = known.copied().filter(|as_of_us| *as_of_us <= ended_us).collect();
-        for as_of_us in panes {
-            self.pane(as_of_us, bounds, outcome);
-        }
-        if self.held_until_us.is_some_and(|until_us| until_us < ended_us) {
-            self.release(i64::MAX, outcome);
+        outcome.published.append(&mut self.passing);
+        while let Some(decidable_us) = self.decidable_us(own, partitions) {
+            // As far as the oldest report of this partition that still decides.
+            let Some((told_us, bounds)) = self.bounds.first_key_value().map(|(told_us, bounds)| (*told_us, *bounds))
+            else {
+                return;
+            };
+            let ended_us = decidable_us.min(told_us);
+            let known = self.waiting.keys().chain(self.drops.keys()).chain(self.low.keys());
+            let panes: BTreeSet<i64> = known.copied().filter(|as_of_us| *as_of_us <= ended_us).collect();
+            for as_of_us in panes {
+                self.pane(as_of_us, bounds, outcome);
+            }
+            self.decided_us = self.decided_us.max(Some(ended_us));
+            if self.held_until_us.is_some_and(|until_us| until_us < ended_us) {
+                self.release(i64::MAX, outcome);
+            }
+            // The last report decides about panes with a later end, too, as far as it is known.
+            if decidable_us < told_us || self.bounds.len() == 1 {
+                return;
+            }
+            self.bounds.pop_first();
         }
     }
 
     /// Why a pane is suspect, if it is.
     fn reason(&mut self, as_of_us: i64, bounds: Bounds) -> Option<String> {
         let drops = self.drops.remove(&as_of_us).unwrap_or_default();
-        let low =
-            self.low.remove(&as_of_us).map(|sources| format!("far fewer events than usual: {}", sources.join(", ")));
+        let low = self.low.remove(&as_of_us).map(|sources| {
+            let sources: Vec<String> = sources.into_iter().collect();
+            format!("far fewer events than usual: {}", sources.join(", "))
+        });
         let is_judged = drops.scored >= bounds.min_accounts;
         let is_above = |share| drops.dropped as f64 > share * drops.scored as f64;
         let dropping = bounds.max_dropping.filter(|share| is_judged && is_above(*share));
@@ -201,12 +234,10 @@ impl Holding {
     pub fn word(&mut self, word: Word, outcome: &mut Outcome) {
         match word.decision {
             Decision::Release => self.release(i64::MAX, outcome),
-            Decision::Drop => {
-                self.forget(outcome);
-                self.held_until_us = None;
-            }
+            // The cause is still in the windows: what comes until it has settled is held as before.
+            Decision::Drop => self.forget(outcome),
         }
-        self.word = word.until_us.map(|until_us| (word.decision, until_us)).or(self.word);
+        self.word = word.until_us.map(|until_us| (word.decision, until_us));
     }
 
     /// The state as bytes of a snapshot.
@@ -222,7 +253,8 @@ impl Holding {
             ended: self.ended.clone(),
             drops: self.drops.clone(),
             low: self.low.clone(),
-            bounds: self.bounds,
+            bounds: self.bounds.clone(),
+            decided_us: self.decided_us,
             waiting,
             alerts,
             dropped: self.dropped.clone(),
@@ -247,6 +279,7 @@ impl Holding {
             drops: saved.drops,
             low: saved.low,
             bounds: saved.bounds,
+            decided_us: saved.decided_us,
             dropped: saved.dropped,
             held_until_us: saved.held_until_us,
             word: saved.word,
@@ -272,8 +305,9 @@ struct Saved<A> {
     version: u32,
     ended: BTreeMap<i32, i64>,
     drops: BTreeMap<i64, Drops>,
-    low: BTreeMap<i64, Vec<String>>,
-    bounds: Option<Bounds>,
+    low: BTreeMap<i64, BTreeSet<String>>,
+    bounds: BTreeMap<i64, Bounds>,
+    decided_us: Option<i64>,
     waiting: Vec<i64>,
     alerts: Vec<A>,
     dropped: BTreeSet<String>,

@@ -15,14 +15,14 @@ use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::health;
 use keepwell_core::schema::json::JsonRows;
 use keepwell_pipeline::config::Config;
-use keepwell_pipeline::record::{Message, Record};
+use keepwell_pipeline::record::{Message, REPORTED_HEADER, Record};
 use keepwell_pipeline::snapshot::ONE;
 use keepwell_pipeline::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes};
 use keepwell_pipeline::stage::Gauges;
 use keepwell_pipeline::stage::{Batch, Fate, Stage, StageError, Step, add_fates};
 use keepwell_pipeline::suspect::{self, REPORT_HEADER, Report, WORD_HEADER, Word};
 
-use crate::alert::alert;
+use crate::alert::{Alert, alert};
 use crate::hold::{Holding, Outcome, Ready};
 
 /// Name and version of the JSON form of a score: a row of `health` as the value of a record of `scores`.
@@ -38,6 +38,7 @@ pub struct Publish {
     alerts: Arc<str>,
     partitions: i32,
     max_record_bytes: usize,
+    slice: usize,
 }
 
 /// What one partition of `health` has to publish still.
@@ -65,8 +66,15 @@ impl Publish {
             scores: config.topics.scores.as_str().into(),
             alerts: config.topics.alerts.as_str().into(),
             partitions: config.partitions,
+            slice: SLICE,
             max_record_bytes: config.kafka.max_record_bytes,
         }
+    }
+
+    /// The same stage, with slices of this many alerts. Simulations use it, so that a few alerts also go out in many slices.
+    pub fn with_slices_of(mut self, alerts: usize) -> Self {
+        self.slice = alerts.max(1);
+        self
     }
 
     /// Adds the messages of the scores that are news, and the alerts to those that wait.
@@ -88,7 +96,8 @@ impl Publish {
             if rows.is_final.value(row) && rows.triggers.of(row).any(|item| is_news(&item)) {
                 let whole = rows.row(row);
                 for trigger in whole.triggers.iter().filter(|trigger| trigger.is_news) {
-                    holding.add(self.alert(&whole, trigger, to.max_alert_bytes, step)?);
+                    let alert = ready(&whole, trigger).map_err(|error| ArrowError::JsonError(error.to_string()))?;
+                    if to.is_reported { holding.add(alert) } else { holding.pass(alert) }
                 }
             }
             let fate = match (rows.is_changed.value(row), rows.is_deleted.value(row)) {
@@ -115,32 +124,6 @@ impl Publish {
         Ok(())
     }
 
-    /// An alert with its JSON: without its evidence, if it does not fit with it.
-    fn alert(
-        &self,
-        row: &health::Row<'_>,
-        trigger: &health::trigger::Row<'_>,
-        max_bytes: usize,
-        step: &mut Step<Changes>,
-    ) -> Result<Ready, ArrowError> {
-        let refused = |error: serde_json::Error| ArrowError::JsonError(error.to_string());
-        let mut alert = alert(row, trigger).map_err(refused)?;
-        let mut value = serde_json::to_vec(&alert).map_err(refused)?;
-        if value.len() > max_bytes {
-            alert.evidence = serde_json::Value::Null;
-            value = serde_json::to_vec(&alert).map_err(refused)?;
-            thinned(step, "an alert", row.account_id, max_bytes);
-        }
-        Ok(Ready {
-            as_of_us: row.as_of,
-            place: 0,
-            account_id: row.account_id.to_owned(),
-            alert_id: alert.alert_id,
-            is_raise: trigger.state == "raised",
-            value,
-        })
-    }
-
     /// Takes in what a record says about panes that ended or about alerts that are held, and decides about alerts.
     fn decide(
         &self,
@@ -151,6 +134,9 @@ impl Publish {
         let own = record.topic_partition.partition;
         let mut outcome = Outcome::default();
         if let Some(report) = suspect::of::<Report>(record, REPORT_HEADER)? {
+            if !(0..self.partitions).contains(&report.partition) {
+                return Err(format!("header {REPORT_HEADER}: there is no partition {}", report.partition));
+            }
             holding.report(report, own);
         }
         holding.decide(own, self.partitions, &mut outcome);
@@ -183,11 +169,11 @@ impl Publish {
             self.record(record, batch, &mut holding, step)?;
             let refused = |why| StageError::Record { topic_partition: tp.clone(), offset: record.offset.0, why };
             let alerts = self.decide(record, &mut holding, step).map_err(refused)?;
-            if alerts.len() > SLICE {
+            if alerts.len() > self.slice {
                 (position, outgoing) = (Position { slice: 1, ..Position::at(NextOffset(record.offset.0)) }, alerts);
                 break;
             }
-            self.send(&alerts, tp.partition, step);
+            self.send(&alerts, tp.partition, batch, step)?;
         }
         step.has_more |= !outgoing.is_empty();
         step.positions.insert(tp.clone(), position);
@@ -200,12 +186,12 @@ impl Publish {
         &self,
         (tp, state): (&TopicPartition, &PartitionState),
         position: Position,
-        max_slices: u32,
+        batch: &Batch<'_>,
         step: &mut Step<Changes>,
-    ) {
-        let num_slices = state.outgoing.len().div_ceil(SLICE).min(max_slices as usize);
-        let (now, later) = state.outgoing.split_at(state.outgoing.len().min(num_slices * SLICE));
-        self.send(now, tp.partition, step);
+    ) -> Result<(), StageError> {
+        let num_slices = state.outgoing.len().div_ceil(self.slice).min(batch.max_slices as usize);
+        let (now, later) = state.outgoing.split_at(state.outgoing.len().min(num_slices * self.slice));
+        self.send(now, tp.partition, batch, step)?;
         let position = match later.is_empty() {
             true => Position::at(NextOffset(position.next.0 + 1)),
             false => Position { slice: position.slice + num_slices as u32, ..position },
@@ -214,12 +200,30 @@ impl Publish {
         step.positions.insert(tp.clone(), position);
         let changed = PartitionState { holding: state.holding.clone(), outgoing: later.to_vec() };
         step.changes.insert(tp.clone(), changed);
+        Ok(())
     }
 
-    fn send(&self, alerts: &[Arc<Ready>], partition: i32, step: &mut Step<Changes>) {
-        let message =
-            |alert: &Arc<Ready>| message(&self.alerts, partition, &alert.account_id, Some(alert.value.clone()));
-        step.messages.extend(alerts.iter().map(message));
+    /// Sends alerts: without their evidence, if they do not fit with it.
+    fn send(
+        &self,
+        alerts: &[Arc<Ready>],
+        partition: i32,
+        batch: &Batch<'_>,
+        step: &mut Step<Changes>,
+    ) -> Result<(), ArrowError> {
+        let max_bytes = batch.record_bytes(&self.alerts, self.max_record_bytes);
+        for alert in alerts {
+            let mut value = alert.value.clone();
+            if value.len() > max_bytes {
+                let refused = |error: serde_json::Error| ArrowError::JsonError(error.to_string());
+                let mut whole: Alert = serde_json::from_slice(&value).map_err(refused)?;
+                whole.evidence = serde_json::Value::Null;
+                value = serde_json::to_vec(&whole).map_err(refused)?;
+                thinned(step, "an alert", &alert.account_id, max_bytes);
+            }
+            step.messages.push(message(&self.alerts, partition, &alert.account_id, Some(value)));
+        }
+        Ok(())
     }
 }
 
@@ -237,12 +241,26 @@ fn message(topic: &Arc<str>, partition: i32, account_id: &str, value: Option<Vec
     }
 }
 
+/// An alert with its JSON.
+fn ready(row: &health::Row<'_>, trigger: &health::trigger::Row<'_>) -> Result<Ready, serde_json::Error> {
+    let alert = alert(row, trigger)?;
+    Ok(Ready {
+        as_of_us: row.as_of,
+        place: 0,
+        account_id: row.account_id.to_owned(),
+        is_raise: trigger.state == "raised",
+        value: serde_json::to_vec(&alert)?,
+        alert_id: alert.alert_id,
+    })
+}
+
 /// Where the messages of a record go, and how large they may be.
 #[derive(Debug, Clone, Copy)]
 struct Destination {
     partition: i32,
     max_score_bytes: usize,
-    max_alert_bytes: usize,
+    /// Whether the ends of panes are reported, so that alerts wait for them.
+    is_reported: bool,
 }
 
 fn thinned(step: &mut Step<Changes>, what: &str, account_id: &str, max_bytes: usize) {
@@ -275,7 +293,7 @@ impl Stage for Publish {
                 let records = batch.records.get(tp).copied().unwrap_or_default();
                 self.fold((tp, known), records, batch, &mut step)?;
             } else {
-                self.go_on((tp, known), *position, batch.max_slices, &mut step);
+                self.go_on((tp, known), *position, batch, &mut step)?;
             }
         }
         Ok(step)
@@ -355,7 +373,7 @@ impl Publish {
         let to = Destination {
             partition: record.topic_partition.partition,
             max_score_bytes: batch.record_bytes(&self.scores, self.max_record_bytes),
-            max_alert_bytes: batch.record_bytes(&self.alerts, self.max_record_bytes),
+            is_reported: record.header(REPORTED_HEADER).is_some(),
         };
         self.publish(&news, to, holding, step).map_err(|error| refused(error.to_string()))
     }

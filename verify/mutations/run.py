@@ -96,7 +96,7 @@ MUTATIONS = [
     ("log_is_truth", "the least number of events is the usual one", "aggregate/src/feeds.rs",
      "last.get(known / 2)", "last.first()"),
     ("timing_does_not_matter", "a partition tells its drops to itself only", "score/src/drops.rs",
-     "(0..settings.partitions).map(message)", "(0..settings.partitions).filter(|to| *to == partition).map(message)"),
+     "(0..settings.partitions).map(move", "(partition..=partition).map(move"),
     ("state_is_a_fold", "drops of an open pane are not saved", "score/src/snapshot.rs",
      "drops: state.drops.clone()", "drops: OpenDrops::new()"),
     ("silence_is_a_signal", "a source read to its end holds time back", "ingest/src/stage.rs",

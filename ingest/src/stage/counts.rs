@@ -17,6 +17,8 @@ pub(super) struct Counts {
     /// What was stated: no event before this time counts, UTC microseconds.
     floor_us: Option<i64>,
     bound_us: i64,
+    /// Wall-clock time. Time does not run ahead of it.
+    now_us: i64,
     hours: Hours,
     /// The hour of the last event, and how many follow each other in it.
     run: (i64, u64),
@@ -25,14 +27,14 @@ pub(super) struct Counts {
 
 impl Counts {
     /// No events yet, of a source partition that stated this time and has this bound.
-    pub fn above(floor_us: Option<i64>, bound_us: i64) -> Self {
-        Self { floor_us, bound_us, hours: Hours::new(), run: (0, 0), kinds: [0; Kind::ALL.len()] }
+    pub fn above(floor_us: Option<i64>, bound_us: i64, now_us: i64) -> Self {
+        Self { floor_us, bound_us, now_us, hours: Hours::new(), run: (0, 0), kinds: [0; Kind::ALL.len()] }
     }
 
     /// Adds an event. `high_us` is the highest event time so far, this event included.
     pub fn add(&mut self, kind: Kind, occurred_us: i64, high_us: i64) {
         self.kinds[usize::from(kind.code()) - 1] += 1;
-        if Some(occurred_us) < self.floor_us || occurred_us < high_us.saturating_sub(self.bound_us) {
+        if Some(occurred_us) < self.floor_us || occurred_us < high_us.min(self.now_us).saturating_sub(self.bound_us) {
             return;
         }
         let hour = occurred_us.div_euclid(HOUR_US);
@@ -73,7 +75,7 @@ mod tests {
     use super::*;
 
     fn hours(floor_us: Option<i64>, bound_h: i64, at: &[i64]) -> Vec<(i64, u64)> {
-        let mut counts = Counts::above(floor_us, bound_h * HOUR_US);
+        let mut counts = Counts::above(floor_us, bound_h * HOUR_US, 99 * HOUR_US);
         let mut high_us = i64::MIN;
         for hour in at {
             let at_us = hour * HOUR_US + 5;
@@ -92,5 +94,7 @@ mod tests {
         assert_eq!(hours(None, 1, &[5, 7, 5, 6]), [(5, 1), (6, 1), (7, 1)]);
         assert_eq!(hours(Some(6 * HOUR_US), 9, &[5, 6, 7, 5]), [(6, 1), (7, 1)]);
         assert_eq!(hours(None, 1, &[-1, 0]), [(-1, 1), (0, 1)]);
+        // A clock that is ahead makes no other event late.
+        assert_eq!(hours(None, 1, &[98, 99, 105, 98]), [(98, 2), (99, 1), (105, 1)]);
     }
 }

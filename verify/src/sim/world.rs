@@ -101,7 +101,7 @@ impl Stages {
             ingest: Ingest::new(&of_ingest)?,
             aggregate: Aggregate::new(&config).with_slices_of(slice_rows),
             score: Score::new(&config)?,
-            publish: Publish::new(&config),
+            publish: Publish::new(&config).with_slices_of(slice_rows / 10),
             slice_rows,
             config,
         })
