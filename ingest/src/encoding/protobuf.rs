@@ -4,42 +4,31 @@
 //! message and of each message within, as zigzag varints. A single zero stands for the first message. Source:
 //! <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>.
 
-use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use prost_reflect::prost::Message;
 use prost_reflect::prost_types::FileDescriptorProto;
 use prost_reflect::{DescriptorPool, DynamicMessage, FileDescriptor, MessageDescriptor, SerializeOptions};
-use protox::Compiler;
-use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use super::Binary;
 use crate::reason::{Code, Reason};
 
-/// Name of the file that a schema is compiled as.
+mod file;
+
+/// Name of the file of a schema.
 const MAIN: &str = "keepwell/schema.proto";
-/// The deepest nesting of braces and brackets that is compiled.
-const MAX_DEPTH: usize = 64;
 /// The most numbers in the place of a message.
 const MAX_PLACE: u64 = 32;
+/// How many times as large a message may become as it is encoded, and how many bytes on top of that.
+const MOST_TIMES: usize = 128;
+const MOST_BASE_BYTES: usize = 64 << 10;
 
 /// A schema that can be read: a file with messages.
 #[derive(Debug)]
 pub struct ProtobufSchema {
     file: FileDescriptor,
-}
-
-/// Files by the name under which others import them.
-struct Files(BTreeMap<String, String>);
-
-impl FileResolver for Files {
-    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        match self.0.get(name) {
-            Some(source) => File::from_source(name, source),
-            None => Err(protox::Error::file_not_found(name)),
-        }
-    }
+    /// Whether a message has a map. Its entries come in any order, so that the text is sorted.
+    has_maps: bool,
 }
 
 impl ProtobufSchema {
@@ -48,28 +37,33 @@ impl ProtobufSchema {
     /// # Errors
     /// Why the text cannot be read.
     pub fn new(text: &str, references: &[(String, String)]) -> Result<Self, String> {
-        let mut all = references.to_vec();
-        all.push((MAIN.to_owned(), text.to_owned()));
-        let descriptors = all.iter().map(|(name, text)| descriptor(name, text)).collect::<Option<Vec<_>>>();
-        let file = match descriptors {
-            Some(descriptors) => linked(descriptors)?,
-            None => compiled(all)?,
-        };
-        let has_messages = file.messages().len() > 0;
-        if has_messages { Ok(Self { file }) } else { Err("it has no message".to_owned()) }
+        let references = references.iter().map(|(name, text)| file::read(name, text));
+        let files: Vec<FileDescriptorProto> =
+            references.chain([file::read(MAIN, text)]).collect::<Result<_, String>>()?;
+        // It knows the files of Google.
+        let mut pool = DescriptorPool::global();
+        pool.add_file_descriptor_protos(files).map_err(|error| error.to_string())?;
+        let has_maps = file::check(&pool)?;
+        let file = pool.get_file_by_name(MAIN).filter(|file| file.messages().len() > 0);
+        file.map(|file| Self { file, has_maps }).ok_or_else(|| "it has no message".to_owned())
     }
 
-    fn text(&self, body: &[u8]) -> Result<Vec<u8>, Reason> {
-        let refused = |why: String| Reason::new(Code::NotProtobuf, why);
+    fn text(&self, body: &[u8]) -> Result<Vec<u8>, String> {
         let mut rest = body;
-        let kind = self.message(&mut rest).map_err(refused)?;
+        let kind = self.message(&mut rest)?;
+        let of_message = |error: &dyn std::fmt::Display, kind: &str| format!("{kind}: {error}");
         let name = kind.full_name().to_owned();
-        let message = DynamicMessage::decode(kind, rest).map_err(|error| refused(format!("{name}: {error}")))?;
+        let message = DynamicMessage::decode(kind, rest).map_err(|error| of_message(&error, &name))?;
         let options = SerializeOptions::new().stringify_64_bit_integers(false).use_proto_field_name(true);
-        let mut text = Vec::new();
+        let mut text = Bounded { bytes: Vec::new(), most: MOST_TIMES * body.len() + MOST_BASE_BYTES };
         let written = message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options);
-        written.map_err(|error| refused(format!("{name}: {error}")))?;
-        Ok(text)
+        written.map_err(|error| of_message(&error, &name))?;
+        if !self.has_maps {
+            return Ok(text.bytes);
+        }
+        let sorted: serde_json::Value =
+            serde_json::from_slice(&text.bytes).map_err(|error| of_message(&error, &name))?;
+        Ok(sorted.to_string().into_bytes())
     }
 
     /// The message that a body is of. Takes its place from the bytes.
@@ -94,6 +88,26 @@ impl ProtobufSchema {
     }
 }
 
+/// Bytes that may not become more than `most`.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + more.len() > self.most {
+            return Err(io::Error::other(format!("it becomes more than {} bytes", self.most)));
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A number of at least 0, written as zigzag varint.
 fn varint(bytes: &mut &[u8]) -> Result<u64, String> {
     let mut value = 0_u64;
@@ -109,52 +123,13 @@ fn varint(bytes: &mut &[u8]) -> Result<u64, String> {
     Err("the place of its message is too large".to_owned())
 }
 
-/// A file that is given as base64 of its descriptor, as some clients register it.
-fn descriptor(name: &str, text: &str) -> Option<FileDescriptorProto> {
-    let bytes = STANDARD.decode(text.trim()).ok()?;
-    let file = FileDescriptorProto::decode(bytes.as_slice()).ok()?;
-    Some(FileDescriptorProto { name: Some(name.to_owned()), ..file })
-}
-
-fn linked(descriptors: Vec<FileDescriptorProto>) -> Result<FileDescriptor, String> {
-    // It knows the files of Google.
-    let mut pool = DescriptorPool::global();
-    pool.add_file_descriptor_protos(descriptors).map_err(|error| error.to_string())?;
-    pool.get_file_by_name(MAIN).ok_or_else(|| "it has no file".to_owned())
-}
-
-fn compiled(files: Vec<(String, String)>) -> Result<FileDescriptor, String> {
-    for (name, text) in &files {
-        // The compiler descends into each of them on the stack.
-        if depth(text) > MAX_DEPTH {
-            return Err(format!("{name} is nested deeper than {MAX_DEPTH} times"));
-        }
-    }
-    let mut resolver = ChainFileResolver::new();
-    resolver.add(Files(files.into_iter().collect()));
-    resolver.add(GoogleFileResolver::new());
-    let mut compiler = Compiler::with_file_resolver(resolver);
-    compiler.include_imports(true).open_file(MAIN).map_err(|error| error.to_string())?;
-    let pool = compiler.descriptor_pool();
-    pool.get_file_by_name(MAIN).ok_or_else(|| "it has no file".to_owned())
-}
-
-/// The deepest nesting of braces, brackets and angles. Texts and comments count, too: a file that quotes so many is refused.
-fn depth(text: &str) -> usize {
-    let mut depths = (0_usize, 0_usize);
-    for byte in text.bytes() {
-        match byte {
-            b'{' | b'[' | b'<' | b'(' => depths = (depths.0 + 1, depths.1.max(depths.0 + 1)),
-            b'}' | b']' | b'>' | b')' => depths.0 = depths.0.saturating_sub(1),
-            _ => {}
-        }
-    }
-    depths.1
-}
-
 impl Binary for ProtobufSchema {
     fn texts(&self, bodies: &[&[u8]]) -> Vec<Result<Vec<u8>, Reason>> {
-        bodies.iter().map(|body| self.text(body)).collect()
+        let refused = |why: String| Reason::new(Code::NotProtobuf, why.chars().take(200).collect::<String>());
+        // A library that panics on one record must not end the process.
+        let text = |body: &[u8]| catch_unwind(AssertUnwindSafe(|| self.text(body)));
+        let read = |body: &&[u8]| text(body).unwrap_or_else(|_| Err("the reader failed".to_owned())).map_err(refused);
+        bodies.iter().map(read).collect()
     }
 }
 
@@ -163,6 +138,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use prost_reflect::prost::Message;
 
     const USE: &str = r#"
 syntax = "proto3";
@@ -221,7 +199,7 @@ message Use {
         let body = [&[2, 2], use_of().as_slice()].concat();
         assert_eq!(
             text(&schema(), &body).unwrap(),
-            r#"{"event_id":"e1","account_id":"acme","feature":"EXPORT","occurred_at":"2026-03-01T10:00:00Z","count":2,"lines":[{"sku":"s1"}],"plan":{"name":"pro"},"raw":"/w=="}"#
+            r#"{"account_id":"acme","count":2,"event_id":"e1","feature":"EXPORT","lines":[{"sku":"s1"}],"occurred_at":"2026-03-01T10:00:00Z","plan":{"name":"pro"},"raw":"/w=="}"#
         );
     }
 
@@ -268,6 +246,49 @@ message Use {
         assert_eq!(text(&schema, &body).unwrap(), r#"{"at":"2026-03-01T10:00:00Z"}"#);
     }
 
+    /// A file with one message of these fields, as base64 of its descriptor.
+    fn encoded(syntax: &str, numbers: Vec<i32>) -> String {
+        use prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto};
+        let field = |number: i32| FieldDescriptorProto {
+            name: Some(format!("f{number}")),
+            number: Some(number),
+            label: Some(1),
+            r#type: Some(9),
+            ..FieldDescriptorProto::default()
+        };
+        let message = DescriptorProto {
+            name: Some("M".to_owned()),
+            field: numbers.into_iter().map(field).collect(),
+            ..DescriptorProto::default()
+        };
+        let file = FileDescriptorProto {
+            syntax: Some(syntax.to_owned()),
+            message_type: vec![message],
+            ..FileDescriptorProto::default()
+        };
+        STANDARD.encode(file.encode_to_vec())
+    }
+
+    #[test]
+    fn what_options_say_of_maps_and_of_values_with_two_names_counts() {
+        let file = "syntax = \"proto3\"; enum E { option allow_alias = true; A = 0; B = 0; } \
+                    message M { repeated N n = 1; message N { option map_entry = true; string key = 1; int32 value = 2; } }";
+        let schema = ProtobufSchema::new(file, &[]).unwrap();
+        let entry = bytes(1, &[bytes(1, b"k"), vec![2 << 3, 5]].concat());
+        assert_eq!(text(&schema, &[&[0], entry.as_slice()].concat()).unwrap(), r#"{"n":{"k":5}}"#);
+    }
+
+    /// Each byte of the record is a value whose name has a thousand letters.
+    #[test]
+    fn a_message_that_becomes_much_more_than_its_bytes_is_refused() {
+        let name = "A".repeat(1000);
+        let text = format!("syntax = \"proto3\"; enum E {{ {name} = 0; }} message M {{ repeated E e = 1; }}");
+        let schema = ProtobufSchema::new(&text, &[]).unwrap();
+        let of = |count: usize| [vec![0, 1 << 3 | 2, count as u8], vec![0; count]].concat();
+        let found = schema.texts(&[&of(60), &of(100)]);
+        assert!(found[0].is_ok() && found[1].as_ref().is_err_and(|reason| reason.code == Code::NotProtobuf));
+    }
+
     proptest! {
         #[test]
         fn whatever_the_bytes_are_the_result_is_json_or_a_reason(body in prop::collection::vec(any::<u8>(), 0..80)) {
@@ -287,9 +308,21 @@ message Use {
             ("syntax = \"proto3\"; message M { strin x = 1; }", "strin"),
             ("syntax = \"proto3\"; import \"away.proto\"; message M {}", "away.proto"),
             ("{}", "expected"),
+            (
+                "syntax = \"proto3\"; import \"google/protobuf/any.proto\"; message M { google.protobuf.Any a = 1; }",
+                "Any",
+            ),
+            (
+                "syntax = \"proto3\"; message M { repeated E e = 1; message E { option map_entry = true; } }",
+                "no entry of a map",
+            ),
+            ("syntax = \"proto3\"; import public \"keepwell/schema.proto\"; message M {}", "import public"),
+            ("message M { extensions 1, 2 to 9 [(x) = 1]; }", "extensions"),
+            (encoded("editions", Vec::new()).as_str(), "editions"),
+            (encoded("proto3", (1..1002).collect()).as_str(), "1000 fields"),
             (deep.as_str(), "nested deeper"),
         ] {
-            let why = ProtobufSchema::new(text, &[]).unwrap_err();
+            let why = ProtobufSchema::new(text, &[]).err().unwrap_or_else(|| format!("taken: {text:.60}"));
             assert!(why.contains(word), "{word}: {why}");
         }
     }

@@ -25,6 +25,10 @@ const MAX_SCHEMAS: usize = 10_000;
 const MAX_REQUESTS: usize = 8;
 /// Largest answer of a registry, in bytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
+/// Most bytes of a schema, with those that it refers to.
+const MAX_SCHEMA_BYTES: usize = 1 << 20;
+/// Stack of the thread that reads a schema. Only what is used takes memory.
+const STACK_BYTES: usize = 256 << 20;
 /// The most schemas that one refers to, with those that these refer to.
 const MAX_REFERENCES: usize = 100;
 /// How long an id stays unknown. A replica of a registry may learn it later.
@@ -211,14 +215,15 @@ impl Asker {
             Err(why) => Ok(unknown(why)),
             Ok(answer) => match self.referred(&answer.references).await? {
                 Err(why) => Ok(unknown(why)),
-                Ok(references) => Ok(Entry::Found(Arc::new(schema(&answer, &references)))),
+                Ok(references) => Ok(Entry::Found(Arc::new(read(answer, references).await))),
             },
         }
     }
 
     /// The names and texts of the schemas that are referred to, and of those that these refer to.
     async fn referred(&self, references: &[Reference]) -> Told<Vec<(String, String)>> {
-        let mut rest: Vec<(String, String)> = references.iter().map(Reference::place).collect();
+        // Depth-first, and the first of a name counts: as in Confluent's clients.
+        let mut rest: Vec<(String, String)> = references.iter().rev().map(Reference::place).collect();
         let mut texts: BTreeMap<String, String> = BTreeMap::new();
         while let Some((name, path)) = rest.pop() {
             if texts.contains_key(&name) {
@@ -230,7 +235,7 @@ impl Asker {
             match self.get(&path).await? {
                 Err(why) => return Ok(Err(format!("it refers to {name}, {path}: {why}"))),
                 Ok(answer) => {
-                    rest.extend(answer.references.iter().map(Reference::place));
+                    rest.extend(answer.references.iter().rev().map(Reference::place));
                     texts.insert(name, answer.schema);
                 }
             }
@@ -252,13 +257,17 @@ impl Asker {
         while let Some(piece) = answer.chunk().await.map_err(|error| innermost(&error))? {
             text.extend_from_slice(&piece);
             if text.len() > MAX_ANSWER_BYTES {
-                return Err(format!("its answer has more than {MAX_ANSWER_BYTES} bytes"));
+                let why = format!("its answer has more than {MAX_ANSWER_BYTES} bytes");
+                return if status == StatusCode::OK { Ok(Err(why)) } else { Err(why) };
             }
         }
         match status {
             StatusCode::OK => serde_json::from_slice(&text).map(Ok).map_err(|error| format!("its answer: {error}")),
             // Any server has a 404. That of a registry says which.
             StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => {
+                if path.starts_with("schemas/guids/") && serde_json::from_slice::<Problem>(&text).is_err() {
+                    return Ok(Err("the registry knows no GUIDs".to_owned()));
+                }
                 let error = serde_json::from_slice::<Problem>(&text).ok();
                 let error = error.filter(|error| (40_400..=40_499).contains(&error.error_code));
                 let error = error.ok_or_else(|| {
@@ -284,7 +293,7 @@ impl Reference {
     /// Its name, and the path of its schema.
     fn place(&self) -> (String, String) {
         let subject = percent_encoded(&self.subject);
-        (self.name.clone(), format!("subjects/{subject}/versions/{}", self.version))
+        (self.name.clone(), format!("subjects/{subject}/versions/{}?deleted=true", self.version))
     }
 }
 
@@ -296,12 +305,28 @@ fn percent_encoded(text: &str) -> String {
         .collect()
 }
 
+/// Reads a schema in a thread of its own: with a stack for what is nested, and so that a library that panics ends no other.
+async fn read(answer: Answer, references: Vec<(String, String)>) -> Schema {
+    let failed = || Schema::Unreadable("it cannot be read: the reader failed".to_owned());
+    let reading = move || {
+        let thread = std::thread::Builder::new().name("schema".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn(move || schema(&answer, &references)).ok().and_then(|thread| thread.join().ok())
+    };
+    tokio::task::spawn_blocking(reading).await.ok().flatten().unwrap_or_else(failed)
+}
+
 fn schema(answer: &Answer, references: &[(String, String)]) -> Schema {
     let binary = |schema: Result<Box<dyn Binary>, String>| match schema {
         Ok(schema) => Schema::Binary(schema),
-        Err(why) => Schema::Unreadable(format!("it cannot be read: {why}")),
+        Err(why) => Schema::Unreadable(format!("it cannot be read: {why}").chars().take(300).collect()),
     };
     let text = &answer.schema;
+    let num_bytes = references.iter().map(|(_, text)| text.len()).sum::<usize>() + text.len();
+    if num_bytes > MAX_SCHEMA_BYTES {
+        return Schema::Unreadable(format!(
+            "it has {num_bytes} bytes with those that it refers to; {MAX_SCHEMA_BYTES} are taken"
+        ));
+    }
     match answer.schema_type.as_deref().unwrap_or("AVRO") {
         "JSON" => Schema::Json,
         "AVRO" => binary(AvroSchema::new(text, references).map(|schema| Box::new(schema) as _)),

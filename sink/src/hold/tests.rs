@@ -167,3 +167,40 @@ fn the_order_in_which_partitions_report_changes_no_decision() {
     }
     assert_eq!(all(0, false), expected);
 }
+
+#[test]
+fn a_pane_is_decided_once_however_late_another_partition_reports_it() {
+    let bounds = Bounds { max_dropping: None, ..report(0, 1, false, 0).bounds };
+    let of = |partition, day, is_low| Report { bounds, ..report(partition, day, is_low, 0) };
+    let mut holding = Holding::default();
+    let mut outcome = Outcome::default();
+    holding.word(Word { decision: Decision::Release, until_us: Some(3 * DAY_US) }, &mut outcome);
+    for day in 1..=5 {
+        holding.report(of(0, day, day == 5), 0);
+        holding.decide(0, 2, &mut outcome);
+    }
+    holding.add(ready(5, "+a"));
+    holding.decide(0, 2, &mut outcome);
+    // The word is for day 3, not for what is held of day 5.
+    holding.report(of(1, 3, true), 0);
+    holding.decide(0, 2, &mut outcome);
+    assert_eq!((text(&outcome), holding.num_held()), (String::new(), 1));
+}
+
+#[test]
+fn a_pane_is_judged_by_the_bounds_of_its_own_report_and_what_nobody_reports_goes_out_at_once() {
+    let mut holding = Holding::default();
+    let mut outcome = Outcome::default();
+    holding.pass(ready(1, "+old"));
+    holding.decide(0, 2, &mut outcome);
+    assert_eq!(text(&outcome), "1+old");
+    holding.add(ready(2, "+a"));
+    let wider = Bounds { max_dropping: Some(0.9), ..report(0, 2, false, 0).bounds };
+    holding.report(report(0, 2, false, 60), 0);
+    holding.report(Report { bounds: wider, ..report(0, 3, false, 0) }, 0);
+    holding.report(report(1, 3, false, 0), 0);
+    holding
+        .report(Report { drops: vec![(2 * DAY_US, Drops { scored: 100, dropped: 10 })], ..report(1, 3, false, 0) }, 0);
+    holding.decide(0, 2, &mut outcome);
+    assert_eq!((text(&outcome), holding.num_held()), ("1+old".to_owned(), 1), "70 of 200 is more than a fifth");
+}

@@ -14,6 +14,8 @@ const MOST_TIMES: i64 = 128;
 const MOST_BASE_BYTES: i64 = 64 << 10;
 /// The most types within types, each counted where it is used.
 const MOST_NODES: u64 = 20_000;
+/// The deepest nesting of types. Readers descend into them on the stack.
+const MAX_DEPTH: usize = 64;
 /// Bytes of a number or a text in memory and as JSON, without the bytes of the text itself.
 const SCALAR_BYTES: i64 = 32;
 /// Bytes in memory of a number or a text that is null.
@@ -42,6 +44,8 @@ struct Names {
     defined: BTreeMap<String, (String, Option<Size>)>,
     /// Types of the schemas that are referred to, by their full names.
     referred: BTreeMap<String, Value>,
+    /// How many types the present one is within.
+    depth: usize,
 }
 
 impl Names {
@@ -80,6 +84,16 @@ pub fn plain(mut schema: Value, references: &[Value]) -> Result<Value, String> {
 }
 
 fn walk(schema: &mut Value, namespace: &str, names: &mut Names) -> Result<Size, String> {
+    names.depth += 1;
+    if names.depth > MAX_DEPTH {
+        return Err(format!("it has types within types deeper than {MAX_DEPTH} times"));
+    }
+    let size = of_any(schema, namespace, names)?;
+    names.depth -= 1;
+    if size.nodes > MOST_NODES { Err(format!("it has more than {MOST_NODES} types within types")) } else { Ok(size) }
+}
+
+fn of_any(schema: &mut Value, namespace: &str, names: &mut Names) -> Result<Size, String> {
     let size = match schema {
         Value::String(name) => match names.take_referred(name, namespace) {
             Some(referred) => {
@@ -96,7 +110,7 @@ fn walk(schema: &mut Value, namespace: &str, names: &mut Names) -> Result<Size, 
         Value::Object(_) => of_object(schema, namespace, names)?,
         other => return Err(format!("{other} is no schema")),
     };
-    if size.nodes > MOST_NODES { Err(format!("it has more than {MOST_NODES} types within types")) } else { Ok(size) }
+    Ok(size)
 }
 
 /// The branch takes a byte of its own. A null may be filled up to the size of another branch.
