@@ -22,7 +22,7 @@ use keepwell_pipeline::watermark::{Mark, STATEMENT_HEADER, SourceState, Statemen
 
 use crate::encoding::{Schemas, Texts, texts};
 use crate::mapping::{self, Mapping};
-use counts::{Counts, Hours};
+use counts::Counts;
 use reading::{READ, Reading};
 
 /// The ingest stage.
@@ -154,17 +154,14 @@ impl Ingest {
         }
     }
 
-    fn statement(&self, marks: Vec<Mark>, counts: BTreeMap<&str, Hours>, known: &Sources) -> Statement {
+    fn statement(&self, marks: Vec<Mark>, counts: Vec<SourceCount>, known: &Sources) -> Statement {
         let partitions = |topic: &str| known.partition_counts.get(topic).copied().unwrap_or_default();
         let sources = self.sources.values().map(|source| keepwell_pipeline::watermark::Source {
             topic: source.topic.clone(),
             epoch: source.epoch,
             partitions: partitions(&source.topic),
         });
-        let counts = counts
-            .into_iter()
-            .map(|(topic, hours)| SourceCount { topic: topic.to_owned(), hours: hours.into_iter().collect() });
-        Statement { clock: self.clock, sources: sources.collect(), marks, counts: counts.collect() }
+        Statement { clock: self.clock, sources: sources.collect(), marks, counts }
     }
 
     /// The records for one partition of `events`. The statement is on the last of them, after all rows.
@@ -257,6 +254,15 @@ impl SourceReader<State, State> for Ingest {
             return Ok(step);
         }
         let marks = step.changes.values().filter_map(|known| known.stated.clone()).collect();
+        let (earlier, counts) = counts::pieces(counts);
+        // Counts that do not fit into one header go before the statement of time that covers them.
+        for counts in earlier {
+            let counts = Statement { clock: self.clock, sources: Vec::new(), marks: Vec::new(), counts };
+            let counts = serde_json::to_vec(&counts).map_err(arrow_external)?;
+            for partition in 0..self.partitions {
+                step.messages.extend(self.events_records(partition, None, &counts, self.max_record_bytes)?);
+            }
+        }
         let statement = serde_json::to_vec(&self.statement(marks, counts, sources)).map_err(arrow_external)?;
         let max_bytes = batch.record_bytes(&self.events, self.max_record_bytes);
         for partition in 0..self.partitions {

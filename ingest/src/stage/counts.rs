@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use keepwell_core::event::Kind;
-use keepwell_pipeline::suspect::HOUR_US;
+use keepwell_pipeline::suspect::{HOUR_US, SourceCount};
 
 /// Hours since 1970-01-01 UTC, and the number of events in each.
 pub(super) type Hours = BTreeMap<i64, u64>;
@@ -70,6 +70,26 @@ impl Counts {
     }
 }
 
+/// The most hours in one header.
+const MAX_HOURS: usize = 10_000;
+
+/// The counts in pieces that each fit into a header: those that need headers of their own, and the last one.
+pub(super) fn pieces(counts: BTreeMap<&str, Hours>) -> (Vec<Vec<SourceCount>>, Vec<SourceCount>) {
+    let (mut pieces, mut piece, mut num_hours) = (Vec::new(), Vec::new(), 0);
+    for (topic, hours) in counts {
+        let hours: Vec<(i64, u64)> = hours.into_iter().collect();
+        for hours in hours.chunks(MAX_HOURS) {
+            num_hours += hours.len();
+            if num_hours > MAX_HOURS {
+                num_hours = hours.len();
+                pieces.push(std::mem::take(&mut piece));
+            }
+            piece.push(SourceCount { topic: topic.to_owned(), hours: hours.to_vec() });
+        }
+    }
+    (pieces, piece)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +106,16 @@ mod tests {
         counts.add_to("t", &mut by_topic, &mut kinds);
         assert_eq!(kinds, BTreeMap::from([(("t".to_owned(), "usage"), at.len() as u64)]));
         by_topic.remove("t").unwrap_or_default().into_iter().collect()
+    }
+
+    #[test]
+    fn counts_of_many_hours_go_into_several_headers_and_none_is_lost() {
+        let hours = |count: i64| (0..count).map(|hour| (hour, 1)).collect::<Hours>();
+        let (earlier, last) = pieces([("a", hours(25_000)), ("b", hours(3)), ("c", hours(9_999))].into());
+        let num_hours = |piece: &Vec<SourceCount>| piece.iter().map(|count| count.hours.len()).collect::<Vec<_>>();
+        let all: Vec<Vec<usize>> = earlier.iter().chain([&last]).map(num_hours).collect();
+        assert_eq!(all, [vec![10_000], vec![10_000], vec![5_000, 3], vec![9_999]]);
+        assert_eq!(pieces(BTreeMap::new()), (Vec::new(), Vec::new()));
     }
 
     #[test]
