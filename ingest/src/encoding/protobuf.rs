@@ -37,11 +37,12 @@ impl ProtobufSchema {
     /// # Errors
     /// Why the text cannot be read.
     pub fn new(text: &str, references: &[(String, String)]) -> Result<Self, String> {
-        let references = references.iter().map(|(name, text)| file::read(name, text));
+        // The pool knows the files of Google, also where a client has registered them.
+        let mut pool = DescriptorPool::global();
+        let references = references.iter().filter(|(name, _)| pool.get_file_by_name(name).is_none());
+        let references = references.map(|(name, text)| file::read(name, text));
         let files: Vec<FileDescriptorProto> =
             references.chain([file::read(MAIN, text)]).collect::<Result<_, String>>()?;
-        // It knows the files of Google.
-        let mut pool = DescriptorPool::global();
         pool.add_file_descriptor_protos(files).map_err(|error| error.to_string())?;
         let has_maps = file::check(&pool)?;
         let file = pool.get_file_by_name(MAIN).filter(|file| file.messages().len() > 0);
@@ -267,6 +268,25 @@ message Use {
             ..FileDescriptorProto::default()
         };
         STANDARD.encode(file.encode_to_vec())
+    }
+
+    #[test]
+    fn files_import_each_other_in_any_order_and_those_of_google_may_be_registered() {
+        let file = |more: &str| format!("syntax = \"proto3\"; {more}");
+        let references = [
+            ("a.proto".to_owned(), file("import \"z.proto\"; message A { Z z = 1; }")),
+            (
+                "google/protobuf/timestamp.proto".to_owned(),
+                file("package google.protobuf; message Timestamp { int64 seconds = 1; }"),
+            ),
+            ("z.proto".to_owned(), file("message Z { string x = 1; }")),
+        ];
+        let main = file(
+            "import \"google/protobuf/timestamp.proto\"; import \"a.proto\"; message M { A a = 1; google.protobuf.Timestamp at = 2; }",
+        );
+        let schema = ProtobufSchema::new(&main, &references).unwrap();
+        let body = [vec![0], bytes(1, &bytes(1, &bytes(1, b"v"))), bytes(2, &[1 << 3, 0])].concat();
+        assert_eq!(text(&schema, &body).unwrap(), r#"{"a":{"z":{"x":"v"}},"at":"1970-01-01T00:00:00Z"}"#);
     }
 
     #[test]

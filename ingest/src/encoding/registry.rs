@@ -213,6 +213,8 @@ impl Asker {
         let unknown = |why: String| Entry::Unknown(why.chars().take(200).collect(), Instant::now());
         match self.get(&path).await? {
             Err(why) => Ok(unknown(why)),
+            // JSON is read without its schema.
+            Ok(answer) if answer.schema_type.as_deref() == Some("JSON") => Ok(Entry::Found(Arc::new(Schema::Json))),
             Ok(answer) => match self.referred(&answer.references).await? {
                 Err(why) => Ok(unknown(why)),
                 Ok(references) => Ok(Entry::Found(Arc::new(read(answer, references).await))),
@@ -328,7 +330,6 @@ fn schema(answer: &Answer, references: &[(String, String)]) -> Schema {
         ));
     }
     match answer.schema_type.as_deref().unwrap_or("AVRO") {
-        "JSON" => Schema::Json,
         "AVRO" => binary(AvroSchema::new(text, references).map(|schema| Box::new(schema) as _)),
         "PROTOBUF" => binary(ProtobufSchema::new(text, references).map(|schema| Box::new(schema) as _)),
         other => Schema::Unreadable(format!("{other} is not supported; AVRO, PROTOBUF and JSON are")),
