@@ -46,8 +46,10 @@ pub fn run(args: &AlertsArgs) -> Result<String> {
     let config = args.config.read()?;
     let word = Word { decision, until_us: args.until.map(Timestamp::as_microsecond) };
     let health: Arc<str> = Arc::from(config.topics.health.as_str());
+    // Asked first: a transaction would wait for a broker without a word.
+    let partitions = Writer::open(&config.kafka)?.partitions(&health)?;
     let mut writer = Writer::open_transaction(&config.kafka, "alerts")?;
-    for message in messages(word, &health, config.partitions) {
+    for message in messages(word, &health, partitions) {
         writer.write(&message)?;
     }
     writer.commit().with_context(|| format!("nothing was written to {health}"))?;
@@ -57,9 +59,8 @@ pub fn run(args: &AlertsArgs) -> Result<String> {
     };
     let until = args.until.map(|until| format!(", and does the same with suspect panes up to {until}"));
     Ok(format!(
-        "sink {done}{}: in {} partitions of {health}\nkeepwell_alerts_held shows what is held still\n",
-        until.unwrap_or_default(),
-        config.partitions
+        "sink {done}{}: in {partitions} partitions of {health}\nkeepwell_alerts_held shows what is held still\n",
+        until.unwrap_or_default()
     ))
 }
 
