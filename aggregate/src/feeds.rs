@@ -212,6 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_told_from_the_first_hour_behind_the_last_pane_on() {
+        let mut feeds = Feeds::default();
+        for week in 0..3 {
+            feeds.add(&[SourceCount { topic: "usage".into(), hours: vec![(week * 168, 20), (week * 168 + 1, 40)] }]);
+            feeds.end((week * 168 + 1) * HOUR_US, &Suspect::default());
+        }
+        feeds.add(&[SourceCount { topic: "usage".into(), hours: vec![(2 * 168 + 1, 20)] }]);
+        let (_, share) = feeds.shares((2 * 168 + 2) * HOUR_US, &Suspect::default())[0];
+        assert!((share - 1.5).abs() < f64::EPSILON, "{share}");
+    }
+
+    #[test]
     fn what_is_told_of_an_hour_that_is_complete_changes_nothing_and_a_share_is_that_of_the_last_hour() {
         let mut feeds = Feeds::default();
         for week in 0..3 {

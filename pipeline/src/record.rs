@@ -60,7 +60,7 @@ impl Record {
     }
 
     /// Whether another than the owner of its partition wrote it: an operator, or the owner of another partition.
-    pub fn is_word(&self) -> bool {
+    pub fn is_foreign(&self) -> bool {
         [MODEL_HEADER, REPORT_HEADER, WORD_HEADER].iter().any(|name| self.header(name).is_some())
     }
 }

@@ -190,7 +190,7 @@ mod tests {
         let bounds = Bounds { max_dropping: None, min_accounts: 1, settle_us: 0 };
         let pieces = Report { partition: 3, panes: panes.clone(), drops: drops.clone(), bounds }.pieces();
         let size = |report: &Report| header(REPORT_HEADER, report).1.unwrap_or_default().len();
-        assert!(pieces.len() > 5 && pieces.iter().all(|piece| size(piece) < 500_000));
+        assert!(pieces.len() > 5 && pieces.iter().all(|piece| size(piece) < 300_000));
         let mut ended_us = i64::MIN;
         let (mut told_drops, mut told_panes) = (Vec::new(), Vec::new());
         for piece in pieces {

@@ -37,12 +37,11 @@ impl ProtobufSchema {
     /// # Errors
     /// Why the text cannot be read.
     pub fn new(text: &str, references: &[(String, String)]) -> Result<Self, String> {
-        // The pool knows the files of Google, also where a client has registered them.
-        let mut pool = DescriptorPool::global();
-        let references = references.iter().filter(|(name, _)| pool.get_file_by_name(name).is_none());
-        let references = references.map(|(name, text)| file::read(name, text));
+        let references = references.iter().map(|(name, text)| file::read(name, text));
         let files: Vec<FileDescriptorProto> =
             references.chain([file::read(MAIN, text)]).collect::<Result<_, String>>()?;
+        // It knows the files of Google, and passes over those that a client has registered, too.
+        let mut pool = DescriptorPool::global();
         pool.add_file_descriptor_protos(files).map_err(|error| error.to_string())?;
         let has_maps = file::check(&pool)?;
         let file = pool.get_file_by_name(MAIN).filter(|file| file.messages().len() > 0);

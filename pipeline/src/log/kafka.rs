@@ -377,7 +377,7 @@ impl Log for KafkaLog {
     fn has_output(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
         let mut is_any = false;
         Tail::of(&self.settings)?.read(of, LOOK, &self.stop, |record| {
-            if record.is_word() {
+            if record.is_foreign() {
                 return ControlFlow::Continue(());
             }
             is_any = true;

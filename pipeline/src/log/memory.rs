@@ -374,7 +374,7 @@ impl Log for MemoryLog {
     }
 
     fn has_output(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
-        let is_output = |record: &Record| !record.is_word();
+        let is_output = |record: &Record| !record.is_foreign();
         Ok(self.broker().partition(of)?.read(NextOffset(0)).any(is_output))
     }
 

@@ -203,4 +203,11 @@ fn a_pane_is_judged_by_the_bounds_of_its_own_report_and_what_nobody_reports_goes
         .report(Report { drops: vec![(2 * DAY_US, Drops { scored: 100, dropped: 10 })], ..report(1, 3, false, 0) }, 0);
     holding.decide(0, 2, &mut outcome);
     assert_eq!((text(&outcome), holding.num_held()), ("1+old".to_owned(), 1), "70 of 200 is more than a fifth");
+    // As many on a later day. The report that decides is not the last one that is still there from before.
+    holding.add(ready(6, "+b"));
+    holding.report(Report { bounds: wider, ..report(0, 5, false, 0) }, 0);
+    holding.report(report(0, 6, false, 60), 0);
+    holding.report(report(1, 6, false, 10), 0);
+    holding.decide(0, 2, &mut outcome);
+    assert_eq!((text(&outcome), holding.num_held()), ("1+old 2+a".to_owned(), 1));
 }

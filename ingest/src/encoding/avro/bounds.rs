@@ -267,6 +267,11 @@ mod tests {
             doubled(str::to_owned),
             doubled(|below| format!(r#"{{"type":"array","items":{below}}}"#)),
             r#"{"name":"next","type":["null","R"]}"#.to_owned(),
+            format!(
+                r#"{{"name":"deep","type":{}"long"{}}}"#,
+                r#"{"type":"array","items":"#.repeat(100),
+                "}".repeat(100)
+            ),
             r#"{"name":"next","type":["null","x.R"]}"#.to_owned(),
             r#"{"name":"e","type":{"type":"error","name":"E","fields":[]}}"#.to_owned(),
         ];
