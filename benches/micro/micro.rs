@@ -46,8 +46,9 @@ const LIMITS: Limits = Limits {
 };
 
 /// Reads the same records as the decoder of Keepwell's own form.
-const MAPPING: &str = "events: [{kind: usage, fields: {event_id: messageId, account_id: context.groupId, user_id: userId, feature: event, \
-     occurred_at: timestamp, count: properties.count, duration_ms: properties.duration_ms}}]";
+const MAPPING: &str = include_str!("../usage.mapping.yaml");
+/// The same file.
+const MAPPING_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../usage.mapping.yaml");
 
 /// Folds records, and the closes that they cause. Returns the number of steps.
 fn fold<S: Stage>(stage: &S, state: &mut S::State, records: &[Record]) -> usize {
@@ -127,10 +128,8 @@ fn decoding(group: &mut Group<'_>, fixture: &Fixture) {
 
 /// The whole stage: decode, re-key by account, batches of events.
 fn ingest(group: &mut Group<'_>, fixture: &Fixture) {
-    let mapping = std::env::temp_dir().join(format!("keepwell-micro-{}.yaml", std::process::id()));
-    std::fs::write(&mapping, MAPPING).expect("a file");
     let mut mapped = fixture.config.clone();
-    (mapped.sources[0].kind, mapped.sources[0].mapping) = (None, Some(mapping.clone()));
+    (mapped.sources[0].kind, mapped.sources[0].mapping) = (None, Some(MAPPING_FILE.into()));
     let tp = TopicPartition::new(mapped.sources[0].topic.as_str(), 0);
     let record = |(offset, value): (i64, &Vec<u8>)| Record {
         value: Some(value.clone().into()),
@@ -153,7 +152,6 @@ fn ingest(group: &mut Group<'_>, fixture: &Fixture) {
         assert_eq!(num_emitted, records.len() as u64, "{name}: {:?}", step.fates);
         group.bench_function(name, |b| b.iter(|| black_box(stage.apply(&state, &batch).expect("a step"))));
     }
-    std::fs::remove_file(mapping).expect("a file");
 }
 
 fn aggregate(group: &mut Group<'_>, fixture: &Fixture) {
@@ -216,6 +214,18 @@ fn score_and_tables(group: &mut Group<'_>, fixture: &Fixture) {
             || fresh(&score, &tp),
             |mut state| {
                 fold(&score, &mut state, windows);
+                state
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    let publish = keepwell_sink::publish::Publish::new(&fixture.config);
+    let tp = TopicPartition::new(fixture.config.topics.health.as_str(), 0);
+    group.bench_function("publish", |b| {
+        b.iter_batched(
+            || fresh(&publish, &tp),
+            |mut state| {
+                fold(&publish, &mut state, &fixture.health);
                 state
             },
             BatchSize::PerIteration,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use keepwell::in_process::{self, InMemory};
 use keepwell_pipeline::clock::FixedClock;
-use keepwell_pipeline::config::Config;
+use keepwell_pipeline::config::{Config, Topics};
 use keepwell_pipeline::process::RunArgs;
 use keepwell_pipeline::record::Record;
 
@@ -23,10 +23,12 @@ pub struct Fixture {
     pub events: Vec<Record>,
     /// Records of `windows`.
     pub windows: Vec<Record>,
+    /// Records of `health`.
+    pub health: Vec<Record>,
 }
 
 impl Fixture {
-    /// Sends a load through ingest and aggregate. Every pane that has ended is closed.
+    /// Sends a load through ingest, aggregate and score. Every pane that has ended is closed.
     ///
     /// # Errors
     /// When a stage stops with an error.
@@ -49,7 +51,10 @@ impl Fixture {
         InMemory { broker: &broker, config: &config, args: &args, clock: &clock }.drain(&stage, &plan)?;
         let (stage, plan) = (keepwell_aggregate::Aggregate::new(&config), keepwell_aggregate::plan(&config));
         InMemory { broker: &broker, config: &config, args: &args, clock: &clock }.drain(&stage, &plan)?;
-        let [events, windows] = [&config.topics.events, &config.topics.windows].map(|topic| broker.records(topic));
-        Ok(Self { raw, events, windows, config })
+        let (stage, plan) = (keepwell_score::Score::new(&config)?, keepwell_score::plan(&config));
+        InMemory { broker: &broker, config: &config, args: &args, clock: &clock }.drain(&stage, &plan)?;
+        let Topics { events, windows, health, .. } = &config.topics;
+        let [events, windows, health] = [events, windows, health].map(|topic| broker.records(topic));
+        Ok(Self { raw, events, windows, health, config })
     }
 }

@@ -1,7 +1,7 @@
 //! The parts of the single binary: all stages in one process, the demo, and the tools for loading and inspecting.
 
-#[cfg(feature = "sql")]
 pub mod alerts;
+#[cfg(feature = "sql")]
 pub mod audit;
 #[cfg(not(feature = "sql"))]
 #[path = "no_sql.rs"]

@@ -15,6 +15,7 @@ use arrow::datatypes::SchemaRef;
 use clap::Parser;
 use keepwell_benches::fixture::Fixture;
 use keepwell_benches::load::{Load, Shape};
+use keepwell_benches::rivals::cost::Cost;
 use keepwell_benches::rivals::result::Results;
 use keepwell_core::codec;
 use keepwell_core::event::Kind;
@@ -68,8 +69,14 @@ struct Args {
     results: PathBuf,
 }
 
-/// Measured rates, per second.
-type Rates = BTreeMap<&'static str, f64>;
+/// What was measured, by the name of the work.
+#[derive(Debug, Default)]
+struct Measured {
+    /// Events or accounts a second.
+    a_second: BTreeMap<&'static str, f64>,
+    /// Processor time of this process for each of them, in microseconds.
+    cpu_us: BTreeMap<&'static str, f64>,
+}
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -79,14 +86,19 @@ fn main() -> Result<()> {
         Shape { seed: 1, accounts: args.accounts, events: args.events, span_ms, start_ms, every_account: false };
     let (fixture, results) = (Fixture::of(shape)?, Results::open(&args.results)?);
     for _ in 0..args.runs {
-        let mut rates = Rates::new();
-        on_kafka(&args, shape, &fixture, &mut rates)?;
-        in_memory(&args, &fixture, &mut rates)?;
-        let rate = |name: &str| rates.get(name).copied().unwrap_or(f64::NAN);
-        let share = |of: &str, limit: &str| json!(rate(of) / rate(limit));
+        let mut measured = Measured::default();
+        on_kafka(&args, shape, &fixture, &mut measured)?;
+        in_memory(&args, &fixture, &mut measured)?;
+        let Measured { a_second, cpu_us } = measured;
+        let of = |values: &BTreeMap<&'static str, f64>, name| values.get(name).copied().unwrap_or(f64::NAN);
+        let share = |what, limit| json!(of(&a_second, what) / of(&a_second, limit));
+        let by_cpu = |what, limit| json!(of(&cpu_us, limit) / of(&cpu_us, what));
         results.append(&json!({
-                "what": "limits", "events": args.events, "accounts": args.accounts, "days": args.days, "a_second": rates,
+                "what": "limits", "events": args.events, "accounts": args.accounts, "days": args.days, "fleet": "usage",
+                "a_second": a_second, "cpu_us": cpu_us,
                 "shares": {
+                    "ingest by a mapping of ingest": share("ingest by a mapping", "ingest"),
+                    "the same, events per CPU-second": by_cpu("ingest by a mapping", "ingest"),
                     "ingest of consume + typed decode": share("ingest", "consume + typed decode"),
                     "ingest of consume": share("ingest", "consume"),
                     "fold of IPC decode": share("fold", "decode of events, Arrow IPC"),
@@ -99,9 +111,11 @@ fn main() -> Result<()> {
 }
 
 /// Measures steps that use the broker, in events per second.
-fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
+fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, measured: &mut Measured) -> Result<()> {
     let kafka = Kafka::start()?;
-    let config = config(&kafka.address)?;
+    let [config, mapped] = ["kind: usage", concat!("mapping: '", env!("CARGO_MANIFEST_DIR"), "/usage.mapping.yaml'")]
+        .map(|source| config(&kafka.address, source));
+    let (config, mapped) = (config?, mapped?);
     let topic = config.sources[0].topic.clone();
     kafka.create_topic(&topic, PARTITIONS)?;
     for name in config.topics.all() {
@@ -109,14 +123,15 @@ fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, rates: &mut Rates) -> 
     }
     kafka.create_topic(COPIES, 1)?;
     kafka.produce(Load::new(shape).messages(&topic, PARTITIONS))?;
-    let mut rate = |what, work: &dyn Fn() -> Result<()>| rate(rates, what, args.events, work);
+    let mut rate = |what, work: &dyn Fn() -> Result<()>| rate(measured, what, args.events, work);
     rate("consume", &|| consume(&kafka, &topic, args.events, |_| Ok(())))?;
     rate("consume + typed decode", &|| {
         consume(&kafka, &topic, args.events, |value| {
             decode(Kind::Usage, value, &LIMITS).map(|_| ()).map_err(|reason| anyhow::anyhow!("{reason}"))
         })
     })?;
-    rate("ingest", &|| run_ingest(&config))?;
+    rate("ingest", &|| run_ingest(&config, "kind"))?;
+    rate("ingest by a mapping", &|| run_ingest(&mapped, "mapping"))?;
     rate("produce of the same batches, in transactions", &|| produce(&config, &fixture.events))
 }
 
@@ -140,8 +155,8 @@ fn produce(config: &Config, events: &[Record]) -> Result<()> {
 }
 
 /// Measures the work of one thread without a broker.
-fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
-    let Fixture { config, events, windows, .. } = fixture;
+fn in_memory(args: &Args, fixture: &Fixture, measured: &mut Measured) -> Result<()> {
+    let Fixture { config, events, windows, health, .. } = fixture;
     let schema = config.aggregate.layout().schema();
     let finals = |record: &Record| -> Result<Option<RecordBatch>> {
         let value = record.value.as_ref().map(|value| codec::decode_shared(value, &schema)).transpose()?;
@@ -150,7 +165,7 @@ fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
     let ready: Vec<RecordBatch> =
         windows.iter().filter_map(|record| finals(record).transpose()).collect::<Result<_>>()?;
     let accounts: usize = ready.iter().map(RecordBatch::num_rows).sum();
-    let mut rate = |what, count, work: &dyn Fn() -> Result<()>| rate_again(rates, what, count, work);
+    let mut rate = |what, count, work: &dyn Fn() -> Result<()>| rate_again(measured, what, count, work);
     rate("decode of events, Arrow IPC", args.events, &|| decode_all(events, &event::schema()))?;
     // Without statements of time no pane closes.
     let open: Vec<Record> = events.iter().map(|record| Record { headers: Vec::new(), ..record.clone() }).collect();
@@ -158,6 +173,7 @@ fn in_memory(args: &Args, fixture: &Fixture, rates: &mut Rates) -> Result<()> {
     rate("decode of windows, Arrow IPC", accounts, &|| decode_all(windows, &schema))?;
     let score = keepwell_score::Score::new(config)?;
     rate("score", accounts, &|| fold(&score, windows))?;
+    rate("publish", accounts, &|| fold(&keepwell_sink::publish::Publish::new(config), health))?;
     let range = Range {
         source: Source::Windows,
         epoch: 1,
@@ -193,28 +209,30 @@ const LIMITS: Limits = Limits {
     earliest_us: 0,
 };
 
-fn config(address: &str) -> Result<Config> {
+fn config(address: &str, source: &str) -> Result<Config> {
     let id = std::process::id();
     let text = format!(
-        "epoch: 1\npartitions: 4\nkafka: {{bootstrap_servers: '{address}', group_prefix: l{id}}}\nsources: [{{topic: l{id}-usage, kind: usage}}]\n\
+        "epoch: 1\npartitions: 4\nkafka: {{bootstrap_servers: '{address}', group_prefix: l{id}}}\nsources: [{{topic: l{id}-usage, {source}}}]\n\
          topics: {{events: l{id}-events, windows: l{id}-windows, feature_days: l{id}-feature-days, rejects: l{id}-rejects}}\n\
          snapshots: {{url: 'memory:///'}}\n"
     );
     Ok(Config::parse("limits", &text, &[])?)
 }
 
-fn rate(rates: &mut Rates, what: &'static str, count: usize, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let start = Instant::now();
+fn rate(measured: &mut Measured, what: &'static str, count: usize, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let (start, cpu) = (Instant::now(), Cost::of(std::process::id())?.cpu);
     work().with_context(|| what.to_owned())?;
-    rates.insert(what, count as f64 / start.elapsed().as_secs_f64());
+    let (seconds, cpu) = (start.elapsed().as_secs_f64(), Cost::of(std::process::id())?.cpu - cpu);
+    measured.a_second.insert(what, count as f64 / seconds);
+    measured.cpu_us.insert(what, cpu.as_secs_f64() * 1e6 / count as f64);
     Ok(())
 }
 
 /// Like [`rate`], but measures the second run. It then uses memory that the process already has, like a process that
 /// runs for months.
-fn rate_again(rates: &mut Rates, what: &'static str, count: usize, work: &dyn Fn() -> Result<()>) -> Result<()> {
+fn rate_again(measured: &mut Measured, what: &'static str, count: usize, work: &dyn Fn() -> Result<()>) -> Result<()> {
     work().with_context(|| what.to_owned())?;
-    rate(rates, what, count, work)
+    rate(measured, what, count, work)
 }
 
 fn consume(kafka: &Kafka, topic: &str, count: usize, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
@@ -242,11 +260,11 @@ fn args() -> RunArgs {
     RunArgs::drained(false)
 }
 
-fn run_ingest(config: &Config) -> Result<()> {
+fn run_ingest(config: &Config, group: &str) -> Result<()> {
     let (stage, plan) = (keepwell_ingest::Ingest::new(config)?, keepwell_ingest::plan(config));
     let stop = Arc::new(AtomicBool::new(false));
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-    let group = format!("{}-ingest", config.kafka.group_prefix);
+    let group = format!("{}-ingest-{group}", config.kafka.group_prefix);
     let log = KafkaLog::join(
         Settings::new(&config.kafka)?,
         Member { group: &group, instance: "0", topics: &sources },
