@@ -113,12 +113,12 @@ fn main() -> Result<()> {
 /// Measures steps that use the broker, in events per second.
 fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, measured: &mut Measured) -> Result<()> {
     let kafka = Kafka::start()?;
-    let [config, mapped] = ["kind: usage", concat!("mapping: '", env!("CARGO_MANIFEST_DIR"), "/usage.mapping.yaml'")]
-        .map(|source| config(&kafka.address, source));
-    let (config, mapped) = (config?, mapped?);
+    let by_mapping = concat!("mapping: '", env!("CARGO_MANIFEST_DIR"), "/usage.mapping.yaml'");
+    let (config, mapped) =
+        (config(&kafka.address, "own", "kind: usage")?, config(&kafka.address, "mapped", by_mapping)?);
     let topic = config.sources[0].topic.clone();
     kafka.create_topic(&topic, PARTITIONS)?;
-    for name in config.topics.all() {
+    for name in config.topics.all().into_iter().chain(mapped.topics.all()) {
         kafka.create_topic(name, config.partitions)?;
     }
     kafka.create_topic(COPIES, 1)?;
@@ -130,8 +130,8 @@ fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, measured: &mut Measure
             decode(Kind::Usage, value, &LIMITS).map(|_| ()).map_err(|reason| anyhow::anyhow!("{reason}"))
         })
     })?;
-    rate("ingest", &|| run_ingest(&config, "kind"))?;
-    rate("ingest by a mapping", &|| run_ingest(&mapped, "mapping"))?;
+    rate("ingest", &|| run_ingest(&config))?;
+    rate("ingest by a mapping", &|| run_ingest(&mapped))?;
     rate("produce of the same batches, in transactions", &|| produce(&config, &fixture.events))
 }
 
@@ -209,11 +209,11 @@ const LIMITS: Limits = Limits {
     earliest_us: 0,
 };
 
-fn config(address: &str, source: &str) -> Result<Config> {
+fn config(address: &str, name: &str, source: &str) -> Result<Config> {
     let id = std::process::id();
     let text = format!(
-        "epoch: 1\npartitions: 4\nkafka: {{bootstrap_servers: '{address}', group_prefix: l{id}}}\nsources: [{{topic: l{id}-usage, {source}}}]\n\
-         topics: {{events: l{id}-events, windows: l{id}-windows, feature_days: l{id}-feature-days, rejects: l{id}-rejects}}\n\
+        "epoch: 1\npartitions: 4\nkafka: {{bootstrap_servers: '{address}', group_prefix: l{id}-{name}}}\nsources: [{{topic: l{id}-usage, {source}}}]\n\
+         topics: {{events: l{id}-{name}-events, windows: l{id}-{name}-windows, feature_days: l{id}-{name}-feature-days, rejects: l{id}-{name}-rejects}}\n\
          snapshots: {{url: 'memory:///'}}\n"
     );
     Ok(Config::parse("limits", &text, &[])?)
@@ -260,11 +260,11 @@ fn args() -> RunArgs {
     RunArgs::drained(false)
 }
 
-fn run_ingest(config: &Config, group: &str) -> Result<()> {
+fn run_ingest(config: &Config) -> Result<()> {
     let (stage, plan) = (keepwell_ingest::Ingest::new(config)?, keepwell_ingest::plan(config));
     let stop = Arc::new(AtomicBool::new(false));
     let sources: Vec<&str> = plan.sources.iter().map(String::as_str).collect();
-    let group = format!("{}-ingest-{group}", config.kafka.group_prefix);
+    let group = format!("{}-ingest", config.kafka.group_prefix);
     let log = KafkaLog::join(
         Settings::new(&config.kafka)?,
         Member { group: &group, instance: "0", topics: &sources },
