@@ -3,7 +3,7 @@
 //! Run `cargo run --release --bin limits -- --runs 5`.
 #![allow(clippy::disallowed_methods, reason = "I/O edge: durations are measured here")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -118,7 +118,8 @@ fn on_kafka(args: &Args, shape: Shape, fixture: &Fixture, measured: &mut Measure
         (config(&kafka.address, "own", "kind: usage")?, config(&kafka.address, "mapped", by_mapping)?);
     let topic = config.sources[0].topic.clone();
     kafka.create_topic(&topic, PARTITIONS)?;
-    for name in config.topics.all().into_iter().chain(mapped.topics.all()) {
+    let outputs: BTreeSet<&str> = config.topics.all().into_iter().chain(mapped.topics.all()).collect();
+    for name in outputs {
         kafka.create_topic(name, config.partitions)?;
     }
     kafka.create_topic(COPIES, 1)?;
