@@ -1,11 +1,13 @@
 //! The state of one account: integer sums per pane, sets of panes, and short histories.
 //!
-//! There are two classes of events. Usage, surveys and outcomes belong to a pane. Tickets, facts, milestones and people
-//! keep their exact times. A deletion at time D therefore erases the first class up to the end of D's pane. It erases
+//! There are two classes of events. Usage, surveys and outcomes belong to a pane. Tickets, facts, milestones, people and
+//! contracts keep their exact times. A deletion at time D therefore erases the first class up to the end of D's pane. It erases
 //! the second class up to D itself. The deletion takes effect in the windows that end after D.
 
 pub mod adoption;
 pub mod answers;
+pub mod contracts;
+pub mod customer;
 mod erasure;
 pub mod group_use;
 pub mod histories;
@@ -17,13 +19,14 @@ pub mod tickets;
 
 use std::collections::BTreeMap;
 
-use keepwell_core::event::{Body, Event, Outcome, PersonAction, Survey};
+use keepwell_core::event::{self, Body, Event, Outcome, PersonAction, Survey, Terms};
 use keepwell_core::pane::Pane;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 use adoption::Adoption;
 use answers::Answer;
+use contracts::{Contract, Statement};
 use erasure::erase_people;
 use group_use::GroupUses;
 use histories::{All, Histories};
@@ -43,7 +46,7 @@ pub struct Account {
     pub adoption: Adoption,
     /// Use of the configured groups of features.
     pub groups: GroupUses,
-    /// Tickets, facts, people, milestones, outcomes, deletions.
+    /// Tickets, facts, people, milestones, outcomes, contracts, deletions.
     pub histories: Histories,
     /// The pane up to which the account was last pruned. One pruning per close is enough.
     pruned: Option<Pane>,
@@ -85,8 +88,8 @@ pub struct View<'a> {
 }
 
 impl Account {
-    /// Applies one event. The result does not depend on the order of events.
-    pub fn apply(&mut self, event: &Event<'_>, settings: &Settings, names: &mut Names) {
+    /// Applies one event. The result does not depend on the order of events. `closed` is the newest final pane.
+    pub fn apply(&mut self, event: &Event<'_>, closed: Option<Pane>, settings: &Settings, names: &mut Names) {
         let at_us = event.occurred_us;
         let pane = settings.panes.pane(at_us);
         if matches!(event.body, Body::Deleted) {
@@ -123,11 +126,15 @@ impl Account {
                 };
                 cell.take_answer(*survey, user.as_deref().filter(|_| !settings.counts_all_answers), answer);
             }
+            Body::Contract(contract) => {
+                let counts_from = closed.map_or(pane, |closed| pane.max(closed.next()));
+                self.say(contract, at_us, counts_from, &event.event_id);
+            }
             _ => self.remember(event, user.as_deref(), settings),
         }
     }
 
-    /// Adds an event that is neither usage nor a survey to its history.
+    /// Adds an event that is neither usage nor a survey nor one of a contract to its history.
     fn remember(&mut self, event: &Event<'_>, user: Option<&str>, settings: &Settings) {
         let at_us = event.occurred_us;
         let name = |text: &str| Name::from(text);
@@ -167,8 +174,29 @@ impl Account {
                 let version = Version { at_us, event_id: name(&event.event_id), value };
                 self.histories.for_adding().people.entry(person).or_default().insert(version);
             }
-            Body::Usage { .. } | Body::Survey { .. } | Body::Deleted => {}
+            Body::Usage { .. } | Body::Survey { .. } | Body::Contract(_) | Body::Deleted => {}
         }
+    }
+
+    /// Adds what was said of a contract.
+    fn say(&mut self, contract: &event::Contract<'_>, said_us: i64, counts_from: Pane, event_id: &str) {
+        let terms = &contract.terms;
+        let statement = Statement {
+            effective_us: contract.effective_us,
+            said_us,
+            counts_from,
+            event_id: Name::from(event_id),
+            action: contract.action,
+            terms: Terms {
+                mrr_hundredths: terms.mrr_hundredths,
+                currency: terms.currency.as_ref().map(|currency| Name::from(currency.as_ref())),
+                seats: terms.seats,
+                ends_us: terms.ends_us,
+            },
+            reason: contract.reason.as_deref().map(Name::from),
+        };
+        let contracts = &mut self.histories.for_adding().contracts;
+        contracts.entry(Name::from(contract.id.as_ref())).or_default().insert(statement);
     }
 
     /// Adds a use of a feature, which [`Adoption`] knows, to the groups that it belongs to.
@@ -268,6 +296,10 @@ impl Account {
             erase_all(&mut all.facts, deleted_us);
             erase_people(&mut all.people, deleted_us);
             erase_all(&mut all.milestones, deleted_us);
+            all.contracts.retain(|_, contract| {
+                contract.erase(deleted_us);
+                !contract.is_empty()
+            });
             erase_all(&mut all.outcomes, settings.panes.end_us(pane) - 1);
         });
     }
@@ -277,10 +309,11 @@ impl Account {
         self.adoption.features().len() * 2 > limits.features || self.adoption.users().len() * 2 > limits.users
     }
 
-    /// Number of users, features, tickets, people and other things with names. The cost of a row grows with it.
+    /// Number of users, features, tickets, people, statements of contracts and other things with names. The cost of a row grows with it.
     pub fn size(&self) -> usize {
-        let All { tickets, people, facts, milestones, outcomes, .. } = &*self.histories;
-        let named = [tickets.len(), people.len(), facts.len(), milestones.len(), outcomes.len()];
+        let All { tickets, people, facts, milestones, outcomes, contracts, .. } = &*self.histories;
+        let statements = contracts.values().map(Contract::len).sum();
+        let named = [tickets.len(), people.len(), facts.len(), milestones.len(), outcomes.len(), statements];
         self.adoption.users().len() + self.adoption.features().len() + named.iter().sum::<usize>()
     }
 
@@ -306,10 +339,12 @@ impl<'a> View<'a> {
         self.account.cells.last_activity_us(self)
     }
 
-    /// Whether the account is retired: silent for at least `retire_after` at the end of the view. None means that the
-    /// account has no row: nothing is known of it, or an earlier pane already retired it.
+    /// Whether the account is retired: silent for at least `retire_after` at the end of the view. A customer is not, and
+    /// one that has left not before it has been gone for as long. None means that the account has no row: nothing is
+    /// known of it, or an earlier pane already retired it.
     pub fn retired(&self, settings: &Settings) -> Option<bool> {
-        let silence_us = self.end_us - self.last_activity_us()?;
+        let silent_from_us = self.last_activity_us()?.max(self.customer_until_us(settings).unwrap_or(i64::MIN));
+        let silence_us = self.end_us - silent_from_us;
         let is_told = silence_us < settings.retire_after_us + settings.panes.width_us;
         is_told.then_some(silence_us >= settings.retire_after_us)
     }

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use keepwell_core::codec;
-use keepwell_core::event::{Body, Change, Event, Origin, Outcome, PersonAction, Survey, TicketAction};
+use keepwell_core::event::{
+    Body, Change, Contract, ContractAction, Event, Origin, Outcome, PersonAction, Survey, Terms, TicketAction,
+};
 use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::event::EventBuilder;
@@ -25,6 +27,8 @@ const STATE_2: &[u8] = include_bytes!("../golden/state-2.postcard");
 const STATE_5: &[u8] = include_bytes!("../golden/state-5.snapshot");
 /// The same records with counts of a source.
 const STATE_6: &[u8] = include_bytes!("../golden/state-6.snapshot");
+/// The same records, and one of contracts.
+const STATE_7: &[u8] = include_bytes!("../golden/state-7.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
 pub(crate) fn stage() -> Aggregate {
@@ -98,6 +102,22 @@ fn counted() -> Record {
     Record { headers: vec![stated(&statement)], ..Record::at(partition(), Offset(0)) }
 }
 
+/// A record with what was said of a contract.
+fn contracted(offset: i64) -> Record {
+    let (text, at) = (Cow::Borrowed::<str>, 19_800 * DAY_US);
+    let terms = Terms {
+        mrr_hundredths: Change::Set(125_050),
+        currency: Change::Set(text("EUR")),
+        seats: Change::Cleared,
+        ends_us: Change::Set(at + 90 * DAY_US),
+    };
+    let (id, reason) = (text("k-1"), Some(text("upsell")));
+    let contract = Contract { id, action: ContractAction::Started, effective_us: at - DAY_US, terms, reason };
+    let body = Body::Contract(contract);
+    let event = Event { account_id: text("acme"), event_id: text("c1"), occurred_us: at + 9, body };
+    record_of(offset, std::iter::once(event), at)
+}
+
 /// Folds a record and the closes that it starts.
 fn fold(stage: &Aggregate, state: &mut State, record: &Record) {
     let mut position = Position::at(NextOffset(record.offset.0));
@@ -121,6 +141,18 @@ fn folded(stage: &Aggregate) -> State {
     state
 }
 
+/// The state of counts, events and contracts.
+fn whole(stage: &Aggregate, with_contracts: bool) -> State {
+    let mut state = State::default();
+    stage.restore(&mut state, &partition(), Position::at(NextOffset(0)), None).unwrap();
+    fold(stage, &mut state, &counted());
+    fold(stage, &mut state, &Record { offset: Offset(1), ..record() });
+    if with_contracts {
+        fold(stage, &mut state, &contracted(2));
+    }
+    state
+}
+
 fn restored(stage: &Aggregate, whole: &SnapshotBytes) -> Result<State, StageError> {
     let (mut state, at) = (State::default(), Position::at(NextOffset(1)));
     stage.restore(&mut state, &partition(), at, Some(whole)).map(|()| state)
@@ -135,18 +167,18 @@ fn all(stage: &Aggregate, state: &State) -> SnapshotBytes {
 }
 
 #[test]
-fn states_of_versions_5_and_6_stay_readable_and_are_what_the_same_records_give() {
+fn states_of_versions_since_5_stay_readable_and_are_what_the_same_records_give() {
     let stage = stage();
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_5).unwrap();
     let (of_5, of_records) = (restored(&stage, &saved).unwrap(), folded(&stage));
     assert_eq!(memory(&of_5), memory(&of_records));
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_6).unwrap();
-    let mut counting = State::default();
-    stage.restore(&mut counting, &partition(), Position::at(NextOffset(0)), None).unwrap();
-    fold(&stage, &mut counting, &counted());
-    fold(&stage, &mut counting, &Record { offset: Offset(1), ..record() });
+    let (of_6, of_records) = (restored(&stage, &saved).unwrap(), whole(&stage, false));
+    assert_eq!(memory(&of_6), memory(&of_records));
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_7).unwrap();
     let restored = restored(&stage, &saved).unwrap();
-    assert_eq!(memory(&restored), memory(&counting));
+    let of_records = whole(&stage, true);
+    assert_eq!(memory(&restored), memory(&of_records));
     assert_eq!(all(&stage, &restored), saved, "equal states give equal bytes");
 }
 
@@ -164,7 +196,7 @@ fn another_version_and_damaged_bytes_are_refused_by_name() {
     let refuse = |whole: &SnapshotBytes| restored(&stage, whole).unwrap_err().to_string();
     let of_2 = SnapshotBytes::from([(ONE.to_owned(), STATE_2.to_vec())]);
     assert!(refuse(&of_2).contains("before 3"), "{}", refuse(&of_2));
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_6).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_7).unwrap();
     let mut newer = saved.clone();
     newer.get_mut("head").unwrap()[0] = 9;
     assert!(refuse(&newer).contains("version 9"), "{}", refuse(&newer));
@@ -225,17 +257,18 @@ fn what_a_close_settles_is_in_the_next_snapshot() {
 fn what_a_deletion_erases_is_in_no_piece_of_the_next_snapshot() {
     let stage = stage();
     let mut state = folded(&stage);
+    fold(&stage, &mut state, &contracted(1));
     let before = stage.snapshot(&state, &partition(), &SavedRevisions::new()).unwrap();
     let text = Cow::Borrowed::<str>;
     let at = 19_800 * DAY_US;
     let deleted =
         Event { account_id: text("acme"), event_id: text("d"), occurred_us: at + DAY_US, body: Body::Deleted };
-    fold(&stage, &mut state, &record_of(1, std::iter::once(deleted), at + 3 * DAY_US));
+    fold(&stage, &mut state, &record_of(2, std::iter::once(deleted), at + 3 * DAY_US));
     let after = following(&stage, &state, &before);
     assert_eq!(after, all(&stage, &state), "what is known has not changed");
     assert_eq!(memory(&restored(&stage, &after).unwrap()), memory(&state));
     let before = all_bytes(before).unwrap();
-    for erased in [b"\"pro\"".as_slice(), b"go-live"] {
+    for erased in [b"\"pro\"".as_slice(), b"go-live", b"k-1", b"upsell"] {
         let holds =
             |whole: &SnapshotBytes| whole.values().any(|bytes| bytes.windows(erased.len()).any(|part| part == erased));
         assert!(holds(&before) && !holds(&after), "{}", String::from_utf8_lossy(erased));

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keepwell_core::event::{Body, Event, PersonAction};
+use keepwell_core::event::{Body, Contract, Event, PersonAction};
 use keepwell_pipeline::config::Limits;
 
 use crate::account::adoption::Adoption;
+use crate::account::{Account, contracts};
 use crate::settings::Settings;
 use crate::state::PartitionState;
 
@@ -93,6 +94,7 @@ impl Growth {
                 let limit = if *action == PersonAction::Erased { usize::MAX } else { limits.people };
                 self.one(id, "people", user_id, known, limit)
             }
+            Body::Contract(contract) => self.over_limit_of_contract(event, contract, account(), limits),
             Body::Facts { facts, .. } => {
                 let is_known = |name: &str| account().is_some_and(|a| a.histories.facts.contains_key(name));
                 let new: Vec<&str> =
@@ -128,6 +130,26 @@ impl Growth {
             let (user, known) = users?;
             self.one(id, "users", user, known, limits.users)
         })
+    }
+
+    /// The limit that something said of a contract would exceed.
+    fn over_limit_of_contract(
+        &mut self,
+        event: &Event<'_>,
+        contract: &Contract<'_>,
+        account: Option<&Account>,
+        limits: &Limits,
+    ) -> Option<&'static str> {
+        let id = event.account_id.as_ref();
+        let known = account.map(|account| &account.histories.contracts);
+        let statements = known.map_or(0, |known| known.values().map(contracts::Contract::len).sum());
+        let contracts =
+            known.map_or(KnownNames::default(), |known| KnownNames::of(known.len(), known.contains_key(&*contract.id)));
+        if self.is_over(id, "contract_events", &[&event.event_id], statements, limits.contract_events) {
+            return Some("contract_events");
+        }
+        self.one(id, "contracts", &contract.id, contracts, limits.contracts)
+            .or_else(|| self.all(id, "contract_events", &[&event.event_id], statements, limits.contract_events))
     }
 
     fn one(

@@ -7,7 +7,7 @@ use crate::feature_groups::FeatureGroups;
 use keepwell_core::event::Priority;
 use keepwell_core::pane::{Pane, PaneWidth};
 use keepwell_core::schema::window::{self, Layout};
-use keepwell_pipeline::config::{Aggregate, Answers, Config, Limits, Suspect, Targets};
+use keepwell_pipeline::config::{Aggregate, Answers, Config, Limits, Revenue, Suspect, Targets};
 
 /// Rows in a slice of a close.
 const SLICE_ROWS: usize = 2000;
@@ -73,6 +73,8 @@ pub struct Settings {
     /// Number of rows after which a slice of a close ends. A slice ends only after an account, or between features of a
     /// large one. The number must not change during a close.
     pub slice_rows: usize,
+    /// How long a contract goes on after the end of its term without a renewal, in microseconds.
+    pub renewal_grace_us: i64,
     /// When a source is far below its usual number of events.
     pub suspect: Suspect,
     /// The settings that shape state and rows, as text. A snapshot with a different fingerprint is refused.
@@ -110,8 +112,20 @@ fn fingerprint(config: &Config, layout: &Layout) -> String {
     if *answers != Answers::default() {
         text += &format!(" answers: {answers:?}");
     }
-    if *limits != Limits::default() {
-        text += &format!(" limits: {limits:?}");
+    let Limits { facts, outcomes, milestones, contracts, contract_events, people, tickets, features, users } = *limits;
+    let of_contracts = (contracts, contract_events);
+    let default = Limits::default();
+    if (Limits { contracts: default.contracts, contract_events: default.contract_events, ..*limits }) != default {
+        text += &format!(
+            " limits: Limits {{ facts: {facts}, outcomes: {outcomes}, milestones: {milestones}, people: {people}, \
+             tickets: {tickets}, features: {features}, users: {users} }}"
+        );
+    }
+    if of_contracts != (default.contracts, default.contract_events) {
+        text += &format!(" limits of contracts: {of_contracts:?}");
+    }
+    if config.revenue != Revenue::default() {
+        text += &format!(" revenue: {:?}", config.revenue);
     }
     if !config.aggregate.feature_groups.is_empty() {
         text += &format!(" feature_groups: {:?}", config.aggregate.feature_groups);
@@ -165,6 +179,7 @@ impl Settings {
             erasure_key: UNKEYED,
             max_id_bytes: config.duplicates.max_bytes,
             slice_rows: SLICE_ROWS,
+            renewal_grace_us: config.revenue.grace.as_micros(),
             suspect: config.suspect.clone(),
         }
     }

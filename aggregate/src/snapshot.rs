@@ -17,7 +17,7 @@ use keepwell_pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::account::snapshot::{OfPane, Rest};
+use crate::account::snapshot::{OfPane, Rest, RestBefore7};
 use crate::dedup::EventIds;
 use crate::dirty::Dirty;
 use crate::feeds::Feeds;
@@ -25,7 +25,7 @@ use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
 
 /// Version of the format that is written.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 const HEAD: &str = "head";
 const PANE: &str = "pane-";
 
@@ -41,7 +41,7 @@ struct Head {
     is_completion_sent: bool,
 }
 
-/// What version 6 has behind the head of version 5.
+/// What versions since 6 have behind the head of version 5.
 #[derive(Default, Serialize, Deserialize)]
 struct Behind {
     feeds: Feeds,
@@ -96,8 +96,8 @@ pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), Strin
     let damaged = |error: postcard::Error| error.to_string();
     let bytes = whole.get(HEAD).ok_or("it has no head: a version before 3 wrote it")?;
     let (version, _) = postcard::take_from_bytes::<u32>(bytes).map_err(damaged)?;
-    if version != 5 && version != VERSION {
-        return Err(format!("its state has version {version}, this program reads 5 and {VERSION}"));
+    if !(5..=VERSION).contains(&version) {
+        return Err(format!("its state has version {version}, this program reads 5 to {VERSION}"));
     }
     let (head, rest): (Head, _) = postcard::take_from_bytes(bytes).map_err(damaged)?;
     let behind: Behind = match version {
@@ -116,7 +116,12 @@ pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), Strin
         ..PartitionState::default()
     };
     for bytes in accounts(whole) {
-        each(bytes, |(name, rest): (Name, Rest)| state.accounts.insert(name, Account::of_rest(rest)))?;
+        match version {
+            5 | 6 => each(bytes, |(name, rest): (Name, RestBefore7)| {
+                state.accounts.insert(name, Account::of_rest((rest, BTreeMap::new())));
+            })?,
+            _ => each(bytes, |(name, rest): (Name, Rest)| state.accounts.insert(name, Account::of_rest(rest)))?,
+        }
     }
     for (pane, bytes) in panes_of(whole) {
         each(bytes, |(name, of_pane): (Name, OfPane)| {

@@ -187,7 +187,7 @@ impl Aggregate {
         let mut names = Names::default();
         for (id, events) in changes.accepted.iter().flat_map(AcceptedRows::accounts) {
             if let Some(account) = live_due.get_mut(id) {
-                events.for_each(|event| account.apply(&event, &self.settings, &mut names));
+                events.for_each(|event| account.apply(&event, state.closed, &self.settings, &mut names));
             }
         }
         let watermark_us = changes.watermarks.as_ref().unwrap_or(&state.watermarks).watermark_us();

@@ -234,7 +234,7 @@ impl PartitionState {
                     account.prune(closed, settings);
                 }
                 self.dirty.event(&event, account, settings);
-                account.apply(&event, settings, &mut self.names);
+                account.apply(&event, self.closed, settings, &mut self.names);
             }
             if account.is_large(&settings.limits) && !self.large.contains(id) {
                 self.large.insert(Name::from(id));

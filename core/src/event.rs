@@ -48,6 +48,8 @@ coded! {
         Account = 4,
         /// A person joined, left or changed role.
         Person = 5,
+        /// A contract started, changed, was renewed, paused, resumed or cancelled.
+        Contract = 6,
     }
 }
 
@@ -60,6 +62,7 @@ impl Kind {
             Self::Survey => "survey",
             Self::Account => "account",
             Self::Person => "person",
+            Self::Contract => "contract",
         }
     }
 }
@@ -123,6 +126,24 @@ coded! {
         RoleChanged = 3,
         /// The person must be erased: the user id must be forgotten.
         Erased = 4,
+    }
+}
+
+coded! {
+    /// What happened to a contract.
+    ContractAction {
+        /// It started. Terms that the event does not name are unknown.
+        Started = 1,
+        /// Its terms changed.
+        Changed = 2,
+        /// It goes on for another term. Without an end the new term has none.
+        Renewed = 3,
+        /// It is paused: it earns nothing, but the customer has not left.
+        Paused = 4,
+        /// It goes on after a pause.
+        Resumed = 5,
+        /// It ended.
+        Cancelled = 6,
     }
 }
 
@@ -206,6 +227,14 @@ pub mod cleared {
     pub const DUE: u8 = 2;
     /// The done time of a milestone.
     pub const DONE: u8 = 4;
+    /// The monthly recurring revenue of a contract.
+    pub const MRR: u8 = 8;
+    /// The currency of a contract.
+    pub const CURRENCY: u8 = 16;
+    /// The seats of a contract.
+    pub const SEATS: u8 = 32;
+    /// The end of a contract's term.
+    pub const ENDS: u8 = 64;
 }
 
 /// Codes of the `action` column for [`Kind::Account`].
@@ -218,6 +247,41 @@ pub mod account_action {
     pub const MILESTONE: u8 = 3;
     /// The outcome of an alert was reported.
     pub const OUTCOME: u8 = 4;
+}
+
+/// The terms of a contract, as an event changes them. `T` is a text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms<T> {
+    /// Monthly recurring revenue, in hundredths of the currency.
+    pub mrr_hundredths: Change<i64>,
+    /// Currency, as its three letters (ISO 4217).
+    pub currency: Change<T>,
+    /// Seats bought.
+    pub seats: Change<i64>,
+    /// End of the term, UTC microseconds.
+    pub ends_us: Change<i64>,
+}
+
+impl<T> Default for Terms<T> {
+    /// Terms that stay as they are.
+    fn default() -> Self {
+        Self { mrr_hundredths: Change::Kept, currency: Change::Kept, seats: Change::Kept, ends_us: Change::Kept }
+    }
+}
+
+/// What is said of a contract.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contract<'a> {
+    /// Id of the contract within the account.
+    pub id: Cow<'a, str>,
+    /// What happened to it.
+    pub action: ContractAction,
+    /// From when on it holds, UTC microseconds. The event time is when it was said.
+    pub effective_us: i64,
+    /// The terms from then on.
+    pub terms: Terms<Cow<'a, str>>,
+    /// Why, as a word of the sender.
+    pub reason: Option<Cow<'a, str>>,
 }
 
 /// One accepted event.
@@ -311,6 +375,8 @@ pub enum Body<'a> {
         /// The role from now on.
         role: Change<Cow<'a, str>>,
     },
+    /// Something happened to a contract.
+    Contract(Contract<'a>),
 }
 
 impl Body<'_> {
@@ -322,12 +388,13 @@ impl Body<'_> {
             Self::Survey { .. } => Kind::Survey,
             Self::Facts { .. } | Self::Deleted | Self::Milestone { .. } | Self::Outcome { .. } => Kind::Account,
             Self::Person { .. } => Kind::Person,
+            Self::Contract(_) => Kind::Contract,
         }
     }
 
     /// Whether the event is a fact. Facts are never too late: an older one completes the history or is superseded.
     pub fn is_fact(&self) -> bool {
-        matches!(self, Self::Facts { .. } | Self::Milestone { .. } | Self::Person { .. })
+        matches!(self, Self::Facts { .. } | Self::Milestone { .. } | Self::Person { .. } | Self::Contract(_))
     }
 }
 

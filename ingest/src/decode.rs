@@ -1,7 +1,9 @@
 //! Decoders: one raw value gives one event, an ignored call, or a reject reason. They are pure and accept any input.
 
 pub(crate) mod account;
+mod contract;
 mod fields;
+mod money;
 mod usage;
 
 pub use fields::{Fields, Form};
@@ -76,6 +78,7 @@ pub fn decode_form<'a>(kind: Kind, form: Form<'a>, limits: &Limits) -> Result<De
         Kind::Survey => (survey(form)?, None),
         Kind::Account => (account::decode(form, limits)?, None),
         Kind::Person => (person(form)?, None),
+        Kind::Contract => (contract::decode(form)?, None),
     };
     check_time(&event, received_us, limits)?;
     Ok(Decoded::Event(event))

@@ -1,6 +1,6 @@
 //! Keepwell's own forms: which fields an event of each kind has. Mappings and the JSON Schemas use this list.
 
-use keepwell_core::event::{Kind, Outcome, PersonAction, Priority, Survey, TicketAction};
+use keepwell_core::event::{ContractAction, Kind, Outcome, PersonAction, Priority, Survey, TicketAction};
 use serde_json::{Map, Value, json};
 
 use crate::decode::account::Action;
@@ -22,6 +22,8 @@ pub enum Holds {
     OneOf(fn() -> Vec<&'static str>),
     /// This text.
     Only(&'static str),
+    /// Three letters.
+    Currency,
     /// Names and values of facts.
     Facts,
     /// An object with these fields.
@@ -76,6 +78,9 @@ const COUNT: Field = optional("count", Holds::Whole(0, MAX_COUNT), "uses that th
 const DURATION: Field = optional("duration_ms", Holds::Number(MAX_DURATION_MS), "how long, in milliseconds");
 const ERRORS: Field = optional("errors", Holds::Whole(0, MAX_COUNT), "failed uses");
 const GROUP_ID: Field = optional("groupId", Holds::Id, "the account");
+
+/// The greatest whole amount of money that ingest takes.
+const MAX_MRR: i64 = 9_999_999_999_999;
 
 const CONTEXT: &[Field] = &[GROUP_ID];
 const PROPERTIES: &[Field] = &[COUNT, DURATION, ERRORS];
@@ -190,6 +195,25 @@ pub const FORMS: &[Form] = &[
         ],
         needs_by_type: &[],
     },
+    Form {
+        name: "contract",
+        kind: Kind::Contract,
+        doc: "A contract of the account: started, changed, renewed, paused, resumed or cancelled.",
+        fields: &[
+            EVENT_ID,
+            ACCOUNT_ID,
+            needed("occurred_at", Holds::Time, "when it was said"),
+            needed("type", Holds::OneOf(words::<ContractAction>), "what happened"),
+            optional("contract_id", Holds::Id, "which contract; an account with one needs none"),
+            optional("effective_at", Holds::Time, "from when on it holds; default: occurred_at"),
+            optional("mrr", Holds::Number(MAX_MRR), "monthly recurring revenue from then on; null: unknown"),
+            optional("currency", Holds::Currency, "its currency, ISO 4217; null: unknown"),
+            optional("seats", Holds::Whole(0, MAX_COUNT), "seats bought; null: unknown"),
+            optional("ends_at", Holds::Time, "end of the term; null: none"),
+            optional("reason", Holds::Id, "why, as a word of yours"),
+        ],
+        needs_by_type: &[],
+    },
 ];
 
 /// The form of a kind that mappings write.
@@ -257,6 +281,7 @@ impl Field {
             Holds::Number(most) => json!({"type": "number", "minimum": 0, "maximum": most}),
             Holds::OneOf(words) => json!({"enum": words()}),
             Holds::Only(word) => json!({"const": word}),
+            Holds::Currency => json!({"type": "string", "pattern": "^[A-Za-z]{3}$"}),
             Holds::Facts => json!({"type": "object"}),
             Holds::Object(fields) => object(fields),
         };
@@ -300,6 +325,7 @@ mod tests {
                 (words().into_iter().map(Value::from).collect(), wrong(vec![json!("other"), json!(7)]))
             }
             Holds::Only(word) => (vec![json!(word)], wrong(vec![json!("other")])),
+            Holds::Currency => (vec![json!("EUR"), json!("usd")], wrong(vec![json!("euro"), json!("12A"), json!(840)])),
             Holds::Facts => (vec![json!({}), json!({"plan": "pro", "x": [1]})], wrong(vec![json!("pro")])),
             Holds::Object(fields) => {
                 let (least, most) = (example(fields, false), example(fields, true));

@@ -316,7 +316,10 @@ impl Mapping {
     }
 
     /// Checks an event and reads its values. None: it is a call that is ignored.
-    fn event<'f>(&self, flat: &'f Flat<'_>, limits: &Limits) -> Result<Option<Event<'f>>, Reason> {
+    ///
+    /// # Errors
+    /// See [`Mapping::checked`].
+    pub fn event<'f>(&self, flat: &'f Flat<'_>, limits: &Limits) -> Result<Option<Event<'f>>, Reason> {
         let form = flat.form();
         let decoded =
             decode::check_size(form.num_bytes(), limits).and_then(|()| decode::decode_form(flat.kind, form, limits));
@@ -370,7 +373,7 @@ impl Rule {
             events.push(flat(Content::Text(Cow::Borrowed(text))));
             return Ok(());
         };
-        let mut read = Fields::default();
+        let mut read = Fields::with_capacity(fields.len());
         for (name, value) in fields {
             match value.as_it_is(look) {
                 Some(json) => read.push(name, json),

@@ -13,6 +13,7 @@ mod measures;
 mod output;
 mod places;
 mod registry;
+mod revenue;
 mod source;
 mod suspect;
 
@@ -31,6 +32,7 @@ pub use kafka::{Kafka, Secret, max_event_bytes};
 pub use measures::Measures;
 pub use output::{Score, Tables, Topics};
 pub use registry::{Encoding, Registry};
+pub use revenue::Revenue;
 pub use source::Source;
 pub use suspect::Suspect;
 
@@ -82,6 +84,10 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub score: Score,
+    /// How revenue follows from contracts.
+    #[serde(default)]
+    #[garde(dive)]
+    pub revenue: Revenue,
     /// When alerts are held, because a source may have died.
     #[serde(default)]
     #[garde(dive)]

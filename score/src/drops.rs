@@ -14,7 +14,7 @@ use crate::windows::Case;
 /// Counts a row: only a final one with a score, of an account that had a final row before.
 pub fn count(drops: &mut OpenDrops, case: &Case<'_>, verdict: &Verdict<'_>, past: &Memory) {
     let (Some(score), Some(last)) = (verdict.rating.score, &past.last) else { return };
-    if !case.is_final || case.is_deleted || case.is_retired {
+    if !case.is_final || !case.is_scored() || case.is_retired {
         return;
     }
     let of_pane = drops.entry(case.as_of_us).or_default();

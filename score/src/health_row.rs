@@ -10,7 +10,7 @@ use crate::episode::{Episode, Phase, Raised, Signs, Transition};
 use crate::evaluate::Verdict;
 use crate::small_map::SmallMap;
 use crate::state::{Account, LastFinal, Memory, Published};
-use crate::windows::Case;
+use crate::windows::{Case, Customer};
 use keepwell_core::points::Points;
 
 /// The most factors listed as drivers.
@@ -46,6 +46,8 @@ struct Fired<'a> {
 pub struct Row<'a> {
     case: &'a Case<'a>,
     verdict: &'a Verdict<'a>,
+    score: Option<Points>,
+    band: &'a str,
     band_since_us: i64,
     baseline: Option<Points>,
     previous: Option<&'a LastFinal>,
@@ -64,15 +66,19 @@ impl<'a> Row<'a> {
         past: &'a Memory,
     ) -> (Self, Option<Account>) {
         let previous = past.last.as_ref();
+        let score = verdict.rating.score.filter(|_| case.is_scored());
+        let band = case.left().unwrap_or(verdict.band);
         let band_since_us = match previous {
-            Some(last) if *last.band == *verdict.band => last.band_since_us,
+            Some(last) if *last.band == *band => last.band_since_us,
             _ => case.as_of_us,
         };
         let is_grown = case.age_days().is_some_and(|age| age >= verdict.model.model.baseline_day);
-        let baseline = past.baseline.or(verdict.rating.score.filter(|_| is_grown && !case.is_deleted));
+        let baseline = past.baseline.or(score.filter(|_| is_grown));
         let (fired, episodes) = fired(case, verdict, past);
-        let drivers = drivers(verdict, previous.filter(|last| last.model == verdict.model.digest));
-        let mut row = Row { case, verdict, band_since_us, baseline, previous, drivers, fired, is_changed: false };
+        let same_model = previous.filter(|last| last.model == verdict.model.digest && case.is_scored());
+        let drivers = drivers(verdict, same_model);
+        let is_changed = false;
+        let mut row = Row { case, verdict, score, band, band_since_us, baseline, previous, drivers, fired, is_changed };
         let digest = row.digest();
         let published = before.and_then(|account| account.published);
         let is_outdated = published.is_some_and(|published| published.as_of_us > case.as_of_us);
@@ -91,7 +97,7 @@ impl<'a> Row<'a> {
     }
 
     /// Digest of what matters to a reader of `scores`: score, band, active triggers and their outcomes, segment, stage,
-    /// owner, model and its version, retired.
+    /// owner, the account as a customer, model and its version, retired.
     fn digest(&self) -> u64 {
         let mut hasher = SipHasher13::new();
         if self.case.is_deleted {
@@ -102,7 +108,7 @@ impl<'a> Row<'a> {
             hasher.write(text.unwrap_or_default().as_bytes());
             hasher.write_u8(u8::from(text.is_some()));
         };
-        for fact in [self.case.segment, self.case.stage, self.case.owner, Some(self.verdict.band)] {
+        for fact in [self.case.segment, self.case.stage, self.case.owner, Some(self.band)] {
             text(fact);
         }
         text(Some(&self.verdict.model.model.name.value));
@@ -110,29 +116,37 @@ impl<'a> Row<'a> {
             text(Some(fired.name));
             text(fired.outcome);
         }
-        hasher.write_i64(self.verdict.rating.score.map_or(-1, Points::millionths));
+        hasher.write_i64(self.score.map_or(-1, Points::millionths));
         hasher.write_i64(self.verdict.model.version);
         hasher.write_u8(u8::from(self.case.is_retired));
+        if self.case.customer != Customer::default() {
+            self.case.customer.hash_into(&mut hasher);
+        }
         hasher.finish()
     }
 
     /// What score remembers from this row, except episodes.
     fn remembered(&self, past: &Memory) -> Memory {
         let (as_of_us, compiled, rating) = (self.case.as_of_us, self.verdict.model, &self.verdict.rating);
-        let same_band = self.previous.map(|last| &last.band).filter(|band| ***band == *self.verdict.band);
+        let same_band = self.previous.map(|last| &last.band).filter(|band| ***band == *self.band);
+        let contributions = if self.case.is_scored() { rating.contributions() } else { &[] };
         let mut memory = Memory {
             last: Some(LastFinal {
                 as_of_us,
-                score: rating.score,
-                band: same_band.cloned().unwrap_or_else(|| Name::from(self.verdict.band)),
+                score: self.score,
+                band: same_band.cloned().unwrap_or_else(|| Name::from(self.band)),
                 band_since_us: self.band_since_us,
                 model: compiled.digest,
                 model_name: compiled.model.name.value.clone(),
-                contributions: rating.contributions().into(),
+                contributions: contributions.into(),
             }),
             baseline: self.baseline,
             ..Memory::default()
         };
+        if !self.case.is_scored() {
+            // A customer that comes back begins without old values.
+            return memory;
+        }
         let nothing = Memory::default();
         let past = if past.is_of(&compiled.model) { past } else { &nothing };
         for ((factor, value), missing) in compiled.model.factors.iter().zip(rating.values()).zip(rating.missing()) {
@@ -159,9 +173,9 @@ impl<'a> Row<'a> {
 
     /// Appends the row without its factors; [`crate::factor_lists`] makes those of all rows.
     pub fn append(&self, rows: &mut health::Writer, provenance: Provenance) {
-        let Self { case, verdict, previous, .. } = self;
+        let Self { case, verdict, previous, score, .. } = self;
+        let (score, customer) = (*score, case.customer);
         let is_there = !case.is_deleted;
-        let score = verdict.rating.score.filter(|_| is_there);
         let previous_score = previous.and_then(|last| last.score);
         let driver = |(name, delta): &(&'a str, Points)| health::driver::Row { name, delta: *delta };
         rows.append(health::Row {
@@ -172,20 +186,27 @@ impl<'a> Row<'a> {
             is_deleted: case.is_deleted,
             score,
             display: score.map(|score| verdict.model.model.display.of(score)),
-            band: Some(verdict.band).filter(|_| is_there),
+            band: Some(self.band).filter(|_| is_there),
             band_since: Some(self.band_since_us).filter(|_| is_there),
             previous_as_of: previous.map(|last| last.as_of_us),
             previous_score,
             previous_band: previous.map(|last| last.band.as_str()),
             delta: score.zip(previous_score).map(|(score, before)| score - before),
-            coverage: if is_there { verdict.rating.coverage } else { Points::ZERO },
+            coverage: if case.is_scored() { verdict.rating.coverage } else { Points::ZERO },
             baseline_score: self.baseline.filter(|_| is_there),
             factors: Vec::new(),
-            drivers: self.drivers.iter().filter(|_| is_there).map(driver).collect(),
+            drivers: self.drivers.iter().filter(|_| case.is_scored()).map(driver).collect(),
             triggers: self.fired.iter().map(Fired::row).collect(),
             segment: case.segment,
             stage: case.stage,
             owner: case.owner,
+            customer_status: customer.status,
+            customer_since: customer.since_us,
+            churn_reason: customer.churn_reason,
+            plan: customer.plan,
+            mrr: customer.mrr_hundredths,
+            currency: customer.currency,
+            renews_at: customer.renews_us,
             model: &verdict.model.model.name.value,
             model_version: verdict.model.version,
             is_changed: self.is_changed,
@@ -231,10 +252,11 @@ fn drivers<'v>(verdict: &Verdict<'v>, previous: Option<&LastFinal>) -> Vec<(&'v 
     deltas
 }
 
-/// The triggers of the row, and the episodes after it. The last row of an account ends all episodes. A row of another
+/// The triggers of the row, and the episodes after it. The last row of an account ends all episodes, and so does that of
+/// a customer that has left. A row of another
 /// model ends episodes that this model does not know. A live row shows what would happen if it were final.
 fn fired<'a>(case: &'a Case<'a>, verdict: &'a Verdict<'a>, past: &'a Memory) -> (Vec<Fired<'a>>, SmallMap<Episode>) {
-    let is_last = case.is_deleted || case.is_retired;
+    let is_last = case.is_retired || !case.is_scored();
     let nothing = Episode::default();
     let (mut fired, mut episodes) = (Vec::new(), SmallMap::default());
     // Most accounts: nothing holds, and nothing did.

@@ -19,7 +19,7 @@ use crate::evaluate::{CaseWithPast, evaluate};
 use crate::model::{ModelError, read};
 use crate::model_schedule::Models;
 use crate::state::Memory;
-use crate::windows::Windows;
+use crate::windows::{Case, Windows};
 use keepwell_core::points::Points;
 
 /// The end of every test's windows: 2026-01-01, UTC microseconds.
@@ -91,6 +91,9 @@ fn given(test: &Test, model: &Arc<Compiled>, layout: &Layout) -> Result<Found, S
     let scenes: Vec<CaseWithPast<'_>> = cases.iter().map(|case| CaseWithPast { case, past: &nothing }).collect();
     let verdicts = evaluate(&models, &windows, &scenes, 1).map_err(failed)?;
     let verdict = verdicts.iter().next().ok_or("there is no window")?;
+    if let Some(left) = cases.first().and_then(Case::left) {
+        return Ok(Found { score: "null".to_owned(), band: left.to_owned(), triggers: String::new() });
+    }
     let triggers = verdict.model.model.triggers.iter().zip(verdict.signs()).filter(|(_, sign)| sign.holds);
     Ok(Found {
         score: verdict.rating.score.map_or("null".to_owned(), |score| score.to_string()),
@@ -179,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_tests_of_the_shipped_models_pass() {
-        for (model, count) in [("worked_example.yaml", 3), ("default.yaml", 3)] {
+        for (model, count) in [("worked_example.yaml", 3), ("default.yaml", 5)] {
             let (tests, compiled) = shipped(model);
             assert_eq!(run(&tests, &compiled, &layout()).unwrap(), count, "{model}");
         }

@@ -42,7 +42,8 @@ pub struct PublishedRows {
 #[derive(Debug)]
 pub struct Expected {
     /// account_id, as_of, retired, deleted, score, display, band, band_since, previous_as_of, previous_score,
-    /// previous_band, delta, coverage, baseline_score, segment, stage, owner, model, model_version.
+    /// previous_band, delta, coverage, baseline_score, segment, stage, owner, customer_status, customer_since, churn_reason,
+    /// model, model_version.
     pub scores: Vec<RecordBatch>,
     /// account_id, as_of, position, name, group, value, normalised, weight, effective_weight, contribution, missing,
     /// carried_from.
@@ -174,7 +175,8 @@ fn judged(models: &[Numbered<'_>], newest: i64) -> String {
         name += &format!(" when {condition} then '{}'", model.name.value);
     }
     format!(
-        "with w as (select distinct account_id, as_of, retired, deleted, segment, stage, owner, \
+        "with w as (select distinct account_id, as_of, retired, deleted, segment, stage, owner, customer_status, customer_since, churn_reason, \
+         coalesce(customer_status in ('churned', 'expired'), false) as has_left, \
          coalesce(started_at, first_seen_at) as began_at from windows), \
          t as (select w.*, cast(w.as_of as bigint) as us, t.score as published_score, t.band as published_band, \
          cast(t.band_since as bigint) as published_since, t.baseline_score as published_baseline, \
@@ -184,7 +186,8 @@ fn judged(models: &[Numbered<'_>], newest: i64) -> String {
     )
 }
 
-/// Adds the row before. The row after a retired or deleted one begins a life. A row of another model begins a run.
+/// Adds the row before. The row after a retired or deleted one begins a life. A row of another model begins a run, and so
+/// does that of a customer that has left.
 const CASES: &str = "
 with before as (
   select *, lag(as_of) over w as last_as_of, lag(published_score) over w as last_score, lag(published_band) over w as last_band,
@@ -192,12 +195,13 @@ with before as (
     coalesce(lag(retired or deleted) over w, true) as is_first
   from judged window w as (partition by account_id order by as_of)
 )
-select account_id, as_of, us, retired, deleted, segment, stage, owner, began_at, number, model, version,
+select account_id, as_of, us, retired, deleted, has_left, segment, stage, owner, customer_status, customer_since, churn_reason,
+  began_at, number, model, version,
   case when not is_first then last_as_of end as previous_as_of, case when not is_first then last_score end as previous_score,
   case when not is_first then last_band end as previous_band, case when not is_first then last_since end as previous_since,
   case when not is_first then last_baseline end as previous_baseline,
   sum(case when is_first then 1 else 0 end) over (partition by account_id order by as_of) as life,
-  sum(case when is_first or model <> last_model then 1 else 0 end) over (partition by account_id order by as_of) as run
+  sum(case when is_first or has_left or model <> last_model then 1 else 0 end) over (partition by account_id order by as_of) as run
 from before";
 
 /// SQL for scores, coverage and displayed scores.
@@ -215,7 +219,8 @@ fn rated(models: &[Numbered<'_>]) -> String {
 }
 
 fn banded(models: &[Numbered<'_>], pane_us: i64) -> String {
-    let (mut bands, mut baselines) = ("case when deleted then null".to_owned(), "case".to_owned());
+    let (mut bands, mut baselines) =
+        ("case when deleted then null when has_left then customer_status".to_owned(), "case".to_owned());
     for (number, Numbered { model, .. }) in models.iter().enumerate() {
         bands += &format!(" when number = {number} then {}", band(model, pane_us));
         baselines += &format!(
@@ -261,7 +266,7 @@ const SCORES: &str = "
 select account_id, as_of, retired, deleted, score, display, band,
   case when deleted then null when band = previous_band then previous_since else us end as band_since,
   previous_as_of, previous_score, previous_band, score - previous_score as delta, coalesce(coverage, 0) as coverage,
-  case when not deleted then baseline end as baseline_score, segment, stage, owner, model, version as model_version
+  case when not deleted then baseline end as baseline_score, segment, stage, owner, customer_status, customer_since, churn_reason, model, version as model_version
 from banded";
 
 /// SQL for the floor of an integer quotient. The divisor must be above 0.

@@ -187,6 +187,7 @@ impl Score {
             for ((case, verdict), (before, past)) in turn.iter().zip(verdicts.iter()).zip(befores.iter().zip(&pasts)) {
                 let fate = match verdict.rating.score {
                     _ if case.is_deleted => "deleted",
+                    _ if case.left().is_some() => "left",
                     Some(_) => "scored",
                     None => "unscored",
                 };
@@ -201,7 +202,7 @@ impl Score {
                     ordinal,
                 };
                 row.append(&mut fold.rows, provenance);
-                fold.factors.push((!case.is_deleted).then_some((verdict.model, &verdict.rating)));
+                fold.factors.push(case.is_scored().then_some((verdict.model, &verdict.rating)));
                 ordinal += 1;
                 changed.push((fold.changes.id(fold.state, case.account_id), account));
             }

@@ -1,13 +1,17 @@
 //! Window rows: each is one account at one time.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, MapArray, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, MapArray, RecordBatch, StringArray, UInt32Array,
+};
 use arrow::compute::take;
 use arrow::error::ArrowError;
 use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::columns::{Columns, TimeArray, number, text};
 use keepwell_core::schema::window::Layout;
+use keepwell_core::schema::window::customer::Status;
 
 /// The rows of one record.
 #[derive(Debug)]
@@ -24,9 +28,82 @@ pub struct Windows<'b> {
     segment: &'b StringArray,
     stage: &'b StringArray,
     owner: &'b StringArray,
+    customer: CustomerColumns<'b>,
     started: &'b TimeArray,
     first_seen: &'b TimeArray,
     outcomes: &'b MapArray,
+}
+
+/// The columns about an account as a customer.
+#[derive(Debug)]
+struct CustomerColumns<'b> {
+    status: &'b StringArray,
+    since: &'b TimeArray,
+    churn_reason: &'b StringArray,
+    plan: &'b StringArray,
+    mrr: &'b Decimal128Array,
+    currency: &'b StringArray,
+    renews: &'b TimeArray,
+}
+
+/// An account as a customer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Customer<'b> {
+    /// Its status, if any contract is known.
+    pub status: Option<&'b str>,
+    /// Since when it has it, UTC microseconds.
+    pub since_us: Option<i64>,
+    /// Why it churned.
+    pub churn_reason: Option<&'b str>,
+    /// The fact `plan`.
+    pub plan: Option<&'b str>,
+    /// Monthly recurring revenue, in hundredths.
+    pub mrr_hundredths: Option<i128>,
+    /// Its currency.
+    pub currency: Option<&'b str>,
+    /// First end of a term, UTC microseconds.
+    pub renews_us: Option<i64>,
+}
+
+impl Customer<'_> {
+    /// Adds all of it to a digest.
+    pub fn hash_into(&self, hasher: &mut impl Hasher) {
+        let Self { status, since_us, churn_reason, plan, mrr_hundredths, currency, renews_us } = self;
+        for text in [status, churn_reason, plan, currency] {
+            hasher.write(text.unwrap_or_default().as_bytes());
+            hasher.write_u8(u8::from(text.is_some()));
+        }
+        for us in [since_us, renews_us] {
+            hasher.write_i64(us.unwrap_or(i64::MIN));
+        }
+        hasher.write_i128(mrr_hundredths.unwrap_or(-1));
+    }
+}
+
+impl<'b> CustomerColumns<'b> {
+    fn of(columns: Columns<'b>) -> Result<Self, ArrowError> {
+        Ok(Self {
+            status: columns.text("customer_status")?,
+            since: columns.time("customer_since")?,
+            churn_reason: columns.text("churn_reason")?,
+            plan: columns.text("plan")?,
+            mrr: columns.decimal("mrr")?,
+            currency: columns.text("currency")?,
+            renews: columns.time("renews_at")?,
+        })
+    }
+
+    fn row(&self, row: usize) -> Customer<'b> {
+        Customer {
+            status: text(self.status, row),
+            since_us: number(self.since, row),
+            churn_reason: text(self.churn_reason, row),
+            plan: text(self.plan, row),
+            mrr_hundredths: number(self.mrr, row),
+            currency: text(self.currency, row),
+            renews_us: number(self.renews, row),
+        }
+    }
 }
 
 /// One account at one time.
@@ -54,13 +131,25 @@ pub struct Case<'b> {
     pub stage: Option<&'b str>,
     /// The fact `owner`.
     pub owner: Option<&'b str>,
-    /// Time of the fact `started_at`, otherwise start of the first event's pane, UTC microseconds.
+    /// The account as a customer.
+    pub customer: Customer<'b>,
+    /// Its `started_at`, otherwise start of the first event's pane, UTC microseconds.
     pub began_us: Option<i64>,
     /// The last outcome of each alert, by alert id.
     pub outcomes: BTreeMap<&'b str, &'b str>,
 }
 
-impl Case<'_> {
+impl<'b> Case<'b> {
+    /// The status of a customer that has left. Its row has no score and raises nothing.
+    pub fn left(&self) -> Option<&'b str> {
+        self.customer.status.filter(|status| Status::has_left(status))
+    }
+
+    /// Whether its row has a score, if enough is known.
+    pub fn is_scored(&self) -> bool {
+        !self.is_deleted && self.left().is_none()
+    }
+
     /// Age of the account at the end of the windows, in days with decimals.
     pub fn age_days(&self) -> Option<f64> {
         self.began_us.map(|began_us| self.as_of_us.saturating_sub(began_us) as f64 / DAY_US as f64)
@@ -87,6 +176,7 @@ impl<'b> Windows<'b> {
             segment: columns.text("segment")?,
             stage: columns.text("stage")?,
             owner: columns.text("owner")?,
+            customer: CustomerColumns::of(columns)?,
             started: columns.time("started_at")?,
             first_seen: columns.time("first_seen_at")?,
             outcomes: columns.map("outcomes")?,
@@ -107,6 +197,7 @@ impl<'b> Windows<'b> {
             segment: text(self.segment, row),
             stage: text(self.stage, row),
             owner: text(self.owner, row),
+            customer: self.customer.row(row),
             began_us: number(self.started, row).or(number(self.first_seen, row)),
             outcomes: self.outcomes_of(row),
         };

@@ -15,10 +15,10 @@ from tree import BUILT, ROOT, STAGES, TARGET, build, copy, replaced
 COLUMN = 'maybe("added", Text, "what the next version adds"),'
 # file, what is there, what the next version has instead
 NEXT = [
-    ("core/src/schema/event.rs", 'what a null has cleared, as a sum: 1 role of a person, 2 due_at, 4 done_at of a milestone"),',
-     'what a null has cleared, as a sum: 1 role of a person, 2 due_at, 4 done_at of a milestone"),\n    ' + COLUMN),
-    ("core/src/schema/event/builder.rs", "Arc::new(self.cleared.take(rows).finish()),\n",
-     "Arc::new(self.cleared.take(rows).finish()),\n            Arc::new(arrow::array::StringArray::from(vec![Some(\"by the next version\"); rows])),\n"),
+    ("core/src/schema/event.rs", 'maybe("reason", Text, "contract: why"),',
+     'maybe("reason", Text, "contract: why"),\n    ' + COLUMN),
+    ("core/src/schema/event/builder.rs", "Arc::new(self.reason.take(rows).finish()),\n",
+     "Arc::new(self.reason.take(rows).finish()),\n            Arc::new(arrow::array::StringArray::from(vec![Some(\"by the next version\"); rows])),\n"),
     ("core/src/schema/window.rs", 'watermark: Maybe<Time> = "watermark when the row was made";',
      'added: Maybe<super::super::kind::Text> = "what the next version adds";\n'
      '        watermark: Maybe<Time> = "watermark when the row was made";'),

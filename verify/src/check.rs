@@ -192,11 +192,14 @@ const HOLDING: [&str; 2] = ["raised", "active"];
 fn news_of_row(row: &health::Row<'_>) -> News {
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let holding = row.triggers.iter().filter(|trigger| HOLDING.contains(&trigger.state));
+    let facts = [row.segment, row.stage, row.owner, row.plan, row.customer_status, row.churn_reason, row.currency];
+    let times = [row.customer_since, row.renews_at].map(|us| us.map(health::rfc3339));
+    let mrr = row.mrr.map(|hundredths| format!("{}.{:02}", hundredths / 100, hundredths % 100));
     (
         row.score.map(|score| score.to_f64().to_bits()),
         owned(row.band),
         row.is_retired,
-        [row.segment, row.stage, row.owner].map(owned).into(),
+        facts.map(owned).into_iter().chain(times).chain([mrr]).collect(),
         (row.model.to_owned(), row.model_version),
         holding.map(|trigger| (trigger.name.to_owned(), owned(trigger.outcome))).collect(),
     )
@@ -205,11 +208,15 @@ fn news_of_row(row: &health::Row<'_>) -> News {
 fn news_of_record(score: &Value) -> News {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let triggers = score["triggers"].as_array().into_iter().flatten();
+    let (customer, mrr) = (&score["customer"], score["mrr"].as_f64().map(|mrr| format!("{mrr:.2}")));
+    let facts = ["segment", "stage", "owner", "plan"].map(|fact| &score[fact]);
+    let of_customer = [&customer["status"], &customer["churn_reason"], &score["currency"]];
+    let times = [&customer["since"], &score["renews_at"]];
     (
         score["score"].as_f64().map(f64::to_bits),
         text(&score["band"]),
         score["retired"] == true,
-        ["segment", "stage", "owner"].map(|fact| text(&score[fact])).into(),
+        facts.into_iter().chain(of_customer).chain(times).map(text).chain([mrr]).collect(),
         (text(&score["model"]["name"]).unwrap_or_default(), score["model"]["version"].as_i64().unwrap_or_default()),
         triggers.map(|trigger| (text(&trigger["name"]).unwrap_or_default(), text(&trigger["outcome"]))).collect(),
     )

@@ -10,12 +10,13 @@ use serde::Deserialize;
 use crate::fleet::Raw;
 
 /// The files that a folder may contain.
-const FILES: [(&str, Kind); 5] = [
+const FILES: [(&str, Kind); 6] = [
     ("usage", Kind::Usage),
     ("tickets", Kind::Ticket),
     ("surveys", Kind::Survey),
     ("accounts", Kind::Account),
     ("people", Kind::Person),
+    ("contracts", Kind::Contract),
 ];
 
 /// Names of the files found, and the kind of their events.

@@ -1,7 +1,7 @@
 //! Generates a fleet of accounts that is dirty on purpose. It contains repeats, disorder within the bound, late and too
 //! late events, and corrupt records.
-//! It also contains tickets with times that go backwards, tickets that move, and accounts that are deleted and made
-//! again. The same seed gives the same records.
+//! It also contains tickets with times that go backwards, tickets that move, contracts that are told late or ahead, and
+//! accounts that are deleted and made again. The same seed gives the same records.
 
 use fastrand::Rng;
 use keepwell_core::event::Kind;
@@ -112,6 +112,9 @@ fn generate(seed: u64, shape: Shape, manner: Manner) -> Vec<Raw> {
     }
     for n in (0..shape.accounts).step_by(4) {
         (0..shape.days).for_each(|day| fleet.outcomes(&format!("account-{n:03}"), day));
+    }
+    for n in 0..shape.accounts {
+        fleet.contracts(&format!("account-{n:03}"), n, shape.days);
     }
     // Some deleted accounts have no events after their deletion. The sort below is stable: equal arrival times keep the
     // order of generation.
@@ -309,13 +312,77 @@ impl Fleet {
         }
     }
 
+    /// Up to two contracts, with a story that is true in part: told late or ahead, corrected, without an end or with one.
+    fn contracts(&mut self, account: &str, n: usize, days: i64) {
+        if n % 8 == 5 {
+            // A trial that ends.
+            for (step, day) in [("started", days / 4), ("cancelled", days / 2)] {
+                let at_ms = self.moment(day);
+                let event =
+                    json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": step, "mrr": 0});
+                self.arrive(Kind::Contract, at_ms, &event);
+            }
+            return;
+        }
+        for contract in 0..[0, 1, 0, 2][n % 4] {
+            let mut day = self.rng.i64(0..days / 2 + 1);
+            let mut step = "started";
+            for _ in 0..self.rng.usize(1..7) {
+                let said_ms = self.moment(day);
+                let effective_ms = match self.rng.u32(0..10) {
+                    0..5 => None,
+                    5..8 => Some(said_ms - self.rng.i64(0..8) * DAY_MS),
+                    _ => Some(said_ms + self.rng.i64(0..8) * DAY_MS),
+                };
+                let mut event =
+                    json!({"event_id": self.id(), "account_id": account, "occurred_at": said_ms, "type": step});
+                if contract > 0 || self.chance(50) {
+                    event["contract_id"] = json!(format!("c{contract}"));
+                }
+                event["effective_at"] = json!(effective_ms);
+                let has_terms = step == "started" || self.chance(50);
+                if has_terms {
+                    event["mrr"] = match self.rng.u32(0..10) {
+                        0 => Value::Null,
+                        // A trial.
+                        1..4 => json!(0),
+                        _ => json!(self.rng.i64(1..40_000) as f64 / 8.0),
+                    };
+                    event["currency"] = json!(self.pick(&["EUR", "EUR", "usd"]));
+                }
+                if self.chance(40) {
+                    event["seats"] = if self.chance(20) { Value::Null } else { json!(self.rng.i64(0..30)) };
+                }
+                if self.chance(40) {
+                    let ends_ms = said_ms + self.rng.i64(1..20) * DAY_MS;
+                    event["ends_at"] = if self.chance(20) { Value::Null } else { json!(ends_ms) };
+                }
+                if self.chance(30) {
+                    event["reason"] = json!(self.pick(&["price", "seat_removed", "upsell"]));
+                }
+                self.arrive(Kind::Contract, said_ms, &event);
+                day += self.rng.i64(0..days / 3 + 1);
+                step = self.pick(&[
+                    "changed",
+                    "changed",
+                    "renewed",
+                    "renewed",
+                    "paused",
+                    "resumed",
+                    "cancelled",
+                    "started",
+                ]);
+            }
+        }
+    }
+
     fn delete(&mut self, account: &str, days: i64) -> i64 {
         let at_ms = self.moment(days / 2);
         let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "deleted"});
         self.arrive(Kind::Account, at_ms, &event);
         if self.manner == Manner::Dirty {
             // Usage from before the deletion that arrives when its pane has closed.
-            for hours in [26, 30, 36, 40, 44] {
+            for hours in (26..60).step_by(2) {
                 let before_ms = at_ms - 2 * HOUR_MS;
                 let event = json!({"event_id": self.id(), "account_id": account, "feature": "export", "occurred_at": before_ms});
                 let value = Some(event.to_string().into_bytes());

@@ -36,9 +36,11 @@ pub struct Answer {
 }
 
 /// The SQL files, in the order in which they build on each other.
-const STATEMENTS: [&str; 6] = [
+const STATEMENTS: [&str; 8] = [
     include_str!("oracle/fates.sql"),
     include_str!("oracle/grid.sql"),
+    include_str!("oracle/contracts.sql"),
+    include_str!("oracle/windows.sql"),
     include_str!("oracle/facts.sql"),
     include_str!("oracle/usage.sql"),
     include_str!("oracle/tickets.sql"),
@@ -218,6 +220,7 @@ fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
         ("{width}", config.time.pane.as_micros().to_string()),
         ("{closed}", closed_us.to_string()),
         ("{lateness}", config.time.lateness.as_micros().to_string()),
+        ("{grace}", config.revenue.grace.as_micros().to_string()),
         ("{retire}", aggregate.retire_after.as_micros().to_string()),
         ("{first_value_feature}", aggregate.first_value_feature.clone().unwrap_or_default()),
         ("{catalogue_size}", catalogue.len().to_string()),

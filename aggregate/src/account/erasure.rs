@@ -130,7 +130,7 @@ mod tests {
             let settings = Settings::new(&Config::parse("erasure", CONFIG, &[]).unwrap());
             let fold = |events: &[Event<'_>]| {
                 let mut account = Account::default();
-                events.iter().for_each(|event| account.apply(event, &settings, &mut Names::default()));
+                events.iter().for_each(|event| account.apply(event, None, &settings, &mut Names::default()));
                 account.prune(settings.panes.pane((19_800 + i64::from(pruned)) * DAY_US), &settings);
                 account
             };
@@ -161,9 +161,9 @@ mod tests {
         let stands_for_eve = pseudonym("acme", "eve", &settings.erasure_key);
         let uses = [("ann", "export"), ("eve", "export"), (&stands_for_eve, "import"), ("zoe", "export")];
         for ((name, feature), n) in uses.into_iter().zip(0..) {
-            account.apply(&used(name, feature, n), &settings, &mut names);
+            account.apply(&used(name, feature, n), None, &settings, &mut names);
         }
-        account.apply(&events()[3], &settings, &mut names);
+        account.apply(&events()[3], None, &settings, &mut names);
         let pane = settings.panes.pane(19_800 * DAY_US);
         let num_users = account
             .adoption
@@ -182,7 +182,7 @@ mod tests {
         events()
             .iter()
             .filter(|event| !matches!(event.body, Body::Deleted))
-            .for_each(|event| account.apply(event, &settings, &mut Names::default()));
+            .for_each(|event| account.apply(event, None, &settings, &mut Names::default()));
         let view = account.view(settings.panes.pane(19_803 * DAY_US), &settings);
         assert_eq!(
             (

@@ -1,4 +1,4 @@
-//! What an account has besides usage and surveys: tickets, facts, people, milestones, outcomes, deletions.
+//! What an account has besides usage and surveys: tickets, facts, people, milestones, outcomes, contracts, deletions.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -6,6 +6,7 @@ use std::ops::Deref;
 use keepwell_core::event::Outcome;
 use keepwell_core::interned::Name;
 
+use super::contracts::Contract;
 use super::history::History;
 use super::people::{MilestoneEvent, PersonEvent};
 use super::tickets::Ticket;
@@ -24,6 +25,8 @@ pub struct All {
     pub milestones: BTreeMap<Name, History<MilestoneEvent>>,
     /// What became of alerts, by alert id.
     pub outcomes: BTreeMap<Name, History<Outcome>>,
+    /// Contracts by contract id.
+    pub contracts: BTreeMap<Name, Contract>,
     /// Deletions that may still matter, oldest first.
     pub deletions: Vec<Deletion>,
 }
@@ -34,6 +37,7 @@ static NOTHING: All = All {
     people: BTreeMap::new(),
     milestones: BTreeMap::new(),
     outcomes: BTreeMap::new(),
+    contracts: BTreeMap::new(),
     deletions: Vec::new(),
 };
 

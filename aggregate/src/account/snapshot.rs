@@ -7,6 +7,7 @@ use keepwell_core::pane::Pane;
 use serde::Serialize;
 
 use super::adoption::ByFeature;
+use super::contracts::Contract;
 use super::group_use;
 use super::histories::All;
 use super::history::History;
@@ -21,8 +22,11 @@ use keepwell_core::interned::{Name, Names};
 pub type OfPane = (Cell, (Vec<Name>, Vec<Name>, Option<ByFeature>), Vec<group_use::OfPane<Name>>);
 
 /// The state of an account besides its panes. In this order: summary of forgotten panes, tickets, facts, people,
-/// milestones, outcomes, deletions, and the pane up to which it was pruned.
-pub type Rest = (
+/// milestones, outcomes, deletions, and the pane up to which it was pruned; since version 7 of the state also contracts.
+pub type Rest = (RestBefore7, BTreeMap<Name, Contract>);
+
+/// What the versions before 7 have.
+pub type RestBefore7 = (
     Option<(Pane, Cell)>,
     BTreeMap<Name, Ticket>,
     BTreeMap<Name, History<Fact>>,
@@ -54,15 +58,16 @@ impl Account {
 
     /// The rest, in the form of [`Rest`].
     pub fn rest(&self) -> impl Serialize {
-        let All { tickets, facts, people, milestones, outcomes, deletions } = &*self.histories;
-        (self.cells.settled(), tickets, facts, people, milestones, outcomes, deletions, self.pruned)
+        let All { tickets, facts, people, milestones, outcomes, contracts, deletions } = &*self.histories;
+        let before_7 = (self.cells.settled(), tickets, facts, people, milestones, outcomes, deletions, self.pruned);
+        (before_7, contracts)
     }
 
     /// An account from its rest, without panes.
     pub fn of_rest(rest: Rest) -> Self {
-        let (settled, tickets, facts, people, milestones, outcomes, deletions, pruned) = rest;
+        let ((settled, tickets, facts, people, milestones, outcomes, deletions, pruned), contracts) = rest;
         let cells = Cells::of_settled(settled);
-        let histories = All { tickets, facts, people, milestones, outcomes, deletions }.into();
+        let histories = All { tickets, facts, people, milestones, outcomes, contracts, deletions }.into();
         Self { cells, histories, pruned, ..Self::default() }
     }
 }

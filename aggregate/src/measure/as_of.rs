@@ -2,17 +2,20 @@
 
 use keepwell_core::event::{Outcome, Survey};
 use keepwell_core::schema::window::{
-    self, AsOfRow, activity, answers, backlog, facts, headcount, left_out, milestones, other_facts, outcomes,
+    self, AsOfRow, activity, answers, backlog, customer, facts, headcount, left_out, milestones, other_facts, outcomes,
 };
 
 use super::Entitled;
 use crate::account::View;
+use crate::account::customer::Customer;
 use crate::settings::Settings;
 
 /// Ends the row of an account. Returns how many facts and outcomes did not fit.
 pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Entitled<'_>, settings: &Settings) -> i64 {
     let Many { facts, outcomes, left_out } = Many::of(view, settings);
     let texts = Texts::of(view);
+    let customer = entitled.customer;
+    let has_facts = customer.is_some() || !view.account.histories.facts.is_empty();
     rows.end_account(AsOfRow {
         backlog: (!view.account.histories.tickets.is_empty()).then(|| backlog_of(view, settings)),
         answers: answers_of(view),
@@ -21,7 +24,8 @@ pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Enti
             headcount::Row { people: count.people, champions: count.champions }
         }),
         activity: Some(activity_of(view, settings)),
-        facts: (!view.account.histories.facts.is_empty()).then(|| facts_of(view, &texts, entitled)),
+        customer: customer.map(customer_of),
+        facts: has_facts.then(|| facts_of(view, &texts, entitled)),
         other_facts: (!facts.is_empty()).then_some(other_facts::Row { other_facts: Some(facts) }),
         milestones: (!view.account.histories.milestones.is_empty()).then(|| milestones_of(view)),
         outcomes: (!outcomes.is_empty()).then(|| {
@@ -150,18 +154,32 @@ impl Texts {
     }
 }
 
+fn customer_of(customer: Customer<'_>) -> customer::Row<'_> {
+    customer::Row {
+        customer_status: Some(customer.status.name()),
+        customer_since: customer.since_us,
+        churn_reason: customer.churn_reason,
+        contracts: Some(customer.now.map_or(0, |now| now.contracts)),
+        currency: customer.now.and_then(|now| now.currency),
+    }
+}
+
 fn facts_of<'t>(view: &View<'_>, texts: &'t Texts, entitled: &Entitled<'_>) -> facts::Row<'t> {
     let time = |name| view.fact(name).and_then(|text| text.parse().ok());
     let number = |name| view.fact(name).and_then(|text| text.parse().ok());
+    let mrr = || view.fact("mrr").and_then(|text| text.replace('.', "").parse().ok());
+    // Contracts are nearer to the truth than facts. So with contracts the facts about them do not count.
+    let by_contracts = entitled.customer;
     facts::Row {
-        started_at: time("started_at"),
-        renews_at: time("renews_at"),
+        started_at: by_contracts.map_or_else(|| time("started_at"), |customer| customer.started_us),
+        renews_at: by_contracts
+            .map_or_else(|| time("renews_at"), |customer| customer.now.and_then(|now| now.renews_us)),
         plan: texts.plan.as_deref(),
         segment: texts.segment.as_deref(),
         stage: texts.stage.as_deref(),
         owner: texts.owner.as_deref(),
         seats: entitled.seats,
-        mrr: view.fact("mrr").and_then(|text| text.replace('.', "").parse().ok()),
+        mrr: by_contracts.map_or_else(mrr, |customer| customer.now.and_then(|now| now.mrr_hundredths).map(i128::from)),
         features_entitled: entitled
             .features
             .as_ref()

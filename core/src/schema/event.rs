@@ -6,14 +6,15 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{
     Array, AsArray, DictionaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt8Array,
 };
-use arrow::datatypes::{Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType, UInt8Type};
+use arrow::datatypes::{Decimal128Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType, UInt8Type};
 
-use super::ColumnType::{Bytes, Code, Int32, Int64, Label, Text, TextMap, Time};
+use super::ColumnType::{Bytes, Code, Int32, Int64, Label, Money, Text, TextMap, Time};
 use super::{Column, known, maybe, schema_of};
 pub use builder::EventBuilder;
 
 use crate::event::{
-    Body, Change, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, TicketAction, account_action, cleared,
+    Body, Change, Contract, ContractAction, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, Terms,
+    TicketAction, account_action, cleared,
 };
 
 mod builder;
@@ -27,11 +28,11 @@ pub const COLUMNS: &[Column] = &[
     known("account_id", Text, "account the event belongs to; decides the partition"),
     known("event_id", Text, "unique within the account and the kind"),
     known("occurred_at", Time, "event time"),
-    known("kind", Code, "1 usage, 2 ticket, 3 survey, 4 account, 5 person"),
+    known("kind", Code, "1 usage, 2 ticket, 3 survey, 4 account, 5 person, 6 contract"),
     maybe(
         "action",
         Code,
-        "by kind: ticket 1 opened .. 8 closed; survey 1 nps, 2 csat, 3 ces; account 1 upsert, 2 deleted, 3 milestone, 4 outcome; person 1 added, 2 removed, 3 role_changed, 4 erased",
+        "by kind: ticket 1 opened .. 8 closed; survey 1 nps, 2 csat, 3 ces; account 1 upsert, 2 deleted, 3 milestone, 4 outcome; person 1 added .. 4 erased; contract 1 started .. 6 cancelled",
     ),
     maybe("user_id", Text, "who, if known"),
     maybe("feature", Text, "usage: feature used"),
@@ -58,7 +59,18 @@ pub const COLUMNS: &[Column] = &[
     known("source_offset", Int64, "raw offset"),
     known("received_at", Time, "timestamp of the raw record"),
     maybe("payload", Bytes, "raw value, kept where the event may turn out too late"),
-    maybe("cleared", Code, "what a null has cleared, as a sum: 1 role of a person, 2 due_at, 4 done_at of a milestone"),
+    maybe(
+        "cleared",
+        Code,
+        "what a null has cleared, as a sum: 1 role of a person; 2 due_at, 4 done_at of a milestone; 8 mrr, 16 currency, 32 seats, 64 ends_at of a contract",
+    ),
+    maybe("contract_id", Text, "contract"),
+    maybe("effective_at", Time, "contract: from when on it holds"),
+    maybe("mrr", Money, "contract: monthly recurring revenue from then on"),
+    maybe("currency", Text, "contract: its currency"),
+    maybe("seats", Int64, "contract: seats bought"),
+    maybe("ends_at", Time, "contract: end of the term"),
+    maybe("reason", Text, "contract: why"),
 ];
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(TABLE, COLUMNS));
@@ -104,6 +116,13 @@ mod at {
     pub const RECEIVED_AT: usize = position(COLUMNS, "received_at");
     pub const PAYLOAD: usize = position(COLUMNS, "payload");
     pub const CLEARED: usize = position(COLUMNS, "cleared");
+    pub const CONTRACT_ID: usize = position(COLUMNS, "contract_id");
+    pub const EFFECTIVE_AT: usize = position(COLUMNS, "effective_at");
+    pub const MRR: usize = position(COLUMNS, "mrr");
+    pub const CURRENCY: usize = position(COLUMNS, "currency");
+    pub const SEATS: usize = position(COLUMNS, "seats");
+    pub const ENDS_AT: usize = position(COLUMNS, "ends_at");
+    pub const REASON: usize = position(COLUMNS, "reason");
 }
 
 /// The kind of an event, with its action. A shape exists only after a check that all columns its kind needs are there.
@@ -125,6 +144,8 @@ pub enum Shape {
     Outcome(Outcome),
     /// A change of a person.
     Person(PersonAction),
+    /// Something that happened to a contract.
+    Contract(ContractAction),
 }
 
 /// A row that cannot be read: its code is in no version of this table, or a column that its kind needs is null.
@@ -289,6 +310,11 @@ impl<'b> EventRows<'b> {
                 needs(at::USER_ID)?;
                 Shape::Person(PersonAction::from_code(action()).ok_or_else(|| wrong("unknown person action"))?)
             }
+            Kind::Contract => {
+                needs(at::CONTRACT_ID)?;
+                needs(at::EFFECTIVE_AT)?;
+                Shape::Contract(ContractAction::from_code(action()).ok_or_else(|| wrong("unknown contract action"))?)
+            }
         })
     }
 
@@ -334,12 +360,30 @@ impl<'b> EventRows<'b> {
                 user_id: Cow::Borrowed(self.user_id.value(row)),
                 role: self.change(row, self.text(at::ROLE, row), cleared::ROLE),
             },
+            Shape::Contract(action) => Body::Contract(Contract {
+                id: needed(at::CONTRACT_ID),
+                action,
+                effective_us: self.time(at::EFFECTIVE_AT, row).unwrap_or_default(),
+                terms: self.terms(row),
+                reason: self.text(at::REASON, row),
+            }),
         };
         Event {
             account_id: Cow::Borrowed(self.account_id(row)),
             event_id: Cow::Borrowed(self.event_id(row)),
             occurred_us: self.occurred_us(row),
             body,
+        }
+    }
+
+    fn terms(&self, row: usize) -> Terms<Cow<'b, str>> {
+        let mrr = self.batch.column(at::MRR).as_primitive::<Decimal128Type>();
+        let mrr = mrr.is_valid(row).then(|| mrr.value(row) as i64);
+        Terms {
+            mrr_hundredths: self.change(row, mrr, cleared::MRR),
+            currency: self.change(row, self.text(at::CURRENCY, row), cleared::CURRENCY),
+            seats: self.change(row, self.int(at::SEATS, row), cleared::SEATS),
+            ends_us: self.change(row, self.time(at::ENDS_AT, row), cleared::ENDS),
         }
     }
 

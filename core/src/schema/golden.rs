@@ -12,15 +12,18 @@ use arrow::ipc::reader::StreamReader;
 use super::event::{EventBuilder, EventRows, schema};
 use super::{feature_day, health, time_type, window};
 use crate::codec;
-use crate::event::{Body, Change, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, TicketAction};
+use crate::event::{
+    Body, Change, Contract, ContractAction, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, Terms,
+    TicketAction,
+};
 
 const EVENTS_1: &[u8] = include_bytes!("../../golden/events-1.arrow");
 const WINDOWS_3: &[u8] = include_bytes!("../../golden/windows-3.arrow");
 const HEALTH_2: &[u8] = include_bytes!("../../golden/health-2.arrow");
 const FEATURE_DAYS_1: &[u8] = include_bytes!("../../golden/feature_days-1.arrow");
 
-/// One event of each kind and form.
-fn every_form() -> Vec<Event<'static>> {
+/// One event of each kind and form that the golden file has.
+fn first_forms() -> Vec<Event<'static>> {
     let text = Cow::Borrowed::<str>;
     let bodies = vec![
         Body::Usage { user_id: Some(text("u")), feature: text("f"), count: 2, duration_ms: Some(3), errors: None },
@@ -48,12 +51,45 @@ fn every_form() -> Vec<Event<'static>> {
     (0..).zip(bodies).map(event).collect()
 }
 
+/// One event of each kind and form, and of each way to change the terms of a contract.
+fn every_form() -> Vec<Event<'static>> {
+    let text = Cow::Borrowed::<str>;
+    let terms = [
+        Terms::default(),
+        Terms {
+            mrr_hundredths: Change::Set(125_050),
+            currency: Change::Set(text("EUR")),
+            seats: Change::Set(20),
+            ends_us: Change::Set(7),
+        },
+        Terms {
+            mrr_hundredths: Change::Cleared,
+            currency: Change::Cleared,
+            seats: Change::Cleared,
+            ends_us: Change::Cleared,
+        },
+    ];
+    let contract = |(n, terms): (i64, Terms<Cow<'static, str>>)| Event {
+        account_id: text("acme"),
+        event_id: Cow::Owned(format!("c{n}")),
+        occurred_us: 100 + n,
+        body: Body::Contract(Contract {
+            id: text("k"),
+            action: ContractAction::Renewed,
+            effective_us: -n,
+            terms,
+            reason: (n > 0).then(|| text("upsell")),
+        }),
+    };
+    first_forms().into_iter().chain((0..).zip(terms).map(contract)).collect()
+}
+
 #[test]
 fn events_of_version_1_stay_readable() {
     let batch = codec::decode(EVENTS_1, &schema()).unwrap();
     let rows = EventRows::new(&batch);
     let events: Vec<_> = (0..rows.len()).map(|row| rows.event(row, rows.shape(row).unwrap())).collect();
-    assert_eq!(events, every_form());
+    assert_eq!(events, first_forms());
     let origin = rows.origin(1);
     assert_eq!((origin.topic, origin.partition, origin.offset, origin.received_us), ("raw", 3, 7, 11));
     assert_eq!(origin.payload, Some(b"{}".as_slice()));

@@ -3,7 +3,7 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
 
-use super::kind::{Flag, Int32, Int64, List, Maybe, Points, Text, Time};
+use super::kind::{Flag, Int32, Int64, List, Maybe, Money, Points, Text, Time};
 use super::{position, table};
 
 /// The factors of a score.
@@ -60,9 +60,9 @@ table! {
     is_final as "final": Flag = "true: the pane has closed and this row never changes; false: live";
     is_retired as "retired": Flag = "true: silent for retire_after; the account's last row";
     is_deleted as "deleted": Flag = "true: the account was deleted; there is no score" => hidden;
-    score: Maybe<Points> = "0-100, the sum of the contributions; null: no factor is known";
+    score: Maybe<Points> = "0-100, the sum of the contributions; null: no factor is known, or the customer has left";
     display: Maybe<Points> = "the score as it is shown: on the model's scale, rounded half-up once";
-    band: Maybe<Text> = "band; unknown where coverage is below the model's minimum";
+    band: Maybe<Text> = "band; unknown where coverage is below the model's minimum; churned or expired where the customer has left";
     band_since: Maybe<Time> = "as_of of the final row since which the account is in its band; on live rows of a new one, of this row";
     previous_as_of: Maybe<Time> = "as_of of the previous final row" => previous.as_of;
     previous_score: Maybe<Points> = "score of the previous final row" => previous.score;
@@ -76,6 +76,13 @@ table! {
     segment: Maybe<Text> = "fact";
     stage: Maybe<Text> = "fact: lifecycle stage";
     owner: Maybe<Text> = "fact: who looks after the account";
+    customer_status: Maybe<Text> = "by its contracts: upcoming, trial, active, paused, churned or expired" => customer.status;
+    customer_since: Maybe<Time> = "since when it is a customer; of one that has left, when that was" => customer.since;
+    churn_reason: Maybe<Text> = "why it churned: the sender's word, or not_renewed" => customer.churn_reason;
+    plan: Maybe<Text> = "fact";
+    mrr: Maybe<Money> = "monthly recurring revenue";
+    currency: Maybe<Text> = "its currency";
+    renews_at: Maybe<Time> = "first end of a term";
     model: Text = "name of the model" => model.name;
     model_version: Int64 = "version of the model" => model.version;
     is_changed as "changed": Flag = "true: differs from what was last published for the account, and is not older" => hidden;

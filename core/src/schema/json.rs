@@ -1,6 +1,6 @@
 //! The JSON form of a table: one object a row, written from the columns.
 //!
-//! Times are RFC 3339 in UTC. Points are decimals with at most six places. Null means unknown.
+//! Times are RFC 3339 in UTC. Points are decimals with at most six places, money has two. Null means unknown.
 
 use std::io::Write as _;
 
@@ -48,6 +48,7 @@ enum Values<'b> {
     Int64(&'b Int64Array),
     Float(&'b Float64Array),
     Points(&'b Decimal128Array),
+    Money(&'b Decimal128Array),
     /// Times, and the last one with its text: most rows of a batch have the same.
     Time(&'b TimeArray, Option<(i64, String)>),
     /// An object, and the column that tells whether it is null.
@@ -139,6 +140,7 @@ impl<'b> Values<'b> {
             ColumnType::Int64 => Self::Int64(columns.int(name)?),
             ColumnType::Float => Self::Float(columns.float(name)?),
             ColumnType::Points => Self::Points(columns.decimal(name)?),
+            ColumnType::Money => Self::Money(columns.decimal(name)?),
             ColumnType::Time => Self::Time(columns.time(name)?, None),
             ColumnType::List(declared) => {
                 let (list, items) = columns.list(name)?;
@@ -155,7 +157,7 @@ impl<'b> Values<'b> {
             Self::Int32(values) => values.is_null(row),
             Self::Int64(values) => values.is_null(row),
             Self::Float(values) => values.is_null(row),
-            Self::Points(values) => values.is_null(row),
+            Self::Points(values) | Self::Money(values) => values.is_null(row),
             Self::Time(values, _) => values.is_null(row),
             Self::Object(decides, _) => decides.is_some_and(|values| values.is_null(row)),
             Self::List(values, ..) => values.is_null(row),
@@ -177,6 +179,7 @@ impl<'b> Values<'b> {
             Self::Int64(values) => json(&values.value(row), out)?,
             Self::Float(values) => json(&values.value(row), out)?,
             Self::Points(values) => points(values.value(row) as i64, out)?,
+            Self::Money(values) => money(values.value(row), out)?,
             Self::Time(values, last) => {
                 let us = values.value(row);
                 let (_, text) = match last {
@@ -229,11 +232,26 @@ fn points(millionths: i64, out: &mut Vec<u8>) -> Result<(), ArrowError> {
     Ok(())
 }
 
+/// Writes hundredths with two decimals.
+fn money(hundredths: i128, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+    let (sign, size) = (if hundredths < 0 { "-" } else { "" }, hundredths.unsigned_abs());
+    Ok(write!(out, "{sign}{}.{:02}", size / 100, size % 100)?)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn money_has_two_decimals() {
+        for (hundredths, expected) in [(0, "0.00"), (5, "0.05"), (125_050, "1250.50"), (-1, "-0.01")] {
+            let mut text = Vec::new();
+            money(hundredths, &mut text).unwrap();
+            assert_eq!(String::from_utf8(text).unwrap(), expected);
+        }
+    }
 
     proptest! {
         #[test]

@@ -187,20 +187,70 @@ pub mod activity {
     }
 }
 
+/// The account as a customer, by its contracts. The state at the end of the window; it does not depend on its length.
+pub mod customer {
+    use super::super::kind::{Int64, Maybe, Text, Time};
+    use super::super::table;
+
+    table! {
+        customer_status: Maybe<Text> = "upcoming, trial (runs, costs nothing), active, paused, churned, or expired (a trial that ended); null: no contract is known";
+        customer_since: Maybe<Time> = "since when it is a customer without a break; of one that churned or expired, when that was";
+        churn_reason: Maybe<Text> = "why it churned: the sender's word, or not_renewed";
+        contracts: Maybe<Int64> = "contracts that run or are paused";
+        currency: Maybe<Text> = "currency of the contracts that run; null: unknown, or several";
+    }
+
+    /// Whether an account is a customer.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Status {
+        /// Its first contract has not started.
+        Upcoming,
+        /// A contract runs that costs nothing, and it never paid.
+        Trial,
+        /// A contract runs that is paid, or whose price is not known.
+        Active,
+        /// No contract runs, and at least one is paused.
+        Paused,
+        /// It was a customer and has left.
+        Churned,
+        /// It never paid, and no contract runs any more.
+        Expired,
+    }
+
+    impl Status {
+        /// The word in rows.
+        pub fn name(self) -> &'static str {
+            match self {
+                Self::Upcoming => "upcoming",
+                Self::Trial => "trial",
+                Self::Active => "active",
+                Self::Paused => "paused",
+                Self::Churned => "churned",
+                Self::Expired => "expired",
+            }
+        }
+
+        /// Whether an account with this word has left.
+        pub fn has_left(word: &str) -> bool {
+            [Self::Churned, Self::Expired].iter().any(|status| status.name() == word)
+        }
+    }
+}
+
 /// Facts with a column of their own. The state at the end of the window; it does not depend on its length.
 pub mod facts {
     use super::super::kind::{Float, Int64, Maybe, Money, Text, Time};
     use super::super::table;
 
     table! {
-        started_at: Maybe<Time> = "fact: start of the contract";
-        renews_at: Maybe<Time> = "fact: end of the term";
+        started_at: Maybe<Time> = "when it became a customer for the first time, by its contracts; without them the fact";
+        renews_at: Maybe<Time> = "first end of a term, by the contracts; without them the fact";
         plan: Maybe<Text> = "fact";
         segment: Maybe<Text> = "fact";
         stage: Maybe<Text> = "fact: lifecycle stage";
         owner: Maybe<Text> = "fact: who looks after the account";
-        seats: Maybe<Int64> = "fact: seats bought";
-        mrr: Maybe<Money> = "fact: monthly recurring revenue";
+        seats: Maybe<Int64> = "seats bought, by the contracts that run; without contracts the fact";
+        mrr: Maybe<Money> = "monthly recurring revenue, by the contracts that run; null: unknown, or in several currencies; without contracts the fact";
         features_entitled: Maybe<Int64> = "fact: number of features the plan entitles to";
         sentiment: Maybe<Float> = "fact: the owner's judgement, 0-100";
         sentiment_at: Maybe<Time> = "event time of that fact";
@@ -289,6 +339,7 @@ pub fn as_of() -> impl Iterator<Item = &'static Column> {
         answers::COLUMNS,
         headcount::COLUMNS,
         activity::COLUMNS,
+        customer::COLUMNS,
         facts::COLUMNS,
         other_facts::COLUMNS,
         milestones::COLUMNS,

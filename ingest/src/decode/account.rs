@@ -9,6 +9,7 @@ use keepwell_core::event::{Body, Event, Outcome};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::money::hundredths;
 use super::{Form, Limits, account_of, missing, text_of};
 use crate::input::{
     Accept, AlertId, Given, GivenFacts, Integer, MAX_NAME_BYTES, Name, Object, OneOf, Word, excerpt, too_long,
@@ -162,7 +163,7 @@ fn canonical<'a>(name: &str, text: &'a str) -> Result<Cow<'a, str>, Reason> {
         "started_at" | "renews_at" => typed::<When>(name, text)?.map_or(CLEARED, |time| Cow::Owned(time.0.to_string())),
         _ if text == "\"\"" && is_known(name) => CLEARED,
         "mrr" => {
-            let cents = hundredths(text).ok_or_else(|| wrong("expected a plain number from 0 to below 10^13"))?;
+            let cents = hundredths(text).ok_or_else(|| wrong("expected a number from 0 to below 10^13"))?;
             Cow::Owned(format!("{}.{:02}", cents / 100, cents % 100))
         }
         "sentiment" | "trained" | "invoices" => {
@@ -190,37 +191,4 @@ fn canonical<'a>(name: &str, text: &'a str) -> Result<Cow<'a, str>, Reason> {
 
 fn is_known(name: &str) -> bool {
     ["mrr", "sentiment", "trained", "invoices", "features"].contains(&name)
-}
-
-/// A decimal number without sign and exponent, in hundredths, rounded half up.
-fn hundredths(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let is_plain = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
-    if whole.is_empty() || whole.len() > 13 || !is_plain(whole) || !is_plain(fraction) {
-        return None;
-    }
-    let digit = |place: usize| fraction.as_bytes().get(place).map_or(0, |digit| i64::from(digit - b'0'));
-    Some(whole.parse::<i64>().ok()? * 100 + digit(0) * 10 + digit(1) + i64::from(digit(2) >= 5))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn money_is_rounded_half_up_to_hundredths() {
-        let cases = [
-            ("12", Some(1200)),
-            ("0.5", Some(50)),
-            ("1.005", Some(101)),
-            ("1.0049", Some(100)),
-            ("9.999", Some(1000)),
-            ("1e3", None),
-            ("-1", None),
-            (".5", None),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(hundredths(text), expected, "{text}");
-        }
-    }
 }

@@ -38,6 +38,11 @@ enum Json<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// No fields yet, with room for this many.
+    pub fn with_capacity(num_fields: usize) -> Self {
+        Self { fields: Vec::with_capacity(num_fields), written: String::new() }
+    }
+
     /// Adds a field with a value that is there already.
     pub fn push(&mut self, name: &'a str, json: &'a str) {
         self.fields.push((name, Json::Read(json)));

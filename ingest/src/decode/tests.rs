@@ -26,6 +26,7 @@ const RATED: &str =
 const NPS: &str = r#"{"event_id":"s1","account_id":"acme","occurred_at":1709287200000,"survey":"nps","score":9}"#;
 const FACTS: &str = r#"{"event_id":"a1","account_id":"acme","occurred_at":1709287200000,"type":"upsert","facts":{"plan":"pro","seats":5,"mrr":10.5,"renews_at":"2024-12-01T00:00:00Z","features":["b","a","b"],"region":{"eu":1}}}"#;
 const PERSON: &str = r#"{"event_id":"p1","account_id":"acme","user_id":"u1","occurred_at":1709287200000,"type":"added","role":"champion"}"#;
+const CONTRACT: &str = r#"{"event_id":"c1","account_id":"acme","contract_id":"k-7","occurred_at":1709287200000,"type":"started","effective_at":"2024-02-01T00:00:00Z","mrr":1250.505,"currency":"eur","seats":20,"ends_at":"2025-02-01T00:00:00Z","reason":"new"}"#;
 
 #[test]
 fn both_usage_forms_give_the_same_event() {
@@ -58,7 +59,7 @@ fn every_kind_of_mistake_has_its_reason() {
     let long = "x".repeat(600);
     // kind, valid text, text to replace, replacement, reason
     #[rustfmt::skip]
-    let cases: &[(Kind, &str, &str, &str, Code)] = &[
+    let cases: &[Mistake<'_>] = &[
         (Kind::Usage, TRACK, "{\"type\"", "[{\"type\"", NotJson),
         (Kind::Usage, TRACK, TRACK, "[1, 2]", NotAnObject),
         (Kind::Usage, TRACK, TRACK, "\"text\"", NotAnObject),
@@ -101,18 +102,47 @@ fn every_kind_of_mistake_has_its_reason() {
         (Kind::Account, FACTS, "upsert", "milestone", MissingField),
         (Kind::Person, PERSON, "\"user_id\":\"u1\",", "", MissingField),
     ];
-    for (kind, valid, from, to, expected) in cases {
-        event(*kind, valid).unwrap();
-        let text = valid.replacen(from, to, 1);
-        let reason = event(*kind, &text).expect_err(&text);
-        assert_eq!(reason.code, *expected, "{text}: {reason}");
-    }
+    each_is_rejected(cases);
     let not_utf8 = decode(Kind::Usage, &[b'{', 0xff, b'}'], &LIMITS).unwrap_err();
     let deep = decode(Kind::Usage, "{\"a\":".repeat(300).as_bytes(), &LIMITS).unwrap_err();
     let deep_array = decode(Kind::Usage, "[".repeat(1900).as_bytes(), &LIMITS).unwrap_err();
     let large = decode(Kind::Usage, &[b' '; 20_001], &LIMITS).unwrap_err();
     let codes = [not_utf8.code, deep.code, deep_array.code, large.code];
     assert_eq!(codes, [NotUtf8, NotJson, NotJson, Oversized]);
+}
+
+/// Kind, valid text, what is replaced in it, by what, and the reason.
+type Mistake<'t> = (Kind, &'t str, &'t str, &'t str, Code);
+
+fn each_is_rejected(cases: &[Mistake<'_>]) {
+    for (kind, valid, from, to, expected) in cases {
+        event(*kind, valid).unwrap();
+        let text = valid.replacen(from, to, 1);
+        let reason = event(*kind, &text).expect_err(&text);
+        assert_eq!(reason.code, *expected, "{text}: {reason}");
+    }
+}
+
+#[test]
+fn every_mistake_in_a_contract_has_its_reason() {
+    use Code::*;
+    #[rustfmt::skip]
+    let cases: &[Mistake<'_>] = &[
+        (Kind::Contract, CONTRACT, "started", "signed", UnknownValue),
+        (Kind::Contract, CONTRACT, "\"type\":\"started\",", "", MissingField),
+        (Kind::Contract, CONTRACT, "\"acme\"", "null", NoAccount),
+        (Kind::Contract, CONTRACT, "2024-02-01T00:00:00Z", "soon", BadTime),
+        (Kind::Contract, CONTRACT, "1250.505", "-1", WrongType),
+        (Kind::Contract, CONTRACT, "1250.505", "\"1250\"", WrongType),
+        (Kind::Contract, CONTRACT, "1250.505", "1e13", WrongType),
+        (Kind::Contract, CONTRACT, "1250.505", "[1]", WrongType),
+        (Kind::Contract, CONTRACT, "\"eur\"", "\"euro\"", UnknownValue),
+        (Kind::Contract, CONTRACT, "\"eur\"", "978", WrongType),
+        (Kind::Contract, CONTRACT, "\"seats\":20", "\"seats\":-1", OutOfRange),
+        (Kind::Contract, CONTRACT, "\"seats\":20", "\"seats\":20,\"seats\":21", DuplicateKey),
+        (Kind::Contract, CONTRACT, "2025-02-01T00:00:00Z", "never", BadTime),
+    ];
+    each_is_rejected(cases);
 }
 
 #[test]
@@ -253,6 +283,30 @@ fn facts_and_keys_have_bounds_and_the_reason_names_the_account() {
     }
 }
 
+#[test]
+fn a_contract_has_two_times_and_its_money_in_hundredths() {
+    fn contract(text: &str) -> (i64, keepwell_core::event::Contract<'_>) {
+        match event(Kind::Contract, text).unwrap() {
+            Event { occurred_us, body: Body::Contract(contract), .. } => (occurred_us, contract),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (said_us, whole) = contract(CONTRACT);
+    assert_eq!((said_us, whole.effective_us), (1_709_287_200_000_000, 1_706_745_600_000_000));
+    assert_eq!((whole.id.as_ref(), whole.reason.as_deref()), ("k-7", Some("new")));
+    assert_eq!(whole.terms.mrr_hundredths, Change::Set(125_051));
+    assert_eq!(whole.terms.currency.as_ref().map(|currency| currency.as_ref()), Change::Set("EUR"));
+    assert_eq!((whole.terms.seats, whole.terms.ends_us), (Change::Set(20), Change::Set(1_738_368_000_000_000)));
+    let least = r#"{"event_id":"c1","account_id":"acme","occurred_at":1709287200000,"type":"changed"}"#;
+    let (said_us, least) = contract(least);
+    assert_eq!((least.effective_us, least.id.as_ref(), least.terms), (said_us, "main", Default::default()));
+    let cleared = CONTRACT.replacen("1250.505", "null", 1).replacen("\"eur\"", "\"\"", 1);
+    let cleared = cleared.replacen("\"seats\":20", "\"seats\":null", 1).replacen("\"2025-02-01T00:00:00Z\"", "null", 1);
+    let terms = contract(&cleared).1.terms;
+    assert_eq!((terms.mrr_hundredths, terms.seats, terms.ends_us), (Change::Cleared, Change::Cleared, Change::Cleared));
+    assert_eq!(terms.currency, Change::Cleared);
+}
+
 /// `9999-12-31` for "no end": apache/datafusion issue 1360.
 #[test]
 fn the_end_of_time_is_a_date_of_facts_and_no_event_time() {
@@ -272,16 +326,16 @@ mod properties {
 
     proptest! {
         #[test]
-        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..5usize) {
+        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..Kind::ALL.len()) {
             if let Err(reason) = decode(Kind::ALL[kind], &bytes, &LIMITS) {
                 prop_assert!(!reason.detail.is_empty() || reason.code == Code::NotJson);
             }
         }
 
         #[test]
-        fn no_damage_to_a_valid_text_makes_a_decoder_panic(at in 0..100usize, byte in any::<u8>(), which in 0..6usize) {
+        fn no_damage_to_a_valid_text_makes_a_decoder_panic(at in 0..100usize, byte in any::<u8>(), which in 0..7usize) {
             let (kind, text) = [(Kind::Usage, TRACK), (Kind::Usage, FLAT), (Kind::Ticket, RATED), (Kind::Survey, NPS),
-                (Kind::Account, FACTS), (Kind::Person, PERSON)][which];
+                (Kind::Account, FACTS), (Kind::Person, PERSON), (Kind::Contract, CONTRACT)][which];
             let mut bytes = text.as_bytes().to_vec();
             let at = at % bytes.len();
             bytes[at] = byte;

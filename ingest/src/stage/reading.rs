@@ -72,6 +72,11 @@ impl Ingest {
         flats: &'f [Flat<'_>],
         limits: &Limits,
     ) -> Result<Outcome<'f>, Reason> {
+        // By far the most records become one event.
+        if let [flat] = flats {
+            let event = mapping.event(flat, limits)?.map(|event| self.checked(event)).transpose()?;
+            return Ok(event.map_or(Outcome::Ignored("by_mapping"), Outcome::One));
+        }
         let events: Vec<Event<'f>> =
             mapping.checked(flats, limits)?.into_iter().map(|event| self.checked(event)).collect::<Result<_, _>>()?;
         Ok(if events.is_empty() { Outcome::Ignored("by_mapping") } else { Outcome::Several(events) })

@@ -132,6 +132,12 @@ pub struct Limits {
     /// Maximum number of milestones.
     #[garde(range(min = 1))]
     pub milestones: usize,
+    /// Maximum number of contracts.
+    #[garde(range(min = 1))]
+    pub contracts: usize,
+    /// Maximum number of events of contracts.
+    #[garde(range(min = 1))]
+    pub contract_events: usize,
     /// Maximum number of people.
     #[garde(range(min = 1))]
     pub people: usize,
@@ -152,6 +158,8 @@ impl Default for Limits {
             facts: 2000,
             outcomes: 10_000,
             milestones: 10_000,
+            contracts: 1000,
+            contract_events: 10_000,
             people: 100_000,
             tickets: 1_000_000,
             features: 1_000_000,

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::ops::Deref;
 
 use keepwell_core::interned::Name;
+use keepwell_core::schema::window::customer::Status;
 use serde_saphyr::Spanned;
 
 use super::{Band, Factor, Model, ModelError, ModelFile, Reduce, UNKNOWN, Weights};
@@ -181,6 +182,10 @@ impl Check<'_> {
     fn bands(&self, model: &Model) -> Checked {
         if let Some(band) = model.bands.iter().find(|band| band.name.value == UNKNOWN) {
             return self.at(&band.name, format!("the band {UNKNOWN} means too little coverage: choose another name"));
+        }
+        if let Some(band) = model.bands.iter().find(|band| Status::has_left(&band.name.value)) {
+            let name = &band.name.value;
+            return self.at(&band.name, format!("the band {name} means a customer that has left: choose another name"));
         }
         for band in &model.bands {
             let (name, start) = (&band.name.value, band.start());

@@ -85,7 +85,7 @@ fn window_rows(number: usize, period: &str) -> Result<String> {
         "select w.*, c.previous_as_of, cast(c.previous_score as double) / cast(1000000 as double) as previous_score, c.previous_band, \
          cast(c.previous_baseline as double) / cast(1000000 as double) as baseline_score, cast({days:?} as double) as period_days, \
          days_between(c.began_at, c.as_of) as age_days, greatest(cast(1 as double), least(cast({days:?} as double), days_between(c.began_at, c.as_of))) as known_days, \
-         c.us, c.life, c.run \
+         c.us, c.life, c.run, c.has_left \
          from windows w join cases c on c.account_id = w.account_id and c.as_of = w.as_of where w.period = '{period}' and c.number = {number}"
     ))
 }
@@ -106,7 +106,7 @@ fn remembered_of(models: &[Numbered<'_>], model_name: &str, name: &str) -> Strin
             return format!("select account_id, as_of, us, run, {number} as number, cast(null as bigint) as value, us as gone from cases where number = {number}");
         };
         format!(
-            "select account_id, as_of, us, run, {number} as number, cast(floor(cast(({}) as double) * 1e6 + 0.5) as bigint) as value, us - {} as gone from \"seen_{number}_{}\"",
+            "select account_id, as_of, us, run, {number} as number, cast(floor(cast(({}) as double) * 1e6 + 0.5) as bigint) as value, us - {} as gone from \"seen_{number}_{}\" where not has_left",
             remember.sql.value,
             remember.over.as_micros(),
             remember.period.as_ref().unwrap_or(&model.period).value
@@ -168,7 +168,7 @@ fn value((number, model): (usize, &Model), position: usize, factor: &Factor, lay
     format!(
         "select account_id, as_of, us, run, deleted, {number} as number, {position} as position, '{factor}' as name, {group_name} as \"group\", {place} as place, \
          cast({group_weight} as bigint) as group_weight, '{reduce}' as reduce, cast({weight} as bigint) as weight, cast({nominal} as bigint) as nominal, cast({ttl} as bigint) as ttl, \
-         cast({fallback} as bigint) as fallback, '{name}' as policy, cast({value} as double) as computed from \"row_{number}_{period}\"",
+         cast({fallback} as bigint) as fallback, '{name}' as policy, cast({value} as double) as computed from \"row_{number}_{period}\" where not has_left",
         factor = factor.name.value,
         group_name = group.map_or("cast(null as varchar)".to_owned(), |group| format!("'{}'", group.name.value)),
         place = place.unwrap_or_default(),

@@ -63,7 +63,7 @@ full outer join ended e on e.account_id = t.account_id and e.as_of = t.now_as_of
 
 const KNOWN: &str = "
 with judged as (
-  select f.*, c.us, c.retired or c.deleted as is_last, b.state as before, b.since as since_before, b.ended,
+  select f.*, c.us, c.retired or c.deleted or c.has_left as is_last, b.state as before, b.since as since_before, b.ended,
     coalesce(b.state in ('raised', 'active'), false) as is_open, coalesce(b.state = 'closed', false) as is_shut,
     case when f.is_cleared_by then not f.clears else f.holds end as goes_on,
     case when b.state = 'pending' then b.since else c.us end as pending_since,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, Int64Builder, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Decimal128Type};
 use keepwell_core::codec;
 use keepwell_core::pane::PaneWidth;
 use keepwell_core::schema::event::{COLUMNS, schema};
@@ -29,7 +29,7 @@ pub struct Arrivals {
 }
 
 /// Columns of `events` that the statements use, with their names there.
-const USED: [(&str, &str); 24] = [
+const USED: [(&str, &str); 31] = [
     ("account_id", "account_id"),
     ("event_id", "event_id"),
     ("occurred_at", "occurred_us"),
@@ -54,6 +54,13 @@ const USED: [(&str, &str); 24] = [
     ("alert_id", "alert_id"),
     ("outcome", "outcome"),
     ("cleared", "cleared"),
+    ("contract_id", "contract_id"),
+    ("effective_at", "effective_us"),
+    ("mrr", "mrr"),
+    ("currency", "currency"),
+    ("seats", "seats"),
+    ("ends_at", "ends_us"),
+    ("reason", "reason"),
 ];
 
 /// A text that sorts ids in the natural order: `9` before `10`. Each run of digits gets its length as a prefix.
@@ -204,6 +211,11 @@ fn arrived(batch: &RecordBatch, partition: i32, offset: i64, watermark_us: Optio
             batch.column_by_name(from).with_context(|| format!("column {from} is not among {}", COLUMNS.len()))?;
         let column = match column.data_type() {
             DataType::Utf8 => Arc::clone(column),
+            // Money, in hundredths.
+            DataType::Decimal128(..) => {
+                let values = column.as_primitive::<Decimal128Type>().iter();
+                Arc::new(values.map(|value| value.map(|value| value as i64)).collect::<Int64Array>())
+            }
             _ => cast(column, &DataType::Int64)?,
         };
         columns.push((to, column, true));

@@ -3,8 +3,8 @@
 -- table arrived
 select *,
   occurred_us / {width} as pane,
-  kind in (2, 5) or (kind = 4 and action in (1, 2, 3)) as is_exact,
-  kind = 5 or (kind = 4 and action in (1, 3)) as is_fact,
+  kind in (2, 5, 6) or (kind = 4 and action in (1, 2, 3)) as is_exact,
+  kind in (5, 6) or (kind = 4 and action in (1, 3)) as is_fact,
   coalesce(watermark_us >= (occurred_us / {width} + 1) * {width}, false) as is_closed,
   coalesce(watermark_us >= (occurred_us / {width} + 1) * {width} + {lateness}, false) as is_forgotten
 from events

@@ -1,5 +1,10 @@
 -- The rows, column by column as the `windows` table names them.
 
+-- Contracts are nearer to the truth than facts.
+-- table seats
+select g.account_id, g.p, case when k.account_id is not null then k.seats else c.seats end as seats
+from grid g left join fact_columns c on c.account_id = g.account_id and c.p = g.p left join customer k on k.account_id = g.account_id and k.p = g.p
+
 -- table half
 select g.account_id, g.p, g.period, g.is_previous,
   coalesce(u.events, 0) as events, coalesce(u.uses, 0) as uses, coalesce(s.active_users, 0) as active_users, coalesce(s.user_days, 0) as user_days,
@@ -12,7 +17,7 @@ select g.account_id, g.p, g.period, g.is_previous,
   coalesce(u.active_days, 0) as active_days, cast(coalesce(u.active_days, 0) as double) / cast(g.panes as double) as active_day_share,
   u.duration_ms, u.errors, cast(u.errors as double) / cast(nullif(u.error_uses, 0) as double) as error_rate,
   cast(s.user_days as double) / cast(g.panes * s.active_users as double) as stickiness,
-  case when c.seats <> 0 then cast(coalesce(s.active_users, 0) as double) / cast(c.seats as double) end as seat_use,
+  case when e.seats <> 0 then cast(coalesce(s.active_users, 0) as double) / cast(e.seats as double) end as seat_use,
   coalesce(w.people_added, 0) as people_added, coalesce(w.people_removed, 0) as people_removed, coalesce(w.champions_lost, 0) as champions_lost,
   coalesce(ch.champions_active, 0) as champions_active,
   coalesce(t.opened, 0) as tickets_opened, coalesce(t.opened_low, 0) as tickets_opened_low, coalesce(t.opened_normal, 0) as tickets_opened_normal,
@@ -48,7 +53,7 @@ left join w_category k on k.account_id = g.account_id and k.p = g.p and k.period
 left join w_response_p90 r on r.account_id = g.account_id and r.p = g.p and r.period = g.period and r.is_previous = g.is_previous
 left join w_resolution_p90 l on l.account_id = g.account_id and l.p = g.p and l.period = g.period and l.is_previous = g.is_previous
 left join num_entitled n on n.account_id = g.account_id and n.p = g.p
-left join fact_columns c on c.account_id = g.account_id and c.p = g.p
+left join seats e on e.account_id = g.account_id and e.p = g.p
 {group_joins}
 -- table as_of
 select g.account_id, g.p, g.end_us, g.retired, g.deleted,
@@ -56,7 +61,10 @@ select g.account_id, g.p, g.end_us, g.retired, g.deleted,
   coalesce(b.high, 0) as tickets_backlog_high, coalesce(b.urgent, 0) as tickets_backlog_urgent, coalesce(k.by_category, '') as tickets_backlog_by_category,
   coalesce(m.moved, 0) as tickets_moved, sa.nps_last_at, sa.csat_last_at, sa.ces_last_at,
   coalesce(h.people, 0) as people, coalesce(h.champions, 0) as champions, g.first_seen_at, g.last_activity_at, ua.last_use_at, ua.first_value_at,
-  c.started_at, c.renews_at, c.plan, c.segment, c.stage, c.owner, c.seats, c.mrr, case when n.is_fact then n.num_entitled end as features_entitled,
+  k2.status as customer_status, k2.since_us as customer_since, k2.churn_reason, k2.contracts, k2.currency,
+  case when k2.account_id is not null then k2.started_us else c.started_at end as started_at,
+  case when k2.account_id is not null then k2.renews_us else c.renews_at end as renews_at, c.plan, c.segment, c.stage, c.owner, e.seats,
+  case when k2.account_id is not null then cast(cast(k2.mrr as decimal(20, 0)) / 100 as decimal(18, 2)) else c.mrr end as mrr, case when n.is_fact then n.num_entitled end as features_entitled,
   c.sentiment, c.sentiment_at, c.trained, c.invoices, c.other_facts,
   coalesce(ms.milestones, 0) as milestones, coalesce(ms.milestones_done, 0) as milestones_done,
   coalesce(ms.milestones_overdue, 0) as milestones_overdue, ms.oldest_overdue_at, coalesce(oc.outcomes, '') as outcomes, cast(null as bigint) as left_out
@@ -69,6 +77,8 @@ left join use_anchor ua on ua.account_id = g.account_id and ua.p = g.p
 left join headcount h on h.account_id = g.account_id and h.p = g.p
 left join fact_columns c on c.account_id = g.account_id and c.p = g.p
 left join num_entitled n on n.account_id = g.account_id and n.p = g.p
+left join customer k2 on k2.account_id = g.account_id and k2.p = g.p
+left join seats e on e.account_id = g.account_id and e.p = g.p
 left join outcomes oc on oc.account_id = g.account_id and oc.p = g.p
 left join milestones ms on ms.account_id = g.account_id and ms.p = g.p
 

@@ -171,7 +171,10 @@ fn a_dirty_fleet_through_real_kafka_equals_the_oracle_and_every_record_has_a_fat
     let score = deployment.drain("score", &[]);
     let sink = deployment.drain("sink", &[]);
 
-    assert_eq!(score["read"], sum(&score, "scored") + sum(&score, "unscored") + sum(&score, "deleted"));
+    assert_eq!(
+        score["read"],
+        sum(&score, "scored") + sum(&score, "unscored") + sum(&score, "left") + sum(&score, "deleted")
+    );
     assert_eq!(sink["publish read"], score["read"]);
     assert_eq!(sink["publish read"], sink["publish published"] + sink["publish unchanged"] + sink["publish tombstone"]);
     assert_eq!(sink["tables read"], sink["tables written"] + sink["tables live"]);

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cases;
+mod contracts;
 mod documents;
 mod erasure;
 mod live;
@@ -200,13 +201,13 @@ fn every_final_row_is_the_oracles_and_the_fates_add_up() {
         triggers.chain(missing).chain([Some(row.model), row.band]).collect::<Vec<_>>()
     });
     let found: BTreeSet<&str> = found.flatten().collect();
-    let all = "accepted active best carry cleared closed dismissed done everyone fair good green neutral newcomers paying \
-               pending raised red reweight unknown yellow zero";
+    let all = "accepted active best carry churned cleared closed dismissed done everyone expired fair good green neutral \
+               newcomers paying pending raised red reweight unknown yellow zero";
     assert_eq!(found.into_iter().collect::<Vec<_>>(), all.split_whitespace().collect::<Vec<_>>());
     for (fates, parts) in [
-        (score, ["scored", "unscored", "deleted"]),
-        (publish, ["published", "unchanged", "tombstone"]),
-        (tables, ["written", "live", "live"]),
+        (score, ["scored", "unscored", "left", "deleted"]),
+        (publish, ["published", "unchanged", "tombstone", "tombstone"]),
+        (tables, ["written", "live", "live", "live"]),
     ] {
         let sum: u64 = std::collections::BTreeSet::from(parts).iter().map(|name| count(fates, name)).sum();
         assert!(sum > 0 && sum == count(fates, "read"), "{fates:?}");

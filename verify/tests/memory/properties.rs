@@ -81,9 +81,10 @@ fn whatever_arrives_however_it_is_cut_the_rows_are_the_oracles_and_the_fates_add
 fn replaying_rejects_after_a_fix_gives_the_final_rows_without_the_fault() {
     let raws = fleet::punctual(33, Shape { accounts: 4, days: 10, usage: 6 });
     // No pane closes before the rejects are back.
-    let wide: Vec<String> = (0..5).map(|source| format!("sources.{source}.bound=30d")).collect();
+    let wide: Vec<String> =
+        (0..config(&[]).sources.len()).map(|source| format!("sources.{source}.bound=30d")).collect();
     let wide: Vec<&str> = wide.iter().map(String::as_str).collect();
-    holds(6, &(some_of(raws), 110_usize..200), |(raws, max_event_bytes)| {
+    holds(6, &(some_of(raws), 140_usize..200), |(raws, max_event_bytes)| {
         let mended = config(&wide);
         let expected = Deployment::of(&raws, mended.clone()).finals();
         let mut deployment = Deployment::begun(mended.clone());

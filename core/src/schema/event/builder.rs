@@ -4,15 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, BinaryBuilder, DictionaryArray, Int32Builder, Int64Builder, MapBuilder, RecordBatch,
-    StringArray, StringBuilder, TimestampMicrosecondBuilder, UInt8Builder,
+    ArrayBuilder, ArrayRef, BinaryBuilder, Decimal128Builder, DictionaryArray, Int32Builder, Int64Builder, MapBuilder,
+    RecordBatch, StringArray, StringBuilder, TimestampMicrosecondBuilder, UInt8Builder,
 };
 use arrow::datatypes::UInt8Type;
 use arrow::error::ArrowError;
 
 use super::schema;
 use super::sparse::Sparse;
-use crate::event::{Body, Change, Event, Origin, Priority, account_action, cleared};
+use crate::event::{Body, Change, Contract, Event, Origin, Priority, account_action, cleared};
+use crate::schema::ColumnType;
 
 /// Facts of an account: from name to JSON text.
 type Facts = MapBuilder<StringBuilder, StringBuilder>;
@@ -56,6 +57,13 @@ pub struct EventBuilder {
     received_at: TimestampMicrosecondBuilder,
     payload: Sparse<BinaryBuilder>,
     cleared: Sparse<UInt8Builder>,
+    contract_id: Sparse<StringBuilder>,
+    effective_at: Sparse<TimestampMicrosecondBuilder>,
+    mrr: Sparse<Decimal128Builder>,
+    currency: Sparse<StringBuilder>,
+    seats: Sparse<Int64Builder>,
+    ends_at: Sparse<TimestampMicrosecondBuilder>,
+    reason: Sparse<StringBuilder>,
     num_rows: usize,
     num_bytes: usize,
 }
@@ -138,8 +146,27 @@ impl EventBuilder {
                 self.role.push(row, role.as_ref().value());
                 self.clear(&[(*role == Change::Cleared, cleared::ROLE)]);
             }
+            Body::Contract(contract) => self.push_contract(contract),
         }
         Ok(())
+    }
+
+    fn push_contract(&mut self, contract: &Contract<'_>) {
+        let (row, terms) = (self.num_rows, &contract.terms);
+        self.action.push(row, Some(contract.action.code()));
+        self.contract_id.push(row, Some(&contract.id));
+        self.effective_at.push(row, Some(contract.effective_us));
+        self.mrr.push(row, terms.mrr_hundredths.value().map(i128::from));
+        self.currency.push(row, terms.currency.as_ref().value());
+        self.seats.push(row, terms.seats.value());
+        self.ends_at.push(row, terms.ends_us.value());
+        self.reason.push(row, contract.reason.as_deref());
+        self.clear(&[
+            (terms.mrr_hundredths == Change::Cleared, cleared::MRR),
+            (terms.currency == Change::Cleared, cleared::CURRENCY),
+            (terms.seats == Change::Cleared, cleared::SEATS),
+            (terms.ends_us == Change::Cleared, cleared::ENDS),
+        ]);
     }
 
     /// Sets the bits of the values that nulls have cleared.
@@ -230,6 +257,13 @@ impl EventBuilder {
             utc(std::mem::take(&mut self.received_at)),
             Arc::new(self.payload.take(rows).finish()),
             Arc::new(self.cleared.take(rows).finish()),
+            Arc::new(self.contract_id.take(rows).finish()),
+            utc(self.effective_at.take(rows)),
+            Arc::new(self.mrr.take(rows).finish().with_data_type(ColumnType::Money.data_type())),
+            Arc::new(self.currency.take(rows).finish()),
+            Arc::new(self.seats.take(rows).finish()),
+            utc(self.ends_at.take(rows)),
+            Arc::new(self.reason.take(rows).finish()),
         ];
         RecordBatch::try_new(schema(), columns)
     }

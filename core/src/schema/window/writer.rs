@@ -7,8 +7,8 @@ use arrow::error::ArrowError;
 
 use super::super::Sparse;
 use super::{
-    Kept, Layout, activity, answers, backlog, facts, feature_group, headcount, key, left_out, milestones, other_facts,
-    outcomes, people, provenance, surveys, tickets, usage,
+    Kept, Layout, activity, answers, backlog, customer, facts, feature_group, headcount, key, left_out, milestones,
+    other_facts, outcomes, people, provenance, surveys, tickets, usage,
 };
 
 /// The measures of one window. None: the account has nothing of the set, or the row keeps nothing of it.
@@ -37,6 +37,8 @@ pub struct AsOfRow<'r> {
     pub headcount: Option<headcount::Row<'r>>,
     /// Times of activity.
     pub activity: Option<activity::Row<'r>>,
+    /// The account as a customer, by its contracts.
+    pub customer: Option<customer::Row<'r>>,
     /// Facts with a column of their own.
     pub facts: Option<facts::Row<'r>>,
     /// Facts without a column of their own.
@@ -107,6 +109,7 @@ pub struct Writer {
     answers: Sparse<answers::Rows>,
     headcount: Sparse<headcount::Rows>,
     activity: Sparse<activity::Rows>,
+    customer: Sparse<customer::Rows>,
     facts: Sparse<facts::Rows>,
     other_facts: Sparse<other_facts::Rows>,
     milestones: Sparse<milestones::Rows>,
@@ -126,6 +129,7 @@ impl Writer {
             answers: Sparse::default(),
             headcount: Sparse::default(),
             activity: Sparse::default(),
+            customer: Sparse::default(),
             facts: Sparse::default(),
             other_facts: Sparse::default(),
             milestones: Sparse::default(),
@@ -150,6 +154,7 @@ impl Writer {
         self.answers.append(row.answers);
         self.headcount.append(row.headcount);
         self.activity.append(row.activity);
+        self.customer.append(row.customer);
         self.facts.append(row.facts);
         self.other_facts.append(row.other_facts);
         self.milestones.append(row.milestones);
@@ -176,6 +181,7 @@ impl Writer {
             self.answers.columns()?,
             self.headcount.columns()?,
             self.activity.columns()?,
+            self.customer.columns()?,
             self.facts.columns()?,
             self.other_facts.columns()?,
             self.milestones.columns()?,
