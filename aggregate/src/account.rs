@@ -340,10 +340,10 @@ impl<'a> View<'a> {
     }
 
     /// Whether the account is retired: silent for at least `retire_after` at the end of the view. A customer is not, and
-    /// one that has left not before it has been gone for as long. None means that the account has no row: nothing is
-    /// known of it, or an earlier pane already retired it.
+    /// one that has left not before it has been gone, and known to be gone, for as long. None means that the account has
+    /// no row: nothing is known of it, or an earlier pane already retired it.
     pub fn retired(&self, settings: &Settings) -> Option<bool> {
-        let silent_from_us = self.last_activity_us()?.max(self.customer_until_us(settings).unwrap_or(i64::MIN));
+        let silent_from_us = self.last_activity_us()?.max(self.contracts_active_us(settings).unwrap_or(i64::MIN));
         let silence_us = self.end_us - silent_from_us;
         let is_told = silence_us < settings.retire_after_us + settings.panes.width_us;
         is_told.then_some(silence_us >= settings.retire_after_us)

@@ -142,6 +142,10 @@ impl Growth {
     ) -> Option<&'static str> {
         let id = event.account_id.as_ref();
         let known = account.map(|account| &account.histories.contracts);
+        let same = known.and_then(|known| known.get(&*contract.id));
+        if same.is_some_and(|same| same.holds(contract.effective_us, event.occurred_us, &event.event_id)) {
+            return None;
+        }
         let statements = known.map_or(0, |known| known.values().map(contracts::Contract::len).sum());
         let contracts =
             known.map_or(KnownNames::default(), |known| KnownNames::of(known.len(), known.contains_key(&*contract.id)));

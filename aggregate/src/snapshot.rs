@@ -129,6 +129,10 @@ pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), Strin
         })?;
     }
     state.dirty = Dirty::restored(panes_of(whole).into_keys());
+    if version != VERSION {
+        // The next snapshot must not refer to parts in the older form.
+        state.dirty.accounts.mark_all();
+    }
     Ok((state, head.fingerprint))
 }
 

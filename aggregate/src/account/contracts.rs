@@ -135,12 +135,13 @@ impl<'c> Step<'c> {
 }
 
 impl Phase {
-    /// A contract that has ended comes back only by a start, a renewal or a resumption.
+    /// A contract that has ended comes back only by a start or a renewal.
     fn after(self, action: ContractAction) -> Self {
         match (action, self) {
-            (ContractAction::Started | ContractAction::Renewed | ContractAction::Resumed, _) => Self::Running,
+            (ContractAction::Started | ContractAction::Renewed, _) => Self::Running,
             (ContractAction::Cancelled, _) | (_, Self::Ended) => Self::Ended,
             (ContractAction::Paused, _) => Self::Paused,
+            (ContractAction::Resumed, _) => Self::Running,
             (ContractAction::Changed, Self::Ahead) => Self::Running,
             (ContractAction::Changed, phase) => phase,
         }
@@ -159,9 +160,16 @@ impl Contract {
         }
     }
 
-    /// Whether anything that counts was said, even of a later time.
-    pub fn is_known(&self, known: &Known) -> bool {
-        self.0.iter().any(|statement| known.counts(statement))
+    /// Whether this was said: from when on it holds, when it was said, and the event id.
+    pub fn holds(&self, effective_us: i64, said_us: i64, event_id: &str) -> bool {
+        let is_it = |known: &&Statement| *known.event_id == *event_id;
+        let same_time = self.0.iter().filter(|known| (known.effective_us, known.said_us) == (effective_us, said_us));
+        same_time.filter(is_it).count() > 0
+    }
+
+    /// The newest pane from whose close on anything of it counts.
+    pub fn counts_from(&self, known: &Known) -> Option<Pane> {
+        self.0.iter().filter(|statement| known.counts(statement)).map(|statement| statement.counts_from).max()
     }
 
     /// Number of statements.
@@ -258,9 +266,11 @@ mod tests {
         assert_eq!(story(&in_time)[1], (230, Phase::Ended, Some(100)), "a lapse at the same time comes first");
         let before = [term.clone(), said(229, Renewed, Some(120), Some(900))];
         assert_eq!(story(&before)[1..], [(229, Phase::Running, Some(120)), (930, Phase::Ended, Some(120))]);
-        // A change does not bring it back, a renewal does.
-        let changed = [term.clone(), said(300, Changed, Some(90), None)];
-        assert_eq!(story(&changed).last(), Some(&(300, Phase::Ended, Some(90))));
+        // Neither a change nor a resumption brings it back, a renewal does.
+        for action in [Changed, Resumed] {
+            let changed = [term.clone(), said(300, action, Some(90), None)];
+            assert_eq!(story(&changed).last(), Some(&(300, Phase::Ended, Some(90))));
+        }
         let back = [term, said(300, Renewed, Some(90), Some(900))];
         assert_eq!(story(&back)[1..3], [(230, Phase::Ended, Some(100)), (300, Phase::Running, Some(90))]);
     }

@@ -120,31 +120,38 @@ impl<'c> Customer<'c> {
 }
 
 impl<'a> View<'a> {
-    /// Until when the account is a customer, UTC microseconds: at most the end of this view. None: it never was.
-    pub fn customer_until_us(&self, settings: &Settings) -> Option<i64> {
+    /// The last time at which the contracts of the account count as activity, UTC microseconds: the end of this view for a
+    /// customer, the churn of one that has left, and in any case the pane in which something of them became known.
+    pub fn contracts_active_us(&self, settings: &Settings) -> Option<i64> {
         let customer = self.customer(settings)?;
-        match customer.status {
+        let known = self.known(settings);
+        let news = self.account.histories.contracts.values().filter_map(|contract| contract.counts_from(&known)).max();
+        let as_customer_us = match customer.status {
             Status::Active | Status::Paused => Some(self.end_us),
             Status::Churned => customer.since_us,
             Status::Upcoming | Status::Trial | Status::Expired => None,
-        }
+        };
+        as_customer_us.max(news.map(|pane| settings.panes.start_us(pane)))
     }
 
     /// The account as a customer at the end of this view. None: nothing is known of any contract.
     pub fn customer(&self, settings: &Settings) -> Option<Customer<'a>> {
-        let contracts = &self.account.histories.contracts;
-        let known = Known {
+        let (contracts, known) = (&self.account.histories.contracts, self.known(settings));
+        if !contracts.values().any(|contract| contract.counts_from(&known).is_some()) {
+            return None;
+        }
+        let steps: Vec<Vec<Step<'a>>> = contracts.values().map(|contract| contract.steps(&known)).collect();
+        Some(Customer::of(&moments(&steps)))
+    }
+
+    fn known(&self, settings: &Settings) -> Known {
+        Known {
             floor_us: self.floor_us,
             said_before_us: self.end_us,
             closed: self.last,
             until_us: self.end_us,
             grace_us: settings.renewal_grace_us,
-        };
-        if !contracts.values().any(|contract| contract.is_known(&known)) {
-            return None;
         }
-        let steps: Vec<Vec<Step<'a>>> = contracts.values().map(|contract| contract.steps(&known)).collect();
-        Some(Customer::of(&moments(&steps)))
     }
 }
 

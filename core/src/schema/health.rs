@@ -77,7 +77,7 @@ table! {
     stage: Maybe<Text> = "fact: lifecycle stage";
     owner: Maybe<Text> = "fact: who looks after the account";
     customer_status: Maybe<Text> = "by its contracts: upcoming, trial, active, paused, churned or expired" => customer.status;
-    customer_since: Maybe<Time> = "since when it is a customer; of one that has left, when that was" => customer.since;
+    customer_since: Maybe<Time> = "since when it is a customer; of one that churned, when that was; of one that never paid, when its first contract began" => customer.since;
     churn_reason: Maybe<Text> = "why it churned: the sender's word, or not_renewed" => customer.churn_reason;
     plan: Maybe<Text> = "fact";
     mrr: Maybe<Money> = "monthly recurring revenue";

@@ -194,7 +194,7 @@ pub mod customer {
 
     table! {
         customer_status: Maybe<Text> = "upcoming, trial (runs, costs nothing), active, paused, churned, or expired (a trial that ended); null: no contract is known";
-        customer_since: Maybe<Time> = "since when it is a customer without a break; of one that churned or expired, when that was";
+        customer_since: Maybe<Time> = "since when it is a customer without a break; of one that churned, when that was; of one that never paid, when its first contract began";
         churn_reason: Maybe<Text> = "why it churned: the sender's word, or not_renewed";
         contracts: Maybe<Int64> = "contracts that run or are paused";
         currency: Maybe<Text> = "currency of the contracts that run; null: unknown, or several";

@@ -8,14 +8,14 @@ select account_id, contract_id, event_id, ord, occurred_us, effective_us, action
 from accepted where kind = 6 group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14
 
 -- table contract_known
-select g.account_id, g.p, g.end_us, s.contract_id, s.ord, s.occurred_us, s.effective_us, s.action, s.mrr, s.currency, s.seats, s.ends_us, s.cleared, s.reason
+select g.account_id, g.p, g.end_us, s.visible, s.contract_id, s.ord, s.occurred_us, s.effective_us, s.action, s.mrr, s.currency, s.seats, s.ends_us, s.cleared, s.reason
 from grid_floor g join contract_said s on s.account_id = g.account_id
 where s.visible <= g.p and (g.floor_us is null or g.floor_us <= s.outlives_us or s.occurred_us > g.floor_us)
 
 -- A life begins with each start, a spell with whatever brings a contract back.
 -- table contract_numbered
 select *, row_number() over one as n, sum(case when action = 1 then 1 else 0 end) over one as life,
-  sum(case when action in (1, 3, 5) then 1 else 0 end) over one as spell, lead(effective_us) over one as next_us
+  sum(case when action in (1, 3) then 1 else 0 end) over one as spell, lead(effective_us) over one as next_us
 from contract_known
 window one as (partition by account_id, p, contract_id order by effective_us, occurred_us, ord)
 
@@ -34,14 +34,14 @@ select *, case when ends_us + {grace} < effective_us then effective_us else ends
 
 -- table contract_spell
 select *, coalesce(lapses_us <= coalesce(next_us, lapses_us), false) as lapses,
-  max(case when action = 6 then 1 else 0 end) over upto as cancelled, max(case when action = 4 then 1 else 0 end) over upto as paused,
+  max(case when action = 6 then 1 else 0 end) over upto as cancelled, coalesce(last_value(case when action in (4, 5) then action end) ignore nulls over upto, 5) = 4 as paused,
   coalesce(max(case when lapses_us <= coalesce(next_us, lapses_us) then 1 else 0 end) over before, 0) as lapsed
 from contract_lapse
 window upto as (partition by account_id, p, contract_id, spell order by n rows between unbounded preceding and current row),
   before as (partition by account_id, p, contract_id, spell order by n rows between unbounded preceding and 1 preceding)
 
 -- table contract_phase
-select *, case when cancelled = 1 or lapsed = 1 then 3 when paused = 1 then 2 else 1 end as phase from contract_spell
+select *, case when cancelled = 1 or lapsed = 1 then 3 when paused then 2 else 1 end as phase from contract_spell
 
 -- table contract_step
 select account_id, p, end_us, contract_id, n, 0 as is_lapse, effective_us as from_us, phase, mrr, currency, seats, ends_us, reason from contract_phase
@@ -88,6 +88,6 @@ where t.nth_last = 1
 -- table customer
 select k.account_id, k.p, coalesce(n.status, 'upcoming') as status, n.started_us, n.since_us, case when n.status = 'churned' then n.reason end as churn_reason,
   coalesce(n.contracts, 0) as contracts, n.mrr, n.currency, n.seats, n.renews_us,
-  case when n.status in ('active', 'paused') then k.end_us when n.status = 'churned' then n.since_us end as until_us
-from (select distinct account_id, p, end_us from contract_known) k
+  case when n.status in ('active', 'paused') then k.end_us when n.status = 'churned' then n.since_us end as until_us, k.told_us
+from (select account_id, p, end_us, max(visible) * {width} as told_us from contract_known group by 1, 2, 3) k
 left join customer_now n on n.account_id = k.account_id and n.p = k.p

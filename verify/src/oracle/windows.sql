@@ -1,8 +1,8 @@
 -- The final rows that there are, and their windows.
 
--- A customer is not silent, and one that has left not before it had gone.
+-- A customer is not silent, one that has left not before it had gone, and nobody in the pane in which something of a contract becomes known.
 -- table silence
-select s.account_id, s.p, s.first_pane, s.last_us, case when c.until_us > s.last_us then c.until_us else s.last_us end as silent_from_us
+select s.account_id, s.p, s.first_pane, s.last_us, greatest(s.last_us, coalesce(c.until_us, s.last_us), coalesce(c.told_us, s.last_us)) as silent_from_us
 from survivor s left join customer c on c.account_id = s.account_id and c.p = s.p
 
 -- table grid

@@ -152,6 +152,24 @@ fn a_customer_is_not_retired_and_one_that_has_left_not_before_it_has_been_gone_f
 }
 
 #[test]
+fn a_churn_that_is_told_when_all_else_is_long_silent_is_still_told() {
+    let uses =
+        |days: std::ops::Range<i32>| days.map(|day| usage(&format!("z{day}"), "zz", &format!("{day:02}T12:00:00")));
+    let mut before: Vec<Raw> = uses(1..29).collect();
+    before.insert(0, said("c1", "01T10:00:00", json!({"type": "started", "mrr": 100})));
+    // Said on the 3rd, it arrives on the 28th. Accounts retire after 20 days of silence.
+    let late = said("c2", "03T10:00:00", json!({"type": "cancelled"}));
+    let after: Vec<Raw> = std::iter::once(late).chain(uses(29..32)).collect();
+    let deployment = Deployment::in_parts(&[&before, &after], config(&[]));
+    let health = compare::where_flag(&deployment.streamed().health, "final", true).unwrap();
+    let rows = keepwell_core::schema::health::Reader::of(Columns::Batch(&health)).unwrap();
+    let of_acme = (0..health.num_rows()).map(|row| rows.row(row)).filter(|row| row.account_id == "acme");
+    let last = of_acme.max_by_key(|row| row.as_of).unwrap();
+    assert_eq!((day(last.as_of).as_str(), last.band, last.score), ("31", Some("churned"), None));
+    assert!(deployment.check() > 33);
+}
+
+#[test]
 fn contracts_beyond_the_limits_of_an_account_are_rejected() {
     let said = |n: i64, contract: &str| {
         let id = format!("c{n}");
