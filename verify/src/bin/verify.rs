@@ -32,7 +32,7 @@ const KEYS: [&str; 2] = ["account_id", "as_of"];
 #[derive(Debug, Parser)]
 #[command(about = "Public or own data through real Kafka, compared with the oracle cell by cell")]
 struct Args {
-    /// Folder with any of usage.ndjson, tickets.ndjson, surveys.ndjson, accounts.ndjson and people.ndjson.
+    /// Folder with any of usage.ndjson, tickets.ndjson, surveys.ndjson, accounts.ndjson, people.ndjson and contracts.ndjson.
     folder: PathBuf,
     /// Number of partitions of each of Keepwell's topics.
     #[arg(long, default_value_t = 4)]

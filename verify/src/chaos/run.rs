@@ -393,6 +393,7 @@ fn configuration(folder: &Path, address: &str, store: &ObjectStore) -> Result<Co
         ("surveys", "survey"),
         ("accounts", "account"),
         ("people", "person"),
+        ("contracts", "contract"),
     ]
     .into();
     let sources: String =
@@ -403,7 +404,7 @@ fn configuration(folder: &Path, address: &str, store: &ObjectStore) -> Result<Co
         "epoch: 1\npartitions: 4\nkafka: {{bootstrap_servers: '{address}', group_prefix: chaos, session_timeout: 3s}}\n\
          sources:\n{sources}time: {{clock: false, lateness: 2d}}\n\
          aggregate: {{windows: [2d, 7d, 14d], retire_after: 20d, catalogue: [dashboard, export, import], ticket_categories: [billing, bug], first_value_feature: export}}\n\
-         score: {{model: '{}'}}\nsnapshots: {{url: 's3://{BUCKET}/snapshots', interval: 1s}}\n\
+         revenue: {{grace: 3d}}\nscore: {{model: '{}'}}\nsnapshots: {{url: 's3://{BUCKET}/snapshots', interval: 1s}}\n\
          tables: {{url: 's3://{BUCKET}/tables', options: {{{options}}}, roll_bytes: 200000, roll_age: 2s}}\n\
          batch: {{max_records: 200}}\n",
         model.display()
