@@ -157,6 +157,10 @@ fn a_churn_that_is_told_when_all_else_is_long_silent_is_still_told() {
         |days: std::ops::Range<i32>| days.map(|day| usage(&format!("z{day}"), "zz", &format!("{day:02}T12:00:00")));
     let mut before: Vec<Raw> = uses(1..29).collect();
     before.insert(0, said("c1", "01T10:00:00", json!({"type": "started", "mrr": 100})));
+    // Both partitions of the contracts have reached the 28th.
+    for (id, time) in [("c8", "28T12:00:00"), ("c9", "28T12:01:00")] {
+        before.push(raw(Contract, time, json!({"event_id": id, "account_id": "zz", "type": "changed"})));
+    }
     // Said on the 3rd, it arrives on the 28th. Accounts retire after 20 days of silence.
     let late = said("c2", "03T10:00:00", json!({"type": "cancelled"}));
     let after: Vec<Raw> = std::iter::once(late).chain(uses(29..32)).collect();
