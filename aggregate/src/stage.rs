@@ -32,7 +32,7 @@ const HUGE: usize = 20_000;
 /// the next tick.
 const LIVE_ACCOUNTS: usize = 2000;
 
-/// Rows that were written without their nullable texts, lists and maps, because they did not fit into a record.
+/// Rows that were written without their nullable long texts, lists and maps, because they did not fit into a record.
 const THINNED: Fate = Fate::of("thinned");
 /// Rows that were not written, because even without these columns they did not fit.
 const UNWRITABLE: Fate = Fate::of("unwritable");
@@ -294,7 +294,7 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Writes rows as records. A row that is too large for a record loses its nullable texts, lists and maps, or is not
+    /// Writes rows as records. A row that is too large for a record loses its nullable long texts, lists and maps, or is not
     /// written. Both are counted.
     fn push_rows(
         &self,

@@ -105,13 +105,39 @@ pub fn with_factors(rows: &RecordBatch, factors: ArrayRef) -> Result<RecordBatch
     RecordBatch::try_new(rows.schema(), columns)
 }
 
-/// A time in UTC microseconds as RFC 3339. A time out of range is written as a number.
+/// A time in UTC microseconds as RFC 3339. A time out of the years -9999 to 9999 is written as a number.
 pub fn rfc3339(us: i64) -> String {
-    jiff::Timestamp::from_microsecond(us).map_or_else(|_| us.to_string(), |time| time.to_string())
+    match jiff::Timestamp::from_microsecond(us) {
+        Ok(time) => time.to_string(),
+        // The last day of the year 9999, which means "no end", is beyond every timestamp, since zones differ by a day.
+        Err(_) => {
+            let time = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0).checked_add(jiff::SignedDuration::from_micros(us));
+            time.map_or_else(|_| us.to_string(), |time| format!("{time}Z"))
+        }
+    }
 }
 
 /// Id of an episode of a trigger, from its raise to its end. It consists of the account, the trigger and the time of
 /// the raise. `since` is RFC 3339, as [`rfc3339`] writes it.
 pub fn alert_id(account_id: &str, trigger: &str, since: &str) -> String {
     format!("{account_id}/{trigger}/{since}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rfc3339;
+
+    #[test]
+    fn every_time_that_an_input_can_have_is_rfc_3339() {
+        let cases = [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_500_000, "1970-01-01T00:00:01.5Z"),
+            (253_402_214_400_000_000, "9999-12-31T00:00:00Z"),
+            (253_402_300_799_999_999, "9999-12-31T23:59:59.999999Z"),
+            (253_402_300_800_000_000, "253402300800000000"),
+        ];
+        for (us, expected) in cases {
+            assert_eq!(rfc3339(us), expected);
+        }
+    }
 }
