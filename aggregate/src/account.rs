@@ -27,6 +27,7 @@ use crate::settings::Settings;
 use adoption::Adoption;
 use answers::Answer;
 use contracts::{Contract, Statement};
+use customer::Customer;
 use erasure::erase_people;
 use group_use::GroupUses;
 use histories::{All, Histories};
@@ -85,6 +86,8 @@ pub struct View<'a> {
     pub first: Pane,
     /// Events at or before this time are erased, UTC microseconds.
     pub floor_us: i64,
+    /// The account as a customer. None: nothing is known of any contract.
+    pub customer: Option<Customer<'a>>,
 }
 
 impl Account {
@@ -226,13 +229,15 @@ impl Account {
     pub fn view(&self, last: Pane, settings: &Settings) -> View<'_> {
         let end_us = settings.panes.end_us(last);
         let floor_us = self.histories.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < end_us);
-        View {
+        let view = View {
             account: self,
             last,
             end_us,
             first: floor_us.map_or(Pane(i32::MIN), |at_us| settings.panes.pane(at_us).next()),
             floor_us: floor_us.unwrap_or(i64::MIN),
-        }
+            customer: None,
+        };
+        View { customer: view.as_customer(settings), ..view }
     }
 
     /// The pane for which a live row is made: the newest pane of any event of the account, or the open pane if that is

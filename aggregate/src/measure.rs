@@ -16,7 +16,6 @@ use keepwell_core::schema::window::{
 
 use crate::account::View;
 use crate::account::answers::Answered;
-use crate::account::customer::Customer;
 use crate::account::pane_totals::Usage;
 use crate::settings::Settings;
 
@@ -89,25 +88,23 @@ fn range(part: &Part, end: Pane, settings: &Settings) -> Range<Pane> {
     if part.is_previous { from.back(num_panes)..from } else { from..end }
 }
 
-/// The features and seats that an account is entitled to use, and its contracts.
+/// The features and seats that an account is entitled to use.
 struct Entitled<'s> {
     features: Option<Cow<'s, BTreeSet<String>>>,
     seats: Option<i64>,
     is_fact: bool,
-    customer: Option<Customer<'s>>,
 }
 
 impl<'s> Entitled<'s> {
     /// The features come from the account's own fact, otherwise from the configured catalogue, otherwise they are
     /// unknown.
-    fn of(view: &View<'s>, settings: &'s Settings) -> Self {
+    fn of(view: &View<'_>, settings: &'s Settings) -> Self {
         let fact: Option<BTreeSet<String>> = view.fact("features").and_then(|text| serde_json::from_str(text).ok());
         let is_fact = fact.is_some();
         let catalogue = (!settings.catalogue.is_empty()).then_some(Cow::Borrowed(&settings.catalogue));
-        let customer = view.customer(settings);
         let seats = || view.fact("seats").and_then(|text| text.parse().ok());
-        let seats = customer.map_or_else(seats, |customer| customer.seats());
-        Self { features: fact.map(Cow::Owned).or(catalogue), seats, is_fact, customer }
+        let seats = view.customer.map_or_else(seats, |customer| customer.seats());
+        Self { features: fact.map(Cow::Owned).or(catalogue), seats, is_fact }
     }
 }
 

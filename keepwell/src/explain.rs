@@ -120,7 +120,11 @@ fn in_tables(config: &Config, args: &ExplainArgs, as_of: Timestamp) -> Result<Op
     }
     let mut json = Vec::new();
     JsonRows::of(columns, health::COLUMNS, SCORE)?.write(0, &[], &mut json)?;
-    let inputs = Score::new(config)?.inputs(last.model, last.model_version, &windows)?;
+    // Of a customer that has left nothing was read.
+    let inputs = match last.factors.is_empty() {
+        true => None,
+        false => Score::new(config)?.inputs(last.model, last.model_version, &windows)?,
+    };
     Ok(Some(Explained { health: serde_json::from_slice(&json)?, inputs }))
 }
 
@@ -221,6 +225,11 @@ fn text(health: &Value) -> Result<String> {
             writeln!(out, "{name}: {}", shown(&health[name], ""))?;
         }
     }
+    let customer = &health["customer"];
+    if !customer.is_null() {
+        let (status, since) = (shown(&customer["status"], "-"), shown(&customer["since"], "-"));
+        writeln!(out, "customer: {status} since {since}{}", after(", reason ", &customer["churn_reason"]))?;
+    }
     let (model, coverage) = (&health["model"], shown(&health["coverage"], "-"));
     writeln!(out, "model {} version {}, coverage {coverage} %\n", shown(&model["name"], ""), model["version"])?;
     factors(&mut out, health)?;
@@ -284,6 +293,19 @@ fn drivers_and_triggers(out: &mut String, health: &Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_left_is_told_with_time_and_reason() {
+        let mut health: Value = serde_json::from_str(
+            r#"{"account_id": "acme", "band": "churned", "factors": [], "customer": {"status": "churned",
+                "since": "2026-08-31T00:00:00Z", "churn_reason": "price"}}"#,
+        )
+        .unwrap();
+        let line = "customer: churned since 2026-08-31T00:00:00Z, reason price\n";
+        assert!(text(&health).unwrap().contains(line), "{}", text(&health).unwrap());
+        health["customer"] = Value::Null;
+        assert!(!text(&health).unwrap().contains("customer"));
+    }
 
     /// An account and an owner with characters that clear the screen and start new lines.
     #[test]

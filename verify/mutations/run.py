@@ -70,7 +70,7 @@ MUTATIONS = [
     ("scores_explain_themselves", "who has left is scored", "score/src/windows.rs",
      "!self.is_deleted && self.left().is_none()", "!self.is_deleted"),
     ("log_is_truth", "a contract that was told late is no news", "aggregate/src/account/customer.rs",
-     "as_customer_us.max(news.map(|pane| settings.panes.start_us(pane)))", "as_customer_us.max(news.map(|pane| settings.panes.start_us(pane)).filter(|us| *us < 0))"),
+     "as_customer_us.max(Some(settings.panes.start_us(customer.known_from)))", "as_customer_us.filter(|_| settings.panes.start_us(customer.known_from) < self.end_us)"),
     ("silence_is_a_signal", "a silent customer is retired", "aggregate/src/account/customer.rs",
      "Status::Active | Status::Paused => Some(self.end_us),", "Status::Active | Status::Paused => None,"),
     ("every_record_has_a_fate", "an id of another kind is a duplicate", "aggregate/src/dedup.rs",

@@ -162,9 +162,8 @@ impl Contract {
 
     /// Whether this was said: from when on it holds, when it was said, and the event id.
     pub fn holds(&self, effective_us: i64, said_us: i64, event_id: &str) -> bool {
-        let is_it = |known: &&Statement| *known.event_id == *event_id;
-        let same_time = self.0.iter().filter(|known| (known.effective_us, known.said_us) == (effective_us, said_us));
-        same_time.filter(is_it).count() > 0
+        let same_times = self.0.iter().filter(|known| (known.effective_us, known.said_us) == (effective_us, said_us));
+        same_times.map(|known| known.event_id.as_str()).any(|known| known == event_id)
     }
 
     /// The newest pane from whose close on anything of it counts.

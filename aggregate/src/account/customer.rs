@@ -1,5 +1,6 @@
 //! An account as a customer: all its contracts together, over time.
 
+use keepwell_core::pane::Pane;
 use keepwell_core::schema::window::customer::Status;
 
 use super::View;
@@ -89,11 +90,13 @@ pub struct Customer<'c> {
     pub churn_reason: Option<&'c str>,
     /// Its contracts now. None: the first has not started.
     pub now: Option<Moment<'c>>,
+    /// The newest pane in which something of its contracts became known.
+    pub known_from: Pane,
 }
 
 impl<'c> Customer<'c> {
     /// The customer at the end of these moments.
-    pub fn of(moments: &[Moment<'c>]) -> Self {
+    pub fn of(moments: &[Moment<'c>], known_from: Pane) -> Self {
         let now = moments.last().copied();
         let turns = moments.iter().enumerate().filter(|(n, moment)| match n.checked_sub(1) {
             None => true,
@@ -110,7 +113,7 @@ impl<'c> Customer<'c> {
             Some(_) => Status::Expired,
         };
         let churn_reason = turn.and_then(|turn| turn.reason).filter(|_| status == Status::Churned);
-        Self { status, started_us, since_us: turn.map(|turn| turn.from_us), churn_reason, now }
+        Self { status, started_us, since_us: turn.map(|turn| turn.from_us), churn_reason, now, known_from }
     }
 
     /// Seats bought.
@@ -123,35 +126,28 @@ impl<'a> View<'a> {
     /// The last time at which the contracts of the account count as activity, UTC microseconds: the end of this view for a
     /// customer, the churn of one that has left, and in any case the pane in which something of them became known.
     pub fn contracts_active_us(&self, settings: &Settings) -> Option<i64> {
-        let customer = self.customer(settings)?;
-        let known = self.known(settings);
-        let news = self.account.histories.contracts.values().filter_map(|contract| contract.counts_from(&known)).max();
+        let customer = self.customer?;
         let as_customer_us = match customer.status {
             Status::Active | Status::Paused => Some(self.end_us),
             Status::Churned => customer.since_us,
             Status::Upcoming | Status::Trial | Status::Expired => None,
         };
-        as_customer_us.max(news.map(|pane| settings.panes.start_us(pane)))
+        as_customer_us.max(Some(settings.panes.start_us(customer.known_from)))
     }
 
-    /// The account as a customer at the end of this view. None: nothing is known of any contract.
-    pub fn customer(&self, settings: &Settings) -> Option<Customer<'a>> {
-        let (contracts, known) = (&self.account.histories.contracts, self.known(settings));
-        if !contracts.values().any(|contract| contract.counts_from(&known).is_some()) {
-            return None;
-        }
-        let steps: Vec<Vec<Step<'a>>> = contracts.values().map(|contract| contract.steps(&known)).collect();
-        Some(Customer::of(&moments(&steps)))
-    }
-
-    fn known(&self, settings: &Settings) -> Known {
-        Known {
+    /// The account as a customer at the end of this view.
+    pub(super) fn as_customer(&self, settings: &Settings) -> Option<Customer<'a>> {
+        let contracts = self.account.histories.contracts.values();
+        let known = Known {
             floor_us: self.floor_us,
             said_before_us: self.end_us,
             closed: self.last,
             until_us: self.end_us,
             grace_us: settings.renewal_grace_us,
-        }
+        };
+        let known_from = contracts.clone().filter_map(|contract| contract.counts_from(&known)).max()?;
+        let steps: Vec<Vec<Step<'a>>> = contracts.map(|contract| contract.steps(&known)).collect();
+        Some(Customer::of(&moments(&steps), known_from))
     }
 }
 
@@ -164,7 +160,7 @@ mod tests {
     }
 
     fn status(contracts: &[Vec<Step<'static>>]) -> (Status, Option<i64>, Option<i64>) {
-        let customer = Customer::of(&moments(contracts));
+        let customer = Customer::of(&moments(contracts), Pane(0));
         (customer.status, customer.started_us, customer.since_us)
     }
 

@@ -14,7 +14,7 @@ use crate::settings::Settings;
 pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Entitled<'_>, settings: &Settings) -> i64 {
     let Many { facts, outcomes, left_out } = Many::of(view, settings);
     let texts = Texts::of(view);
-    let customer = entitled.customer;
+    let customer = view.customer;
     let has_facts = customer.is_some() || !view.account.histories.facts.is_empty();
     rows.end_account(AsOfRow {
         backlog: (!view.account.histories.tickets.is_empty()).then(|| backlog_of(view, settings)),
@@ -169,7 +169,7 @@ fn facts_of<'t>(view: &View<'_>, texts: &'t Texts, entitled: &Entitled<'_>) -> f
     let number = |name| view.fact(name).and_then(|text| text.parse().ok());
     let mrr = || view.fact("mrr").and_then(|text| text.replace('.', "").parse().ok());
     // Contracts are nearer to the truth than facts. So with contracts the facts about them do not count.
-    let by_contracts = entitled.customer;
+    let by_contracts = view.customer;
     facts::Row {
         started_at: by_contracts.map_or_else(|| time("started_at"), |customer| customer.started_us),
         renews_at: by_contracts
