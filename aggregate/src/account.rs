@@ -12,6 +12,7 @@ mod erasure;
 pub mod group_use;
 pub mod histories;
 pub mod history;
+pub mod locked;
 pub mod pane_totals;
 pub mod people;
 pub mod snapshot;
@@ -228,7 +229,7 @@ impl Account {
     /// The account as of the end of pane `last`.
     pub fn view(&self, last: Pane, settings: &Settings) -> View<'_> {
         let end_us = settings.panes.end_us(last);
-        let floor_us = self.histories.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < end_us);
+        let floor_us = self.deleted_before_us(end_us);
         let view = View {
             account: self,
             last,
@@ -270,11 +271,10 @@ impl Account {
         }
         self.pruned = Some(closed);
         let closed_us = settings.panes.end_us(closed);
-        if let Some(deleted_us) =
-            self.histories.deletions.iter().rev().map(|d| d.at_us).find(|at_us| *at_us < closed_us)
-        {
+        if let Some(deleted_us) = self.deleted_before_us(closed_us) {
             self.erase(deleted_us, settings);
         }
+        self.lock(closed_us, settings);
         let horizon = settings.horizon(closed);
         self.cells.settle(horizon);
         self.adoption.close(closed);
@@ -301,6 +301,7 @@ impl Account {
             erase_all(&mut all.facts, deleted_us);
             erase_people(&mut all.people, deleted_us);
             erase_all(&mut all.milestones, deleted_us);
+            all.locked.erase(deleted_us);
             all.contracts.retain(|_, contract| {
                 contract.erase(deleted_us);
                 !contract.is_empty()

@@ -8,11 +8,12 @@ use std::ops::Bound;
 
 use arrow::array::RecordBatch;
 use keepwell_core::pane::Pane;
-use keepwell_core::schema::{feature_day, window};
+use keepwell_core::schema::{feature_day, revenue, window};
 use keepwell_pipeline::stage::StageError;
 
 use crate::account::{Account, View};
 use crate::measure::{Provenance, RowKind, RowOf, append_row};
+use crate::revenue::{Of, Periods, append_rows};
 use crate::settings::Settings;
 use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
@@ -27,6 +28,8 @@ pub struct Slices {
     pub windows: RecordBatch,
     /// Feature days.
     pub feature_days: RecordBatch,
+    /// Revenue by period.
+    pub revenue: RecordBatch,
     /// Accounts with facts or outcomes that do not fit into their rows, and how many are left out.
     pub left_out: Vec<(Name, i64)>,
     /// Accounts that changed: their deletion is now reported, or they are forgotten (none).
@@ -48,8 +51,7 @@ pub fn close(
     max_slices: u32,
     settings: &Settings,
 ) -> Result<Slices, StageError> {
-    let mut windows = window::Writer::new(&settings.layout);
-    let mut feature_days = feature_day::Writer::default();
+    let mut tables = Tables::new(closing.pane, settings);
     let mut accounts = BTreeMap::new();
     let mut left_out = Vec::new();
     let mut closed = state.closed;
@@ -61,20 +63,20 @@ pub fn close(
         let mut next = rest.next();
         while let Some((name, account)) = next.filter(|_| slices_left > 0) {
             provenance.ordinal = closing.ordinal;
-            let before = windows.num_rows() + feature_days.num_rows();
+            let before = tables.num_rows();
             let account = accounts.get(name).map_or(Some(account), Option::as_ref);
             let within = closing.within.take();
             let of = Closed { name, pane: closing.pane, within, max_slices: slices_left as usize, provenance };
             let mut ended = None;
             if let Some(account) = account {
-                let part = close_account(&mut windows, &mut feature_days, account, &of, settings);
+                let part = close_account(&mut tables, account, &of, settings);
                 (closing.within, ended) = (part.within, part.ended);
                 left_out.extend((part.left_out > 0).then(|| (name.clone(), part.left_out)));
                 if let Some(changed) = part.changed {
                     accounts.insert(name.clone(), changed);
                 }
             }
-            let num_rows = windows.num_rows() + feature_days.num_rows() - before;
+            let num_rows = tables.num_rows() - before;
             closing.ordinal += num_rows as i64;
             (slice_rows, slice_accounts) = (slice_rows + num_rows, slice_accounts + 1);
             if let Some(Ended { slices, rows_behind }) = ended {
@@ -97,17 +99,42 @@ pub fn close(
             closed = Some(closing.pane);
             closing.pane = closing.pane.next();
             closing.after = None;
+            tables.periods = Periods::at(closing.pane, settings);
         }
     }
     let is_done = closing.pane > closing.to;
     Ok(Slices {
-        windows: windows.finish()?,
-        feature_days: feature_days.finish()?,
+        windows: tables.windows.finish()?,
+        feature_days: tables.feature_days.finish()?,
+        revenue: tables.revenue.finish()?,
         left_out,
         accounts,
         closed,
         closing: (!is_done).then_some(closing),
     })
+}
+
+/// The rows of a step, and the calendar periods of its pane.
+struct Tables {
+    windows: window::Writer,
+    feature_days: feature_day::Writer,
+    revenue: revenue::Writer,
+    periods: Periods,
+}
+
+impl Tables {
+    fn new(pane: Pane, settings: &Settings) -> Self {
+        Self {
+            windows: window::Writer::new(&settings.layout),
+            feature_days: feature_day::Writer::default(),
+            revenue: revenue::Writer::default(),
+            periods: Periods::at(pane, settings),
+        }
+    }
+
+    fn num_rows(&self) -> usize {
+        self.windows.num_rows() + self.feature_days.num_rows() + self.revenue.num_rows()
+    }
 }
 
 /// The account and the pane that are closed.
@@ -142,24 +169,23 @@ struct Part {
 
 /// Writes the rows of one account for one pane. Of an account with many features, it writes as many as the slices have
 /// room for.
-fn close_account(
-    windows: &mut window::Writer,
-    feature_days: &mut feature_day::Writer,
-    account: &Account,
-    of: &Closed<'_>,
-    settings: &Settings,
-) -> Part {
+fn close_account(tables: &mut Tables, account: &Account, of: &Closed<'_>, settings: &Settings) -> Part {
     let Closed { name, pane, within, provenance, .. } = of;
     let (mut provenance, mut left_out) = (*provenance, 0);
     let view = account.view(*pane, settings);
     let mut kind = RowKind { is_final: true, is_retired: false, is_deleted: false };
     if let Some(is_retired) = view.retired(settings).filter(|_| within.is_none()) {
         kind.is_retired = is_retired;
-        left_out = append_row(windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
+        let of = RowOf { account_id: name.as_str(), kind, provenance };
+        left_out = append_row(&mut tables.windows, &view, of, settings);
         provenance.ordinal += 1;
     }
+    if within.is_none() {
+        let of = Of { account_id: name.as_str(), view: &view, provenance };
+        provenance.ordinal += append_rows(&mut tables.revenue, of, &tables.periods, settings);
+    }
     let (within, ended) = match *pane >= view.first {
-        true => append_features(feature_days, &view, of, provenance.ordinal, settings),
+        true => append_features(&mut tables.feature_days, &view, of, provenance.ordinal, settings),
         false => (None, None),
     };
     if within.is_some() || account.histories.deletions.is_empty() {
@@ -169,7 +195,7 @@ fn close_account(
         account.histories.deletions.iter().any(|deletion| deletion.at_us < view.end_us && !deletion.is_announced);
     if is_news && !view.is_known() {
         kind.is_deleted = true;
-        append_row(windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
+        append_row(&mut tables.windows, &view, RowOf { account_id: name.as_str(), kind, provenance }, settings);
     }
     let mut changed = account.clone();
     changed.histories.change(|all| {

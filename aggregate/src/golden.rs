@@ -29,6 +29,8 @@ const STATE_5: &[u8] = include_bytes!("../golden/state-5.snapshot");
 const STATE_6: &[u8] = include_bytes!("../golden/state-6.snapshot");
 /// The same records, and one of contracts.
 const STATE_7: &[u8] = include_bytes!("../golden/state-7.snapshot");
+/// The same records, and a close at which a month has begun.
+const STATE_8: &[u8] = include_bytes!("../golden/state-8.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
 pub(crate) fn stage() -> Aggregate {
@@ -153,6 +155,13 @@ fn whole(stage: &Aggregate, with_contracts: bool) -> State {
     state
 }
 
+/// The state when April has begun.
+fn of_april(stage: &Aggregate) -> State {
+    let mut state = whole(stage, true);
+    fold(stage, &mut state, &record_of(3, std::iter::empty(), 19_816 * DAY_US));
+    state
+}
+
 fn restored(stage: &Aggregate, whole: &SnapshotBytes) -> Result<State, StageError> {
     let (mut state, at) = (State::default(), Position::at(NextOffset(1)));
     stage.restore(&mut state, &partition(), at, Some(whole)).map(|()| state)
@@ -176,16 +185,18 @@ fn states_of_versions_since_5_stay_readable_and_are_what_the_same_records_give()
     let (of_6, of_records) = (restored(&stage, &saved).unwrap(), whole(&stage, false));
     assert_eq!(memory(&of_6), memory(&of_records));
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_7).unwrap();
-    let restored = restored(&stage, &saved).unwrap();
-    let of_records = whole(&stage, true);
-    assert_eq!(memory(&restored), memory(&of_records));
-    assert_eq!(all(&stage, &restored), saved, "equal states give equal bytes");
+    let (of_7, of_records) = (restored(&stage, &saved).unwrap(), whole(&stage, true));
+    assert_eq!(memory(&of_7), memory(&of_records));
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_8).unwrap();
+    let (of_8, of_records) = (restored(&stage, &saved).unwrap(), of_april(&stage));
+    assert_eq!(memory(&of_8), memory(&of_records));
+    assert_eq!(all(&stage, &of_8), saved, "equal states give equal bytes");
 }
 
 #[test]
 fn a_snapshot_that_follows_one_of_an_older_version_can_be_read() {
     let stage = stage();
-    for older in [STATE_5, STATE_6] {
+    for older in [STATE_5, STATE_6, STATE_7] {
         let (_, saved) = keepwell_pipeline::snapshot::decode(older).unwrap();
         let state = restored(&stage, &saved).unwrap();
         // All parts that are in the store count as written, at the revision of a state that was just restored.
@@ -213,7 +224,7 @@ fn another_version_and_damaged_bytes_are_refused_by_name() {
     let refuse = |whole: &SnapshotBytes| restored(&stage, whole).unwrap_err().to_string();
     let of_2 = SnapshotBytes::from([(ONE.to_owned(), STATE_2.to_vec())]);
     assert!(refuse(&of_2).contains("before 3"), "{}", refuse(&of_2));
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_7).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_8).unwrap();
     let mut newer = saved.clone();
     newer.get_mut("head").unwrap()[0] = 9;
     assert!(refuse(&newer).contains("version 9"), "{}", refuse(&newer));

@@ -20,6 +20,7 @@ mod live_due;
 pub mod measure;
 mod name_index;
 mod pane_set;
+pub mod revenue;
 mod settings;
 mod snapshot;
 mod stage;
@@ -84,7 +85,9 @@ pub fn plan(config: &Config) -> Plan {
     let interval = config.aggregate.live_interval.as_duration();
     Plan {
         sources: vec![config.topics.events.clone()],
-        outputs: vec![config.topics.windows.clone(), config.topics.feature_days.clone()],
+        outputs: [&config.topics.windows, &config.topics.feature_days, &config.topics.revenue]
+            .map(String::clone)
+            .into(),
         tick: interval,
         tick_behind: interval.max(LIVE_INTERVAL_BEHIND),
     }

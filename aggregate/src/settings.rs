@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::feature_groups::FeatureGroups;
+use crate::revenue::RevenueRules;
 use keepwell_core::event::Priority;
 use keepwell_core::pane::{Pane, PaneWidth};
 use keepwell_core::schema::window::{self, Layout};
@@ -34,6 +35,8 @@ pub struct Settings {
     pub windows_topic: Arc<str>,
     /// Topic of feature days.
     pub feature_days_topic: Arc<str>,
+    /// Topic of revenue by period.
+    pub revenue_topic: Arc<str>,
     /// Topic of rejects.
     pub rejects: Arc<str>,
     /// Size of the largest record to write, in bytes.
@@ -73,8 +76,8 @@ pub struct Settings {
     /// Number of rows after which a slice of a close ends. A slice ends only after an account, or between features of a
     /// large one. The number must not change during a close.
     pub slice_rows: usize,
-    /// How long a contract goes on after the end of its term without a renewal, in microseconds.
-    pub renewal_grace_us: i64,
+    /// How revenue follows from contracts.
+    pub revenue: RevenueRules,
     /// When a source is far below its usual number of events.
     pub suspect: Suspect,
     /// The settings that shape state and rows, as text. A snapshot with a different fingerprint is refused.
@@ -124,8 +127,12 @@ fn fingerprint(config: &Config, layout: &Layout) -> String {
     if of_contracts != (default.contracts, default.contract_events) {
         text += &format!(" limits of contracts: {of_contracts:?}");
     }
-    if config.revenue != Revenue::default() {
-        text += &format!(" revenue: {:?}", config.revenue);
+    let Revenue { grace, .. } = config.revenue;
+    if grace != Revenue::default().grace {
+        text += &format!(" revenue: Revenue {{ grace: {grace:?} }}");
+    }
+    if (Revenue { grace, ..Revenue::default() }) != config.revenue {
+        text += &format!(" periods: {:?}", config.revenue);
     }
     if !config.aggregate.feature_groups.is_empty() {
         text += &format!(" feature_groups: {:?}", config.aggregate.feature_groups);
@@ -159,6 +166,7 @@ impl Settings {
             events: config.topics.events.as_str().into(),
             windows_topic: config.topics.windows.as_str().into(),
             feature_days_topic: config.topics.feature_days.as_str().into(),
+            revenue_topic: config.topics.revenue.as_str().into(),
             rejects: config.topics.rejects.as_str().into(),
             max_record_bytes: config.kafka.max_record_bytes,
             panes,
@@ -179,7 +187,7 @@ impl Settings {
             erasure_key: UNKEYED,
             max_id_bytes: config.duplicates.max_bytes,
             slice_rows: SLICE_ROWS,
-            renewal_grace_us: config.revenue.grace.as_micros(),
+            revenue: RevenueRules::new(&config.revenue),
             suspect: config.suspect.clone(),
         }
     }

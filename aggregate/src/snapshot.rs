@@ -17,7 +17,8 @@ use keepwell_pipeline::watermark::Watermarks;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::account::snapshot::{OfPane, Rest, RestBefore7};
+use crate::account::locked::Locked;
+use crate::account::snapshot::{OfPane, Rest, RestBefore7, RestBefore8};
 use crate::dedup::EventIds;
 use crate::dirty::Dirty;
 use crate::feeds::Feeds;
@@ -25,7 +26,7 @@ use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
 
 /// Version of the format that is written.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 const HEAD: &str = "head";
 const PANE: &str = "pane-";
 
@@ -118,7 +119,10 @@ pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), Strin
     for bytes in accounts(whole) {
         match version {
             5 | 6 => each(bytes, |(name, rest): (Name, RestBefore7)| {
-                state.accounts.insert(name, Account::of_rest((rest, BTreeMap::new())));
+                state.accounts.insert(name, Account::of_rest(((rest, BTreeMap::new()), Locked::NOTHING)));
+            })?,
+            7 => each(bytes, |(name, rest): (Name, RestBefore8)| {
+                state.accounts.insert(name, Account::of_rest((rest, Locked::NOTHING)));
             })?,
             _ => each(bytes, |(name, rest): (Name, Rest)| state.accounts.insert(name, Account::of_rest(rest)))?,
         }

@@ -1,4 +1,4 @@
-//! The aggregate stage: reads `events`, writes `windows` and `feature_days`.
+//! The aggregate stage: reads `events`, writes `windows`, `feature_days` and `revenue`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +44,7 @@ const LEFT_OUT: Fate = Fate::of("left_out");
 enum Table {
     Windows,
     FeatureDays,
+    Revenue,
 }
 
 fn notice_left_out(account: &str, left_out: i64, step: &mut Step<Changes>) {
@@ -233,8 +234,10 @@ impl Aggregate {
         if watermarks.is_complete() && !changes.is_completion_sent {
             changes.is_completion_sent = true;
             let progress = Progress { watermark_us: watermarks.watermark_us(), complete: true };
-            step.messages.push(self.progress_message(&self.settings.windows_topic, tp.partition, &progress));
-            step.messages.push(self.progress_message(&self.settings.feature_days_topic, tp.partition, &progress));
+            let settings = &self.settings;
+            for topic in [&settings.windows_topic, &settings.feature_days_topic, &settings.revenue_topic] {
+                step.messages.push(self.progress_message(topic, tp.partition, &progress));
+            }
         }
     }
 
@@ -267,18 +270,13 @@ impl Aggregate {
             ..PartitionChanges::default()
         };
         let progress = Progress { watermark_us, complete: false };
-        self.push_rows(
-            &slices.feature_days,
-            Output { table: Table::FeatureDays, partition: tp.partition, progress: &progress },
-            batch,
-            step,
-        )?;
-        self.push_rows(
-            &slices.windows,
-            Output { table: Table::Windows, partition: tp.partition, progress: &progress },
-            batch,
-            step,
-        )?;
+        for (table, rows) in [
+            (Table::FeatureDays, &slices.feature_days),
+            (Table::Revenue, &slices.revenue),
+            (Table::Windows, &slices.windows),
+        ] {
+            self.push_rows(rows, Output { table, partition: tp.partition, progress: &progress }, batch, step)?;
+        }
         let position = match &changes.closing {
             Some(closing) => Position { slice: closing.slice, ..position },
             None => {
@@ -310,6 +308,7 @@ impl Aggregate {
         let topic = match table {
             Table::Windows => &self.settings.windows_topic,
             Table::FeatureDays => &self.settings.feature_days_topic,
+            Table::Revenue => &self.settings.revenue_topic,
         };
         let max_bytes = batch.record_bytes(topic, self.settings.max_record_bytes);
         let fitted = codec::encode_fitting(rows, max_bytes)?;

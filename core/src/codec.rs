@@ -6,11 +6,12 @@
 
 mod constant;
 mod few;
+mod thin;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, new_null_array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use arrow::buffer::Buffer;
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
@@ -215,7 +216,7 @@ pub fn encode_fitting(batch: &RecordBatch, max_bytes: usize) -> Result<Fitted, C
                 todo.push((first, rows.slice(0, half)));
             }
             Err(CodecError::RowTooLarge { .. }) => {
-                let value = encode(&thin(&rows)?)?;
+                let value = encode(&thin::thin(&rows)?)?;
                 if value.len() <= max_bytes {
                     fitted.values.push(value);
                     fitted.thinned.push(first);
@@ -227,24 +228,6 @@ pub fn encode_fitting(batch: &RecordBatch, max_bytes: usize) -> Result<Fitted, C
         }
     }
     Ok(fitted)
-}
-
-/// Texts of at most this size are never what makes a row too large.
-const SHORT_BYTES: usize = 1024;
-
-/// The rows with their nullable long texts, lists and maps set to null.
-fn thin(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let fields = rows.schema_ref().fields();
-    let columns = fields.iter().zip(rows.columns()).map(|(field, column)| {
-        let kind = field.data_type();
-        let has_long = |texts: &StringArray| texts.iter().flatten().any(|text| text.len() > SHORT_BYTES);
-        let is_long = match kind {
-            DataType::Utf8 => column.as_string_opt().is_some_and(has_long),
-            kind => kind.is_nested() || *kind == DataType::Binary,
-        };
-        if is_long && field.is_nullable() { new_null_array(kind, rows.num_rows()) } else { ArrayRef::clone(column) }
-    });
-    RecordBatch::try_new(rows.schema(), columns.collect())
 }
 
 fn read_stream(mut buffer: Buffer) -> Result<Vec<RecordBatch>, ArrowError> {
@@ -339,7 +322,7 @@ pub fn as_columns(batch: &RecordBatch, expected: &SchemaRef) -> Option<RecordBat
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int64Array;
+    use arrow::array::{AsArray, Int64Array, StringArray};
     use arrow::datatypes::{Field, Int64Type};
 
     use super::*;
@@ -402,15 +385,6 @@ mod tests {
             let whole = |n: i64| (n, (!thinned.contains(&(n as usize))).then(|| text(n)));
             assert_eq!(read, if left_out.is_empty() { (0..30).map(whole).collect() } else { Vec::new() });
         }
-    }
-
-    #[test]
-    fn a_thin_row_keeps_its_short_texts() {
-        let schema = Schema::new(["short", "long"].map(|name| Field::new(name, DataType::Utf8, true)).to_vec());
-        let texts = |text: String| Arc::new(StringArray::from(vec![Some(text)])) as ArrayRef;
-        let [short, long] = [SHORT_BYTES, SHORT_BYTES + 1].map(|size| texts("x".repeat(size)));
-        let thin = thin(&RecordBatch::try_new(Arc::new(schema), vec![Arc::clone(&short), long]).unwrap()).unwrap();
-        assert_eq!((thin.column(0), thin.column(1).null_count()), (&short, 1));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! This crate is pure: it knows no log, process, clock or file. Those are in `keepwell-pipeline`.
 
 pub mod accounts;
+pub mod calendar;
 pub mod codec;
 pub mod event;
 pub mod interned;

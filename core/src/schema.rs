@@ -15,6 +15,7 @@ pub mod health;
 pub mod json;
 pub mod json_schema;
 pub mod kind;
+pub mod revenue;
 mod table;
 pub mod window;
 

@@ -23,6 +23,7 @@ use keepwell_pipeline::record::Message;
 use crate::in_process::{InProcess, Ledger, Stages, broker};
 use crate::last_scores::{LastScores, SCORES, Score};
 pub use fleet::{Account, Fate};
+pub use report::Quarter;
 
 /// The features of the fleet's product.
 const FEATURES: [&str; 12] = [
@@ -74,6 +75,8 @@ pub struct Outcome {
     pub scores: Vec<Score>,
     /// Display scores at the end of each day, by account.
     pub history: BTreeMap<String, Vec<i64>>,
+    /// Revenue of the newest quarter, to date or whole.
+    pub quarter: Quarter,
     /// The fates of all records, by stage.
     pub ledger: Ledger,
     /// Number of records on the raw topics.
@@ -138,7 +141,8 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
     last.write(&folder.join(SCORES))?;
     let scores = last.into_scores()?;
     let history = report::history(&broker, &config)?;
-    Ok(Outcome { accounts, scores, history, ledger, num_events: events.len() })
+    let quarter = report::quarter(&broker, &config)?;
+    Ok(Outcome { accounts, scores, history, quarter, ledger, num_events: events.len() })
 }
 
 /// The times at which the stages run: every ten days of history, then every hour of the last day.

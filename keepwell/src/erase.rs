@@ -80,7 +80,8 @@ mod tests {
         let text = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
         let config = Config::parse("test", text, &[]).unwrap();
         let named = remaining_copies(&config);
-        let own = ["events", "rejects", "windows", "feature_days", "health"].map(|name| format!("keepwell.{name}"));
+        let own = ["events", "rejects", "windows", "feature_days", "revenue", "health"]
+            .map(|name| format!("keepwell.{name}"));
         for topic in own.iter().map(String::as_str).chain(["raw", "scores", "alerts"]) {
             assert!(named.contains(topic), "{topic} is not in {named}");
         }

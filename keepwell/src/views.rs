@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use keepwell_core::event::Kind;
 use keepwell_core::schema::health::factor;
 use keepwell_core::schema::window::{Layout, long_form};
-use keepwell_pipeline::config::{Aggregate, Config};
+use keepwell_pipeline::config::{Aggregate, Config, Source};
 
 /// Which views to print.
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,9 @@ pub enum Engine {
 }
 
 /// The tables in Parquet files.
-const TABLES: [&str; 3] = ["windows", "feature_days", "scores"];
+const TABLES: [&str; 4] = ["windows", "feature_days", "scores", REVENUE];
+/// The table that has no file where no account has contracts.
+const REVENUE: &str = "revenue";
 
 /// Columns of `scores` in each row of `score_factors`.
 const OF_SCORE: [&str; 8] =
@@ -48,6 +51,10 @@ const OF_SCORE: [&str; 8] =
 pub fn run(args: &ViewsArgs) -> Result<String> {
     let config = args.config.as_ref().map(|path| Config::read(path, &[])).transpose()?;
     let layout = config.as_ref().map_or_else(|| Aggregate::default().layout(), |config| config.aggregate.layout());
+    let has_contracts = config.as_ref().is_none_or(|config| {
+        let may_tell = |source: &Source| source.kind.is_none_or(|kind| kind == Kind::Contract);
+        config.sources.iter().any(may_tell)
+    });
     // The text of the URL hides what may be a secret; such a place must be named.
     let configured = config.and_then(|config| config.tables).filter(|tables| tables.url.to_string() == *tables.url);
     let configured = configured.map(|tables| tables.url.to_string());
@@ -55,7 +62,11 @@ pub fn run(args: &ViewsArgs) -> Result<String> {
     let tables = tables.ok_or_else(|| {
         anyhow::anyhow!("the configuration names no place of tables that may be shown: name it with --tables")
     })?;
-    Ok(statements(args.engine, &layout, &tables).into_iter().map(|statement| statement + ";\n").collect())
+    // A view on no file at all is an error in some engines.
+    let all =
+        statements(args.engine, &layout, &tables).into_iter().zip(TABLES.map(Some).into_iter().chain([None, None]));
+    let wanted = all.filter(|(_, table)| has_contracts || *table != Some(REVENUE));
+    Ok(wanted.map(|(statement, _)| statement + ";\n").collect())
 }
 
 /// The statements that make the tables at a place known, and the views on them: `windows_long` has a row for each window,

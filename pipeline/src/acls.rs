@@ -50,13 +50,14 @@ pub fn rights(config: &Config) -> Vec<Right> {
     let topics = &config.topics;
     let raw: Vec<&String> = config.sources.iter().map(|source| &source.topic).collect();
     let rejects = vec![&topics.rejects];
+    let of_aggregate = vec![&topics.windows, &topics.feature_days, &topics.revenue];
     // A stage that starts afresh checks that its outputs are empty, so it must read them. Rejects are not checked.
     let stages = [
         ("ingest", "ingest", raw, vec![&topics.events], rejects.clone()),
-        ("aggregate", "aggregate", vec![&topics.events], vec![&topics.windows, &topics.feature_days], rejects.clone()),
+        ("aggregate", "aggregate", vec![&topics.events], of_aggregate.clone(), rejects.clone()),
         ("score", "score", vec![&topics.windows], vec![&topics.health], rejects),
         ("sink", "publish", vec![&topics.health], vec![&topics.scores, &topics.alerts], vec![]),
-        ("sink", "tables", vec![&topics.windows, &topics.feature_days, &topics.health], vec![], vec![]),
+        ("sink", "tables", [of_aggregate, vec![&topics.health]].concat(), vec![], vec![]),
     ];
     let named = |names: Vec<&String>| Resource::Topics(names.into_iter().cloned().collect());
     let mut rights = Vec::new();

@@ -32,7 +32,7 @@ pub use kafka::{Kafka, Secret, max_event_bytes};
 pub use measures::Measures;
 pub use output::{Score, Tables, Topics};
 pub use registry::{Encoding, Registry};
-pub use revenue::Revenue;
+pub use revenue::{Late, Revenue, SeatRemoval};
 pub use source::Source;
 pub use suspect::Suspect;
 

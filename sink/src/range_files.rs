@@ -16,7 +16,7 @@ use keepwell_core::offset::NextOffset;
 use keepwell_core::pane::DAY_US;
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::window::Layout;
-use keepwell_core::schema::{feature_day, health};
+use keepwell_core::schema::{feature_day, health, revenue};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -32,6 +32,8 @@ pub enum Source {
     FeatureDays,
     /// The topic for the table `scores`.
     Health,
+    /// The topic for the table `revenue`.
+    Revenue,
 }
 
 /// A range of offsets of one partition.
@@ -60,7 +62,7 @@ pub struct File {
 
 impl Source {
     /// Every source.
-    pub const ALL: [Self; 3] = [Self::Windows, Self::FeatureDays, Self::Health];
+    pub const ALL: [Self; 4] = [Self::Windows, Self::FeatureDays, Self::Health, Self::Revenue];
 
     /// Name of the source, as in the claims.
     pub fn name(self) -> &'static str {
@@ -68,6 +70,7 @@ impl Source {
             Self::Windows => "windows",
             Self::FeatureDays => "feature_days",
             Self::Health => "health",
+            Self::Revenue => "revenue",
         }
     }
 
@@ -77,16 +80,17 @@ impl Source {
             Self::Windows => layout.schema(),
             Self::FeatureDays => feature_day::schema(),
             Self::Health => health::schema(),
+            Self::Revenue => revenue::schema(),
         }
     }
 
-    /// The final rows of a batch. Live rows are dropped.
+    /// The rows of a batch that were made at a close. Live rows are dropped.
     ///
     /// # Errors
     /// [`ArrowError`] when the batch has another schema.
     pub fn finals(self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         match self {
-            Self::FeatureDays => Ok(batch.clone()),
+            Self::FeatureDays | Self::Revenue => Ok(batch.clone()),
             Self::Windows | Self::Health => filter_record_batch(batch, Columns::Batch(batch).flag("final")?),
         }
     }
@@ -97,6 +101,7 @@ impl Source {
             Self::Windows => "windows",
             Self::FeatureDays => "feature_days",
             Self::Health => "scores",
+            Self::Revenue => "revenue",
         }
     }
 }

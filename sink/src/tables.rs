@@ -107,9 +107,13 @@ pub fn plan(config: &Config) -> Plan {
 
 fn sources(config: &Config) -> BTreeMap<String, Source> {
     let topics = &config.topics;
-    [(&topics.windows, Source::Windows), (&topics.feature_days, Source::FeatureDays), (&topics.health, Source::Health)]
-        .map(|(topic, source)| (topic.clone(), source))
-        .into()
+    let of_aggregate = [
+        (&topics.windows, Source::Windows),
+        (&topics.feature_days, Source::FeatureDays),
+        (&topics.revenue, Source::Revenue),
+    ];
+    let all = of_aggregate.into_iter().chain([(&topics.health, Source::Health)]);
+    all.map(|(topic, source)| (topic.clone(), source)).collect()
 }
 
 impl<'t, L: Log, C: Clock> Tables<'t, L, C> {

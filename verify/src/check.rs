@@ -9,7 +9,7 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::window::{Layout, provenance};
-use keepwell_core::schema::{feature_day, health};
+use keepwell_core::schema::{feature_day, health, revenue};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_score::recompute::{self, PublishedRows};
@@ -24,6 +24,9 @@ use crate::streamed::{Streamed, check_claims, finals, last_lives, stacked, table
 /// What identifies a window row and a score.
 const KEYS: [&str; 2] = ["account_id", "as_of"];
 
+/// What identifies a row of revenue.
+pub const REVENUE_KEYS: [&str; 4] = ["account_id", "as_of", "period", "period_start"];
+
 /// Number of things that were found equal.
 #[derive(Debug)]
 pub struct Checked {
@@ -35,6 +38,8 @@ pub struct Checked {
     pub live_windows: usize,
     /// Number of feature days.
     pub feature_days: usize,
+    /// Number of rows of revenue by period.
+    pub revenue: usize,
     /// Number of scores, including the last live ones.
     pub scores: usize,
     /// Number of factors of scores.
@@ -66,6 +71,8 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
         same_windows(&lives, &of_accounts(&answer.lives, &lives)?, &layout).context("live window rows")?;
     let feature_days = same_rows(&streamed.feature_days, &answer.feature_days, &["account_id", "as_of", "feature"])
         .context("feature days")?;
+    let revenue = same_rows(&streamed.revenue, &answer.revenue, &REVENUE_KEYS).context("revenue")?;
+    balances(&streamed.revenue)?;
 
     // The oracle compares a live row with the last final rows of its account. If final rows followed the live row, it
     // was made from earlier ones. So only live rows after all final rows of their account can be judged.
@@ -91,12 +98,30 @@ pub async fn against_oracle(streamed: &Streamed, config: &Config) -> Result<Chec
         columns: layout.columns().len() - provenance::COLUMNS.len(),
         live_windows,
         feature_days,
+        revenue,
         scores,
         factors,
         triggers,
         published: published(streamed, config)?,
         fates: answer.fates.into_iter().map(|(fate, count)| (fate, count as u64)).collect(),
     })
+}
+
+/// Checks that what moved leads from the opening of each period to its closing.
+fn balances(rows: &RecordBatch) -> Result<()> {
+    let reader = revenue::Reader::of(Columns::Batch(rows))?;
+    for row in (0..rows.num_rows()).map(|row| reader.row(row)) {
+        let amounts = [row.opening, row.new, row.expansion, row.reactivated, row.contraction, row.churned, row.closing];
+        let Some([opening, new, more, back, less, gone, closing]) = all_known(amounts) else { continue };
+        ensure!(opening + new + more + back - less - gone == closing, "revenue does not add up: {row:?}");
+        ensure!(less + gone <= opening && (opening == 0 || new + back == 0), "more is lost than there was: {row:?}");
+    }
+    Ok(())
+}
+
+fn all_known<const N: usize>(amounts: [Option<i128>; N]) -> Option<[i128; N]> {
+    let known: Vec<i128> = amounts.into_iter().flatten().collect();
+    known.try_into().ok()
 }
 
 /// Compares the suspect panes of a run without late events with the oracle's.
@@ -296,6 +321,7 @@ pub fn tables(streamed: &Streamed, folder: &Path) -> Result<usize> {
     };
     same("windows", streamed.windows.schema(), finals(&streamed.windows)?, &KEYS)?;
     same("feature_days", feature_day::schema(), streamed.feature_days.clone(), &["account_id", "as_of", "feature"])?;
+    same("revenue", revenue::schema(), streamed.revenue.clone(), &REVENUE_KEYS)?;
     let health = finals(&streamed.health)?;
     // Lists are compared below, item by item.
     let plain: Vec<usize> =

@@ -5,6 +5,7 @@
 //! Watermark, fates, panes, windows and measures are implemented again, in `oracle/*.sql` and `arrival.rs`.
 
 mod arrival;
+mod periods;
 mod suspect;
 
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Answer {
     pub touched: Vec<RecordBatch>,
     /// The feature days, ordered by account, pane and feature.
     pub feature_days: Vec<RecordBatch>,
+    /// Revenue by period, ordered by account, time, period and its start.
+    pub revenue: Vec<RecordBatch>,
     /// Fates with their counts, ordered by name.
     pub fates: Vec<(String, i64)>,
 }
@@ -39,13 +42,16 @@ pub struct Answer {
 const STATEMENTS: [&str; 8] = [
     include_str!("oracle/fates.sql"),
     include_str!("oracle/grid.sql"),
-    include_str!("oracle/contracts.sql"),
+    CONTRACTS,
     include_str!("oracle/windows.sql"),
     include_str!("oracle/facts.sql"),
     include_str!("oracle/usage.sql"),
     include_str!("oracle/tickets.sql"),
     include_str!("oracle/rows.sql"),
 ];
+
+const CONTRACTS: &str = include_str!("oracle/contracts.sql");
+const REVENUE: &str = include_str!("oracle/revenue.sql");
 
 /// Computes the answer for the records of `events`, all partitions.
 ///
@@ -58,10 +64,12 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
     register(&session, "events", arrivals.events)?;
     register(&session, "fact", vec![arrivals.facts])?;
     register(&session, "entitlement", vec![arrivals.entitlements])?;
+    periods::register_calendar(&session, config, &arrivals.closes)?;
     register(&session, "closes", vec![arrivals.closes])?;
     register_settings(&session, config)?;
     let mut statements = Vec::new();
-    for statement in STATEMENTS.iter().flat_map(|file| file.split("-- table ").skip(1)) {
+    let revenue = periods::filled(REVENUE, CONTRACTS, config);
+    for statement in STATEMENTS.iter().chain([&revenue.as_str()]).flat_map(|file| file.split("-- table ").skip(1)) {
         let (name, sql) = statement.split_once('\n').context("a table without a statement")?;
         statements.push((name, fill(&without_comments(sql), config, closed_us)));
     }
@@ -96,12 +104,16 @@ pub async fn answer(records: &[Record], config: &Config) -> Result<Answer> {
         ))
         .await?,
         feature_days: collect(&feature_days).await?,
+        revenue: collect(&format!(
+            "select * from revenue where as_of <= {closed_us} order by account_id, as_of, period, period_start"
+        ))
+        .await?,
         fates: fates.iter().flat_map(pairs).collect(),
     })
 }
 
 /// Names of the tables that the answer itself reads.
-const ANSWERED: [&str; 4] = ["finals", "accepted", "fated", "feature_day"];
+const ANSWERED: [&str; 5] = ["finals", "accepted", "fated", "feature_day", "revenue"];
 
 /// Drops tables early; otherwise large data would not fit into memory.
 fn forget_what_no_later_statement_reads(session: &SessionContext, later: &[(&str, String)]) -> Result<()> {

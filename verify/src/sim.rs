@@ -29,8 +29,9 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
+use keepwell_core::calendar::PeriodKind;
 use keepwell_core::event::Kind as EventKind;
-use keepwell_pipeline::config::{Aggregate, Config, Measures, Span, Tables};
+use keepwell_pipeline::config::{Aggregate, Config, Late, Measures, Revenue, SeatRemoval, Span, Tables};
 use keepwell_pipeline::log::memory::MemoryBroker;
 
 use crate::compare::same_rows;
@@ -110,6 +111,7 @@ pub fn simulate(asked: Asked) -> Result<Outcome> {
     };
     let mut config = varied(&mut rng, with_tables)?;
     config.suspect = outage::suspect(asked.seed);
+    config.revenue = revenue(&mut Rng::with_seed(asked.seed.rotate_left(48)));
     outage::strike(asked.seed, &mut raws);
     if is_nightly {
         raws.retain(|raw| raw.kind == EventKind::Usage);
@@ -177,6 +179,24 @@ fn varied(rng: &mut Rng, with_tables: bool) -> Result<Config> {
     config.tables = with_tables
         .then(|| Tables::at("memory:///".into(), [1 << 12, 1 << 20][rng.usize(0..2)], Span::from_secs(36_000)));
     Ok(config)
+}
+
+/// Periods of a business, and what becomes of late news.
+fn revenue(rng: &mut Rng) -> Revenue {
+    let zones = ["UTC", "Asia/Kolkata", "America/New_York"];
+    Revenue {
+        periods: [
+            &[PeriodKind::Week, PeriodKind::Month][..],
+            &[PeriodKind::Week],
+            &[PeriodKind::Year, PeriodKind::Month],
+        ][rng.usize(0..3)]
+        .to_vec(),
+        time_zone: zones[rng.usize(0..3)].to_owned(),
+        late: [Late::Restate, Late::Restate, Late::BookNow][rng.usize(0..3)],
+        restate_for: Span::from_secs([3, 400][rng.usize(0..2)] * 86_400),
+        seat_removal: [SeatRemoval::Contraction, SeatRemoval::Churn][rng.usize(0..2)],
+        ..Revenue::default()
+    }
 }
 
 /// Measures that rows keep: all of them, the default ones, or other ones of each window.

@@ -11,7 +11,7 @@ use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use keepwell_core::codec;
 use keepwell_core::schema::event::schema as event_schema;
-use keepwell_core::schema::{feature_day, health};
+use keepwell_core::schema::{feature_day, health, revenue};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::record::Record;
 use keepwell_sink::claim::Claim;
@@ -32,6 +32,8 @@ pub struct Streamed {
     pub versions: Versions,
     /// Rows of `feature_days`.
     pub feature_days: RecordBatch,
+    /// Rows of `revenue`.
+    pub revenue: RecordBatch,
     /// Health rows, live and final.
     pub health: RecordBatch,
     /// Records of `scores`, each partition in order.
@@ -56,6 +58,7 @@ impl Streamed {
             windows: compare::rows_of(&windows, &config.aggregate.layout().schema())?,
             versions: Versions::of(config, &windows)?,
             feature_days: compare::rows_of(&records(&topics.feature_days)?, &feature_day::schema())?,
+            revenue: compare::rows_of(&records(&topics.revenue)?, &revenue::schema())?,
             health: compare::rows_of(&of_health, &health::schema())?,
             scores: records(&topics.scores)?,
             alerts: records(&topics.alerts)?,
@@ -80,8 +83,9 @@ impl Streamed {
             let rows = others(&codec::decode(value, &event_schema())?)?;
             record.value = (rows.num_rows() > 0).then(|| codec::encode(&rows)).transpose()?.map(Into::into);
         }
-        (self.windows, self.feature_days, self.health) =
-            (others(&self.windows)?, others(&self.feature_days)?, others(&self.health)?);
+        for rows in [&mut self.windows, &mut self.feature_days, &mut self.revenue, &mut self.health] {
+            *rows = others(rows)?;
+        }
         self.scores.retain(|record| record.key.as_deref() != Some(account.as_bytes()));
         self.alerts.retain(|record| record.key.as_deref() != Some(account.as_bytes()));
         Ok(self)

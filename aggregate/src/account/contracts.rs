@@ -73,6 +73,8 @@ pub struct Step<'c> {
     pub ends_us: Option<i64>,
     /// Why this step came, if somebody said so.
     pub reason: Option<&'c str>,
+    /// What was said that made it. None: nobody renewed the contract.
+    pub by: Option<ContractAction>,
 }
 
 /// Why a contract ended that nobody renewed.
@@ -83,8 +85,6 @@ pub const NOT_RENEWED: &str = "not_renewed";
 pub struct Known {
     /// Those said after this time, UTC microseconds. A deletion has erased the others.
     pub floor_us: i64,
-    /// Those said before this time, UTC microseconds.
-    pub said_before_us: i64,
     /// Those that count at the close of this pane.
     pub closed: Pane,
     /// Steps before this time, UTC microseconds.
@@ -95,15 +95,14 @@ pub struct Known {
 
 impl Known {
     fn counts(&self, statement: &Statement) -> bool {
-        let is_said = statement.said_us > self.floor_us && statement.said_us < self.said_before_us;
-        is_said && statement.counts_from <= self.closed
+        statement.said_us > self.floor_us && statement.counts_from <= self.closed
     }
 }
 
 impl<'c> Step<'c> {
-    /// The step that a statement makes.
-    fn after(self, statement: &'c Statement) -> Self {
-        let Statement { effective_us, action, terms, reason, .. } = statement;
+    /// The step that a statement makes at a time.
+    fn after(self, from_us: i64, statement: &'c Statement) -> Self {
+        let Statement { action, terms, reason, .. } = statement;
         // A start, or a term without a known end, forgets what was before.
         let before = if *action == ContractAction::Started { Self::default() } else { self };
         let ends_us = match terms.ends_us {
@@ -111,13 +110,14 @@ impl<'c> Step<'c> {
             change => change.after(before.ends_us),
         };
         Self {
-            from_us: *effective_us,
+            from_us,
             phase: self.phase.after(*action),
             mrr_hundredths: terms.mrr_hundredths.after(before.mrr_hundredths),
             currency: terms.currency.as_ref().map(Name::as_str).after(before.currency),
             seats: terms.seats.after(before.seats),
             ends_us,
             reason: reason.as_deref(),
+            by: Some(*action),
         }
     }
 
@@ -129,7 +129,7 @@ impl<'c> Step<'c> {
     /// The step by which the contract lapses, if nothing else happens before.
     fn lapse(self, grace_us: i64) -> Option<Self> {
         let lapses_us = self.ends_us?.saturating_add(grace_us).max(self.from_us);
-        let lapse = Self { from_us: lapses_us, phase: Phase::Ended, reason: Some(NOT_RENEWED), ..self };
+        let lapse = Self { from_us: lapses_us, phase: Phase::Ended, reason: Some(NOT_RENEWED), by: None, ..self };
         self.is_open().then_some(lapse)
     }
 }
@@ -171,6 +171,11 @@ impl Contract {
         self.0.iter().filter(|statement| known.counts(statement)).map(|statement| statement.counts_from).max()
     }
 
+    /// All that was said, in the order in which it acts.
+    pub fn statements(&self) -> &[Statement] {
+        &self.0
+    }
+
     /// Number of statements.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -188,16 +193,25 @@ impl Contract {
 
     /// The steps of the contract, oldest first.
     pub fn steps(&self, known: &Known) -> Vec<Step<'_>> {
-        let counts = |statement: &&Statement| known.counts(statement) && statement.effective_us < known.until_us;
+        self.steps_booked(known, |statement| statement.effective_us)
+    }
+
+    /// The steps of the contract, oldest first, if each statement holds from the time that `booked_us` gives.
+    pub fn steps_booked(&self, known: &Known, booked_us: impl Fn(&Statement) -> i64) -> Vec<Step<'_>> {
+        let counting = self.0.iter().filter(|statement| known.counts(statement));
+        let mut booked: Vec<(i64, &Statement)> = counting.map(|statement| (booked_us(statement), statement)).collect();
+        // The sort is stable: statements of one time keep their order.
+        booked.sort_by_key(|(us, _)| *us);
+        booked.retain(|(us, _)| *us < known.until_us);
         let mut steps: Vec<Step<'_>> = Vec::new();
         let lapse_before = |steps: &mut Vec<Step<'_>>, until_us: i64| {
             let lapse = steps.last().and_then(|last| last.lapse(known.grace_us));
             steps.extend(lapse.filter(|lapse| lapse.from_us <= until_us));
         };
-        for statement in self.0.iter().filter(counts) {
-            lapse_before(&mut steps, statement.effective_us);
+        for (from_us, statement) in booked {
+            lapse_before(&mut steps, from_us);
             let last = steps.last().copied().unwrap_or_default();
-            steps.push(last.after(statement));
+            steps.push(last.after(from_us, statement));
         }
         lapse_before(&mut steps, known.until_us.saturating_sub(1));
         steps
@@ -211,8 +225,7 @@ mod tests {
     use super::*;
     use ContractAction::{Cancelled, Changed, Paused, Renewed, Resumed, Started};
 
-    const ALL: Known =
-        Known { floor_us: i64::MIN, said_before_us: i64::MAX, closed: Pane(i32::MAX), until_us: 1000, grace_us: 30 };
+    const ALL: Known = Known { floor_us: i64::MIN, closed: Pane(i32::MAX), until_us: 1000, grace_us: 30 };
 
     fn said(at: i64, action: ContractAction, mrr: Option<i64>, ends: Option<i64>) -> Statement {
         let terms = Terms {
@@ -289,13 +302,13 @@ mod tests {
     #[test]
     fn only_what_was_said_by_then_counts() {
         let mut late = said(20, Changed, Some(50), None);
-        late.said_us = 500;
+        (late.said_us, late.counts_from) = (500, Pane(5));
         let contract = contract(&[said(10, Started, Some(100), None), late]);
-        let mrr = |said_before_us| {
-            let steps = contract.steps(&Known { said_before_us, ..ALL });
+        let mrr = |closed| {
+            let steps = contract.steps(&Known { closed: Pane(closed), ..ALL });
             steps.last().and_then(|step| step.mrr_hundredths)
         };
-        assert_eq!((mrr(500), mrr(501)), (Some(100), Some(50)));
+        assert_eq!((mrr(4), mrr(5)), (Some(100), Some(50)));
         let after_deletion = contract.steps(&Known { floor_us: 10, ..ALL });
         assert_eq!(after_deletion.iter().map(|step| step.from_us).collect::<Vec<_>>(), [20]);
     }

@@ -140,10 +140,9 @@ impl<'a> View<'a> {
         let contracts = self.account.histories.contracts.values();
         let known = Known {
             floor_us: self.floor_us,
-            said_before_us: self.end_us,
             closed: self.last,
             until_us: self.end_us,
-            grace_us: settings.renewal_grace_us,
+            grace_us: settings.revenue.grace_us,
         };
         let known_from = contracts.clone().filter_map(|contract| contract.counts_from(&known)).max()?;
         let steps: Vec<Vec<Step<'a>>> = contracts.map(|contract| contract.steps(&known)).collect();

@@ -8,6 +8,7 @@ use keepwell_core::interned::Name;
 
 use super::contracts::Contract;
 use super::history::History;
+use super::locked::Locked;
 use super::people::{MilestoneEvent, PersonEvent};
 use super::tickets::Ticket;
 use super::{Deletion, Fact};
@@ -27,6 +28,8 @@ pub struct All {
     pub outcomes: BTreeMap<Name, History<Outcome>>,
     /// Contracts by contract id.
     pub contracts: BTreeMap<Name, Contract>,
+    /// Facts as they were when periods started.
+    pub locked: Locked,
     /// Deletions that may still matter, oldest first.
     pub deletions: Vec<Deletion>,
 }
@@ -38,6 +41,7 @@ static NOTHING: All = All {
     milestones: BTreeMap::new(),
     outcomes: BTreeMap::new(),
     contracts: BTreeMap::new(),
+    locked: Locked::NOTHING,
     deletions: Vec::new(),
 };
 

@@ -11,6 +11,7 @@ use super::contracts::Contract;
 use super::group_use;
 use super::histories::All;
 use super::history::History;
+use super::locked::Locked;
 use super::pane_totals::{Cell, Cells};
 use super::people::{MilestoneEvent, PersonEvent};
 use super::tickets::Ticket;
@@ -22,8 +23,12 @@ use keepwell_core::interned::{Name, Names};
 pub type OfPane = (Cell, (Vec<Name>, Vec<Name>, Option<ByFeature>), Vec<group_use::OfPane<Name>>);
 
 /// The state of an account besides its panes. In this order: summary of forgotten panes, tickets, facts, people,
-/// milestones, outcomes, deletions, and the pane up to which it was pruned; since version 7 of the state also contracts.
-pub type Rest = (RestBefore7, BTreeMap<Name, Contract>);
+/// milestones, outcomes, deletions, and the pane up to which it was pruned; since version 7 of the state also contracts, since
+/// version 8 facts at the starts of periods.
+pub type Rest = (RestBefore8, Locked);
+
+/// What version 7 has.
+pub type RestBefore8 = (RestBefore7, BTreeMap<Name, Contract>);
 
 /// What the versions before 7 have.
 pub type RestBefore7 = (
@@ -58,16 +63,17 @@ impl Account {
 
     /// The rest, in the form of [`Rest`].
     pub fn rest(&self) -> impl Serialize {
-        let All { tickets, facts, people, milestones, outcomes, contracts, deletions } = &*self.histories;
+        let All { tickets, facts, people, milestones, outcomes, contracts, locked, deletions } = &*self.histories;
         let before_7 = (self.cells.settled(), tickets, facts, people, milestones, outcomes, deletions, self.pruned);
-        (before_7, contracts)
+        ((before_7, contracts), locked)
     }
 
     /// An account from its rest, without panes.
     pub fn of_rest(rest: Rest) -> Self {
-        let ((settled, tickets, facts, people, milestones, outcomes, deletions, pruned), contracts) = rest;
+        let ((before_7, contracts), locked) = rest;
+        let (settled, tickets, facts, people, milestones, outcomes, deletions, pruned) = before_7;
         let cells = Cells::of_settled(settled);
-        let histories = All { tickets, facts, people, milestones, outcomes, contracts, deletions }.into();
+        let histories = All { tickets, facts, people, milestones, outcomes, contracts, locked, deletions }.into();
         Self { cells, histories, pruned, ..Self::default() }
     }
 }

@@ -223,7 +223,7 @@ fn config(address: &str, name: &str, source: &str) -> Result<Config> {
     let id = std::process::id();
     let text = format!(
         "epoch: 1\npartitions: 4\nkafka: {{bootstrap_servers: '{address}', group_prefix: l{id}-{name}}}\nsources: [{{topic: l{id}-usage, {source}}}]\n\
-         topics: {{events: l{id}-{name}-events, windows: l{id}-{name}-windows, feature_days: l{id}-{name}-feature-days, rejects: l{id}-{name}-rejects}}\n\
+         topics: {{events: l{id}-{name}-events, windows: l{id}-{name}-windows, feature_days: l{id}-{name}-feature-days, revenue: l{id}-{name}-revenue, rejects: l{id}-{name}-rejects}}\n\
          snapshots: {{url: 'memory:///'}}\n"
     );
     Ok(Config::parse("limits", &text, &[])?)

@@ -134,7 +134,7 @@ impl Job {
         let model = self.folder.join("model.yaml");
         std::fs::write(&model, include_str!("../../scale.yaml").replace("period: 90d", "period: 28d"))?;
         let windows: Vec<String> = WINDOWS.iter().map(|days| format!("{days}d")).collect();
-        let topics = ["events", "windows", "feature_days", "health", "scores", "alerts", "rejects"];
+        let topics = ["events", "windows", "feature_days", "revenue", "health", "scores", "alerts", "rejects"];
         let topics: String =
             topics.iter().map(|of| format!("  {of}: {}\n", self.topic(&of.replace('_', "-")))).collect();
         let (folder, live_ms) = (self.folder.display(), self.live.as_millis());

@@ -1,6 +1,6 @@
 //! The data dictionary: the columns of every table, from the lists that also define the schemas.
 
-use super::{Column, ColumnType, event, feature_day, health, window};
+use super::{Column, ColumnType, event, feature_day, health, revenue, window};
 
 /// A table, where to find it, and its columns.
 struct Table {
@@ -30,6 +30,7 @@ fn tables() -> Vec<Table> {
             "topic `keepwell.feature_days`; Parquet `feature_days`",
             feature_day::COLUMNS.to_vec(),
         ),
+        table(revenue::TABLE, "topic `keepwell.revenue`; Parquet `revenue`", revenue::COLUMNS.to_vec()),
         table(health::TABLE, "topic `keepwell.health`; Parquet `scores`, final rows", health::COLUMNS.to_vec()),
     ]
 }

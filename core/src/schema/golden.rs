@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit, UInt8Type};
 use arrow::ipc::reader::StreamReader;
 
 use super::event::{EventBuilder, EventRows, schema};
-use super::{feature_day, health, time_type, window};
+use super::{feature_day, health, revenue, time_type, window};
 use crate::codec;
 use crate::event::{
     Body, Change, Contract, ContractAction, Event, Kind, Origin, Outcome, PersonAction, Priority, Survey, Terms,
@@ -20,6 +20,7 @@ use crate::event::{
 const EVENTS_1: &[u8] = include_bytes!("../../golden/events-1.arrow");
 const WINDOWS_3: &[u8] = include_bytes!("../../golden/windows-3.arrow");
 const HEALTH_2: &[u8] = include_bytes!("../../golden/health-2.arrow");
+const REVENUE_1: &[u8] = include_bytes!("../../golden/revenue-1.arrow");
 const FEATURE_DAYS_1: &[u8] = include_bytes!("../../golden/feature_days-1.arrow");
 
 /// One event of each kind and form that the golden file has.
@@ -178,10 +179,13 @@ fn windows() -> window::Layout {
 }
 
 #[test]
-fn windows_health_and_feature_days_of_every_version_stay_readable() {
-    for (golden, schema) in
-        [(WINDOWS_3, windows().schema()), (HEALTH_2, health::schema()), (FEATURE_DAYS_1, feature_day::schema())]
-    {
+fn tables_of_every_version_stay_readable() {
+    for (golden, schema) in [
+        (WINDOWS_3, windows().schema()),
+        (HEALTH_2, health::schema()),
+        (FEATURE_DAYS_1, feature_day::schema()),
+        (REVENUE_1, revenue::schema()),
+    ] {
         let written = StreamReader::try_new(golden, None).unwrap().next().unwrap().unwrap();
         let read = codec::decode(golden, &schema).unwrap();
         for field in written.schema().fields() {

@@ -92,6 +92,7 @@ pub fn generate(seed: u64, accounts: usize, days: i64, start_ms: i64) -> (Vec<Ac
         fleet.usage(n);
         fleet.tickets(n);
         fleet.surveys(n);
+        fleet.contract(n, &mut Rng::with_seed(seed ^ 0x6d72_7200 ^ n as u64));
     }
     // The sort is stable: events with equal times keep the order in which they were made.
     fleet.events.sort_by_key(|event| event.at_ms);
@@ -151,6 +152,32 @@ impl Fleet {
                 json!({"type": "milestone", "milestone": {"id": "go-live", "done_at": done_ms}}),
             );
         }
+    }
+
+    /// A contract of the last year, with what became of it. It has a random source of its own.
+    fn contract(&mut self, n: usize, rng: &mut Rng) {
+        let Account { fate, users, .. } = self.accounts[n];
+        let at = |day: i64| self.start_ms + day * DAY_MS + 9 * HOUR_MS;
+        let (price, age) = (f64::from(users * rng.u32(20..45)), rng.i64(20..365));
+        let term = |begins_day: i64| at(begins_day + 365);
+        let started = json!({"type": "started", "effective_at": at(-age), "mrr": price, "currency": "EUR", "seats": users + 5, "ends_at": term(-age)});
+        let mut told = vec![(at(0) - 9 * HOUR_MS, started)];
+        let renewal_day = (365 - age).max(4);
+        let leaves = fate == Fate::Steady && rng.u32(0..30) == 0;
+        let day = self.days * rng.i64(30..90) / 100;
+        match fate {
+            Fate::Growing => told.push((at(day), json!({"type": "changed", "mrr": price * 1.25, "reason": "upsell"}))),
+            Fate::ChampionExit => {
+                told.push((at(day), json!({"type": "changed", "mrr": price * 0.8, "reason": "seat_removed"})));
+            }
+            _ if leaves => told.push((at(day), json!({"type": "cancelled", "reason": "price"}))),
+            _ => {}
+        }
+        if !leaves {
+            let again = json!({"type": "renewed", "effective_at": at(renewal_day), "ends_at": term(renewal_day)});
+            told.push((at(renewal_day - 3), again));
+        }
+        told.into_iter().for_each(|(at_ms, event)| self.push(at_ms, Kind::Contract, n, event));
     }
 
     fn people(&mut self, n: usize) {

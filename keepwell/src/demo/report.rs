@@ -7,7 +7,7 @@ use anyhow::Result;
 use keepwell_core::codec;
 use keepwell_core::points::Points;
 use keepwell_core::schema::columns::{Columns, millionths};
-use keepwell_core::schema::health;
+use keepwell_core::schema::{health, revenue};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::log::memory::MemoryBroker;
 
@@ -33,6 +33,65 @@ pub fn history(broker: &MemoryBroker, config: &Config) -> Result<BTreeMap<String
         }
     }
     Ok(history)
+}
+
+/// Revenue of all accounts in a quarter, in hundredths.
+#[derive(Debug, Default)]
+pub struct Quarter {
+    /// Its start, UTC microseconds.
+    pub start_us: i64,
+    /// Revenue just before the start.
+    pub opening: i128,
+    /// Revenue of accounts that were no customers then.
+    pub added: i128,
+    /// What customers pay more.
+    pub expansion: i128,
+    /// What customers pay less, or not any more.
+    pub lost: i128,
+}
+
+impl Quarter {
+    fn percent(&self, kept: i128) -> f64 {
+        100.0 * kept as f64 / self.opening as f64
+    }
+
+    /// Net revenue retention, percent.
+    fn nrr(&self) -> f64 {
+        self.percent(self.opening + self.expansion - self.lost)
+    }
+
+    /// Gross revenue retention, percent.
+    fn grr(&self) -> f64 {
+        self.percent(self.opening - self.lost)
+    }
+}
+
+/// The newest quarter: the sums of the last row of each account.
+///
+/// # Errors
+/// When a record is no batch of the table.
+pub fn quarter(broker: &MemoryBroker, config: &Config) -> Result<Quarter> {
+    let mut last: BTreeMap<(i64, String), [i128; 6]> = BTreeMap::new();
+    for value in broker.records(&config.topics.revenue).iter().filter_map(|record| record.value.as_ref()) {
+        let batch = codec::decode(value, &revenue::schema())?;
+        let rows = revenue::Reader::of(Columns::Batch(&batch))?;
+        for row in (0..batch.num_rows()).map(|row| rows.row(row)).filter(|row| row.period == "quarter") {
+            let amounts = [row.opening, row.new, row.reactivated, row.expansion, row.contraction, row.churned];
+            let amounts = amounts.map(Option::unwrap_or_default);
+            last.insert((row.period_start, row.account_id.to_owned()), amounts);
+        }
+    }
+    let start_us = last.keys().map(|(start_us, _)| *start_us).max().unwrap_or_default();
+    let mut quarter = Quarter { start_us, ..Quarter::default() };
+    for [opening, new, reactivated, expansion, contraction, churned] in
+        last.into_iter().filter(|((start, _), _)| *start == start_us).map(|(_, amounts)| amounts)
+    {
+        quarter.opening += opening;
+        quarter.added += new + reactivated;
+        quarter.expansion += expansion;
+        quarter.lost += contraction + churned;
+    }
+    Ok(quarter)
 }
 
 /// Accounts ordered by score, lowest first. Equal scores are ordered by account id.
@@ -102,14 +161,27 @@ pub fn text(outcome: &Outcome, args: &DemoArgs) -> Result<String> {
         *bands.entry(health.band.as_deref().unwrap_or("none")).or_default() += 1;
     }
     let bands: Vec<String> = bands.iter().map(|(band, count)| format!("{band} {count}")).collect();
+    let Quarter { start_us, opening, added, expansion, lost } = &outcome.quarter;
+    let start = jiff::Timestamp::from_microsecond(*start_us)?.strftime("%-d %B %Y");
+    let thousands = |hundredths: &i128| (hundredths + 50_000) / 100_000;
     let place = args.out.display();
     let worst = worst.first().map_or("account-000", |health| health.account_id.as_str());
     writeln!(out, "\nBands: {}", bands.join(", "))?;
+    writeln!(
+        out,
+        "Revenue a month, in the quarter from {start}: {}k + {}k new + {}k more - {}k lost; NRR {:.1} %, GRR {:.1} %",
+        thousands(opening),
+        thousands(added),
+        thousands(expansion),
+        thousands(lost),
+        outcome.quarter.nrr(),
+        outcome.quarter.grr()
+    )?;
     writeln!(out, "What was planted:  {place}/planted.json")?;
     writeln!(out, "Why this score:    keepwell explain {worst} --scores {place}/scores.ndjson")?;
     writeln!(
         out,
-        "Parquet:           {place}/tables/{{windows,feature_days,scores}}/*/*.parquet, for example in DuckDB:"
+        "Parquet:           {place}/tables/{{windows,feature_days,scores,revenue}}/*/*.parquet, for example in DuckDB:"
     )?;
     writeln!(
         out,

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use keepwell_core::schema::json_schema::json_schema;
-use keepwell_core::schema::{event, feature_day, health, window};
+use keepwell_core::schema::{event, feature_day, health, revenue, window};
 use keepwell_ingest::form::{FORMS, Form};
 use keepwell_pipeline::config::{Config, Topics};
 use keepwell_sink::alert;
@@ -121,6 +121,7 @@ fn outputs(topics: &Topics) -> Vec<Channel<'_>> {
             "feature_days",
             "Adoption per account, feature and day, final rows.",
         ),
+        sent("revenue", &topics.revenue, "revenue", "Revenue of accounts by month, quarter and year."),
         sent("health", &topics.health, "health", "Score, factors, drivers and triggers, live and final rows."),
     ]
 }
@@ -153,6 +154,7 @@ fn messages() -> Map<String, Value> {
         ("events", event::TABLE),
         ("windows", window::TABLE),
         ("feature_days", feature_day::TABLE),
+        ("revenue", revenue::TABLE),
         ("health", health::TABLE),
     ];
     let of_forms = FORMS.iter().map(|form| form.name).chain(["score", "alert"]).map(of_json);

@@ -22,6 +22,9 @@ pub struct Topics {
     /// Adoption per feature and pane, final rows only.
     #[garde(length(min = 1, max = 249))]
     pub feature_days: String,
+    /// Revenue of accounts by calendar period.
+    #[garde(length(min = 1, max = 249))]
+    pub revenue: String,
     /// Health rows, live and final.
     #[garde(length(min = 1, max = 249))]
     pub health: String,
@@ -42,6 +45,7 @@ impl Default for Topics {
             events: "keepwell.events".into(),
             windows: "keepwell.windows".into(),
             feature_days: "keepwell.feature_days".into(),
+            revenue: "keepwell.revenue".into(),
             health: "keepwell.health".into(),
             scores: "scores".into(),
             alerts: "alerts".into(),
@@ -52,8 +56,9 @@ impl Default for Topics {
 
 impl Topics {
     /// Names of all of Keepwell's own topics.
-    pub fn all(&self) -> [&str; 7] {
-        [&self.events, &self.windows, &self.feature_days, &self.health, &self.scores, &self.alerts, &self.rejects]
+    pub fn all(&self) -> [&str; 8] {
+        let Self { events, windows, feature_days, revenue, health, scores, alerts, rejects } = self;
+        [events, windows, feature_days, revenue, health, scores, alerts, rejects]
     }
 }
 

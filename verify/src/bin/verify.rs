@@ -101,7 +101,7 @@ fn configuration(address: &str, folder: &Path, sources: &[(&str, Kind)], partiti
     let kind = |kind: Kind| format!("{kind:?}").to_lowercase();
     let sources: String =
         sources.iter().map(|(name, k)| format!("  - {{topic: v{id}-{name}, kind: {}}}\n", kind(*k))).collect();
-    let topics: String = ["events", "windows", "feature_days", "health", "scores", "alerts", "rejects"]
+    let topics: String = ["events", "windows", "feature_days", "revenue", "health", "scores", "alerts", "rejects"]
         .iter()
         .map(|name| format!("  {name}: v{id}-keepwell-{}\n", name.replace('_', "-")))
         .collect();

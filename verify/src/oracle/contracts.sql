@@ -4,11 +4,12 @@
 -- A fact whose pane is long forgotten is no duplicate, however often it is sent: it counts once.
 -- table contract_said
 select account_id, contract_id, event_id, ord, occurred_us, effective_us, action, mrr, currency, seats, ends_us, coalesce(cleared, 0) as cleared,
-  reason, outlives_us, min(visible) as visible
-from accepted where kind = 6 group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14
+  reason, outlives_us, d.end_us as reported_us, min(visible) as visible
+from accepted left join shortest_period d on d.start_us <= effective_us and d.end_us > effective_us
+where kind = 6 group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 
 -- table contract_known
-select g.account_id, g.p, g.end_us, s.visible, s.contract_id, s.ord, s.occurred_us, s.effective_us, s.action, s.mrr, s.currency, s.seats, s.ends_us, s.cleared, s.reason
+select g.account_id, g.p, g.end_us, s.visible, s.contract_id, s.ord, s.occurred_us, s.effective_us, s.effective_us as holds_us, s.reported_us, s.action, s.mrr, s.currency, s.seats, s.ends_us, s.cleared, s.reason
 from grid_floor g join contract_said s on s.account_id = g.account_id
 where s.visible <= g.p and (g.floor_us is null or g.floor_us <= s.outlives_us or s.occurred_us > g.floor_us)
 
@@ -17,7 +18,7 @@ where s.visible <= g.p and (g.floor_us is null or g.floor_us <= s.outlives_us or
 select *, row_number() over one as n, sum(case when action = 1 then 1 else 0 end) over one as life,
   sum(case when action in (1, 3) then 1 else 0 end) over one as spell, lead(effective_us) over one as next_us
 from contract_known
-window one as (partition by account_id, p, contract_id order by effective_us, occurred_us, ord)
+window one as (partition by account_id, p, contract_id order by effective_us, holds_us, occurred_us, ord)
 
 -- A value that null has cleared is one that no contract has.
 -- table contract_terms

@@ -12,7 +12,7 @@ use arrow::compute::{filter_record_batch, max};
 use arrow::datatypes::{Decimal128Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use keepwell::in_process::{self, InMemory};
 use keepwell_core::offset::TopicPartition;
-use keepwell_core::schema::{feature_day, health, window};
+use keepwell_core::schema::{feature_day, health, revenue, window};
 use keepwell_pipeline::clock::FixedClock;
 use keepwell_pipeline::config::{BatchOptions, Config};
 use keepwell_pipeline::log::memory::MemoryBroker;
@@ -192,6 +192,8 @@ fn aggregate_again(
     ensure!(in_order(&streamed_finals)? == in_order(&expected_finals)?, "final rows come in another order");
     let days = rows(&topics.feature_days, &feature_day::schema())?;
     same_rows(&streamed.feature_days, &[days], &["account_id", "as_of", "feature"]).context("feature days")?;
+    let of_periods = rows(&topics.revenue, &revenue::schema())?;
+    same_rows(&streamed.revenue, &[of_periods], &check::REVENUE_KEYS).context("revenue")?;
     let lives = |rows: &RecordBatch| without_provenance(&last_lives(rows)?);
     same_rows(&lives(&streamed.windows)?, &[lives(&expected)?], &WINDOW_KEYS).context("last live rows")?;
     same_states(states, &expected_states)?;

@@ -231,7 +231,13 @@ fn topics_that_were_quiet_for_their_retention_are_read_on() {
     kafka().write_open(&topic, "quiet-source", value.as_bytes()).unwrap().commit().unwrap();
     assert_eq!(drain_all(&deployment)["emitted"], 21);
     let config = &deployment.config;
-    let own = [&config.topics.events, &config.topics.windows, &config.topics.feature_days, &config.topics.health];
+    let own = [
+        &config.topics.events,
+        &config.topics.windows,
+        &config.topics.feature_days,
+        &config.topics.revenue,
+        &config.topics.health,
+    ];
     for (topic, partitions) in own.map(|topic| (topic, config.partitions)).into_iter().chain([(&topic, 2)]) {
         for partition in 0..partitions {
             kafka().expire(topic, partition, kafka().ends(topic, partition).unwrap()).unwrap();

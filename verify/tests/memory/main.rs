@@ -10,6 +10,7 @@ mod live;
 mod properties;
 mod prose;
 mod quickstart;
+mod revenue;
 mod schemas;
 mod sim;
 mod suspect;
@@ -122,7 +123,6 @@ impl Deployment {
     fn finals(&self) -> Finals {
         let streamed = self.streamed();
         let without = |rows: &RecordBatch, columns: &[&str]| {
-            let rows = compare::where_flag(rows, "final", true).unwrap();
             let schema = rows.schema();
             let kept: Vec<_> =
                 (0..rows.num_columns()).filter(|i| !columns.contains(&schema.field(*i).name().as_str())).collect();
@@ -131,11 +131,14 @@ impl Deployment {
         let provenance: Vec<&str> = window::provenance::COLUMNS.iter().map(|column| column.name).collect();
         // Whether a row is news depends on the live rows before it.
         let of_health = [provenance.as_slice(), &["events_next_offset", "changed"]].concat();
-        let health = without(&streamed.health, &of_health);
+        let of_closes = |rows: &RecordBatch| compare::where_flag(rows, "final", true).unwrap();
+        let health = without(&of_closes(&streamed.health), &of_health);
         let items = ["factors", "drivers", "triggers"].map(|list| compare::items_of(&health, list).unwrap());
         let flat: Vec<usize> =
             (0..health.num_columns()).filter(|i| !health.schema().field(*i).data_type().is_nested()).collect();
-        Finals { windows: without(&streamed.windows, &provenance), health: health.project(&flat).unwrap(), items }
+        let windows = without(&of_closes(&streamed.windows), &provenance);
+        let revenue = without(&streamed.revenue, &provenance);
+        Finals { windows, revenue, health: health.project(&flat).unwrap(), items }
     }
 
     /// Checks every row, fate and file against the oracle.
@@ -154,6 +157,7 @@ impl Deployment {
 /// Final rows that timing must not change.
 struct Finals {
     windows: RecordBatch,
+    revenue: RecordBatch,
     health: RecordBatch,
     items: [RecordBatch; 3],
 }
@@ -161,6 +165,7 @@ struct Finals {
 impl Finals {
     fn assert_same(&self, expected: &Self) {
         compare::same_rows(&self.windows, std::slice::from_ref(&expected.windows), &KEYS).unwrap();
+        compare::same_rows(&self.revenue, std::slice::from_ref(&expected.revenue), &check::REVENUE_KEYS).unwrap();
         compare::same_rows(&self.health, std::slice::from_ref(&expected.health), &KEYS).unwrap();
         for (items, expected) in self.items.iter().zip(&expected.items) {
             compare::same_rows(items, std::slice::from_ref(expected), &["account_id", "as_of", "position"]).unwrap();

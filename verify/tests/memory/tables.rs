@@ -38,7 +38,10 @@ impl Source {
         let deployment = Deployment::of(&fleet::dirty(31, Shape { accounts: 9, days: 25, usage: 3 }), config(&[]));
         let topics = &deployment.config.topics;
         let of_topic = |topic: &String| deployment.records(topic);
-        let records = [&topics.windows, &topics.feature_days, &topics.health].into_iter().flat_map(of_topic).collect();
+        let records = [&topics.windows, &topics.feature_days, &topics.revenue, &topics.health]
+            .into_iter()
+            .flat_map(of_topic)
+            .collect();
         let config = deployment.config.clone();
         let broker = in_process::broker(&config, 1);
         Self { config, records, broker, num_writers: Cell::new(0) }
@@ -68,7 +71,10 @@ impl Source {
         let topics = &self.config.topics;
         // Each writer has its own group, so all believe that they own everything.
         let group = format!("tables-{}", self.num_writers.replace(self.num_writers.get() + 1));
-        let log = self.broker.join(&group, "0", &[&topics.windows, &topics.feature_days, &topics.health]).unwrap();
+        let log = self
+            .broker
+            .join(&group, "0", &[&topics.windows, &topics.feature_days, &topics.revenue, &topics.health])
+            .unwrap();
         let metrics = StageMetrics::unread("tables").unwrap();
         Tables::new(Session::new(log, &CLOCK, metrics), &self.config, &tables, &args()).unwrap()
     }

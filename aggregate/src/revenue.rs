@@ -1,0 +1,274 @@
+//! Revenue of accounts by calendar period: rows of the `revenue` table.
+//!
+//! A row is a function of the contracts as they were known at the close of a pane. So the first report of a period and
+//! each restatement of it can be made again from what was told, and from the pane from whose close on that counts.
+
+pub mod figures;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use keepwell_core::calendar::{Calendar, Period, PeriodKind};
+use keepwell_core::event::Change;
+use keepwell_core::pane::Pane;
+use keepwell_core::schema::revenue;
+use keepwell_pipeline::config::{Late, Revenue, SeatRemoval};
+
+use crate::account::View;
+use crate::account::contracts::{Known, Statement, Step};
+use crate::account::locked::Dimensions;
+use crate::measure::Provenance;
+use crate::settings::Settings;
+use figures::{Figures, Gross, Net, Told};
+
+/// The longest period, in microseconds.
+const YEAR_US: i64 = 366 * 24 * 3600 * 1_000_000;
+
+/// How revenue follows from contracts.
+#[derive(Debug, Clone)]
+pub struct RevenueRules {
+    /// How long a contract goes on after the end of its term without a renewal, in microseconds.
+    pub grace_us: i64,
+    /// The calendar of the business.
+    pub calendar: Calendar,
+    /// For how long facts at the starts of periods are needed, in microseconds.
+    pub locked_for_us: i64,
+    periods: Vec<PeriodKind>,
+    late: Late,
+    restate_for_us: i64,
+    seat_removal: SeatRemoval,
+}
+
+impl RevenueRules {
+    /// The rules as configured. No rows are made in a time zone that does not exist, which no checked configuration has.
+    pub fn new(config: &Revenue) -> Self {
+        let restate_for_us = config.restate_for.as_micros();
+        let mut periods = config.periods.clone();
+        periods.sort();
+        periods.dedup();
+        Self {
+            grace_us: config.grace.as_micros(),
+            calendar: config.calendar().unwrap_or_default(),
+            locked_for_us: restate_for_us.saturating_add(YEAR_US),
+            periods,
+            late: config.late,
+            restate_for_us,
+            seat_removal: config.seat_removal,
+        }
+    }
+
+    /// From when on a statement counts. What was told after the shortest period with it had been reported restates the
+    /// past, or counts from when it became known. What is told first of an account is its past, and no news.
+    fn booked_us(&self, statement: &Statement, known_us: i64, is_first: bool) -> i64 {
+        if statement.effective_us >= known_us {
+            return statement.effective_us;
+        }
+        let periods = self.periods.iter().filter_map(|kind| self.calendar.period(*kind, statement.effective_us));
+        let reported_us = periods.map(|period| period.end_us).min().unwrap_or(i64::MIN);
+        if reported_us > known_us {
+            return statement.effective_us;
+        }
+        let is_forgotten = reported_us < known_us.saturating_sub(self.restate_for_us);
+        match self.late {
+            Late::Restate if is_first || !is_forgotten => statement.effective_us,
+            _ => known_us,
+        }
+    }
+}
+
+/// A period, and the months in it.
+#[derive(Debug, Clone)]
+pub struct Span {
+    period: Period,
+    months: Vec<Period>,
+}
+
+/// The periods that the close of a pane is about.
+#[derive(Debug)]
+pub struct Periods {
+    pane: Pane,
+    /// Periods that end in the pane, or with it.
+    ended: Vec<Span>,
+    /// Periods that go on behind it.
+    running: Vec<Span>,
+    /// Periods that ended before and may still be restated, oldest first.
+    past: Vec<Span>,
+}
+
+impl Periods {
+    /// The periods at the close of `pane`.
+    pub fn at(pane: Pane, settings: &Settings) -> Self {
+        let rules = &settings.revenue;
+        let calendar = &rules.calendar;
+        let (start_us, end_us) = (settings.panes.start_us(pane), settings.panes.end_us(pane));
+        let mut periods = Self { pane, ended: Vec::new(), running: Vec::new(), past: Vec::new() };
+        let restated_from_us = match rules.late {
+            Late::Restate => end_us.saturating_sub(rules.restate_for_us),
+            Late::BookNow => start_us,
+        };
+        for kind in &rules.periods {
+            let mut next = calendar.period(*kind, end_us - 1);
+            while let Some(period) = next {
+                let of = match period.end_us {
+                    of if of > end_us => &mut periods.running,
+                    of if of > start_us => &mut periods.ended,
+                    of if of >= restated_from_us => &mut periods.past,
+                    _ => break,
+                };
+                of.push(Span { period, months: calendar.months(&period) });
+                next = calendar.before(&period);
+            }
+        }
+        periods.past.sort_by_key(|span| span.period);
+        periods
+    }
+}
+
+/// The account and the place of its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Of<'r> {
+    /// The account id.
+    pub account_id: &'r str,
+    /// The account at the end of the pane.
+    pub view: &'r View<'r>,
+    /// Where the rows come from. Their ordinals begin here.
+    pub provenance: Provenance,
+}
+
+/// Appends the rows of an account at the close of a pane: of periods that have ended, of those that something told late
+/// changes, and of those that run, if there is news. Returns their number.
+pub fn append_rows(rows: &mut revenue::Writer, of: Of<'_>, periods: &Periods, settings: &Settings) -> i64 {
+    let contracts = &of.view.account.histories.contracts;
+    if contracts.is_empty() {
+        return 0;
+    }
+    let end_us = of.view.end_us;
+    let times = settings.panes.start_us(periods.pane)..end_us;
+    let is_told = statements(of.view).any(|told| told.counts_from == periods.pane);
+    let begins = |span: &&Span| times.contains(&span.period.start_us);
+    let is_due = !periods.ended.is_empty() || periods.running.iter().any(|span| begins(&span));
+    if !is_due && !is_told && !may_move(of.view, &times, settings) {
+        return 0;
+    }
+    let seat_removal = settings.revenue.seat_removal;
+    let mut made = Rows { rows, of, settings, num_rows: 0 };
+    let told = told(of.view, periods.pane, settings);
+    for span in &periods.ended {
+        made.append(span, &Figures::of(&told, span, span.period.end_us, seat_removal), Some(0));
+    }
+    for span in periods.past.iter().filter(|_| is_told) {
+        if let Some((revision, figures)) = restated(of.view, span, periods.pane, settings) {
+            made.append(span, &figures, Some(revision));
+        }
+    }
+    let is_news = is_told || told.is_moved_in(&times);
+    for span in periods.running.iter().filter(|span| is_news || begins(span)) {
+        made.append(span, &Figures::of(&told, span, end_us, seat_removal), None);
+    }
+    made.num_rows
+}
+
+/// Whether a contract may take a step in these times, or a term may end in them, without anything told. The customer
+/// knows it, unless something was told late.
+fn may_move(view: &View<'_>, times: &Range<i64>, settings: &Settings) -> bool {
+    let last_us = view.customer.and_then(|customer| customer.now).map(|now| now.from_us);
+    last_us.is_some_and(|us| times.contains(&us))
+        || statements(view).any(|told| {
+            let is_late = told.effective_us < settings.panes.start_us(told.counts_from);
+            is_late || matches!(told.terms.ends_us, Change::Set(us) if times.contains(&us))
+        })
+}
+
+/// What was told of contracts, and no deletion has erased.
+fn statements<'v>(view: &View<'v>) -> impl Iterator<Item = &'v Statement> {
+    let floor_us = view.floor_us;
+    let all = view.account.histories.contracts.values().flat_map(|contract| contract.statements());
+    all.filter(move |told| told.said_us > floor_us)
+}
+
+/// The contracts as they were known at the close of `closed`.
+fn told<'v>(view: &View<'v>, closed: Pane, settings: &Settings) -> Told<'v> {
+    let known = Known { floor_us: view.floor_us, closed, until_us: i64::MAX, grace_us: settings.revenue.grace_us };
+    let contracts = &view.account.histories.contracts;
+    let first = statements(view).map(|told| told.counts_from).min();
+    let booked = |told: &Statement| {
+        settings.revenue.booked_us(told, settings.panes.start_us(told.counts_from), Some(told.counts_from) == first)
+    };
+    let steps: Vec<Vec<Step<'v>>> = contracts.values().map(|contract| contract.steps_booked(&known, booked)).collect();
+    Told::of(&steps)
+}
+
+/// The revision of a period that what was told at the close of `pane` makes, if it changes any figure.
+fn restated(view: &View<'_>, span: &Span, pane: Pane, settings: &Settings) -> Option<(i32, Figures)> {
+    let reported = settings.panes.pane(span.period.end_us - 1);
+    let told_in = statements(view).map(|told| told.counts_from);
+    let closes: BTreeSet<Pane> = told_in.filter(|from| *from > reported && *from <= pane).collect();
+    let seat_removal = settings.revenue.seat_removal;
+    let figures = |closed| Figures::of(&told(view, closed, settings), span, span.period.end_us, seat_removal);
+    let (mut last, mut revision, mut is_changed) = (figures(reported), 0, false);
+    for closed in closes {
+        let now = figures(closed);
+        is_changed = now != last;
+        revision += i32::from(is_changed);
+        last = now;
+    }
+    is_changed.then_some((revision, last))
+}
+
+/// The rows of an account.
+struct Rows<'w, 'r> {
+    rows: &'w mut revenue::Writer,
+    of: Of<'r>,
+    settings: &'r Settings,
+    num_rows: i64,
+}
+
+impl Rows<'_, '_> {
+    /// Appends a row, if there is anything to tell. A revision makes it final.
+    fn append(&mut self, span: &Span, figures: &Figures, revision: Option<i32>) {
+        if !figures.is_anything && revision.unwrap_or_default() == 0 {
+            return;
+        }
+        let Of { account_id, view, provenance } = self.of;
+        let period = &span.period;
+        let net = |of: fn(&Net) -> i64| figures.net.as_ref().map(of).map(i128::from);
+        let gross = |of: fn(&Gross) -> i64| figures.gross.as_ref().map(of).map(i128::from);
+        let Dimensions { segment, owner, plan } = view.dimensions_at(period.start_us, self.settings);
+        let [segment, owner, plan] = [segment, owner, plan].map(|text| serde_json::from_str::<String>(&text?).ok());
+        self.rows.append(revenue::Row {
+            account_id,
+            period: period.kind.name(),
+            period_start: period.start_us,
+            period_end: period.end_us,
+            as_of: view.end_us,
+            is_final: revision.is_some(),
+            revision: revision.unwrap_or_default(),
+            currency: figures.currency.as_deref(),
+            opening: figures.opening.map(i128::from),
+            new: net(|net| net.new),
+            expansion: net(|net| net.expansion),
+            contraction: net(|net| net.contraction),
+            churned: net(|net| net.churned),
+            reactivated: net(|net| net.reactivated),
+            closing: figures.closing.map(i128::from),
+            gross_expansion: gross(|gross| gross.expansion),
+            gross_contraction: gross(|gross| gross.contraction),
+            gross_churned: gross(|gross| gross.churned),
+            earned: figures.earned.map(i128::from),
+            is_customer: figures.is_customer,
+            is_churned: figures.is_churned,
+            renewals_due: figures.due.due,
+            renewals_made: figures.due.made,
+            renewals_due_mrr: figures.due.due_mrr.map(i128::from),
+            renewals_made_mrr: figures.due.made_mrr.map(i128::from),
+            segment: segment.as_deref(),
+            owner: owner.as_deref(),
+            plan: plan.as_deref(),
+            epoch: self.settings.epoch as i32,
+            partition: provenance.partition,
+            next_offset: provenance.next_offset,
+            ordinal: provenance.ordinal + self.num_rows,
+        });
+        self.num_rows += 1;
+    }
+}
