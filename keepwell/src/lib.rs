@@ -18,5 +18,10 @@ pub mod lines;
 pub mod load;
 pub mod model;
 pub mod reference;
+#[cfg(feature = "sql")]
+pub mod report;
+#[cfg(not(feature = "sql"))]
+#[path = "no_sql.rs"]
+pub mod report;
 pub mod try_input;
 pub mod views;

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keepwell::{alerts, audit, backfill, demo, erase, explain, infer, load, model, reference, try_input, views};
+use keepwell::{
+    alerts, audit, backfill, demo, erase, explain, infer, load, model, reference, report, try_input, views,
+};
 use keepwell_pipeline::acls::rights;
 use keepwell_pipeline::config::{Config, ConfigError};
 use keepwell_pipeline::process::{self, Cli, ConfigArgs};
@@ -36,6 +38,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Compute stored scores again from stored window rows with plain SQL, and compare.
     Audit(audit::AuditArgs),
+    /// Print figures of a month, quarter or year, such as net revenue retention, from the Parquet tables.
+    Report(report::ReportArgs),
     /// Remove an account from the Parquet tables: rewrites the files that contain it.
     Erase(erase::EraseArgs),
     /// Publish or forget the alerts that are held, because a source may have died.
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
         Command::Backfill(args) => ended(backfill::run(&args)),
         Command::Explain(args) => ended(explain::run(&args).map(|text| process::print(&text))),
         Command::Audit(args) => ended(audit::run(&args)),
+        Command::Report(args) => ended(report::run(&args)),
         Command::Erase(args) => ended(erase::run(&args).map(|text| process::print(&text))),
         Command::Alerts(args) => ended(alerts::run(&args).map(|text| process::print(&text))),
         Command::Model(args) => ended(model::run(&args).map(|text| process::print(&text))),

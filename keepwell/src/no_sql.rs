@@ -1,4 +1,4 @@
-//! `keepwell audit` of a build without a SQL engine: it says how to get one.
+//! `keepwell audit` and `keepwell report` of a build without a SQL engine: they say how to get one.
 
 use anyhow::{Result, bail};
 
@@ -8,16 +8,22 @@ pub(crate) const NO_SQL: &str =
 
 /// Whatever is asked.
 #[derive(Debug, clap::Args)]
-pub struct AuditArgs {
-    /// Arguments of `keepwell audit`.
+pub struct Ignored {
+    /// Arguments of the command.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     ignored: Vec<String>,
 }
+
+/// Arguments of `keepwell audit`.
+pub type AuditArgs = Ignored;
+
+/// Arguments of `keepwell report`.
+pub type ReportArgs = Ignored;
 
 /// Says what is missing.
 ///
 /// # Errors
 /// Always.
-pub fn run(_args: &AuditArgs) -> Result<()> {
+pub fn run(_args: &Ignored) -> Result<()> {
     bail!(NO_SQL)
 }

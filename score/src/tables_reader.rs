@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
-use keepwell_core::schema::health;
+use keepwell_core::schema::time_type;
 use keepwell_core::schema::window::Layout;
+use keepwell_core::schema::{health, revenue};
 use keepwell_pipeline::config::Config;
 use keepwell_pipeline::redact;
 use keepwell_pipeline::store;
@@ -36,9 +37,27 @@ pub struct Rows {
     pub scores: RecordBatch,
 }
 
+/// Rows as texts. None is null.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// Names of the columns.
+    pub names: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+fn text_column(column: &ArrayRef) -> Result<StringArray> {
+    if matches!(column.data_type(), DataType::Timestamp(..)) {
+        let micros = cast(&cast(column, &time_type())?, &DataType::Int64)?;
+        return Ok(micros.as_primitive::<Int64Type>().iter().map(|us| us.map(health::rfc3339)).collect());
+    }
+    Ok(cast(column, &DataType::Utf8)?.as_string::<i32>().clone())
+}
+
 fn schema_of(table: &str, windows: &SchemaRef) -> SchemaRef {
     match table {
         "windows" => SchemaRef::clone(windows),
+        "revenue" => revenue::schema(),
         _ => health::schema(),
     }
 }
@@ -61,7 +80,7 @@ impl Stored {
         session.register_object_store(&parsed, store);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let windows = layout.schema();
-        for table in ["windows", "scores"] {
+        for table in ["windows", "scores", "revenue"] {
             let schema = schema_of(table, &windows);
             let options = ParquetReadOptions::default().schema(&schema);
             let place = format!("{}/{table}/", url.trim_end_matches('/'));
@@ -87,6 +106,23 @@ impl Stored {
     fn collect(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let answer = async { self.session.sql(sql).await?.collect().await };
         self.runtime.block_on(answer).map_err(|error| error.context(sql.to_owned()))
+    }
+
+    /// Runs `sql` and returns its rows as texts. Times are RFC 3339.
+    ///
+    /// # Errors
+    /// When the SQL is wrong, and see [`Stored::accounts`].
+    pub fn texts(&self, sql: &str) -> Result<Texts> {
+        let mut texts = Texts::default();
+        for batch in self.collect(sql)? {
+            texts.names = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+            let columns = batch.columns().iter().map(text_column).collect::<Result<Vec<_>>>()?;
+            texts.rows.extend((0..batch.num_rows()).map(|row| {
+                let cell = |column: &StringArray| column.is_valid(row).then(|| column.value(row).to_owned());
+                columns.iter().map(cell).collect()
+            }));
+        }
+        Ok(texts)
     }
 
     /// Runs `sql` and returns the rows with the schema of `table`.

@@ -8,6 +8,7 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::DataType;
 use indicatif::ProgressBar;
 use keepwell::demo::{self, DemoArgs};
+use keepwell::report::{Report, parse, sql};
 use keepwell::views::{Engine, statements};
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::health;
@@ -97,15 +98,24 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
     let of = |name: &str, schema| keepwell_verify::streamed::table(&tables, name, &schema).unwrap();
     let (windows, scores) = (of("windows", layout.schema()), of("scores", health::schema()));
     let place = tables.display().to_string();
-    let mut sides = Vec::new();
+    let by = ["segment".to_owned(), "owner".to_owned()];
+    let (mut sides, mut reports) = (Vec::new(), Vec::new());
     for (name, engine) in [("duckdb", Engine::Duckdb), ("spark", Engine::Spark), ("datafusion", Engine::Datafusion)] {
         let out = folder.path().join(name);
         std::fs::create_dir(&out).unwrap();
-        let sql: String = statements(engine, &layout, &place).into_iter().map(|statement| statement + ";\n").collect();
+        let mut all = statements(engine, &layout, &place);
+        let create = if engine == Engine::Spark { "create temporary view" } else { "create view" };
+        all.push(format!("{create} report as\n{}", sql(&parse(None).unwrap(), &by, Report::Last, None)));
+        let sql: String = all.into_iter().map(|statement| statement + ";\n").collect();
         std::fs::write(out.join("views.sql"), sql).unwrap();
         let paths = [out.join("views.sql"), out.clone()].map(|path| path.display().to_string());
         python_with("deploy/views/requirements.txt", "verify/tests/kafka/views.py", &[name, &paths[0], &paths[1]]);
         sides.push((name, written(&out, "windows_long"), written(&out, "score_factors")));
+        reports.push(written(&out, "report"));
+    }
+    let keys = ["period", "period_start", "segment", "owner", "currency", "kpi"];
+    for report in &reports {
+        assert!(same_rows(report, std::slice::from_ref(&reports[0]), &keys).unwrap() > 100);
     }
     let expected_factors = items_of(&scores, "factors").unwrap();
     assert!(windows.num_rows() > 300 && expected_factors.num_rows() > 1000);

@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-VIEWS = ["windows_long", "score_factors"]
+VIEWS = ["windows_long", "score_factors", "report"]
 
 
 def statements(path):
