@@ -63,7 +63,7 @@ pub fn close(
         let mut next = rest.next();
         while let Some((name, account)) = next.filter(|_| slices_left > 0) {
             provenance.ordinal = closing.ordinal;
-            let before = tables.num_rows();
+            let (before, rows_before) = (tables.num_rows(), tables.num_slice_rows());
             let account = accounts.get(name).map_or(Some(account), Option::as_ref);
             let within = closing.within.take();
             let of = Closed { name, pane: closing.pane, within, max_slices: slices_left as usize, provenance };
@@ -76,9 +76,8 @@ pub fn close(
                     accounts.insert(name.clone(), changed);
                 }
             }
-            let num_rows = tables.num_rows() - before;
-            closing.ordinal += num_rows as i64;
-            (slice_rows, slice_accounts) = (slice_rows + num_rows, slice_accounts + 1);
+            closing.ordinal += (tables.num_rows() - before) as i64;
+            (slice_rows, slice_accounts) = (slice_rows + tables.num_slice_rows() - rows_before, slice_accounts + 1);
             if let Some(Ended { slices, rows_behind }) = ended {
                 (slice_rows, slice_accounts) = (rows_behind, 0);
                 closing.slice += slices;
@@ -132,8 +131,14 @@ impl Tables {
         }
     }
 
+    /// Number of rows by which slices end. Those of revenue are not in it: a close that an older program began must go on
+    /// at the same slices.
+    fn num_slice_rows(&self) -> usize {
+        self.windows.num_rows() + self.feature_days.num_rows()
+    }
+
     fn num_rows(&self) -> usize {
-        self.windows.num_rows() + self.feature_days.num_rows() + self.revenue.num_rows()
+        self.num_slice_rows() + self.revenue.num_rows()
     }
 }
 

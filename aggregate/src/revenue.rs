@@ -24,6 +24,9 @@ use figures::{Figures, Gross, Net, Told};
 /// The longest period, in microseconds.
 const YEAR_US: i64 = 366 * 24 * 3600 * 1_000_000;
 
+/// What the column of an amount cannot hold any more.
+const MOST_HUNDREDTHS: i64 = 1_000_000_000_000_000_000;
+
 /// How revenue follows from contracts.
 #[derive(Debug, Clone)]
 pub struct RevenueRules {
@@ -70,7 +73,8 @@ impl RevenueRules {
         }
         let is_forgotten = reported_us < known_us.saturating_sub(self.restate_for_us);
         match self.late {
-            Late::Restate if is_first || !is_forgotten => statement.effective_us,
+            _ if is_first => statement.effective_us,
+            Late::Restate if !is_forgotten => statement.effective_us,
             _ => known_us,
         }
     }
@@ -103,8 +107,8 @@ impl Periods {
         let (start_us, end_us) = (settings.panes.start_us(pane), settings.panes.end_us(pane));
         let mut periods = Self { pane, ended: Vec::new(), running: Vec::new(), past: Vec::new() };
         let restated_from_us = match rules.late {
-            Late::Restate => end_us.saturating_sub(rules.restate_for_us),
-            Late::BookNow => start_us,
+            Late::Restate => start_us.saturating_sub(rules.restate_for_us),
+            Late::BookNow => i64::MAX,
         };
         for kind in &rules.periods {
             let mut next = calendar.period(*kind, end_us - 1);
@@ -138,34 +142,36 @@ pub struct Of<'r> {
 /// Appends the rows of an account at the close of a pane: of periods that have ended, of those that something told late
 /// changes, and of those that run, if there is news. Returns their number.
 pub fn append_rows(rows: &mut revenue::Writer, of: Of<'_>, periods: &Periods, settings: &Settings) -> i64 {
-    let contracts = &of.view.account.histories.contracts;
-    if contracts.is_empty() {
+    if of.view.account.histories.contracts.is_empty() {
         return 0;
     }
     let end_us = of.view.end_us;
     let times = settings.panes.start_us(periods.pane)..end_us;
-    let is_told = statements(of.view).any(|told| told.counts_from == periods.pane);
+    let is_told = of.view.statements().any(|told| told.counts_from == periods.pane);
+    let is_deleted = is_deleted_now(of.view);
     let begins = |span: &&Span| times.contains(&span.period.start_us);
     let is_due = !periods.ended.is_empty() || periods.running.iter().any(|span| begins(&span));
-    if !is_due && !is_told && !may_move(of.view, &times, settings) {
+    if !is_due && !is_told && !is_deleted && !may_move(of.view, &times, settings) {
         return 0;
     }
-    let seat_removal = settings.revenue.seat_removal;
-    let mut made = Rows { rows, of, settings, num_rows: 0 };
-    let told = told(of.view, periods.pane, settings);
+    let told = Told::at(of.view, of.view.floor_us, periods.pane, settings);
+    let mut made = Rows { rows, of, settings, start_us: times.start, before: None, num_rows: 0 };
     for span in &periods.ended {
-        made.append(span, &Figures::of(&told, span, span.period.end_us, seat_removal), Some(0));
+        made.append(&told, span, span.period.end_us, true);
     }
-    for span in periods.past.iter().filter(|_| is_told) {
-        if let Some((revision, figures)) = restated(of.view, span, periods.pane, settings) {
-            made.append(span, &figures, Some(revision));
-        }
+    if is_told {
+        restate(&mut made, periods);
     }
-    let is_news = is_told || told.is_moved_in(&times);
+    let is_news = is_told || is_deleted || told.is_moved_in(&times);
     for span in periods.running.iter().filter(|span| is_news || begins(span)) {
-        made.append(span, &Figures::of(&told, span, end_us, seat_removal), None);
+        made.append(&told, span, end_us, false);
     }
     made.num_rows
+}
+
+/// Whether this close is the first that knows of a deletion.
+fn is_deleted_now(view: &View<'_>) -> bool {
+    view.account.histories.deletions.iter().any(|deletion| !deletion.is_announced && deletion.at_us < view.end_us)
 }
 
 /// Whether a contract may take a step in these times, or a term may end in them, without anything told. The customer
@@ -173,46 +179,67 @@ pub fn append_rows(rows: &mut revenue::Writer, of: Of<'_>, periods: &Periods, se
 fn may_move(view: &View<'_>, times: &Range<i64>, settings: &Settings) -> bool {
     let last_us = view.customer.and_then(|customer| customer.now).map(|now| now.from_us);
     last_us.is_some_and(|us| times.contains(&us))
-        || statements(view).any(|told| {
+        || view.statements().any(|told| {
             let is_late = told.effective_us < settings.panes.start_us(told.counts_from);
             is_late || matches!(told.terms.ends_us, Change::Set(us) if times.contains(&us))
         })
 }
 
-/// What was told of contracts, and no deletion has erased.
-fn statements<'v>(view: &View<'v>) -> impl Iterator<Item = &'v Statement> {
-    let floor_us = view.floor_us;
-    let all = view.account.histories.contracts.values().flat_map(|contract| contract.statements());
-    all.filter(move |told| told.said_us > floor_us)
-}
-
-/// The contracts as they were known at the close of `closed`.
-fn told<'v>(view: &View<'v>, closed: Pane, settings: &Settings) -> Told<'v> {
-    let known = Known { floor_us: view.floor_us, closed, until_us: i64::MAX, grace_us: settings.revenue.grace_us };
-    let contracts = &view.account.histories.contracts;
-    let first = statements(view).map(|told| told.counts_from).min();
-    let booked = |told: &Statement| {
-        settings.revenue.booked_us(told, settings.panes.start_us(told.counts_from), Some(told.counts_from) == first)
-    };
-    let steps: Vec<Vec<Step<'v>>> = contracts.values().map(|contract| contract.steps_booked(&known, booked)).collect();
-    Told::of(&steps)
-}
-
-/// The revision of a period that what was told at the close of `pane` makes, if it changes any figure.
-fn restated(view: &View<'_>, span: &Span, pane: Pane, settings: &Settings) -> Option<(i32, Figures)> {
-    let reported = settings.panes.pane(span.period.end_us - 1);
-    let told_in = statements(view).map(|told| told.counts_from);
-    let closes: BTreeSet<Pane> = told_in.filter(|from| *from > reported && *from <= pane).collect();
-    let seat_removal = settings.revenue.seat_removal;
-    let figures = |closed| Figures::of(&told(view, closed, settings), span, span.period.end_us, seat_removal);
-    let (mut last, mut revision, mut is_changed) = (figures(reported), 0, false);
-    for closed in closes {
-        let now = figures(closed);
-        is_changed = now != last;
-        revision += i32::from(is_changed);
-        last = now;
+impl<'a> View<'a> {
+    /// What was told of contracts, and no deletion has erased.
+    fn statements(&self) -> impl Iterator<Item = &'a Statement> {
+        let floor_us = self.floor_us;
+        let all = self.account.histories.contracts.values().flat_map(|contract| contract.statements());
+        all.filter(move |told| told.said_us > floor_us)
     }
-    is_changed.then_some((revision, last))
+}
+
+impl<'v> Told<'v> {
+    /// The contracts as they were known at the close of `closed`, without what was said until `floor_us`.
+    fn at(view: &View<'v>, floor_us: i64, closed: Pane, settings: &Settings) -> Self {
+        let rules = &settings.revenue;
+        let known = Known { floor_us, closed, until_us: i64::MAX, grace_us: rules.grace_us };
+        let view = View { floor_us, ..*view };
+        let first = view.statements().map(|told| told.counts_from).min();
+        let booked = |told: &Statement| {
+            rules.booked_us(told, settings.panes.start_us(told.counts_from), Some(told.counts_from) == first)
+        };
+        let contracts = view.account.histories.contracts.values();
+        let steps: Vec<Vec<Step<'v>>> = contracts.map(|contract| contract.steps_booked(&known, booked)).collect();
+        Self::of(&steps)
+    }
+}
+
+/// Appends the rows of past periods that are otherwise by what counts first at this close. Their revision is the number of
+/// closes that changed them.
+fn restate(made: &mut Rows<'_, '_>, periods: &Periods) {
+    let (view, settings) = (made.of.view, made.settings);
+    let seat_removal = settings.revenue.seat_removal;
+    let closes: BTreeSet<Pane> = view.statements().map(|told| told.counts_from).collect();
+    // Each past period: the close that reported it, its revision, its figures, and whether the last close changed them.
+    let reported = |span: &Span| settings.panes.pane(span.period.end_us - 1);
+    let mut all: Vec<(&Span, Pane, i32, Option<Figures>, bool)> =
+        periods.past.iter().map(|span| (span, reported(span), 0, None, false)).collect();
+    let first = all.iter().map(|(_, reported, ..)| *reported).min();
+    let later = closes.iter().copied().filter(|close| first.is_some_and(|first| *close > first));
+    let needed: BTreeSet<Pane> = all.iter().map(|(_, reported, ..)| *reported).chain(later).collect();
+    for close in needed.into_iter().filter(|close| *close <= periods.pane) {
+        let told = Told::at(view, view.floor_us, close, settings);
+        for (span, reported, revision, last, is_changed) in &mut all {
+            if close != *reported && (close < *reported || !closes.contains(&close)) {
+                continue;
+            }
+            let now = Figures::of(&told, span, span.period.end_us, seat_removal);
+            *is_changed = last.as_ref().is_some_and(|last| *last != now);
+            *revision += i32::from(*is_changed);
+            *last = Some(now);
+        }
+    }
+    for (span, _, revision, figures, _) in all.iter().filter(|(.., is_changed)| *is_changed) {
+        if let Some(figures) = figures {
+            made.write(span, figures, Some(*revision));
+        }
+    }
 }
 
 /// The rows of an account.
@@ -220,19 +247,42 @@ struct Rows<'w, 'r> {
     rows: &'w mut revenue::Writer,
     of: Of<'r>,
     settings: &'r Settings,
+    /// Start of the pane, UTC microseconds.
+    start_us: i64,
+    /// The contracts as the close before knew them, once that is asked for.
+    before: Option<Told<'r>>,
     num_rows: i64,
 }
 
-impl Rows<'_, '_> {
-    /// Appends a row, if there is anything to tell. A revision makes it final.
-    fn append(&mut self, span: &Span, figures: &Figures, revision: Option<i32>) {
-        if !figures.is_anything && revision.unwrap_or_default() == 0 {
-            return;
+impl<'r> Rows<'_, 'r> {
+    /// Appends the row of a period up to `cut_us`, if there is anything to tell, or was at the close before.
+    fn append(&mut self, told: &Told<'_>, span: &Span, cut_us: i64, is_final: bool) {
+        let figures = Figures::of(told, span, cut_us, self.settings.revenue.seat_removal);
+        if figures.is_anything || self.was_anything(span) {
+            self.write(span, &figures, is_final.then_some(0));
         }
+    }
+
+    /// Whether the close before had anything to tell of a period.
+    fn was_anything(&mut self, span: &Span) -> bool {
+        let Self { of, settings, start_us, .. } = *self;
+        if span.period.start_us >= start_us {
+            return false;
+        }
+        let announced = of.view.account.histories.deletions.iter().rev().filter(|deletion| deletion.is_announced);
+        let floor_us = announced.map(|deletion| deletion.at_us).next().unwrap_or(i64::MIN);
+        let before = || Told::at(of.view, floor_us, of.view.last.back(1), settings);
+        let before = self.before.get_or_insert_with(before);
+        Figures::of(before, span, start_us, settings.revenue.seat_removal).is_anything
+    }
+
+    /// Writes a row. A revision makes it final.
+    fn write(&mut self, span: &Span, figures: &Figures, revision: Option<i32>) {
         let Of { account_id, view, provenance } = self.of;
         let period = &span.period;
-        let net = |of: fn(&Net) -> i64| figures.net.as_ref().map(of).map(i128::from);
-        let gross = |of: fn(&Gross) -> i64| figures.gross.as_ref().map(of).map(i128::from);
+        let money = |hundredths: i64| (hundredths < MOST_HUNDREDTHS).then_some(i128::from(hundredths));
+        let net = |of: fn(&Net) -> i64| figures.net.as_ref().map(of).and_then(money);
+        let gross = |of: fn(&Gross) -> i64| figures.gross.as_ref().map(of).and_then(money);
         let Dimensions { segment, owner, plan } = view.dimensions_at(period.start_us, self.settings);
         let [segment, owner, plan] = [segment, owner, plan].map(|text| serde_json::from_str::<String>(&text?).ok());
         self.rows.append(revenue::Row {
@@ -244,23 +294,23 @@ impl Rows<'_, '_> {
             is_final: revision.is_some(),
             revision: revision.unwrap_or_default(),
             currency: figures.currency.as_deref(),
-            opening: figures.opening.map(i128::from),
+            opening: figures.opening.and_then(money),
             new: net(|net| net.new),
             expansion: net(|net| net.expansion),
             contraction: net(|net| net.contraction),
             churned: net(|net| net.churned),
             reactivated: net(|net| net.reactivated),
-            closing: figures.closing.map(i128::from),
+            closing: figures.closing.and_then(money),
             gross_expansion: gross(|gross| gross.expansion),
             gross_contraction: gross(|gross| gross.contraction),
             gross_churned: gross(|gross| gross.churned),
-            earned: figures.earned.map(i128::from),
+            earned: figures.earned.and_then(money),
             is_customer: figures.is_customer,
             is_churned: figures.is_churned,
             renewals_due: figures.due.due,
             renewals_made: figures.due.made,
-            renewals_due_mrr: figures.due.due_mrr.map(i128::from),
-            renewals_made_mrr: figures.due.made_mrr.map(i128::from),
+            renewals_due_mrr: figures.due.due_mrr.and_then(money),
+            renewals_made_mrr: figures.due.made_mrr.and_then(money),
             segment: segment.as_deref(),
             owner: owner.as_deref(),
             plan: plan.as_deref(),

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keepwell_core::pane::Pane;
+use keepwell_core::pane::{Pane, PaneWidth};
 use keepwell_pipeline::snapshot::parts::{Part, Parts, SavedRevisions, SnapshotBytes, accounts};
 use keepwell_pipeline::suspect::SuspectPane;
 use keepwell_pipeline::watermark::Watermarks;
@@ -93,7 +93,7 @@ pub fn parts(state: &PartitionState, fingerprint: &str, known: &SavedRevisions) 
 ///
 /// # Errors
 /// When the version belongs to another program, or the bytes are damaged.
-pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), String> {
+pub fn restored(whole: &SnapshotBytes, panes: PaneWidth) -> Result<(PartitionState, String), String> {
     let damaged = |error: postcard::Error| error.to_string();
     let bytes = whole.get(HEAD).ok_or("it has no head: a version before 3 wrote it")?;
     let (version, _) = postcard::take_from_bytes::<u32>(bytes).map_err(damaged)?;
@@ -122,7 +122,10 @@ pub fn restored(whole: &SnapshotBytes) -> Result<(PartitionState, String), Strin
                 state.accounts.insert(name, Account::of_rest(((rest, BTreeMap::new()), Locked::NOTHING)));
             })?,
             7 => each(bytes, |(name, rest): (Name, RestBefore8)| {
-                state.accounts.insert(name, Account::of_rest((rest, Locked::NOTHING)));
+                let mut told = rest.1.values().flat_map(|contract| contract.statements());
+                let known = head.closed.filter(|closed| told.any(|told| told.counts_from <= *closed));
+                let locked = known.map_or(Locked::NOTHING, |closed| Locked::decided(panes.end_us(closed)));
+                state.accounts.insert(name, Account::of_rest((rest, locked)));
             })?,
             _ => each(bytes, |(name, rest): (Name, Rest)| state.accounts.insert(name, Account::of_rest(rest)))?,
         }

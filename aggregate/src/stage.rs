@@ -390,7 +390,7 @@ impl Stage for Aggregate {
         let restored = match snapshot {
             None => PartitionState::default(),
             Some(whole) => {
-                let (mut restored, fingerprint) = snapshot::restored(whole).map_err(refused)?;
+                let (mut restored, fingerprint) = snapshot::restored(whole, self.settings.panes).map_err(refused)?;
                 restored.find_large(&self.settings);
                 if fingerprint != self.settings.fingerprint {
                     return Err(refused(format!(

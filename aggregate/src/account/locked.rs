@@ -32,6 +32,11 @@ pub struct Locked {
 }
 
 impl Locked {
+    /// Nothing is kept, and all starts up to this time are decided: states before version 8 did not keep them.
+    pub fn decided(until_us: i64) -> Self {
+        Self { until_us: Some(until_us), ..Self::NOTHING }
+    }
+
     /// Nothing is kept.
     pub const NOTHING: Self = Self { until_us: None, floor_us: None, starts: Vec::new() };
 
@@ -95,11 +100,14 @@ impl Account {
             return;
         }
         let mut locked = self.histories.locked.clone();
-        locked.floor_us = locked.floor_us.max(self.deleted_before_us(closed_us));
+        let deleted_us = self.deleted_before_us(closed_us);
+        locked.floor_us = locked.floor_us.max(deleted_us);
         for start_us in starts {
-            let floor_us = self.deleted_before_us(start_us).unwrap_or(i64::MIN);
-            locked.add(start_us, self.dimensions(floor_us, start_us));
             locked.until_us = Some(start_us);
+            // What was before a deletion is not known any more.
+            if Some(start_us) > deleted_us {
+                locked.add(start_us, self.dimensions(deleted_us.unwrap_or(i64::MIN), start_us));
+            }
         }
         locked.settle(closed_us.saturating_sub(rules.locked_for_us));
         self.histories.for_adding().locked = locked;

@@ -19,16 +19,23 @@ const SEAT_REMOVED: &str = "seat_removed";
 /// The contracts of an account, as they were known at a time.
 pub struct Told<'c> {
     moments: Vec<Moment<'c>>,
-    terms: Vec<Term>,
+    terms: Vec<Term<'c>>,
 }
 
 /// A term of a contract that had an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Term {
+struct Term<'c> {
     ends_us: i64,
-    mrr_hundredths: Option<i64>,
-    /// The revenue of the next term, if it was renewed. The inner none: it is not known.
-    renewed: Option<Option<i64>>,
+    price: Price<'c>,
+    /// The price of the next term, if it was renewed.
+    renewed: Option<Price<'c>>,
+}
+
+/// Revenue in hundredths and its currency, as far as they are known.
+type Price<'c> = (Option<i64>, Option<&'c str>);
+
+fn price<'c>(step: &Step<'c>) -> Price<'c> {
+    (step.mrr_hundredths, step.currency)
 }
 
 impl<'c> Told<'c> {
@@ -45,23 +52,20 @@ impl<'c> Told<'c> {
 }
 
 /// The terms of a contract that were due: they lapsed, were cancelled at their end, or were renewed, even if late.
-fn terms(steps: &[Step<'_>]) -> Vec<Term> {
-    let mut terms: Vec<Term> = Vec::new();
+fn terms<'c>(steps: &[Step<'c>]) -> Vec<Term<'c>> {
+    let mut terms: Vec<Term<'c>> = Vec::new();
     let mut last = Step::default();
     let mut has_lapsed = false;
     for step in steps {
-        let ended = last.ends_us.filter(|_| last.is_open()).map(|ends_us| Term {
-            ends_us,
-            mrr_hundredths: last.mrr_hundredths,
-            renewed: None,
-        });
+        let ended =
+            last.ends_us.filter(|_| last.is_open()).map(|ends_us| Term { ends_us, price: price(&last), renewed: None });
         match step.by {
             None => {
                 terms.extend(ended);
                 has_lapsed = true;
             }
             Some(ContractAction::Renewed) => {
-                let renewed = Some(step.mrr_hundredths);
+                let renewed = Some(price(step));
                 match terms.last_mut().filter(|_| has_lapsed) {
                     Some(lapsed) => lapsed.renewed = renewed,
                     None => terms.extend(ended.map(|term| Term { renewed, ..term })),
@@ -75,7 +79,7 @@ fn terms(steps: &[Step<'_>]) -> Vec<Term> {
             Some(ContractAction::Changed) => {
                 // Another end, told when the term was over, is a renewal by another name.
                 let over = ended.filter(|term| term.ends_us <= step.from_us && last.ends_us != step.ends_us);
-                terms.extend(over.map(|term| Term { renewed: Some(step.mrr_hundredths), ..term }));
+                terms.extend(over.map(|term| Term { renewed: Some(price(step)), ..term }));
             }
             Some(ContractAction::Paused | ContractAction::Resumed) => {}
         }
@@ -159,20 +163,24 @@ impl Figures {
         let within = moments.get(start..cut).unwrap_or_default();
         let closing = within.last().or(opening);
         let pays = |moment: Option<&Moment<'_>>| moment.is_some_and(|moment| moment.is_paying);
-        let due = Due::of(&told.terms, start_us..cut_us);
+        let terms: Vec<&Term<'_>> =
+            told.terms.iter().filter(|term| (start_us..cut_us).contains(&term.ends_us)).collect();
         let mut figures = Self {
             is_customer: pays(opening),
             is_churned: pays(opening) && !pays(closing),
-            due,
-            is_anything: pays(opening) || !within.is_empty() || due.due > 0,
+            is_anything: pays(opening) || !within.is_empty() || !terms.is_empty(),
             ..Self::default()
         };
         let all = opening.into_iter().chain(within);
         let paid = all.filter(|moment| moment.mrr_hundredths != Some(0)).map(|moment| moment.currency);
         let currencies: BTreeSet<Option<&str>> = paid.collect();
+        let of_terms = terms.iter().filter(|term| term.price.0 != Some(0)).map(|term| term.price.1);
+        let with_terms: BTreeSet<Option<&str>> = of_terms.chain(currencies.iter().copied()).collect();
+        figures.due = Due::of(&terms, with_terms.len() <= 1);
         if currencies.len() <= 1 {
             let mrr = |moment: Option<&Moment<'_>>| moment.map_or(Some(0), |moment| moment.mrr_hundredths);
-            figures.currency = currencies.into_iter().flatten().next().map(str::to_owned);
+            let shown = if currencies.is_empty() && with_terms.len() == 1 { with_terms } else { currencies };
+            figures.currency = shown.into_iter().flatten().next().map(str::to_owned);
             (figures.opening, figures.closing) = (mrr(opening), mrr(closing));
             let changes = figures.opening.and_then(|opening| Changes::of(opening, within));
             figures.gross = changes.map(|changes| changes.gross);
@@ -218,21 +226,22 @@ struct Changes {
 }
 
 impl Changes {
-    /// None: a price within is not known.
+    /// None: a price within is not known, or a sum is beyond all money.
     fn of(opening: i64, within: &[Moment<'_>]) -> Option<Self> {
         let mut changes = Self::default();
         let mut now = opening;
         for moment in within.iter().filter(|_| opening != 0) {
             let next = moment.mrr_hundredths?;
             let fall = now - next;
-            match next {
-                _ if fall <= 0 => changes.gross.expansion -= fall,
-                0 => changes.gross.churned += fall,
-                _ => {
-                    changes.gross.contraction += fall;
-                    changes.lost_seats += if moment.reason == Some(SEAT_REMOVED) { fall } else { 0 };
-                }
-            }
+            let Gross { expansion, contraction, churned } = &mut changes.gross;
+            let sum = match next {
+                _ if fall <= 0 => expansion,
+                0 => churned,
+                _ => contraction,
+            };
+            *sum = sum.checked_add(fall.abs())?;
+            let is_lost = fall > 0 && next != 0 && moment.reason == Some(SEAT_REMOVED);
+            changes.lost_seats += if is_lost { fall } else { 0 };
             now = next;
         }
         Some(changes)
@@ -261,18 +270,60 @@ fn earned(opening: Option<&Moment<'_>>, within: &[Moment<'_>], span: &Span, cut_
 }
 
 impl Due {
-    /// The terms that ended in these times.
-    fn of(terms: &[Term], times: Range<i64>) -> Self {
-        let mut all = Self { due: 0, made: 0, due_mrr: Some(0), made_mrr: Some(0) };
+    /// The sums of terms. Without one currency there is no sum of revenue.
+    fn of(terms: &[&Term<'_>], is_one_currency: bool) -> Self {
+        let zero = Some(0).filter(|_| is_one_currency || terms.is_empty());
+        let mut all = Self { due: 0, made: 0, due_mrr: zero, made_mrr: zero };
         let plus = |sum: Option<i64>, mrr: Option<i64>| sum.zip(mrr).and_then(|(sum, mrr)| sum.checked_add(mrr));
-        for term in terms.iter().filter(|term| times.contains(&term.ends_us)) {
+        for Term { price: (mrr, currency), renewed, .. } in terms {
             all.due += 1;
-            all.due_mrr = plus(all.due_mrr, term.mrr_hundredths);
-            if let Some(after) = term.renewed {
+            all.due_mrr = plus(all.due_mrr, *mrr);
+            if let Some((next, next_currency)) = renewed {
                 all.made += 1;
-                all.made_mrr = plus(all.made_mrr, term.mrr_hundredths.zip(after).map(|(was, is)| was.min(is)));
+                let kept = mrr.zip(*next).filter(|_| currency == next_currency).map(|(was, is)| was.min(is));
+                all.made_mrr = plus(all.made_mrr, kept);
             }
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moments(prices: &[i64]) -> Vec<Moment<'static>> {
+        let of = |price: &i64| Moment {
+            from_us: 0,
+            is_paying: *price != 0,
+            is_running: true,
+            is_paused: false,
+            contracts: 1,
+            mrr_hundredths: Some(*price),
+            currency: None,
+            seats: None,
+            renews_us: None,
+            reason: None,
+        };
+        prices.iter().map(of).collect()
+    }
+
+    #[test]
+    fn single_changes_are_summed_as_long_as_they_are_money() {
+        let changes = |prices: &[i64]| Changes::of(100, &moments(prices)).map(|changes| changes.gross);
+        assert_eq!(changes(&[130, 110, 0, 40]), Some(Gross { expansion: 70, contraction: 20, churned: 110 }));
+        assert_eq!(changes(&[i64::MAX, 0, i64::MAX, 0]), None, "a sum beyond all money is not known");
+        assert_eq!(Changes::of(0, &moments(&[5])).map(|changes| changes.gross), Some(Gross::default()));
+    }
+
+    #[test]
+    fn net_is_one_movement_and_lost_seats_are_at_most_what_was_lost() {
+        let net = |opening, closing, has_paid| Net::of(opening, closing, has_paid);
+        assert_eq!(net(0, 5, false), Net { new: 5, ..Net::default() });
+        assert_eq!(net(0, 5, true), Net { reactivated: 5, ..Net::default() });
+        assert_eq!(net(5, 0, true), Net { churned: 5, ..Net::default() });
+        assert_eq!(net(5, 8, true), Net { expansion: 3, ..Net::default() });
+        assert_eq!(net(5, 3, true).with_churn(9), Net { churned: 2, ..Net::default() });
+        assert_eq!(net(5, 1, true).with_churn(3), Net { contraction: 1, churned: 3, ..Net::default() });
     }
 }

@@ -28,7 +28,8 @@ impl Span {
 
     /// The duration in microseconds.
     pub const fn as_micros(self) -> i64 {
-        self.0.as_micros() as i64
+        let us = self.0.as_micros();
+        if us > i64::MAX as u128 { i64::MAX } else { us as i64 }
     }
 }
 

@@ -8,11 +8,12 @@ select k.*, min(k.visible) over (partition by k.account_id, k.p) as first from c
 select account_id, p, end_us from contract_known where visible = p group by 1, 2, 3
 
 -- table revenue_grid
-select distinct account_id, p, end_us from contract_known
+select account_id, p, end_us from contract_known
+union select account_id, p, end_us from grid_floor where is_deletion_news and account_id in (select account_id from contract_said)
 
 -- table revenue_past
 select n.account_id, n.p, n.end_us, d.kind, d.start_us, d.end_us as period_end, (d.end_us - 1) / {width} as reported
-from revenue_news n join period d on d.end_us <= n.p * {width} and d.end_us >= n.end_us - {restate_for} and {restates}
+from revenue_news n join period d on d.end_us <= n.p * {width} and d.end_us >= n.p * {width} - {restate_for} and {restates}
 
 -- table revenue_view
 select account_id, p, p as q from revenue_grid
@@ -23,7 +24,7 @@ union select n.account_id, n.p, k.visible from revenue_news n join revenue_known
 -- table booked_known
 select v.account_id, v.p * 1000000000 + v.q as p, k.end_us, k.visible, k.contract_id, k.ord, k.occurred_us, k.holds_us,
   case when k.effective_us >= k.visible * {width} or coalesce(k.reported_us, -9000000000000000000) > k.visible * {width} then k.effective_us
-       when {restates} and (k.visible = k.first or coalesce(k.reported_us, -9000000000000000000) >= k.visible * {width} - {restate_for}) then k.effective_us
+       when k.visible = k.first or ({restates} and coalesce(k.reported_us, -9000000000000000000) >= k.visible * {width} - {restate_for}) then k.effective_us
        else k.visible * {width} end as effective_us,
   k.action, k.mrr, k.currency, k.seats, k.ends_us, k.cleared, k.reason
 from revenue_view v join revenue_known k on k.account_id = v.account_id and k.p = v.p and k.visible <= v.q
@@ -43,18 +44,18 @@ from revenue_amount window one as (partition by account_id, p order by at_us)
 
 -- A term is over when it lapses, is cancelled at its end, is renewed, or gets another end when it was over.
 -- table revenue_before
-select *, lag(phase, 1, 0) over one as last_phase, lag(ends_us) over one as last_ends_us, lag(mrr) over one as last_mrr,
+select *, lag(phase, 1, 0) over one as last_phase, lag(ends_us) over one as last_ends_us, lag(mrr) over one as last_mrr, lag(currency) over one as last_currency,
   coalesce(lag(lapses and phase < 3) over one, false) as has_lapsed,
   sum(case when action in (1, 3, 6) then 1 else 0 end) over one as part
 from booked_phase window one as (partition by account_id, p, contract_id order by n)
 
 -- table revenue_term
-select l.account_id, l.p, l.ends_us, l.mrr, r.account_id is not null as is_renewed, r.mrr as next_mrr
+select l.account_id, l.p, l.ends_us, l.mrr, l.currency, r.account_id is not null as is_renewed, r.mrr as next_mrr, r.currency as next_currency
 from revenue_before l left join revenue_before r
   on r.account_id = l.account_id and r.p = l.p and r.contract_id = l.contract_id and r.part = l.part + 1 and r.action = 3
 where l.lapses and l.phase < 3
 union all
-select account_id, p, last_ends_us, last_mrr, action in (2, 3), case when action in (2, 3) then mrr end
+select account_id, p, last_ends_us, last_mrr, last_currency, action in (2, 3), case when action in (2, 3) then mrr end, case when action in (2, 3) then currency end
 from revenue_before
 where last_phase in (1, 2) and not has_lapsed and last_ends_us is not null
   and (action = 3 or (action in (1, 6) and last_ends_us <= effective_us)
@@ -111,27 +112,29 @@ from revenue_weighted group by 1, 2, 3, 4
 -- table revenue_due
 select c.k, c.account_id, c.kind, c.start_us, count(*) as due, sum(case when t.is_renewed then 1 else 0 end) as made,
   case when count(t.mrr) = count(*) then sum(t.mrr) end as due_mrr,
-  case when count(case when not t.is_renewed or (t.mrr is not null and t.next_mrr is not null) then 1 end) = count(*)
+  count(distinct case when t.mrr is null or t.mrr <> 0 then coalesce(t.currency, '') end) as num_currencies, max(case when t.mrr is null or t.mrr <> 0 then t.currency end) as currency,
+  case when count(case when not t.is_renewed or (t.mrr is not null and t.next_mrr is not null and coalesce(t.currency, '') = coalesce(t.next_currency, '')) then 1 end) = count(*)
        then coalesce(sum(case when t.is_renewed then least(t.mrr, t.next_mrr) end), 0) end as made_mrr
 from revenue_cut c join revenue_term t on t.account_id = c.account_id and t.p = c.k and t.ends_us >= c.start_us and t.ends_us < c.cut_us
 group by 1, 2, 3, 4
 
 -- table revenue_figures
 select c.account_id, c.p, c.q, c.k, c.end_us, c.kind, c.start_us, c.period_end, c.role,
-  case when n.is_one then s.currency end as currency,
+  case when n.is_one and n.num_currencies = 1 then s.currency when n.is_one and d.num_currencies = 1 then d.currency end as currency,
   case when n.is_one and n.num_before > 0 then s.opening when n.is_one then 0 end as opening,
   case when n.is_one and n.num_all > 0 then s.closing when n.is_one then 0 end as closing,
   n.num_within, n.num_unknown, n.has_paid, n.rises, n.falls, n.losses, n.seats,
   case when n.is_one and coalesce(e.num_unknown, 0) = 0 then coalesce(e.earned, 0) end as earned,
   n.pays_before, n.pays_before and not n.pays_after as is_churned,
-  coalesce(d.due, 0) as due, coalesce(d.made, 0) as made, case when d.due is null then 0 else d.due_mrr end as due_mrr,
-  case when d.due is null then 0 else d.made_mrr end as made_mrr
+  coalesce(d.due, 0) as due, coalesce(d.made, 0) as made,
+  case when d.due is null then 0 when n.is_one and d.num_currencies <= 1 and (n.num_currencies = 0 or d.num_currencies = 0 or coalesce(s.currency, '') = coalesce(d.currency, '')) then d.due_mrr end as due_mrr,
+  case when d.due is null then 0 when n.is_one and d.num_currencies <= 1 and (n.num_currencies = 0 or d.num_currencies = 0 or coalesce(s.currency, '') = coalesce(d.currency, '')) then d.made_mrr end as made_mrr
 from revenue_cut c
 left join revenue_sums s on s.k = c.k and s.account_id = c.account_id and s.kind = c.kind and s.start_us = c.start_us
 left join revenue_earned e on e.k = c.k and e.account_id = c.account_id and e.kind = c.kind and e.start_us = c.start_us
 left join revenue_due d on d.k = c.k and d.account_id = c.account_id and d.kind = c.kind and d.start_us = c.start_us
 join (
-  select c.k, c.account_id, c.kind, c.start_us, coalesce(s.num_currencies, 0) <= 1 as is_one, coalesce(s.num_before, 0) as num_before,
+  select c.k, c.account_id, c.kind, c.start_us, coalesce(s.num_currencies, 0) <= 1 as is_one, coalesce(s.num_currencies, 0) as num_currencies, coalesce(s.num_before, 0) as num_before,
     coalesce(s.num_before + s.num_within, 0) as num_all, coalesce(s.num_within, 0) as num_within, coalesce(s.num_unknown, 0) as num_unknown,
     coalesce(s.has_paid, false) as has_paid, coalesce(s.rises, 0) as rises, coalesce(s.falls, 0) as falls, coalesce(s.losses, 0) as losses,
     coalesce(s.seats, 0) as seats, coalesce(s.pays_before, false) as pays_before, coalesce(s.pays_after, false) as pays_after
@@ -171,20 +174,25 @@ select *, coalesce(figures <> lag(figures) over (partition by account_id, p, rol
 -- table revenue_revised
 select *, sum(case when is_changed then 1 else 0 end) over (partition by account_id, p, role, kind, start_us order by q) as revision from revenue_changed
 
+-- What was to be told at the close before: a row that is not true any more is replaced.
+-- table revenue_lagged
+select *, coalesce(lag(is_anything) over (partition by account_id, kind, start_us, role < 3 order by p, q), false) and role < 3 as was_anything from revenue_revised
+
 -- table revenue_emitted
-select r.* from revenue_revised r
+select r.* from revenue_lagged r
 left join revenue_news n on n.account_id = r.account_id and n.p = r.p
 left join revenue_moved m on m.account_id = r.account_id and m.p = r.k
-where (r.role = 1 and r.is_anything) or (r.role = 3 and r.q = r.p and r.is_changed)
-  or (r.role = 2 and r.is_anything and (n.p is not null or m.p is not null or r.start_us >= r.p * {width}))
+left join grid_floor g on g.account_id = r.account_id and g.p = r.p
+where (r.role = 1 and (r.is_anything or r.was_anything)) or (r.role = 3 and r.q = r.p and r.is_changed)
+  or (r.role = 2 and (r.is_anything or r.was_anything) and (n.p is not null or m.p is not null or r.start_us >= r.p * {width} or g.is_deletion_news))
 
 -- Segment, owner and plan as of the start, as the close of the pane before it knew them.
 -- table revenue_start
 select e.account_id, e.p, e.start_us, g.floor_us, (e.start_us - 1) / {width} as known,
-  min(k.visible) <= (e.start_us - 1) / {width} and (g.floor_us is null or (g.floor_us < e.start_us and min(d.visible) <= (e.start_us - 1) / {width})) as is_locked
+  coalesce(min(k.visible) <= (e.start_us - 1) / {width}, false) and (g.floor_us is null or (g.floor_us < e.start_us and min(d.visible) <= (e.start_us - 1) / {width})) as is_locked
 from (select distinct account_id, p, start_us from revenue_emitted) e
 join grid_floor g on g.account_id = e.account_id and g.p = e.p
-join contract_known k on k.account_id = e.account_id and k.p = e.p
+left join contract_known k on k.account_id = e.account_id and k.p = e.p
 left join deletion d on d.account_id = e.account_id and d.at_us = g.floor_us
 group by 1, 2, 3, 4, 5
 

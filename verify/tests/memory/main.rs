@@ -10,6 +10,7 @@ mod live;
 mod properties;
 mod prose;
 mod quickstart;
+mod restated;
 mod revenue;
 mod schemas;
 mod sim;

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use keepwell::report::{self, Report};
 use keepwell_core::calendar::PeriodKind::{self, Month, Quarter};
 use keepwell_core::event::Kind::{self, Account, Contract, Usage};
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::revenue::{Reader, Row};
 use keepwell_pipeline::config::Config;
+use keepwell_score::tables_reader::Stored;
 use serde_json::{Value, json};
 
 use crate::{Deployment, Raw, config};
@@ -18,11 +20,11 @@ use crate::{Deployment, Raw, config};
 type Told<'t> = (&'t str, i64, &'t str, Option<i64>);
 
 /// The start of a day in UTC milliseconds; day 1 is 1 March, day 32 is 1 April.
-fn ms(day: i64) -> i64 {
+pub(crate) fn ms(day: i64) -> i64 {
     1_709_251_200_000 + (day - 1) * 86_400_000
 }
 
-fn raw(kind: Kind, at_ms: i64, id: &str, more: Value) -> Raw {
+pub(crate) fn raw(kind: Kind, at_ms: i64, id: &str, more: Value) -> Raw {
     let mut event = json!({"event_id": id, "occurred_at": at_ms});
     more.as_object().unwrap().iter().for_each(|(name, value)| event[name] = value.clone());
     Raw { kind, key: None, value: Some(event.to_string().into_bytes()), at_ms }
@@ -234,28 +236,28 @@ fn what_is_told_late_restates_the_month_or_counts_when_it_became_known() {
     booked.check();
 }
 
-fn over(periods: &[PeriodKind], set: &[&str]) -> Config {
+pub(crate) fn over(periods: &[PeriodKind], set: &[&str]) -> Config {
     let mut config = config(set);
     config.revenue.periods = periods.to_vec();
     config
 }
 
 /// Rows of one account: each as text.
-fn rows(deployment: &Deployment, account: &str, shown: impl Fn(&Row<'_>) -> Option<String>) -> Vec<String> {
+pub(crate) fn rows(deployment: &Deployment, account: &str, shown: impl Fn(&Row<'_>) -> Option<String>) -> Vec<String> {
     let rows = deployment.streamed().revenue;
     let reader = Reader::of(Columns::Batch(&rows)).unwrap();
     let of_account = (0..rows.num_rows()).map(|row| reader.row(row)).filter(|row| row.account_id == account);
     of_account.filter_map(|row| shown(&row)).collect()
 }
 
-fn deployment(told: &[Raw], config: Config) -> Deployment {
+pub(crate) fn deployment(told: &[Raw], config: Config) -> Deployment {
     let mut all = raws(&[]);
     all.extend(told.iter().cloned());
     all.sort_by_key(|raw| raw.at_ms);
     Deployment::of(&all, config)
 }
 
-fn contract(id: &str, told_on: i64, more: Value) -> Raw {
+pub(crate) fn contract(id: &str, told_on: i64, more: Value) -> Raw {
     raw(Contract, ms(told_on), id, more)
 }
 
@@ -357,4 +359,71 @@ fn what_is_earned_goes_by_days_and_periods_begin_where_the_business_is() {
         ]
     );
     deployment.check();
+}
+
+/// The shipped figures of March, by name, with two decimals.
+fn figures(deployment: &Deployment, of: Report, as_of: Option<&str>) -> BTreeMap<String, String> {
+    let url = format!("file://{}", deployment.folder.path().display());
+    let stored = Stored::open(&url, &BTreeMap::new(), &deployment.config.aggregate.layout()).unwrap();
+    let sql = report::sql(&report::parse(None).unwrap(), &[], of, as_of);
+    let of_march = format!(
+        "select kpi, round(value, 2) as value from ({sql}) kpis where period = 'month' and period_start = '2024-03-01T00:00:00Z'"
+    );
+    let rows = stored.texts(&of_march).unwrap().rows.into_iter();
+    rows.map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap_or_else(|| "none".to_owned()))).collect()
+}
+
+#[test]
+fn the_report_has_the_published_figures() {
+    let sources = with(&COHORT, &[("e", 10, "started", Some(15_000))]);
+    let of_sources = Deployment::of(&raws(&at_once(&sources)), over(&[Month], &[]));
+    let found = figures(&of_sources, Report::Last, None);
+    for (name, value) in [
+        ("nrr", "105.0"),
+        ("grr", "85.0"),
+        ("revenue_churn", "15.0"),
+        ("expansion_rate", "20.0"),
+        ("accounts_expanded", "25.0"),
+        ("logo_churn", "25.0"),
+        ("crr", "75.0"),
+        ("opening_mrr", "100000.0"),
+        ("closing_mrr", "120000.0"),
+        ("new_mrr", "15000.0"),
+        ("customers", "4.0"),
+    ] {
+        assert_eq!(found[name], value, "{name}");
+    }
+    let up_and_down = [("f", 0, "started", Some(100)), ("f", 5, "changed", Some(130)), ("f", 20, "changed", Some(110))];
+    let found = figures(&Deployment::of(&raws(&at_once(&up_and_down)), over(&[Month], &[])), Report::Last, None);
+    assert_eq!((found["grr"].as_str(), found["grr_by_changes"].as_str()), ("100.0", "80.0"));
+    // T6, as it was first reported, as it is known now, and as it was known in between.
+    let told: Vec<_> = COHORT.iter().map(|told| (*told, (told.1 == 20).then_some(36))).collect();
+    let late = Deployment::of(&raws(&told), over(&[Month], &[]));
+    for (of, as_of, nrr, grr) in [
+        (Report::First, None, "110.0", "90.0"),
+        (Report::Last, None, "105.0", "85.0"),
+        (Report::Last, Some("2024-04-02T00:00:00Z"), "110.0", "90.0"),
+        (Report::Last, Some("2024-03-12T00:00:00Z"), "120.0", "100.0"),
+    ] {
+        let found = figures(&late, of, as_of);
+        assert_eq!((found["nrr"].as_str(), found["grr"].as_str()), (nrr, grr), "{of:?} {as_of:?}");
+    }
+}
+
+#[test]
+fn renewals_of_22_of_25_terms_and_470_of_500_are_88_and_94_percent() {
+    let mut told = Vec::new();
+    for n in 0..25 {
+        let mrr = [vec![21; 21], vec![29], vec![10; 3]].concat()[n];
+        let account = format!("r{n:02}");
+        let started =
+            json!({"account_id": account, "type": "started", "mrr": mrr, "currency": "USD", "ends_at": ms(20)});
+        told.push(contract(&format!("s{n}"), -5, started));
+        if n < 22 {
+            let renewed = json!({"account_id": account, "type": "renewed", "mrr": mrr + 5, "ends_at": ms(400)});
+            told.push(contract(&format!("t{n}"), 18, renewed));
+        }
+    }
+    let found = figures(&deployment(&told, over(&[Month], &[])), Report::Last, None);
+    assert_eq!((found["renewal_rate"].as_str(), found["renewal_rate_revenue"].as_str()), ("88.0", "94.0"));
 }
