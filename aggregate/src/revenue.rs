@@ -63,7 +63,7 @@ impl RevenueRules {
     /// From when on a statement counts. What was told after the shortest period with it had been reported restates the
     /// past, or counts from when it became known. What is told first of an account is its past, and no news.
     fn booked_us(&self, statement: &Statement, known_us: i64, is_first: bool) -> i64 {
-        if statement.effective_us >= known_us {
+        if is_first || statement.effective_us >= known_us {
             return statement.effective_us;
         }
         let periods = self.periods.iter().filter_map(|kind| self.calendar.period(*kind, statement.effective_us));
@@ -73,7 +73,6 @@ impl RevenueRules {
         }
         let is_forgotten = reported_us < known_us.saturating_sub(self.restate_for_us);
         match self.late {
-            _ if is_first => statement.effective_us,
             Late::Restate if !is_forgotten => statement.effective_us,
             _ => known_us,
         }
@@ -175,13 +174,14 @@ fn is_deleted_now(view: &View<'_>) -> bool {
 }
 
 /// Whether a contract may take a step in these times, or a term may end in them, without anything told. The customer
-/// knows it, unless something was told late.
+/// knows it, unless something counts from another time than it holds.
 fn may_move(view: &View<'_>, times: &Range<i64>, settings: &Settings) -> bool {
     let last_us = view.customer.and_then(|customer| customer.now).map(|now| now.from_us);
+    let booked_us = view.booking(settings);
     last_us.is_some_and(|us| times.contains(&us))
         || view.statements().any(|told| {
-            let is_late = told.effective_us < settings.panes.start_us(told.counts_from);
-            is_late || matches!(told.terms.ends_us, Change::Set(us) if times.contains(&us))
+            let ends = matches!(told.terms.ends_us, Change::Set(us) if times.contains(&us));
+            ends || booked_us(told) != told.effective_us
         })
 }
 
@@ -192,52 +192,67 @@ impl<'a> View<'a> {
         let all = self.account.histories.contracts.values().flat_map(|contract| contract.statements());
         all.filter(move |told| told.said_us > floor_us)
     }
+
+    /// From when on each statement counts.
+    fn booking<'s>(&self, settings: &'s Settings) -> impl Fn(&Statement) -> i64 + use<'s> {
+        let first = self.statements().map(|told| told.counts_from).min();
+        move |told| {
+            let known_us = settings.panes.start_us(told.counts_from);
+            settings.revenue.booked_us(told, known_us, Some(told.counts_from) == first)
+        }
+    }
 }
 
 impl<'v> Told<'v> {
     /// The contracts as they were known at the close of `closed`, without what was said until `floor_us`.
     fn at(view: &View<'v>, floor_us: i64, closed: Pane, settings: &Settings) -> Self {
-        let rules = &settings.revenue;
-        let known = Known { floor_us, closed, until_us: i64::MAX, grace_us: rules.grace_us };
-        let view = View { floor_us, ..*view };
-        let first = view.statements().map(|told| told.counts_from).min();
-        let booked = |told: &Statement| {
-            rules.booked_us(told, settings.panes.start_us(told.counts_from), Some(told.counts_from) == first)
-        };
+        let known = Known { floor_us, closed, until_us: i64::MAX, grace_us: settings.revenue.grace_us };
+        let booked_us = View { floor_us, ..*view }.booking(settings);
         let contracts = view.account.histories.contracts.values();
-        let steps: Vec<Vec<Step<'v>>> = contracts.map(|contract| contract.steps_booked(&known, booked)).collect();
+        let steps: Vec<Vec<Step<'v>>> = contracts.map(|contract| contract.steps_booked(&known, &booked_us)).collect();
         Self::of(&steps)
     }
 }
 
-/// Appends the rows of past periods that are otherwise by what counts first at this close. Their revision is the number of
-/// closes that changed them.
+/// A past period, as one close after another knew it.
+struct Reported<'p> {
+    span: &'p Span,
+    /// The close that reported it first.
+    first: Pane,
+    /// Number of closes that have changed it.
+    revision: i32,
+    figures: Option<Figures>,
+    /// Whether the last close has changed it.
+    is_changed: bool,
+}
+
+/// Appends the rows of past periods that are otherwise by what counts first at this close.
 fn restate(made: &mut Rows<'_, '_>, periods: &Periods) {
     let (view, settings) = (made.of.view, made.settings);
-    let seat_removal = settings.revenue.seat_removal;
-    let closes: BTreeSet<Pane> = view.statements().map(|told| told.counts_from).collect();
-    // Each past period: the close that reported it, its revision, its figures, and whether the last close changed them.
-    let reported = |span: &Span| settings.panes.pane(span.period.end_us - 1);
-    let mut all: Vec<(&Span, Pane, i32, Option<Figures>, bool)> =
-        periods.past.iter().map(|span| (span, reported(span), 0, None, false)).collect();
-    let first = all.iter().map(|(_, reported, ..)| *reported).min();
-    let later = closes.iter().copied().filter(|close| first.is_some_and(|first| *close > first));
-    let needed: BTreeSet<Pane> = all.iter().map(|(_, reported, ..)| *reported).chain(later).collect();
-    for close in needed.into_iter().filter(|close| *close <= periods.pane) {
+    let reported = |span| Reported {
+        span,
+        first: settings.panes.pane(span.period.end_us - 1),
+        revision: 0,
+        figures: None,
+        is_changed: false,
+    };
+    let mut past: Vec<Reported<'_>> = periods.past.iter().map(reported).collect();
+    let told_at: BTreeSet<Pane> = view.statements().map(|told| told.counts_from).collect();
+    let first: BTreeSet<Pane> = past.iter().map(|reported| reported.first).collect();
+    let from = first.first().copied().unwrap_or(periods.pane);
+    for close in first.union(&told_at).copied().filter(|close| (from..=periods.pane).contains(close)) {
         let told = Told::at(view, view.floor_us, close, settings);
-        for (span, reported, revision, last, is_changed) in &mut all {
-            if close != *reported && (close < *reported || !closes.contains(&close)) {
-                continue;
-            }
-            let now = Figures::of(&told, span, span.period.end_us, seat_removal);
-            *is_changed = last.as_ref().is_some_and(|last| *last != now);
-            *revision += i32::from(*is_changed);
-            *last = Some(now);
+        let is_told = told_at.contains(&close);
+        for of in past.iter_mut().filter(|of| close == of.first || (close > of.first && is_told)) {
+            let now = Figures::of(&told, of.span, of.span.period.end_us, settings.revenue.seat_removal);
+            of.is_changed = of.figures.as_ref().is_some_and(|before| *before != now);
+            of.revision += i32::from(of.is_changed);
+            of.figures = Some(now);
         }
     }
-    for (span, _, revision, figures, _) in all.iter().filter(|(.., is_changed)| *is_changed) {
-        if let Some(figures) = figures {
-            made.write(span, figures, Some(*revision));
+    for of in past.iter().filter(|of| of.is_changed) {
+        if let Some(figures) = &of.figures {
+            made.write(of.span, figures, Some(of.revision));
         }
     }
 }

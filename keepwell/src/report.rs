@@ -93,7 +93,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     };
     let of_period = format!(
         "select * from (\n{sql}\n) kpis where period = '{kind}' and period_start = '{start}' order by {}",
-        order(args)
+        order(&by)
     );
     let rows = stored.texts(&of_period)?;
     ensure!(
@@ -143,8 +143,8 @@ fn newest(stored: &Stored, as_of: Option<&str>) -> Result<(String, String)> {
     Ok(("quarter".to_owned(), start.context("there is no revenue of any quarter: name a --period")?))
 }
 
-fn order(args: &ReportArgs) -> String {
-    args.by.iter().map(|dimension| format!("{dimension}, ")).collect::<String>() + "currency, kpi"
+fn order(by: &[String]) -> String {
+    by.iter().map(|dimension| format!("{dimension}, ")).collect::<String>() + "currency, kpi"
 }
 
 /// A line of JSON for each figure. Numbers are texts, so that no reader rounds them.

@@ -75,7 +75,7 @@ MUTATIONS = [
     ("log_is_truth", "who comes back is new", "aggregate/src/revenue/figures.rs",
      "(0, _) if has_paid_before => &mut net.reactivated,", "(0, _) if has_paid_before && closing < 0 => &mut net.reactivated,"),
     ("log_is_truth", "a period restates nothing", "aggregate/src/revenue.rs",
-     "*is_changed = last.as_ref().is_some_and(|last| *last != now);", "*is_changed = last.is_none() && *revision < 0;"),
+     "of.is_changed = of.figures.as_ref().is_some_and(|before| *before != now);", "of.is_changed = false;"),
     ("silence_is_a_signal", "a term that lapses was never due", "aggregate/src/revenue/figures.rs",
      "terms.extend(ended);", "drop(ended);"),
     ("log_is_truth", "what was reported long ago is restated all the same", "aggregate/src/revenue.rs",
