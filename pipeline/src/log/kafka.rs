@@ -7,6 +7,7 @@
 
 mod burst;
 pub mod delivery;
+mod departure;
 pub mod group;
 mod membership;
 mod orphans;
@@ -36,6 +37,7 @@ use tracing::{debug, warn};
 use super::{Ends, Log, LogError, Polled, Verdict};
 use crate::pulse::Pulse;
 use crate::record::{Message, Record, StableEnd};
+use departure::Departure;
 use keepwell_core::offset::{NextOffset, Offset, Position, TopicPartition};
 pub use membership::Member;
 use membership::Membership;
@@ -69,7 +71,7 @@ pub struct KafkaLog {
     consumer: Arc<BaseConsumer<Ownership>>,
     producer: BaseProducer<Deliveries>,
     /// A client without a group that reads uncommitted records. It asks for metadata and ends.
-    handle: BaseConsumer,
+    handle: Arc<BaseConsumer<Ownership>>,
     queues: BTreeMap<TopicPartition, Queue>,
     paused: BTreeSet<TopicPartition>,
     wakeup: Arc<Wakeup>,
@@ -102,7 +104,7 @@ impl KafkaLog {
         let configuration = |error: KafkaError| not_made(&error);
         let wakeup = Arc::new(Wakeup::default());
         let membership = Membership::new(group, instance, topics);
-        let handle: BaseConsumer = settings.handle()?.create().map_err(configuration)?;
+        let handle = settings.handle()?.create_with_context(Ownership::default()).map_err(configuration)?;
         let settings = settings.for_transactions(group, instance);
         let producer = transaction::producer(&settings, &stop, || {
             pulse.beat();
@@ -115,7 +117,7 @@ impl KafkaLog {
             is_new_member: false,
             consumer: Arc::new(consumer),
             producer,
-            handle,
+            handle: Arc::new(handle),
             queues: BTreeMap::new(),
             paused: BTreeSet::new(),
             wakeup,
@@ -130,18 +132,11 @@ impl KafkaLog {
         })
     }
 
-    /// Accepts every change the group asks for from now on. Otherwise the close of the client would wait forever.
-    fn leave(&mut self) {
-        self.consumer.context().close();
-        let mut unanswered = self.unanswered.take();
-        while let Some((is_assign, partitions)) =
-            unanswered.take().or_else(|| match self.consumer.context().next_change()? {
-                Change::Assigned(partitions) => Some((true, partitions)),
-                Change::Revoked(partitions) => Some((false, partitions)),
-            })
-        {
-            ownership::answer(&self.consumer, is_assign, &list(&partitions));
-        }
+    /// Leaves the group. From now on the log has this other client.
+    fn leave(&mut self, with: Arc<BaseConsumer<Ownership>>) {
+        let consumer = std::mem::replace(&mut self.consumer, with);
+        let (queues, unanswered) = (std::mem::take(&mut self.queues), self.unanswered.take());
+        Departure { consumer, queues, unanswered }.leave();
     }
 
     /// Serves the group, statistics and errors for at most `wait`, and further events that are already there. In an
@@ -206,9 +201,9 @@ impl KafkaLog {
 
     /// Joins the group again. Until they are assigned again, the partitions count as owned by others.
     fn join_again(&mut self) -> Result<Vec<TopicPartition>, LogError> {
-        self.leave();
-        let owned = std::mem::take(&mut self.queues).into_keys().collect();
-        self.consumer = Arc::new(self.membership.borrow().join(&self.settings)?);
+        let owned = self.queues.keys().cloned().collect();
+        let consumer = Arc::new(self.membership.borrow().join(&self.settings)?);
+        self.leave(consumer);
         self.is_new_member = true;
         Ok(owned)
     }
@@ -491,8 +486,6 @@ fn remake_producer(log: &mut KafkaLog) -> Result<(), LogError> {
 
 impl Drop for KafkaLog {
     fn drop(&mut self) {
-        // The queues keep the consumer alive. It can leave the group only when they are gone.
-        self.leave();
-        self.queues.clear();
+        self.leave(Arc::clone(&self.handle));
     }
 }
