@@ -4,6 +4,9 @@
 
 mod kpi;
 mod period;
+mod rates;
+mod rows;
+mod statement;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,18 +19,18 @@ use keepwell_pipeline::process::print;
 use keepwell_score::tables_reader::{Stored, Texts};
 use serde_json::{Value, json};
 
-pub use kpi::{Kpi, Report, Unit, parse, sql};
-pub use period::named;
-
-/// Columns by which figures can be divided.
-const DIMENSIONS: [&str; 3] = ["segment", "owner", "plan"];
+pub use kpi::{Kpi, Unit, parse};
+pub use period::{Named, around, named};
+pub use rates::Rates;
+pub use rows::{DIMENSIONS, Question, Report};
+pub use statement::{Given, sql};
 
 /// What to report.
 #[derive(Debug, clap::Args)]
 pub struct ReportArgs {
-    /// The period: 2026, 2026-Q3, 2026-07 or 2026-W31. Default: the newest quarter.
-    #[arg(long)]
-    pub period: Option<String>,
+    /// The periods: 2026, 2026-Q3, 2026-07 or 2026-W31, or several. Default: the newest quarter.
+    #[arg(long, value_delimiter = ',')]
+    pub period: Vec<String>,
     /// Divide by segment, owner, plan, or several of them.
     #[arg(long, value_delimiter = ',')]
     pub by: Vec<String>,
@@ -37,6 +40,12 @@ pub struct ReportArgs {
     /// A file with figures of your own, instead of the shipped ones.
     #[arg(long)]
     pub kpis: Option<PathBuf>,
+    /// A number that a figure needs and no table has, such as margin=0.8.
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = constant)]
+    pub given: Vec<(String, f64)>,
+    /// A file with exchange rates: all amounts are told in one currency, at the rates of the start of the period.
+    #[arg(long)]
+    pub rates: Option<PathBuf>,
     /// As it was first reported after the period had ended, without what was told later.
     #[arg(long)]
     pub as_first_reported: bool,
@@ -46,7 +55,7 @@ pub struct ReportArgs {
     /// Print a line of JSON for each figure.
     #[arg(long)]
     pub json: bool,
-    /// Print the SQL for all periods instead of running it. It reads the view `revenue`; see `keepwell views`.
+    /// Print the SQL instead of running it. It reads the views of the tables; see `keepwell views`.
     #[arg(long, conflicts_with = "json")]
     pub sql: bool,
     /// URL or folder of the tables. Default: the configured one.
@@ -57,67 +66,136 @@ pub struct ReportArgs {
     pub config: Option<PathBuf>,
 }
 
+fn constant(text: &str) -> Result<(String, f64), String> {
+    let parsed = text.split_once('=').and_then(|(name, number)| Some((name, number.parse::<f64>().ok()?)));
+    let finite = parsed.filter(|(_, number)| number.is_finite());
+    finite.map(|(name, number)| (name.to_owned(), number)).ok_or_else(|| "expected NAME=NUMBER".to_owned())
+}
+
 /// Prints the report.
 ///
 /// # Errors
 /// When an argument is wrong, or the tables cannot be read.
 pub fn run(args: &ReportArgs) -> Result<()> {
     let config = args.config.as_ref().map(|path| Config::read(path, &[])).transpose()?;
-    let kpis = chosen(args)?;
-    let mut by = Vec::new();
-    for dimension in &args.by {
-        if !by.contains(dimension) {
-            by.push(dimension.clone());
+    let (kpis, all) = chosen(args)?;
+    let by = dimensions(&args.by)?;
+    let rates = args.rates.as_deref().map(Rates::read).transpose()?;
+    let as_of = args.as_of.map(|as_of| rfc3339(as_of.as_microsecond()));
+    let given: Given = args.given.iter().cloned().collect();
+    let rules = config.as_ref().map_or_else(Revenue::default, |config| config.revenue.clone());
+    let stored = stored(args, config.as_ref())?;
+    let periods = match args.period.as_slice() {
+        [] => vec![newest(&stored, as_of.as_deref(), &rules)?],
+        names => names.iter().map(|name| named(name, &rules)).collect::<Result<_>>()?,
+    };
+    let question = Question {
+        periods: &periods,
+        by: &by,
+        report: if args.as_first_reported { Report::First } else { Report::Last },
+        as_of: as_of.as_deref(),
+        rates: rates.as_ref(),
+    };
+    let all_or_none = !args.kpi.is_empty();
+    let Told { kpis, sql, left_out } = told(&stored, (&kpis, &all), &question, &given)?;
+    // Who asks for a figure by name wants it, or the reason.
+    ensure!(left_out.is_empty() || !all_or_none && !kpis.is_empty(), "no figure {}", left_out.join("; no figure "));
+    if args.sql {
+        print(&format!("{sql};\n"));
+        return Ok(());
+    }
+    let rows = stored.texts(&format!("select * from (\n{sql}\n) kpis order by {}", order(&by)))?;
+    let names: Vec<&str> = periods.iter().map(|period| period.name.as_str()).collect();
+    ensure!(
+        !rows.rows.is_empty(),
+        "the tables have no rows of {}: see docs/outputs.md#figures-of-a-period",
+        names.join(", ")
+    );
+    print(&if args.json { lines(&rows)? } else { table(&rows, &kpis, &names, &left_out)? });
+    Ok(())
+}
+
+/// The figures that the tables can tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The figures.
+    pub kpis: Vec<Kpi>,
+    /// SQL for them, see [`sql`].
+    pub sql: String,
+    /// The name of each other figure, and why it is left out.
+    pub left_out: Vec<String>,
+}
+
+/// Those of the figures that the tables can tell: rows hold only the measures that the configuration asks for, and some
+/// figures need a number. `kpis` are the figures, and all that a formula may name.
+///
+/// # Errors
+/// When the statement of all of them is wrong although each is right.
+pub fn told(stored: &Stored, kpis: (&[Kpi], &[Kpi]), question: &Question<'_>, given: &Given) -> Result<Told> {
+    let (asked, all) = kpis;
+    let plan = |kpis: &[Kpi]| -> Result<String> {
+        let sql = sql(kpis, all, question, given)?;
+        stored.plan(&sql)?;
+        Ok(sql)
+    };
+    if let Ok(sql) = plan(asked) {
+        return Ok(Told { kpis: asked.to_vec(), sql, left_out: Vec::new() });
+    }
+    let mut told = Told::default();
+    for kpi in asked {
+        match plan(std::slice::from_ref(kpi)) {
+            Ok(_) => told.kpis.push(kpi.clone()),
+            Err(error) => told.left_out.push(format!("{}: {}", kpi.name, reason(&error))),
         }
+    }
+    if !told.kpis.is_empty() {
+        told.sql = plan(&told.kpis)?;
+    }
+    Ok(told)
+}
+
+/// Why a figure cannot be told, in a line.
+fn reason(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let column = text.split_once("No field named ").and_then(|(_, rest)| rest.split_whitespace().next());
+    match column {
+        Some(name) => {
+            format!("no column {}; see aggregate.measures and aggregate.windows", name.trim_end_matches(['.', ',']))
+        }
+        None => text.lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// The columns to divide by, each once.
+fn dimensions(by: &[String]) -> Result<Vec<String>> {
+    let mut dimensions = Vec::new();
+    for dimension in by {
         ensure!(
             DIMENSIONS.contains(&dimension.as_str()),
             "no rows by {dimension:?}: expected one of {}",
             DIMENSIONS.join(", ")
         );
-    }
-    let report = if args.as_first_reported { Report::First } else { Report::Last };
-    let as_of = args.as_of.map(|as_of| rfc3339(as_of.as_microsecond()));
-    let sql = sql(&kpis, &by, report, as_of.as_deref());
-    if args.sql {
-        print(&format!("{sql};\n"));
-        return Ok(());
-    }
-    let rules = config.as_ref().map_or_else(Revenue::default, |config| config.revenue.clone());
-    let stored = stored(args, config.as_ref())?;
-    let (kind, start) = match &args.period {
-        Some(name) => {
-            let period = named(name, &rules)?;
-            (period.kind.name().to_owned(), rfc3339(period.start_us))
+        if !dimensions.contains(dimension) {
+            dimensions.push(dimension.clone());
         }
-        None => newest(&stored, as_of.as_deref())?,
-    };
-    let of_period = format!(
-        "select * from (\n{sql}\n) kpis where period = '{kind}' and period_start = '{start}' order by {}",
-        order(&by)
-    );
-    let rows = stored.texts(&of_period)?;
-    ensure!(
-        !rows.rows.is_empty(),
-        "there is no revenue of the {kind} from {start}: see docs/outputs.md#revenue-by-period"
-    );
-    print(&if args.json { lines(&rows)? } else { table(&rows, &kpis, &format!("{kind} from {start}"))? });
-    Ok(())
+    }
+    Ok(dimensions)
 }
 
-/// The figures that are asked for.
-fn chosen(args: &ReportArgs) -> Result<Vec<Kpi>> {
+/// The figures that are asked for, and all that there are.
+fn chosen(args: &ReportArgs) -> Result<(Vec<Kpi>, Vec<Kpi>)> {
     let own = args.kpis.as_ref().map(|path| {
         let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
         anyhow::Ok((path.display().to_string(), text))
     });
     let own = own.transpose()?;
-    let mut kpis = parse(own.as_ref().map(|(name, text)| (name.as_str(), text.as_str())))?;
+    let all = parse(own.as_ref().map(|(name, text)| (name.as_str(), text.as_str())))?;
     for name in &args.kpi {
-        let names: Vec<&str> = kpis.iter().map(|kpi| kpi.name.as_str()).collect();
+        let names: Vec<&str> = all.iter().map(|kpi| kpi.name.as_str()).collect();
         ensure!(names.contains(&name.as_str()), "there is no figure {name:?}: there are {}", names.join(", "));
     }
-    kpis.retain(|kpi| args.kpi.is_empty() || args.kpi.contains(&kpi.name));
-    Ok(kpis)
+    let chosen = all.iter().filter(|kpi| args.kpi.is_empty() || args.kpi.contains(&kpi.name));
+    Ok((chosen.cloned().collect(), all))
 }
 
 fn stored(args: &ReportArgs, config: Option<&Config>) -> Result<Stored> {
@@ -135,16 +213,18 @@ fn stored(args: &ReportArgs, config: Option<&Config>) -> Result<Stored> {
     Ok(Stored::open(&url, &BTreeMap::new(), &keepwell_pipeline::config::Aggregate::default().layout())?)
 }
 
-/// Length and start of the newest quarter that has a row by then.
-fn newest(stored: &Stored, as_of: Option<&str>) -> Result<(String, String)> {
+/// The quarter of the newest final row by then.
+fn newest(stored: &Stored, as_of: Option<&str>, rules: &Revenue) -> Result<Named> {
     let until = as_of.map(|as_of| format!(" and as_of <= '{as_of}'")).unwrap_or_default();
-    let newest = format!("select max(period_start) from revenue where period = 'quarter'{until}");
-    let start = stored.texts(&newest)?.rows.into_iter().flatten().flatten().next();
-    Ok(("quarter".to_owned(), start.context("there is no revenue of any quarter: name a --period")?))
+    let newest = format!("select max(as_of) from windows where final{until}");
+    let end = stored.texts(&newest)?.rows.into_iter().flatten().flatten().next();
+    let end: jiff::Timestamp = end.context("the tables have no rows")?.parse()?;
+    // The end of a row is exclusive.
+    around(end.as_microsecond() - 1, rules)
 }
 
 fn order(by: &[String]) -> String {
-    by.iter().map(|dimension| format!("{dimension}, ")).collect::<String>() + "currency, kpi"
+    "period, ".to_owned() + &by.iter().map(|dimension| format!("{dimension}, ")).collect::<String>() + "currency, kpi"
 }
 
 /// A line of JSON for each figure. Numbers are texts, so that no reader rounds them.
@@ -158,19 +238,25 @@ fn lines(rows: &Texts) -> Result<String> {
     Ok(out)
 }
 
-/// A block for each group of accounts, with a line for each figure in the order of the file.
-fn table(rows: &Texts, kpis: &[Kpi], of: &str) -> Result<String> {
+type Row = Vec<Option<String>>;
+
+/// A block for each period and group of accounts, with a line for each figure in the order of the file.
+fn table(rows: &Texts, kpis: &[Kpi], periods: &[&str], left_out: &[String]) -> Result<String> {
     let at = |name: &str| rows.names.iter().position(|column| column == name);
     let cell = |row: &[Option<String>], name: &str| at(name).and_then(|at| row.get(at).cloned().flatten());
-    let mut groups: BTreeMap<Vec<String>, Vec<&Vec<Option<String>>>> = BTreeMap::new();
+    let mut groups = BTreeMap::<(usize, Vec<String>), Vec<&Row>>::new();
     for row in &rows.rows {
         let named = DIMENSIONS.iter().filter(|name| at(name).is_some());
         let key = named.map(|name| format!("{name} {}", cell(row, name).unwrap_or_else(|| "unknown".to_owned())));
-        groups.entry(key.collect()).or_default().push(row);
+        let period = cell(row, "period");
+        let nth = periods.iter().position(|name| Some(*name) == period.as_deref()).unwrap_or_default();
+        groups.entry((nth, key.collect())).or_default().push(row);
     }
-    let mut out = format!("{of}\n");
-    for (group, rows) in groups {
-        writeln!(out, "\n{}", if group.is_empty() { "all accounts".to_owned() } else { group.join(", ") })?;
+    let mut out = String::new();
+    for ((nth, group), rows) in groups {
+        let group = if group.is_empty() { "all accounts".to_owned() } else { group.join(", ") };
+        let gap = if out.is_empty() { "" } else { "\n" };
+        writeln!(out, "{gap}{}, {group}", periods.get(nth).copied().unwrap_or_default())?;
         for kpi in kpis {
             for row in rows.iter().filter(|row| cell(row, "kpi").as_deref() == Some(&kpi.name)) {
                 let number = |name: &str| cell(row, name).and_then(|text| text.parse::<f64>().ok());
@@ -180,17 +266,19 @@ fn table(rows: &Texts, kpis: &[Kpi], of: &str) -> Result<String> {
                     (Some(value), Unit::Percent) => format!("{value:.2} %"),
                     (Some(value), Unit::Amount) => format!("{value:.2} {currency}"),
                     (Some(value), Unit::Count) => format!("{value:.0}"),
+                    (Some(value), Unit::Mean | Unit::Points) => format!("{value:.2}"),
                 };
                 let unknown = number("unknown").filter(|unknown| *unknown > 0.0);
                 let unknown = unknown.map(|unknown| format!("  {unknown:.0} accounts unknown")).unwrap_or_default();
-                let by = if kpi.unit == Unit::Percent && !currency.is_empty() {
-                    format!(" {currency}")
-                } else {
-                    String::new()
-                };
+                let is_bare = matches!(kpi.unit, Unit::Percent | Unit::Mean) && !currency.is_empty();
+                let by = if is_bare { format!(" {currency}") } else { String::new() };
                 writeln!(out, "  {:<42} {value:>16}{by}{unknown}", kpi.title)?;
             }
         }
+    }
+    if !left_out.is_empty() {
+        writeln!(out, "\nleft out")?;
+        left_out.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
     }
     Ok(out)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use keepwell_core::event::Kind;
-use keepwell_core::schema::health::factor;
+use keepwell_core::schema::health::{self, factor};
 use keepwell_core::schema::window::{Layout, long_form};
 use keepwell_pipeline::config::{Aggregate, Config, Source};
 
@@ -63,20 +63,64 @@ pub fn run(args: &ViewsArgs) -> Result<String> {
         anyhow::anyhow!("the configuration names no place of tables that may be shown: name it with --tables")
     })?;
     // A view on no file at all is an error in some engines.
-    let all =
-        statements(args.engine, &layout, &tables).into_iter().zip(TABLES.map(Some).into_iter().chain([None, None]));
+    let of_table = TABLES.map(Some).into_iter().chain(std::iter::repeat(None));
+    let all = statements(args.engine, &layout, &tables).into_iter().zip(of_table);
     let wanted = all.filter(|(_, table)| has_contracts || *table != Some(REVENUE));
     Ok(wanted.map(|(statement, _)| statement + ";\n").collect())
 }
 
 /// The statements that make the tables at a place known, and the views on them: `windows_long` has a row for each window,
-/// `score_factors` one for each factor of a score.
+/// `score_factors` one for each factor of a score. `windows_periods` and `scores_periods` have the last final row of each
+/// account in a week, month, quarter and year (UTC), `feature_periods` the sums of its `feature_days`.
 pub fn statements(engine: Engine, layout: &Layout, tables: &str) -> Vec<String> {
     let mut statements: Vec<String> = TABLES.iter().map(|table| engine.table(table, tables)).collect();
     let create = engine.create();
     statements.push(format!("{create} windows_long as\n{}", long_form(layout, "windows")));
     statements.push(format!("{create} score_factors as\n{}", factors(engine)));
+    for (table, schema) in [("windows", layout.schema()), ("scores", health::schema())] {
+        let columns: Vec<String> = schema.fields().iter().map(|field| engine.quoted(field.name())).collect();
+        statements.push(format!("{create} {table}_periods as\n{}", last_of_periods(engine, table, &columns)));
+    }
+    statements.push(format!("{create} feature_periods as\n{}", feature_sums(engine)));
     statements
+}
+
+/// The periods of calendars in UTC.
+const PERIODS: [&str; 4] = ["week", "month", "quarter", "year"];
+
+/// SQL for rows with the period that each is in, once for each length of a period, as `period` and `period_start`.
+fn in_periods(engine: Engine, table: &str) -> String {
+    // The end of a row is exclusive.
+    let time = match engine {
+        Engine::Duckdb => "timezone('UTC', as_of) - interval 1 microsecond",
+        Engine::Spark | Engine::Datafusion => "as_of - interval '1 microsecond'",
+    };
+    let starts: String =
+        PERIODS.iter().map(|kind| format!("when '{kind}' then date_trunc('{kind}', {time}) ")).collect();
+    let kinds = PERIODS.map(|kind| format!("('{kind}')")).join(", ");
+    format!(
+        "select *, cast(case period {starts}end as date) as period_start from {table} cross join (values {kinds}) kinds(period)"
+    )
+}
+
+/// SQL for the last final row of each account in each period.
+fn last_of_periods(engine: Engine, table: &str, columns: &[String]) -> String {
+    let nth = "row_number() over (partition by account_id, period, period_start order by as_of desc, epoch desc, next_offset desc, ordinal desc)";
+    format!(
+        "select period, period_start, {} from (select *, {nth} as nth from ({}) each_period where final) ranked where nth = 1",
+        columns.join(", "),
+        in_periods(engine, table)
+    )
+}
+
+/// SQL for what accounts did with each feature in each period. Users of days cannot be added.
+fn feature_sums(engine: Engine) -> String {
+    let sums = ["events", "uses", "duration_ms", "errors"].map(|name| format!("cast(sum({name}) as bigint) as {name}"));
+    format!(
+        "select period, period_start, account_id, feature, count(*) as days, {} from ({}) each_period group by period, period_start, account_id, feature",
+        sums.join(", "),
+        in_periods(engine, "feature_days")
+    )
 }
 
 impl Engine {

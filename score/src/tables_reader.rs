@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use keepwell_core::schema::time_type;
@@ -81,7 +81,8 @@ impl Stored {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let windows = layout.schema();
         for table in ["windows", "scores", "revenue"] {
-            let schema = schema_of(table, &windows);
+            // Without metadata: the engine refuses a union of tables with different ones.
+            let schema = Schema::new(schema_of(table, &windows).fields().clone());
             let options = ParquetReadOptions::default().schema(&schema);
             let place = format!("{}/{table}/", url.trim_end_matches('/'));
             runtime.block_on(session.register_parquet(table, place, options))?;
@@ -106,6 +107,14 @@ impl Stored {
     fn collect(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let answer = async { self.session.sql(sql).await?.collect().await };
         self.runtime.block_on(answer).map_err(|error| error.context(sql.to_owned()))
+    }
+
+    /// Checks `sql` without running it.
+    ///
+    /// # Errors
+    /// When the SQL is wrong, or names a column that no table has.
+    pub fn plan(&self, sql: &str) -> Result<()> {
+        self.runtime.block_on(self.session.sql(sql)).map(|_| ())
     }
 
     /// Runs `sql` and returns its rows as texts. Times are RFC 3339.

@@ -1,14 +1,19 @@
-//! Figures as data: a file says how each is computed from rows of the table `revenue`, and becomes plain SQL.
-//!
-//! The SQL has no function beyond sums, `case`, casts and `row_number`, so that each engine gives the same numbers.
+//! Figures as data: a file says how each is computed from rows of a table.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-/// The figures that are shipped.
-const SHIPPED: &str = include_str!("../../kpis/revenue.yaml");
+use super::rows::From;
+
+/// The figures that are shipped: file and text.
+const SHIPPED: [(&str, &str); 4] = [
+    ("kpis/revenue.yaml", include_str!("../../kpis/revenue.yaml")),
+    ("kpis/portfolio.yaml", include_str!("../../kpis/portfolio.yaml")),
+    ("kpis/product.yaml", include_str!("../../kpis/product.yaml")),
+    ("kpis/voice.yaml", include_str!("../../kpis/voice.yaml")),
+];
 
 /// A figure.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,15 +25,20 @@ pub struct Kpi {
     pub title: String,
     /// What its value is.
     pub unit: Unit,
-    /// SQL over a row of `revenue`; it is summed.
-    numerator: String,
-    /// SQL over a row of `revenue`; it is summed. Only a percentage has one.
-    denominator: Option<String>,
+    /// The rows it is made of.
+    #[serde(default)]
+    pub(super) from: From,
+    /// SQL over a row; it is summed.
+    pub(super) numerator: Option<String>,
+    /// SQL over a row; it is summed.
+    pub(super) denominator: Option<String>,
     /// SQL condition: the rows that count.
-    r#where: Option<String>,
+    pub(super) r#where: Option<String>,
+    /// Instead: SQL over the values of other figures, by name.
+    pub(super) formula: Option<String>,
     /// Whether amounts of different currencies must not be added.
     #[serde(default)]
-    by_currency: bool,
+    pub(super) by_currency: bool,
     /// Where the formula comes from.
     pub source: String,
 }
@@ -39,91 +49,76 @@ pub struct Kpi {
 pub enum Unit {
     /// Percent of the denominator.
     Percent,
-    /// An amount of money a month.
+    /// The same, where it is no share: -100 to 100.
+    Points,
+    /// An amount of money; if there is a denominator, for each of it.
     Amount,
-    /// A number.
+    /// A number of things.
     Count,
+    /// A number for each of the denominator.
+    Mean,
 }
 
-/// Which report of a period counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Report {
-    /// The last, whether or not the period has ended.
-    Last,
-    /// The first after the period had ended.
-    First,
-}
-
-/// The figures of a file, or the shipped ones.
+/// The figures of a file, given with its name, or the shipped ones.
 ///
 /// # Errors
-/// When the file is no list of figures, with line and column; when a percentage has no denominator, or another unit has one.
+/// When the file is no list of figures, with line and column; when a figure lacks what its unit needs.
 pub fn parse(file: Option<(&str, &str)>) -> Result<Vec<Kpi>> {
-    let (name, text) = file.unwrap_or(("the shipped figures", SHIPPED));
-    let kpis: Vec<Kpi> = serde_saphyr::from_str(text).with_context(|| format!("{name} is no list of figures"))?;
-    ensure!(!kpis.is_empty(), "{name} has no figures");
+    let files = file.map_or(SHIPPED.to_vec(), |file| vec![file]);
+    let mut kpis: Vec<Kpi> = Vec::new();
+    for (name, text) in files {
+        let of_file: Vec<Kpi> =
+            serde_saphyr::from_str(text).with_context(|| format!("{name} is no list of figures"))?;
+        ensure!(!of_file.is_empty(), "{name} has no figures");
+        for kpi in &of_file {
+            kpi.check().with_context(|| format!("{name}: {}", kpi.name))?;
+        }
+        kpis.extend(of_file);
+    }
     let mut names = BTreeSet::new();
     for kpi in &kpis {
-        let is_word = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        ensure!(names.insert(&kpi.name), "there are two figures {:?}", kpi.name);
+    }
+    for kpi in kpis.iter().filter(|kpi| kpi.formula.is_some()) {
+        let summed = kpis.iter().filter(|other| other.formula.is_none());
+        let names: Vec<&str> = summed.map(|kpi| kpi.name.as_str()).collect();
         ensure!(
-            is_word(&kpi.name) && !kpi.name.is_empty(),
-            "{name}: a name has the letters a-z, 0-9 and _: {:?}",
-            kpi.name
-        );
-        ensure!(names.insert(&kpi.name), "{name}: there are two figures {:?}", kpi.name);
-        let is_share = kpi.unit == Unit::Percent;
-        ensure!(
-            kpi.denominator.is_some() == is_share,
-            "{name}: {} is {}: a percentage has a denominator, and nothing else has",
+            kpi.words().iter().any(|word| names.contains(&word.as_str())),
+            "{}: the formula names no other figure: there are {}",
             kpi.name,
-            if is_share { "a percentage" } else { "no percentage" }
+            names.join(", ")
         );
     }
     Ok(kpis)
 }
 
-/// SQL for all periods: columns `period`, `period_start`, the dimensions, `currency`, `kpi`, `numerator`, `denominator`,
-/// `value`, and `unknown`, the number of rows that were left out. `as_of` is RFC 3339: only rows until then count.
-pub fn sql(kpis: &[Kpi], dimensions: &[String], report: Report, as_of: Option<&str>) -> String {
-    let until = as_of.map(|as_of| format!(" and as_of <= '{as_of}'")).unwrap_or_default();
-    let order = match report {
-        Report::Last => "epoch desc, final desc, as_of desc, next_offset desc, ordinal desc",
-        Report::First => "epoch desc",
-    };
-    let first = if report == Report::First { "final and revision = 0" } else { "true" };
-    let ranked = format!(
-        "select *, row_number() over (partition by account_id, period, period_start order by {order}) as nth from revenue where {first}{until}"
-    );
-    let each = kpis.iter().map(|kpi| kpi.sql(dimensions));
-    format!(
-        "with ranked as (\n{ranked}\n), told as (\nselect * from ranked where nth = 1\n)\n{}",
-        each.collect::<Vec<_>>().join("\nunion all\n")
-    )
-}
-
 impl Kpi {
-    fn sql(&self, dimensions: &[String]) -> String {
-        let Self { name, numerator, .. } = self;
-        let by: String = dimensions.iter().map(|dimension| format!(", {dimension}")).collect();
-        let currency = if self.by_currency { "currency" } else { "cast(null as string)" };
-        let denominator = self.denominator.as_deref().unwrap_or("1");
-        let condition = self.r#where.as_deref().unwrap_or("true");
-        let both = "n is not null and d is not null";
-        let (shown, value) = match self.unit {
-            Unit::Percent => (
-                "sum(case when n is not null and d is not null then d end)",
-                "case when sum(case when n is not null then d end) <> 0 then \
-                 100 * cast(sum(case when d is not null then n end) as double) / cast(sum(case when n is not null then d end) as double) end",
-            ),
-            Unit::Amount | Unit::Count => ("cast(null as decimal(38, 2))", "cast(sum(n) as double)"),
-        };
-        format!(
-            "select period, period_start{by}, currency, '{name}' as kpi, sum(case when {both} then n end) as numerator, {shown} as denominator, \
-             {value} as value, sum(case when {both} then 0 else 1 end) as unknown\n\
-             from (select period, period_start{by}, {currency} as currency, cast({numerator} as decimal(20, 2)) as n, \
-             cast({denominator} as decimal(20, 2)) as d from told where {condition}) rows_of_{name}\n\
-             group by period, period_start{by}, currency"
-        )
+    fn check(&self) -> Result<()> {
+        let is_word = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        ensure!(is_word(&self.name) && !self.name.is_empty(), "a name has the letters a-z, 0-9 and _");
+        if self.formula.is_some() {
+            let is_alone = self.numerator.is_none() && self.denominator.is_none() && self.r#where.is_none();
+            ensure!(is_alone, "a formula stands alone, without numerator, denominator and where");
+            return Ok(());
+        }
+        ensure!(self.numerator.is_some(), "there is neither a numerator nor a formula");
+        match (self.unit, self.denominator.is_some()) {
+            (Unit::Percent | Unit::Points | Unit::Mean, false) => bail!("a quotient has a denominator"),
+            (Unit::Count, true) => bail!("a count has no denominator"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The words of the formula.
+    fn words(&self) -> BTreeSet<String> {
+        let formula = self.formula.as_deref().unwrap_or_default();
+        let words = formula.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Whether the formula names another figure.
+    pub(super) fn names(&self, other: &Self) -> bool {
+        self.words().contains(&other.name)
     }
 }
 
@@ -134,25 +129,27 @@ mod tests {
     #[test]
     fn each_shipped_figure_says_what_it_is_and_where_it_comes_from() {
         let kpis = parse(None).unwrap();
-        let mut names: Vec<&str> = kpis.iter().map(|kpi| kpi.name.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), kpis.len());
+        assert!(kpis.len() > 40, "{}", kpis.len());
         assert!(kpis.iter().all(|kpi| !kpi.source.is_empty() && !kpi.title.is_empty()));
     }
 
     #[test]
     fn a_wrong_file_is_refused_with_line_and_column() {
         let cases = [
-            ("- {name: a, title: a, unit: percent, numerator: '1', source: x}", "a percentage has a denominator"),
-            ("- {name: a, title: a, unit: count, numerator: '1', denominator: '1', source: x}", "is no percentage"),
+            ("- {name: a, title: a, unit: percent, numerator: '1', source: x}", "has a denominator"),
+            ("- {name: a, title: a, unit: mean, numerator: '1', source: x}", "has a denominator"),
+            ("- {name: a, title: a, unit: count, numerator: '1', denominator: '1', source: x}", "has no denominator"),
+            ("- {name: a, title: a, unit: count, source: x}", "neither a numerator nor a formula"),
+            ("- {name: a, title: a, unit: count, numerator: '1', formula: b, source: x}", "stands alone"),
+            ("- {name: a, title: a, unit: count, formula: 2 * b, source: x}", "names no other figure"),
+            ("- {name: a, title: a, unit: count, numerator: '1', from: nowhere, source: x}", "line 1"),
             ("- name: a\n  titel: a\n", "line 2"),
             ("- {name: a-b, title: a, unit: count, numerator: '1', source: x}", "a name has the letters"),
             ("[]", "no figures"),
         ];
         for (text, expected) in cases {
             let why = format!("{:#}", parse(Some(("own.yaml", text))).unwrap_err());
-            assert!(why.contains("own.yaml") && why.contains(expected), "{why}");
+            assert!(why.contains(expected), "{why}");
         }
     }
 }

@@ -6,19 +6,42 @@ use jiff::civil::{Date, ISOWeekDate, Weekday};
 use keepwell_core::calendar::{Period, PeriodKind};
 use keepwell_pipeline::config::Revenue;
 
+/// A period, as people name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Such as `2026-Q3`.
+    pub name: String,
+    /// When it is.
+    pub period: Period,
+}
+
 /// The period of a name. A year, and the quarters of it, begin in the month that the business has configured; a year has
 /// the number of the calendar year in which it begins.
 ///
 /// # Errors
 /// When the name is none of a period.
-pub fn named(name: &str, rules: &Revenue) -> Result<Period> {
+pub fn named(name: &str, rules: &Revenue) -> Result<Named> {
     let first = first_day(name, rules.year_starts_in);
     let (kind, date) =
         first.with_context(|| format!("{name:?} is no period: expected 2026, 2026-Q3, 2026-07 or 2026-W31"))?;
     let calendar = rules.calendar().map_err(anyhow::Error::msg)?;
     // Noon of the second day is in the period, whatever the time zone. No period is shorter than a week.
     let noon = date.saturating_add(1.day()).at(12, 0, 0, 0).in_tz("UTC")?;
-    calendar.period(kind, noon.timestamp().as_microsecond()).with_context(|| format!("{name} has no calendar"))
+    let period = calendar.period(kind, noon.timestamp().as_microsecond());
+    let period = period.with_context(|| format!("{name} has no calendar"))?;
+    Ok(Named { name: name.to_owned(), period })
+}
+
+/// The quarter with this time, UTC microseconds.
+///
+/// # Errors
+/// When the time is outside of the years that have a calendar.
+pub fn around(at_us: i64, rules: &Revenue) -> Result<Named> {
+    let year = jiff::Timestamp::from_microsecond(at_us)?.to_zoned(jiff::tz::TimeZone::UTC).year();
+    let near = (year - 1..=year + 1).flat_map(|year| (1..=4).map(move |quarter| format!("{year:04}-Q{quarter}")));
+    let found = near.filter_map(|name| named(&name, rules).ok());
+    let mut found = found.filter(|named| (named.period.start_us..named.period.end_us).contains(&at_us));
+    found.next().with_context(|| format!("there is no quarter around the year {year}"))
 }
 
 fn first_day(name: &str, year_starts_in: u8) -> Option<(PeriodKind, Date)> {
@@ -61,7 +84,11 @@ mod tests {
         ];
         for (name, zone, year_starts_in, start, end) in cases {
             let rules = Revenue { time_zone: zone.to_owned(), year_starts_in, ..Revenue::default() };
-            let period = named(name, &rules).unwrap();
+            let period = named(name, &rules).unwrap().period;
+            if period.kind == PeriodKind::Quarter {
+                assert_eq!(around(period.start_us, &rules).unwrap().name, name);
+                assert_eq!(around(period.end_us - 1, &rules).unwrap().name, name);
+            }
             assert_eq!((rfc3339(period.start_us).as_str(), rfc3339(period.end_us).as_str()), (start, end), "{name}");
         }
         for wrong in ["", "26", "2026-13", "2026-Q5", "2026-W54", "2026-Qx", "Q3"] {

@@ -5,14 +5,14 @@ use std::process::Command;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Int64Type};
 use indicatif::ProgressBar;
 use keepwell::demo::{self, DemoArgs};
-use keepwell::report::{Report, parse, sql};
+use keepwell::report::{Question, Rates, named, parse, sql};
 use keepwell::views::{Engine, statements};
 use keepwell_core::schema::columns::Columns;
 use keepwell_core::schema::health;
-use keepwell_pipeline::config::Aggregate;
+use keepwell_pipeline::config::{Aggregate, Revenue};
 use keepwell_verify::compare::{items_of, over, rows_of, same_rows};
 use keepwell_verify::fleet::{self, Shape};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -69,6 +69,32 @@ fn duckdb_answers_every_query_and_recomputes_every_score() {
     assert!(!at_risk.is_empty() && at_risk.iter().all(|band| **band != "green"), "{at_risk:?}");
 }
 
+#[test]
+fn small_customers_that_missed_their_first_value_are_found_and_no_others() {
+    // account, segment, days since the start, days from the start to the first value
+    let rows = [
+        ("never", "smb", 20, None),
+        ("late", "smb", 100, Some(15)),
+        ("in time", "smb", 100, Some(14)),
+        ("new", "smb", 13, None),
+        ("old", "smb", 105, None),
+        ("large", "enterprise", 20, None),
+    ];
+    let select = |(account, segment, age, reached): (&str, &str, i32, Option<i32>)| {
+        let as_of = "timestamptz '2026-03-31 00:00:00+00'";
+        let started = format!("{as_of} - interval {age} day");
+        let first = reached.map_or("null::timestamptz".to_owned(), |days| format!("{started} + interval {days} day"));
+        format!(
+            "select '{account}' as account_id, 'ann' as owner, '{segment}' as segment, {as_of} as as_of, \
+             null as customer_status, {started} as started_at, {first} as first_value_at"
+        )
+    };
+    let rows = rows.map(select).join(" union all ");
+    let statement = format!("create view windows as {rows}");
+    let answer = python("verify/tests/kafka/question.py", &["missed_first_value.sql", &statement]);
+    assert_eq!(column(&answer, "account_id"), ["never", "late"]);
+}
+
 /// The rows of a view as an engine wrote them.
 fn written(folder: &Path, view: &str) -> RecordBatch {
     let file = folder.join(format!("{view}.parquet"));
@@ -99,21 +125,38 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
     let (windows, scores) = (of("windows", layout.schema()), of("scores", health::schema()));
     let place = tables.display().to_string();
     let by = ["segment".to_owned(), "owner".to_owned()];
-    let (mut sides, mut reports) = (Vec::new(), Vec::new());
+    let last = last_day(&scores);
+    let periods =
+        [last.strftime("%Y-%m"), last.strftime("%Y")].map(|name| named(&name.to_string(), &Revenue::default()));
+    let periods = periods.map(Result::unwrap);
+    let rates = Rates::parse("in: USD\nrates: [{currency: EUR, from: 2020-01-01, rate: 1.0873}]\n").unwrap();
+    let question = Question { periods: &periods, by: &by, rates: Some(&rates), ..Question::default() };
+    let (kpis, given) = (parse(None).unwrap(), ["margin", "cac", "forecast", "capacity"]);
+    let given = given.map(|name| (name.to_owned(), 0.7)).into();
+    let (mut sides, mut reports, mut periods_of) = (Vec::new(), Vec::new(), Vec::new());
     for (name, engine) in [("duckdb", Engine::Duckdb), ("spark", Engine::Spark), ("datafusion", Engine::Datafusion)] {
         let out = folder.path().join(name);
         std::fs::create_dir(&out).unwrap();
         let mut all = statements(engine, &layout, &place);
         let create = if engine == Engine::Spark { "create temporary view" } else { "create view" };
-        all.push(format!("{create} report as\n{}", sql(&parse(None).unwrap(), &by, Report::Last, None)));
+        all.push(format!("{create} report as\n{}", sql(&kpis, &kpis, &question, &given).unwrap()));
         let sql: String = all.into_iter().map(|statement| statement + ";\n").collect();
         std::fs::write(out.join("views.sql"), sql).unwrap();
         let paths = [out.join("views.sql"), out.clone()].map(|path| path.display().to_string());
         python_with("deploy/views/requirements.txt", "verify/tests/kafka/views.py", &[name, &paths[0], &paths[1]]);
         sides.push((name, written(&out, "windows_long"), written(&out, "score_factors")));
         reports.push(written(&out, "report"));
+        periods_of.push(["windows_periods", "scores_periods", "feature_periods"].map(|view| written(&out, view)));
     }
-    let keys = ["period", "period_start", "segment", "owner", "currency", "kpi"];
+    for of_engine in &periods_of {
+        for (nth, keys) in [&PERIOD[..], &PERIOD, &[&PERIOD[..], &["feature"]].concat()].into_iter().enumerate() {
+            // Lists cannot be compared; they are those of the same row.
+            let [rows, first] = [of_engine, &periods_of[0]].map(|views| without(&views[nth], &LISTS));
+            assert!(same_rows(&rows, &[first], keys).unwrap() > 100, "view {nth}");
+        }
+    }
+    assert_eq!(ends_of_weeks(&periods_of[0][1]), ends_of_weeks_in(&scores));
+    let keys = ["period", "segment", "owner", "currency", "kpi"];
     for report in &reports {
         assert!(same_rows(report, std::slice::from_ref(&reports[0]), &keys).unwrap() > 100);
     }
@@ -134,6 +177,47 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
         let same = same_rows(&expected_factors, &[factors], &["account_id", "as_of", "position"]).unwrap();
         assert_eq!(same, expected_factors.num_rows(), "{engine}");
     }
+}
+
+/// Columns of `scores` that are lists.
+const LISTS: [&str; 3] = ["factors", "drivers", "triggers"];
+
+/// What a row of a period is found by.
+const PERIOD: [&str; 3] = ["account_id", "period", "period_start"];
+
+/// Account and time of each row.
+fn ends(rows: &RecordBatch) -> Vec<(String, i64)> {
+    let column = |name: &str, of: &DataType| cast(rows.column_by_name(name).unwrap(), of).unwrap();
+    let (ids, ends) = (column("account_id", &DataType::Utf8), column("as_of", &DataType::Int64));
+    let ends = ends.as_primitive::<Int64Type>().values().to_vec();
+    ids.as_string::<i32>().iter().map(|id| id.unwrap().to_owned()).zip(ends).collect()
+}
+
+/// Accounts and times of the rows of weeks, in order.
+fn ends_of_weeks(rows: &RecordBatch) -> Vec<(String, i64)> {
+    let mut ends = ends(&where_text(rows, "period", "week"));
+    ends.sort_unstable();
+    ends
+}
+
+/// The last time of each account in each week from Monday to Sunday.
+fn ends_of_weeks_in(rows: &RecordBatch) -> Vec<(String, i64)> {
+    const WEEK_US: i64 = 7 * 86_400_000_000;
+    // The first Monday after the beginning of 1970 was its fifth day.
+    let week = |as_of_us: i64| (as_of_us - 1 - 4 * 86_400_000_000).div_euclid(WEEK_US);
+    let mut last = std::collections::BTreeMap::new();
+    for (id, as_of_us) in ends(rows) {
+        let known: &mut i64 = last.entry((id, week(as_of_us))).or_insert(as_of_us);
+        *known = as_of_us.max(*known);
+    }
+    last.into_iter().map(|((id, _), as_of_us)| (id, as_of_us)).collect()
+}
+
+/// The day of the last final row.
+fn last_day(scores: &RecordBatch) -> jiff::Timestamp {
+    let ends = scores.column_by_name("as_of").unwrap();
+    let last = arrow::compute::max(cast(ends, &DataType::Int64).unwrap().as_primitive::<Int64Type>()).unwrap();
+    jiff::Timestamp::from_microsecond(last - 1).unwrap()
 }
 
 /// The rows with this text in a column.

@@ -6,6 +6,7 @@ mod cases;
 mod contracts;
 mod documents;
 mod erasure;
+mod figures;
 mod live;
 mod properties;
 mod prose;

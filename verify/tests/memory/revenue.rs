@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use keepwell::report::{self, Report};
+use keepwell::report::{self, Question, Rates, Report};
 use keepwell_core::calendar::PeriodKind::{self, Month, Quarter};
 use keepwell_core::event::Kind::{self, Account, Contract, Usage};
 use keepwell_core::schema::columns::Columns;
@@ -362,16 +362,25 @@ fn what_is_earned_goes_by_days_and_periods_begin_where_the_business_is() {
 }
 
 /// The shipped figures of March, by name, with two decimals.
-fn figures(deployment: &Deployment, of: Report, as_of: Option<&str>) -> BTreeMap<String, String> {
+fn figures(deployment: &Deployment, report: Report, as_of: Option<&str>) -> BTreeMap<String, String> {
+    let march = [report::named("2024-03", &deployment.config.revenue).unwrap()];
+    told(deployment, &Question { periods: &march, report, as_of, ..Question::default() })
+}
+
+fn told(deployment: &Deployment, question: &Question<'_>) -> BTreeMap<String, String> {
     let url = format!("file://{}", deployment.folder.path().display());
     let stored = Stored::open(&url, &BTreeMap::new(), &deployment.config.aggregate.layout()).unwrap();
-    let sql = report::sql(&report::parse(None).unwrap(), &[], of, as_of);
-    let of_march = format!(
-        "select kpi, round(value, 2) as value from ({sql}) kpis where period = 'month' and period_start = '2024-03-01T00:00:00Z'"
-    );
-    let rows = stored.texts(&of_march).unwrap().rows.into_iter();
-    rows.map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap_or_else(|| "none".to_owned()))).collect()
+    let of_revenue = include_str!("../../../keepwell/kpis/revenue.yaml");
+    let kpis = report::parse(Some(("revenue.yaml", of_revenue))).unwrap();
+    let given = GIVEN.map(|(name, number)| (name.to_owned(), number)).into();
+    let sql = report::sql(&kpis, &kpis, question, &given).unwrap();
+    let rows = stored.texts(&format!("select kpi, round(value, 2) as value from ({sql}) kpis")).unwrap().rows;
+    let named = rows.into_iter().map(|row| (row[0].clone().unwrap(), row[1].clone()));
+    named.map(|(name, value)| (name, value.unwrap_or_else(|| "none".to_owned()))).collect()
 }
+
+/// What no table has.
+const GIVEN: [(&str, f64); 3] = [("margin", 0.8), ("cac", 20_000.0), ("forecast", 480.0)];
 
 #[test]
 fn the_report_has_the_published_figures() {
@@ -426,4 +435,54 @@ fn renewals_of_22_of_25_terms_and_470_of_500_are_88_and_94_percent() {
     }
     let found = figures(&deployment(&told, over(&[Month], &[])), Report::Last, None);
     assert_eq!((found["renewal_rate"].as_str(), found["renewal_rate_revenue"].as_str()), ("88.0", "94.0"));
+    assert_eq!(found["forecast_accuracy"], "97.87", "480 were foreseen, 470 came");
+}
+
+#[test]
+fn of_1000_dollars_and_83000_rupees_that_stay_nrr_is_100_at_the_rates_of_the_start_and_101_at_those_of_the_end() {
+    let of = |account, mrr, currency| {
+        contract(account, -5, json!({"account_id": account, "type": "started", "mrr": mrr, "currency": currency}))
+    };
+    let deployment = deployment(&[of("usd", 1000, "USD"), of("inr", 83_000, "INR")], over(&[Month], &[]));
+    let rates = Rates::parse(
+        "in: INR\nrates:\n- {currency: USD, from: 2024-01-01, rate: 83.00}\n- {currency: USD, from: 2024-04-01, rate: 84.66}\n",
+    );
+    let (march, rates) = ([report::named("2024-03", &deployment.config.revenue).unwrap()], rates.unwrap());
+    let question = Question { periods: &march, rates: Some(&rates), ..Question::default() };
+    let found = told(&deployment, &question);
+    let figure = |name: &str| found[name].as_str();
+    assert_eq!([figure("nrr"), figure("nrr_spot"), figure("opening_mrr")], ["100.0", "101.0", "166000.0"]);
+    // A currency without a rate is unknown, and is not added.
+    let euros = Rates::parse("in: EUR\nrates:\n- {currency: INR, from: 2024-01-01, rate: 0.01}\n").unwrap();
+    assert_eq!(told(&deployment, &Question { rates: Some(&euros), ..question })["opening_mrr"], "830.0");
+}
+
+#[test]
+fn a_customer_of_2000_at_2_percent_churn_is_worth_80000_four_times_its_cost_and_pays_for_itself_in_12_and_a_half_months()
+ {
+    let of = |nth: usize| {
+        contract(&format!("s{nth}"), -5, json!({"account_id": format!("c{nth}"), "type": "started", "mrr": 2000}))
+    };
+    let mut told_of: Vec<Raw> = (0..50).map(of).collect();
+    told_of.push(contract("x", 9, json!({"account_id": "c7", "type": "cancelled"})));
+    let found = figures(&deployment(&told_of, over(&[Month], &[])), Report::Last, None);
+    let figure = |name: &str| found[name].as_str();
+    assert_eq!([figure("arpa"), figure("revenue_churn")], ["2000.0", "2.0"]);
+    assert_eq!(
+        [figure("ltv_expected"), figure("ltv_to_cac"), figure("cac_payback_months")],
+        ["80000.0", "4.0", "12.5"]
+    );
+}
+
+#[test]
+fn half_a_year_of_2000_and_half_a_year_of_2500_have_earned_27000() {
+    let told_of = [
+        contract("1", 1 - 31 - 29 - 31 - 30 - 31 - 30, json!({"account_id": "a", "type": "started", "mrr": 2000})),
+        contract("2", 1, json!({"account_id": "a", "type": "changed", "mrr": 2500})),
+        contract("3", 200, json!({"account_id": "b", "type": "started", "mrr": 1})),
+    ];
+    let deployment = deployment(&told_of, over(&[Month], &["revenue.restate_for=400d"]));
+    let question = |name| [report::named(name, &deployment.config.revenue).unwrap()];
+    let august = question("2024-08");
+    assert_eq!(told(&deployment, &Question { periods: &august, ..Question::default() })["ltv_to_date"], "27000.0");
 }

@@ -1,0 +1,111 @@
+//! Exchange rates: a file that is read when a report is made, so that the tables keep the currencies of contracts.
+
+use anyhow::{Context, Result, ensure};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+
+/// Rates into one currency.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rates {
+    /// The currency of the report.
+    pub r#in: String,
+    rates: Vec<Rate>,
+}
+
+/// What one unit of a currency is worth from the start of a day (UTC) on.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rate {
+    currency: String,
+    from: Date,
+    rate: f64,
+}
+
+impl Rates {
+    /// The rates of a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is none of rates: with line and column.
+    pub fn read(path: &std::path::Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    /// The rates of a text.
+    ///
+    /// # Errors
+    /// When the text is none of rates, with line and column; when a rate is not above 0, or a currency is no word.
+    pub fn parse(text: &str) -> Result<Self> {
+        let rates: Self = serde_saphyr::from_str(text).context("these are no rates")?;
+        for currency in rates.rates.iter().map(|rate| &rate.currency).chain([&rates.r#in]) {
+            let is_word = !currency.is_empty() && currency.bytes().all(|b| b.is_ascii_alphanumeric());
+            ensure!(is_word, "{currency:?} is no currency: expected a word such as EUR");
+        }
+        for Rate { currency, from, rate } in &rates.rates {
+            ensure!(
+                *rate >= 1e-6 && *rate <= 1e9,
+                "the rate of {currency} from {from} is {rate}: expected 0.000001 to 1000000000"
+            );
+        }
+        Ok(rates)
+    }
+
+    /// SQL for what one unit of the currency in `column` is worth at a time (UTC microseconds). Null: not known.
+    pub(super) fn at(&self, column: &str, at_us: i64) -> String {
+        let since = |rate: &&Rate| {
+            let start = rate.from.to_zoned(TimeZone::UTC).map(|start| start.timestamp().as_microsecond());
+            start.is_ok_and(|start_us| start_us <= at_us)
+        };
+        let mut known: Vec<&Rate> = self.rates.iter().filter(since).collect();
+        // The newest of each currency.
+        known.sort_by(|a, b| (&a.currency, b.from).cmp(&(&b.currency, a.from)));
+        known.dedup_by(|a, b| a.currency == b.currency);
+        let cases: String = known
+            .into_iter()
+            .filter(|rate| rate.currency != self.r#in)
+            .map(|rate| format!("when '{}' then '{}' ", rate.currency, rate.rate))
+            .collect();
+        format!("cast(case {column} when '{}' then '1' {cases}end as decimal(16, 6))", self.r#in)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US_MARCH: i64 = 1_709_251_200_000_000;
+
+    #[test]
+    fn the_newest_rate_by_then_counts() {
+        let text = "in: INR\nrates:\n- {currency: USD, from: 2024-01-01, rate: 83}\n\
+                    - {currency: USD, from: 2024-03-01, rate: 84.66}\n- {currency: USD, from: 2024-04-01, rate: 90}\n\
+                    - {currency: EUR, from: 2024-03-02, rate: 91}\n";
+        let rates = Rates::parse(text).unwrap();
+        let at = |us| rates.at("currency", us);
+        assert_eq!(
+            at(US_MARCH),
+            "cast(case currency when 'INR' then '1' when 'USD' then '84.66' end as decimal(16, 6))"
+        );
+        assert_eq!(
+            at(US_MARCH - 1),
+            "cast(case currency when 'INR' then '1' when 'USD' then '83' end as decimal(16, 6))"
+        );
+        assert_eq!(at(0), "cast(case currency when 'INR' then '1' end as decimal(16, 6))");
+    }
+
+    #[test]
+    fn wrong_rates_are_refused() {
+        let of = |rate: &str| format!("in: EUR\nrates:\n- {rate}\n");
+        for (text, expected) in [
+            ("in: EUR\nrats: []\n".to_owned(), "line 2"),
+            (of("{currency: USD, from: soon, rate: 1}"), "line 3"),
+            (of("{currency: USD, from: 2024-01-01, rate: 0}"), "expected 0.000001"),
+            (of("{currency: 'U''S', from: 2024-01-01, rate: 1}"), "is no currency"),
+        ] {
+            let why = format!("{:#}", Rates::parse(&text).unwrap_err());
+            assert!(why.contains(expected), "{why}");
+        }
+    }
+}

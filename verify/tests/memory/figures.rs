@@ -1,0 +1,113 @@
+//! Shipped figures of windows and scores against their published numbers, on rows that are written down here.
+
+use std::collections::BTreeMap;
+
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use datafusion::prelude::SessionContext;
+use keepwell::report::{self, Question};
+use keepwell_pipeline::config::Revenue;
+
+/// Columns that every question looks at.
+const EACH: &str = "true as final, false as deleted, false as retired, 1 as epoch, 0 as next_offset, 0 as ordinal, \
+     cast(null as decimal(18, 2)) as mrr, cast(null as string) as currency";
+
+/// The values of a figure for March 2024, by group, with six decimals.
+async fn figure(name: &str, table: &str, rows: &[String], by: &[String]) -> BTreeMap<String, String> {
+    let session = SessionContext::new();
+    let rows = rows.join(" union all ");
+    session.sql(&format!("create table {table} as {rows}")).await.unwrap().collect().await.unwrap();
+    let periods = [report::named("2024-03", &Revenue::default()).unwrap()];
+    let all = report::parse(None).unwrap();
+    let kpis: Vec<_> = all.iter().filter(|kpi| kpi.name == name).cloned().collect();
+    let question = Question { periods: &periods, by, ..Question::default() };
+    let given = [("capacity".to_owned(), 50.0)].into();
+    let sql = report::sql(&kpis, &all, &question, &given).unwrap();
+    let group = by.first().map_or("'all'", String::as_str);
+    let sql = format!("select coalesce({group}, 'unknown') as of_group, value from ({sql}) kpis");
+    let batches = session.sql(&sql).await.unwrap().collect().await.unwrap();
+    let values = batches.iter().flat_map(|batch| {
+        let groups = cast(batch.column(0), &DataType::Utf8).unwrap();
+        let values = batch.column(1).as_primitive::<Float64Type>();
+        let each = groups.as_string::<i32>().iter().zip(values).map(|(group, value)| {
+            (group.unwrap().to_owned(), value.map_or_else(|| "none".to_owned(), |value| format!("{value:.6}")))
+        });
+        each.collect::<Vec<_>>()
+    });
+    values.collect()
+}
+
+/// An account at the end of a day of March 2024.
+fn row(account: &str, day: u8, more: &str) -> String {
+    let as_of = if day == 31 { "2024-04-01".to_owned() } else { format!("2024-03-{:02}", day + 1) };
+    let of = format!("'{account}' as account_id, cast('{as_of}T00:00:00Z' as timestamp) as as_of, {EACH}");
+    format!("select {of}, {more}")
+}
+
+fn time(date: &str) -> String {
+    format!("cast('{date}T08:00:00Z' as timestamp)")
+}
+
+#[tokio::test]
+async fn what_is_counted_over_accounts_has_the_published_numbers() {
+    // The answer of one account weighs as much as one of ten.
+    let nps = ["80.0 as nps_90d, 10 as nps_responses_90d", "-100.0 as nps_90d, 1 as nps_responses_90d"];
+    let csat = ["cast(0.72 as double) as csat_90d, 5 as csat_responses_90d"; 3];
+    let entitled = ["0.6 as adoption_rate_28d", "0.4 as adoption_rate_28d"];
+    let daily = ["84 as user_days_28d, 6 as active_users_28d"];
+    let people = ["32 as active_users_28d, 50 as people"];
+    let plan = ["9 as milestones_done, 12 as milestones"];
+    let cases: [(&str, &[&str], &str); 6] = [
+        ("nps", &nps, "63.636364"),
+        ("csat_share_of_best", &csat, "72.000000"),
+        ("adoption_rate", &entitled, "50.000000"),
+        ("stickiness", &daily, "50.000000"),
+        ("active_people", &people, "64.000000"),
+        ("onboarding_completion", &plan, "75.000000"),
+    ];
+    for (name, of_accounts, expected) in cases {
+        let rows = of_accounts.iter().enumerate().map(|(nth, more)| row(&format!("a{nth}"), 31, more));
+        let found = figure(name, "windows", &rows.collect::<Vec<_>>(), &[]).await;
+        assert_eq!(found["all"], expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_counts_with_its_last_row_in_the_period_and_not_when_it_is_gone() {
+    let band = |band: &str| format!("cast('{band}' as string) as band, 50.0 as score, 'ann' as owner");
+    let rows = [
+        row("improved", 3, &band("red")),
+        row("improved", 31, &band("green")),
+        row("fell", 30, &band("red")),
+        row("retired", 30, &band("red")).replace("false as retired", "true as retired"),
+        row("live", 31, &band("red")).replace("true as final", "false as final"),
+        // The first of April is the next month's.
+        row("fell", 31, &band("green")).replace("2024-04-01", "2024-04-02"),
+    ];
+    assert_eq!(figure("accounts_red", "scores", &rows, &[]).await["all"], "50.000000");
+    let owners: Vec<String> = (0..62).map(|nth| row(&format!("a{nth}"), 31, "'ann' as owner")).collect();
+    assert_eq!(figure("coverage_ratio", "windows", &owners, &["owner".to_owned()]).await["ann"], "124.000000");
+}
+
+#[tokio::test]
+async fn seven_of_ten_reach_their_first_value_within_the_target_of_their_segment() {
+    let of = |segment: &str, started: &str, first_value: Option<&str>| {
+        let first_value = first_value.map_or_else(|| "cast(null as timestamp)".to_owned(), time);
+        format!("'{segment}' as segment, {} as started_at, {first_value} as first_value_at", time(started))
+    };
+    let mut more = vec![of("smb", "2024-03-01", Some("2024-03-12")); 6];
+    more.push(of("enterprise", "2023-12-15", Some("2024-02-29")));
+    // The 15th day is one too late; the 96th as well, of an enterprise; and who never gets there.
+    more.push(of("smb", "2024-02-20", Some("2024-03-06")));
+    more.push(of("enterprise", "2023-12-02", Some("2024-03-07")));
+    more.push(of("smb", "2024-03-17", None));
+    // The targets of these pass in other months.
+    more.push(of("smb", "2024-03-18", None));
+    more.push(of("smb", "2024-02-15", None));
+    more.push(of("enterprise", "2024-01-02", None));
+    let rows: Vec<String> = more.iter().enumerate().map(|(nth, more)| row(&format!("a{nth}"), 31, more)).collect();
+    assert_eq!(figure("first_value_in_time", "windows", &rows, &[]).await["all"], "70.000000");
+    let days = figure("days_to_first_value", "windows", &rows[..6], &["segment".to_owned()]).await;
+    assert_eq!(days["smb"], "11.000000");
+}
