@@ -1,23 +1,20 @@
 //! `keepwell audit`: computes stored scores again from stored window rows, with plain SQL, and compares the two.
-#![allow(clippy::disallowed_methods, reason = "I/O edge: audits are repeated by the clock")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use keepwell_core::schema::health::rfc3339;
 use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_pipeline::config::{Config, Listen, Span};
-use keepwell_pipeline::http;
-use keepwell_pipeline::metrics::{Metrics, StageMetrics};
-use keepwell_pipeline::process::{ConfigArgs, LogFormat, print, start_logging, stopped_by_signals};
-use keepwell_pipeline::readiness::Waiting;
+use keepwell_pipeline::metrics::StageMetrics;
+use keepwell_pipeline::process::{ConfigArgs, print};
 use keepwell_score::model::{self, ModelFile};
 use keepwell_score::recompute::audit::{Audited, audit};
 use keepwell_score::tables_reader::Stored;
 use tracing::{error, info};
+
+use crate::beside::repeat;
 
 /// Number of accounts to judge at once. Their whole history is in memory.
 const AT_ONCE: usize = 500;
@@ -44,7 +41,7 @@ pub struct AuditArgs {
     #[arg(long)]
     every: Option<Span>,
     /// Address that serves /metrics when --every is used: HOST:PORT, or off.
-    #[arg(long, default_value = "127.0.0.1:9105")]
+    #[arg(long, default_value = "127.0.0.1:9106")]
     http: Listen,
     /// The configuration.
     #[command(flatten)]
@@ -58,44 +55,21 @@ pub struct AuditArgs {
 pub fn run(args: &AuditArgs) -> Result<()> {
     let config = args.config.read()?;
     let files = versions(&config, &args.models)?;
-    let clock = SystemClock::start();
     let Some(every) = args.every else {
-        let found = once(args, &config, &files, clock.wall_us())?;
+        let found = once(args, &config, &files, SystemClock::start().wall_us())?;
         print(&describe(&found));
         ensure!(found.drift.is_empty(), "{} rows drift", found.drift.len());
         return Ok(());
     };
-    start_logging(LogFormat::Text);
-    let shutdown = stopped_by_signals()?;
-    let metrics = Metrics::new()?;
-    let shown = metrics.stage("audit");
-    if let Listen::At(address) = args.http {
-        http::serve(address, metrics, vec![shown.clone()], clock)?;
-    }
-    let mut due = clock.monotonic();
-    while !shutdown.load(Ordering::Relaxed) {
-        shown.tick(clock.monotonic(), &Waiting::No);
-        if clock.monotonic() >= due {
-            again(args, &config, &files, &clock, &shown);
-            due = clock.monotonic() + every.as_duration();
-        }
-        rest(&shutdown);
-    }
-    Ok(())
-}
-
-fn rest(shutdown: &AtomicBool) {
-    if !shutdown.load(Ordering::Relaxed) {
-        std::thread::park_timeout(Duration::from_millis(500));
-    }
+    repeat("audit", every, args.http, |wall_us, shown| again(args, &config, &files, wall_us, shown))
 }
 
 /// Runs one audit of a series. A failed audit is logged and does not end the series.
-fn again(args: &AuditArgs, config: &Config, files: &[ModelFile], clock: &SystemClock, shown: &StageMetrics) {
-    match once(args, config, files, clock.wall_us()) {
+fn again(args: &AuditArgs, config: &Config, files: &[ModelFile], wall_us: i64, shown: &StageMetrics) {
+    match once(args, config, files, wall_us) {
         Ok(found) => {
             let num_unknown = found.unknown.values().sum();
-            shown.audited(found.num_scores, found.drift.len(), num_unknown, clock.wall_us());
+            shown.audited(found.num_scores, found.drift.len(), num_unknown, wall_us);
             let drift = found.drift.len();
             info!(scores = found.num_scores, drift, unknown_versions = num_unknown, "audited");
             for row in found.drift.iter().take(MOST_NAMED) {

@@ -7,6 +7,8 @@ pub mod audit;
 #[path = "no_sql.rs"]
 pub mod audit;
 pub mod backfill;
+#[cfg(feature = "sql")]
+mod beside;
 pub mod demo;
 pub mod erase;
 pub mod explain;

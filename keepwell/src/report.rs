@@ -2,6 +2,7 @@
 //!
 //! The stream makes a row for each account, exactly. What is counted over accounts is SQL on these rows.
 
+mod gauges;
 mod kpi;
 mod period;
 mod rates;
@@ -13,11 +14,17 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use keepwell_core::calendar::PeriodKind;
 use keepwell_core::schema::health::rfc3339;
-use keepwell_pipeline::config::{Config, Revenue};
+use keepwell_pipeline::config::{Config, Listen, Revenue, Span};
+use keepwell_pipeline::metrics::StageMetrics;
 use keepwell_pipeline::process::print;
 use keepwell_score::tables_reader::{Stored, Texts};
 use serde_json::{Value, json};
+use tracing::{error, info};
+
+use crate::beside::repeat;
+pub use gauges::{Asked, report};
 
 pub use kpi::{Kpi, Unit, parse};
 pub use period::{Named, around, named};
@@ -55,6 +62,12 @@ pub struct ReportArgs {
     /// Print a line of JSON for each figure.
     #[arg(long)]
     pub json: bool,
+    /// Repeat it at this interval, beside the pipeline, and show the month, quarter and year that run as metrics.
+    #[arg(long, conflicts_with_all = ["json", "sql", "period", "as_of", "as_first_reported"])]
+    pub every: Option<Span>,
+    /// Address that serves /metrics when --every is used: HOST:PORT, or off.
+    #[arg(long, default_value = "127.0.0.1:9107")]
+    pub http: Listen,
     /// Print the SQL instead of running it. It reads the views of the tables; see `keepwell views`.
     #[arg(long, conflicts_with = "json")]
     pub sql: bool,
@@ -84,9 +97,19 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     let as_of = args.as_of.map(|as_of| rfc3339(as_of.as_microsecond()));
     let given: Given = args.given.iter().cloned().collect();
     let rules = config.as_ref().map_or_else(Revenue::default, |config| config.revenue.clone());
+    if let Some(every) = args.every {
+        // A formula that lacks a number would be left out each time.
+        let is_given = |kpi: &Kpi| sql(std::slice::from_ref(kpi), &all, &Question::default(), &given).is_ok();
+        let kpis = kpis.into_iter().filter(is_given).collect();
+        let asked = Asked { kpis: (kpis, all), by, given, rates, rules };
+        return repeat("report", every, args.http, |wall_us, metrics| {
+            again(args, config.as_ref(), &asked, wall_us, metrics);
+        });
+    }
     let stored = stored(args, config.as_ref())?;
     let periods = match args.period.as_slice() {
-        [] => vec![newest(&stored, as_of.as_deref(), &rules)?],
+        // The end of a row is exclusive.
+        [] => vec![around(PeriodKind::Quarter, newest_us(&stored, as_of.as_deref())? - 1, &rules)?],
         names => names.iter().map(|name| named(name, &rules)).collect::<Result<_>>()?,
     };
     let question = Question {
@@ -113,6 +136,17 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     );
     print(&if args.json { lines(&rows)? } else { table(&rows, &kpis, &names, &left_out)? });
     Ok(())
+}
+
+/// Makes one report of a series. One that fails is logged and does not end the series.
+fn again(args: &ReportArgs, config: Option<&Config>, asked: &Asked, wall_us: i64, metrics: &StageMetrics) {
+    match stored(args, config).and_then(|stored| report(&stored, asked)) {
+        Ok(of) => {
+            info!(figures = of.figures.len(), newest = rfc3339(of.newest_us), "reported");
+            metrics.reported(&of, wall_us);
+        }
+        Err(failure) => error!("the report failed, the next one follows: {failure:#}"),
+    }
 }
 
 /// The figures that the tables can tell.
@@ -213,14 +247,13 @@ fn stored(args: &ReportArgs, config: Option<&Config>) -> Result<Stored> {
     Ok(Stored::open(&url, &BTreeMap::new(), &keepwell_pipeline::config::Aggregate::default().layout())?)
 }
 
-/// The quarter of the newest final row by then.
-fn newest(stored: &Stored, as_of: Option<&str>, rules: &Revenue) -> Result<Named> {
+/// End of the newest final row by then, UTC microseconds.
+fn newest_us(stored: &Stored, as_of: Option<&str>) -> Result<i64> {
     let until = as_of.map(|as_of| format!(" and as_of <= '{as_of}'")).unwrap_or_default();
     let newest = format!("select max(as_of) from windows where final{until}");
     let end = stored.texts(&newest)?.rows.into_iter().flatten().flatten().next();
     let end: jiff::Timestamp = end.context("the tables have no rows")?.parse()?;
-    // The end of a row is exclusive.
-    around(end.as_microsecond() - 1, rules)
+    Ok(end.as_microsecond())
 }
 
 fn order(by: &[String]) -> String {

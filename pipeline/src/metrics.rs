@@ -4,6 +4,7 @@
 
 mod names;
 mod of_partition;
+mod of_report;
 mod of_source;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Te
 pub use names::Named;
 use names::Names;
 use of_partition::PartitionMetrics;
+use of_report::ReportMetrics;
+pub use of_report::Reported;
 use of_source::SourceMetrics;
 
 use crate::readiness::Waiting;
@@ -50,6 +53,7 @@ pub struct Metrics {
     request_duration: HistogramVec,
     partition: PartitionMetrics,
     source: SourceMetrics,
+    report: ReportMetrics,
 }
 
 impl Metrics {
@@ -120,6 +124,7 @@ impl Metrics {
             build: names.int_gauge("build_info", "Always 1; the version is a label", &["stage", "version"])?,
             partition: PartitionMetrics::new(&mut names)?,
             source: SourceMetrics::new(&mut names)?,
+            report: ReportMetrics::new(&mut names)?,
             names: Arc::default(),
         };
         Ok(Self { names: Arc::new(names), ..metrics })
@@ -370,6 +375,12 @@ keepwell_messages_total counter
 keepwell_model_version gauge
 keepwell_position_offset gauge
 keepwell_records_total counter
+keepwell_report_accounts gauge
+keepwell_report_figure gauge
+keepwell_report_groups_left_out gauge
+keepwell_report_newest_timestamp_seconds gauge
+keepwell_report_timestamp_seconds gauge
+keepwell_report_triggers_active gauge
 keepwell_request_duration_seconds histogram
 keepwell_requests_total counter
 keepwell_snapshot_pause_seconds gauge
@@ -419,6 +430,14 @@ keepwell_watermark_timestamp_seconds gauge";
         stage.source_waits(&tp, true);
         stage.hidden(&tp, 2);
         stage.audited(9, 0, 1, 7_000_000);
+        let labels = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let reported = Reported {
+            figures: vec![(labels(&["quarter", "all", "nrr", "EUR"]).try_into().unwrap(), 105.0)],
+            accounts: vec![(labels(&["all", "red"]).try_into().unwrap(), 3)],
+            triggers: vec![(labels(&["usage_drop", "high"]).try_into().unwrap(), 3)],
+            ..Reported::default()
+        };
+        stage.reported(&reported, 7_000_000);
         stage.answered(("segment", 503, "unavailable"), 0, Duration::from_millis(5));
         let text = metrics.text().unwrap();
         let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();

@@ -19,6 +19,7 @@ use keepwell_pipeline::metrics::{Metrics, StageMetrics};
 use keepwell_pipeline::partition_loop::Report;
 use keepwell_pipeline::process::{self, Job, Plan, RunArgs};
 use keepwell_pipeline::stage::Stage;
+use tracing::warn;
 
 use super::{BackfillArgs, print_fates};
 
@@ -102,12 +103,12 @@ fn group(config: &Config, stage: &str) -> String {
     format!("{}-{stage}", config.kafka.group_prefix)
 }
 
-/// Sets the start positions, if `--from` names any.
+/// Sets the start positions, if `--from` names any. Without it, says what has expired before the first record.
 fn begin(args: &BackfillArgs, config: &Config) -> Result<()> {
-    if args.from.is_empty() {
-        return Ok(());
-    }
     let group = Group::open(&config.kafka, &group(config, "ingest"))?;
+    if args.from.is_empty() {
+        return expired(&group, config);
+    }
     let mut starts = BTreeMap::new();
     for source in &config.sources {
         if !group.positions(&source.topic)?.is_empty() {
@@ -134,6 +135,22 @@ fn begin(args: &BackfillArgs, config: &Config) -> Result<()> {
         }
     }
     Ok(group.start_at(&starts)?)
+}
+
+/// Warns of raw partitions whose first records are gone: a new epoch would hold less than the running one.
+fn expired(group: &Group, config: &Config) -> Result<()> {
+    for source in &config.sources {
+        if !group.positions(&source.topic)?.is_empty() {
+            continue;
+        }
+        for (partition, first) in group.firsts(&source.topic)?.into_iter().filter(|(_, first)| first.0 > 0) {
+            warn!(
+                %partition, first = first.0,
+                "the records before the first have expired and will be missing: a longer retention.ms of the topic keeps history for the next backfill"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The stages of one epoch.

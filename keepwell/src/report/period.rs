@@ -32,16 +32,28 @@ pub fn named(name: &str, rules: &Revenue) -> Result<Named> {
     Ok(Named { name: name.to_owned(), period })
 }
 
-/// The quarter with this time, UTC microseconds.
+/// The period of this length with this time, UTC microseconds.
 ///
 /// # Errors
 /// When the time is outside of the years that have a calendar.
-pub fn around(at_us: i64, rules: &Revenue) -> Result<Named> {
+pub fn around(kind: PeriodKind, at_us: i64, rules: &Revenue) -> Result<Named> {
     let year = jiff::Timestamp::from_microsecond(at_us)?.to_zoned(jiff::tz::TimeZone::UTC).year();
-    let near = (year - 1..=year + 1).flat_map(|year| (1..=4).map(move |quarter| format!("{year:04}-Q{quarter}")));
+    let parts = match kind {
+        PeriodKind::Week => 1..=53,
+        PeriodKind::Month => 1..=12,
+        PeriodKind::Quarter => 1..=4,
+        PeriodKind::Year => 1..=1,
+    };
+    let name = |year: i16, part: i32| match kind {
+        PeriodKind::Week => format!("{year:04}-W{part:02}"),
+        PeriodKind::Month => format!("{year:04}-{part:02}"),
+        PeriodKind::Quarter => format!("{year:04}-Q{part}"),
+        PeriodKind::Year => format!("{year:04}"),
+    };
+    let near = (year - 1..=year + 1).flat_map(|year| parts.clone().map(move |part| name(year, part)));
     let found = near.filter_map(|name| named(&name, rules).ok());
     let mut found = found.filter(|named| (named.period.start_us..named.period.end_us).contains(&at_us));
-    found.next().with_context(|| format!("there is no quarter around the year {year}"))
+    found.next().with_context(|| format!("there is no {} around the year {year}", kind.name()))
 }
 
 fn first_day(name: &str, year_starts_in: u8) -> Option<(PeriodKind, Date)> {
@@ -85,10 +97,8 @@ mod tests {
         for (name, zone, year_starts_in, start, end) in cases {
             let rules = Revenue { time_zone: zone.to_owned(), year_starts_in, ..Revenue::default() };
             let period = named(name, &rules).unwrap().period;
-            if period.kind == PeriodKind::Quarter {
-                assert_eq!(around(period.start_us, &rules).unwrap().name, name);
-                assert_eq!(around(period.end_us - 1, &rules).unwrap().name, name);
-            }
+            assert_eq!(around(period.kind, period.start_us, &rules).unwrap().name, name);
+            assert_eq!(around(period.kind, period.end_us - 1, &rules).unwrap().name, name);
             assert_eq!((rfc3339(period.start_us).as_str(), rfc3339(period.end_us).as_str()), (start, end), "{name}");
         }
         for wrong in ["", "26", "2026-13", "2026-Q5", "2026-W54", "2026-Qx", "Q3"] {

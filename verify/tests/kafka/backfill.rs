@@ -233,3 +233,19 @@ fn a_backfill_begins_at_a_time_or_an_offset_and_goes_on_where_it_was_stopped() {
         assert!(String::from_utf8_lossy(&again.stderr).contains("this epoch has begun"), "{again:?}");
     }
 }
+
+#[test]
+fn a_backfill_says_which_records_have_expired_before_its_first() {
+    let deployment = Deployment::new("expired");
+    deployment.load(&fleet::dirty(3, Shape { accounts: 3, days: 3, usage: 2 }));
+    let topic = deployment.config.sources[0].topic.clone();
+    kafka().expire(&topic, 0, 2).unwrap();
+    let filled = deployment.keepwell(&["backfill", "--complete"]);
+    let told = String::from_utf8_lossy(&filled.stderr);
+    assert!(filled.status.success(), "{told}");
+    let warnings: Vec<&str> = told.lines().filter(|line| line.contains("have expired")).collect();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains(&format!("{topic}-0")) && warnings[0].contains("first=2"),
+        "{told}"
+    );
+}

@@ -6,8 +6,45 @@ use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion::prelude::SessionContext;
-use keepwell::report::{self, Question};
-use keepwell_pipeline::config::Revenue;
+use indicatif::ProgressBar;
+use keepwell::demo::{self, DemoArgs};
+use keepwell::report::{self, Asked, Question};
+use keepwell_pipeline::config::{Aggregate, Revenue};
+use keepwell_score::tables_reader::Stored;
+
+#[test]
+fn gauges_are_the_figures_of_the_periods_that_run_and_every_account_has_a_band() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = DemoArgs { seed: 4, accounts: 60, days: 20, out: folder.path().join("demo") };
+    let outcome = demo::play(&args, &ProgressBar::hidden()).unwrap();
+    let url = url::Url::from_directory_path(args.out.join("tables")).unwrap().to_string();
+    let stored = Stored::open(&url, &BTreeMap::new(), &Aggregate::default().layout()).unwrap();
+    let all = report::parse(None).unwrap();
+    let names = ["nrr", "accounts", "accounts_red", "nps"];
+    let kpis = all.iter().filter(|kpi| names.contains(&kpi.name.as_str())).cloned().collect();
+    let asked = Asked {
+        kpis: (kpis, all),
+        by: vec!["segment".to_owned()],
+        given: BTreeMap::new(),
+        rates: None,
+        rules: Revenue::default(),
+    };
+    let of = report::report(&stored, &asked).unwrap();
+
+    let bands = of.accounts.iter().filter(|([group, _], _)| group == "all");
+    assert_eq!(bands.map(|(_, count)| count).sum::<i64>(), 60);
+    let segments = of.accounts.iter().filter(|([group, _], _)| group.starts_with("segment "));
+    assert_eq!(segments.map(|(_, count)| count).sum::<i64>(), 60);
+    let figure = |period: &str, group: &str, kpi: &str| {
+        let is = |labels: &[String; 4]| labels[0] == period && labels[1] == group && labels[2] == kpi;
+        of.figures.iter().find(|(labels, _)| is(labels)).map(|(_, value)| *value)
+    };
+    assert_eq!(figure("quarter", "all", "accounts"), Some(60.0));
+    assert!(figure("month", "segment smb", "nrr").is_some() && figure("year", "all", "nps").is_some());
+    let holding = outcome.scores.iter().map(|health| health.triggers.len()).sum::<usize>();
+    assert_eq!(of.triggers.iter().map(|(_, count)| count).sum::<i64>(), holding as i64);
+    assert!(holding > 0);
+}
 
 /// Columns that every question looks at.
 const EACH: &str = "true as final, false as deleted, false as retired, 1 as epoch, 0 as next_offset, 0 as ordinal, \
