@@ -96,6 +96,17 @@ impl<'a> Row<'a> {
         (row, (!is_over).then_some(Account { memory, published }))
     }
 
+    /// Score, change since the previous final row, and band.
+    pub(crate) fn told(&self) -> (Option<Points>, Option<Points>, &'a str) {
+        let before = self.previous.and_then(|last| last.score);
+        (self.score, self.score.zip(before).map(|(score, before)| score - before), self.band)
+    }
+
+    /// Triggers in this state, in the order of the model.
+    pub(crate) fn triggers(&self, phase: Phase) -> impl Iterator<Item = &'a str> {
+        self.fired.iter().filter(move |fired| fired.transition.phase == phase).map(|fired| fired.name)
+    }
+
     /// Digest of what matters to a reader of `scores`: score, band, active triggers and their outcomes, segment, stage,
     /// owner, the account as a customer, model and its version, retired.
     fn digest(&self) -> u64 {

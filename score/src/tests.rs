@@ -34,6 +34,7 @@ fn the_shipped_models_compile() {
     let shipped = [
         (DEFAULT, 1),
         (EXAMPLE, 1),
+        (include_str!("../models/basic.yaml"), 1),
         (include_str!("../models/onboarding_to_advocacy.yaml"), 7),
         (include_str!("../models/handoff_to_advocacy.yaml"), 7),
     ];
