@@ -17,6 +17,14 @@ pub const SCORES: &str = "scores.ndjson";
 pub struct Score {
     /// Account id.
     pub account_id: String,
+    /// End of its windows, exclusive.
+    pub as_of: jiff::Timestamp,
+    /// Who looks after it.
+    pub owner: Option<String>,
+    /// Revenue a month.
+    pub mrr: Option<f64>,
+    /// Currency of the revenue.
+    pub currency: Option<String>,
     /// Score from 0 to 100.
     pub score: Option<f64>,
     /// Band of the score.
@@ -43,6 +51,8 @@ pub struct Factor {
 pub struct Trigger {
     /// Name in the model.
     pub name: String,
+    /// Since when the episode goes on, or the condition holds.
+    pub since: jiff::Timestamp,
 }
 
 /// The last scores, by account.

@@ -5,6 +5,7 @@ pub mod alerts;
 pub mod audit;
 #[cfg(not(feature = "sql"))]
 #[path = "no_sql.rs"]
+#[allow(clippy::duplicate_mod, reason = "two commands say the same")]
 pub mod audit;
 pub mod backfill;
 #[cfg(feature = "sql")]
@@ -24,6 +25,7 @@ pub mod reference;
 pub mod report;
 #[cfg(not(feature = "sql"))]
 #[path = "no_sql.rs"]
+#[allow(clippy::duplicate_mod, reason = "two commands say the same")]
 pub mod report;
 pub mod try_input;
 pub mod views;

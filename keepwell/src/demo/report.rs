@@ -16,6 +16,8 @@ use crate::last_scores::{Factor, Score};
 
 /// Number of accounts shown.
 const SHOWN: usize = 12;
+/// Number of accounts named that need attention.
+const ATTENTION: usize = 5;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Scores of final rows as whole numbers, day by day, for each account.
@@ -104,6 +106,36 @@ pub fn worst_first(scores: &[Score]) -> Vec<&Score> {
     worst
 }
 
+/// Accounts with a trigger of the last seven days, and these triggers; those with the most revenue first.
+pub fn attention(scores: &[Score]) -> Vec<(&Score, Vec<&str>)> {
+    let Some(now) = scores.iter().map(|score| score.as_of).max() else { return Vec::new() };
+    let week = jiff::SignedDuration::from_hours(7 * 24);
+    let mut found = Vec::new();
+    for score in scores {
+        let new = score.triggers.iter().filter(|trigger| now.duration_since(trigger.since) < week);
+        let new: Vec<&str> = new.map(|trigger| trigger.name.as_str()).collect();
+        if !new.is_empty() {
+            found.push((score, new));
+        }
+    }
+    let revenue = |score: &Score| score.mrr.unwrap_or_default();
+    found.sort_by(|(a, _), (b, _)| revenue(b).total_cmp(&revenue(a)).then_with(|| a.account_id.cmp(&b.account_id)));
+    found
+}
+
+/// The accounts that need somebody this week, and why.
+fn write_attention(out: &mut String, scores: &[Score]) -> Result<()> {
+    let found = attention(scores);
+    writeln!(out, "\nNeed attention this week, by revenue: {} accounts", found.len())?;
+    for (score, triggers) in found.iter().take(ATTENTION) {
+        let money = format!("{:.0} {}", score.mrr.unwrap_or_default(), score.currency.as_deref().unwrap_or_default());
+        let owner = score.owner.as_deref().unwrap_or("nobody");
+        let (triggers, costs) = (triggers.join(", "), costs(score));
+        writeln!(out, "  {:<11}  {money:>8}  {owner:<6}  {triggers:<38}  {costs}", score.account_id)?;
+    }
+    Ok(())
+}
+
 /// Draws weekly scores as a line of bars.
 fn bars(days: &[i64]) -> String {
     let weekly = days.rchunks(7).rev().filter_map(<[i64]>::last);
@@ -177,7 +209,8 @@ pub fn text(outcome: &Outcome, args: &DemoArgs) -> Result<String> {
         outcome.quarter.nrr(),
         outcome.quarter.grr()
     )?;
-    writeln!(out, "What was planted:  {place}/planted.json")?;
+    write_attention(&mut out, &outcome.scores)?;
+    writeln!(out, "\nWhat was planted:  {place}/planted.json")?;
     writeln!(out, "Why this score:    keepwell explain {worst} --scores {place}/scores.ndjson")?;
     writeln!(
         out,
@@ -188,4 +221,38 @@ pub fn text(outcome: &Outcome, args: &DemoArgs) -> Result<String> {
         "  select as_of, display, band from '{place}/tables/scores/*/*.parquet' where account_id = '{worst}' order by as_of desc limit 14;"
     )?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn triggers_of_the_last_week_need_attention_and_those_with_the_most_revenue_first() {
+        let score = |(id, mrr, triggers): (&str, Option<f64>, &[(&str, &str)])| {
+            let triggers: Vec<_> = triggers.iter().map(|(name, since)| json!({"name": name, "since": since})).collect();
+            let whole = json!({"account_id": id, "as_of": "2026-09-29T00:00:00Z", "owner": null, "mrr": mrr,
+                "currency": "EUR", "score": 50.0, "band": "red", "factors": [], "triggers": triggers});
+            serde_json::from_value::<Score>(whole).unwrap()
+        };
+        let (new, old) = ("2026-09-22T00:00:01Z", "2026-09-22T00:00:00Z");
+        let scores: Vec<Score> = [
+            ("small", Some(10.0), &[("usage_drop", new)][..]),
+            ("unknown", None, &[("usage_drop", new)]),
+            ("large", Some(9000.0), &[("renewal_due", old), ("turned_red", new)]),
+            ("known", Some(9500.0), &[("renewal_due", old)]),
+            ("calm", Some(9900.0), &[]),
+        ]
+        .into_iter()
+        .map(score)
+        .collect();
+        let found: Vec<_> =
+            attention(&scores).into_iter().map(|(score, new)| (score.account_id.as_str(), new)).collect();
+        assert_eq!(
+            found,
+            [("large", vec!["turned_red"]), ("small", vec!["usage_drop"]), ("unknown", vec!["usage_drop"])]
+        );
+    }
 }
