@@ -1,3 +1,4 @@
+set TimeZone = 'UTC';
 create or replace view windows as from read_parquet('keepwell-demo/tables/windows/*/*.parquet', hive_partitioning = false);
 create or replace view feature_days as from read_parquet('keepwell-demo/tables/feature_days/*/*.parquet', hive_partitioning = false);
 create or replace view scores as from read_parquet('keepwell-demo/tables/scores/*/*.parquet', hive_partitioning = false);

@@ -1,3 +1,4 @@
+set spark.sql.session.timeZone=UTC;
 create or replace temporary view windows using parquet options (path 'keepwell-demo/tables/windows');
 create or replace temporary view feature_days using parquet options (path 'keepwell-demo/tables/feature_days');
 create or replace temporary view scores using parquet options (path 'keepwell-demo/tables/scores');

@@ -61,15 +61,15 @@ pub fn run(args: &AuditArgs) -> Result<()> {
         ensure!(found.drift.is_empty(), "{} rows drift", found.drift.len());
         return Ok(());
     };
-    repeat("audit", every, args.http, |wall_us, shown| again(args, &config, &files, wall_us, shown))
+    repeat("audit", every, args.http, |clock, shown| again(args, &config, &files, clock, shown))
 }
 
 /// Runs one audit of a series. A failed audit is logged and does not end the series.
-fn again(args: &AuditArgs, config: &Config, files: &[ModelFile], wall_us: i64, shown: &StageMetrics) {
-    match once(args, config, files, wall_us) {
+fn again(args: &AuditArgs, config: &Config, files: &[ModelFile], clock: &SystemClock, shown: &StageMetrics) {
+    match once(args, config, files, clock.wall_us()) {
         Ok(found) => {
             let num_unknown = found.unknown.values().sum();
-            shown.audited(found.num_scores, found.drift.len(), num_unknown, wall_us);
+            shown.audited(found.num_scores, found.drift.len(), num_unknown, clock.wall_us());
             let drift = found.drift.len();
             info!(scores = found.num_scores, drift, unknown_versions = num_unknown, "audited");
             for row in found.drift.iter().take(MOST_NAMED) {

@@ -16,7 +16,12 @@ use keepwell_pipeline::readiness::Waiting;
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub fn repeat(stage: &'static str, every: Span, at: Listen, mut work: impl FnMut(i64, &StageMetrics)) -> Result<()> {
+pub fn repeat(
+    stage: &'static str,
+    every: Span,
+    at: Listen,
+    mut work: impl FnMut(&SystemClock, &StageMetrics),
+) -> Result<()> {
     start_logging(LogFormat::Text);
     let (clock, shutdown) = (SystemClock::start(), stopped_by_signals()?);
     let metrics = Metrics::new()?;
@@ -28,7 +33,7 @@ pub fn repeat(stage: &'static str, every: Span, at: Listen, mut work: impl FnMut
     while !shutdown.load(Ordering::Relaxed) {
         shown.tick(clock.monotonic(), &Waiting::No);
         if clock.monotonic() >= due {
-            work(clock.wall_us(), &shown);
+            work(&clock, &shown);
             due = clock.monotonic() + every.as_duration();
         }
         rest(&shutdown);

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use keepwell_core::calendar::PeriodKind;
 use keepwell_core::schema::health::rfc3339;
+use keepwell_pipeline::clock::{Clock, SystemClock};
 use keepwell_pipeline::config::{Config, Listen, Revenue, Span};
 use keepwell_pipeline::metrics::StageMetrics;
 use keepwell_pipeline::process::print;
@@ -93,17 +94,21 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     let config = args.config.as_ref().map(|path| Config::read(path, &[])).transpose()?;
     let (kpis, all) = chosen(args)?;
     let by = dimensions(&args.by)?;
-    let rates = args.rates.as_deref().map(Rates::read).transpose()?;
     let as_of = args.as_of.map(|as_of| rfc3339(as_of.as_microsecond()));
     let given: Given = args.given.iter().cloned().collect();
     let rules = config.as_ref().map_or_else(Revenue::default, |config| config.revenue.clone());
+    let rates = args.rates.as_deref().map(|path| Rates::read(path, &rules.time_zone)).transpose()?;
     if let Some(every) = args.every {
         // A formula that lacks a number would be left out each time.
-        let is_given = |kpi: &Kpi| sql(std::slice::from_ref(kpi), &all, &Question::default(), &given).is_ok();
-        let kpis = kpis.into_iter().filter(is_given).collect();
+        let lacks = |kpi: &Kpi| sql(std::slice::from_ref(kpi), &all, &Question::default(), &given).err();
+        let lacking = kpis.iter().find_map(|kpi| Some(lacks(kpi)?.context(kpi.name.clone())));
+        if let Some(error) = lacking.filter(|_| !args.kpi.is_empty()) {
+            return Err(error);
+        }
+        let kpis = kpis.into_iter().filter(|kpi| lacks(kpi).is_none()).collect();
         let asked = Asked { kpis: (kpis, all), by, given, rates, rules };
-        return repeat("report", every, args.http, |wall_us, metrics| {
-            again(args, config.as_ref(), &asked, wall_us, metrics);
+        return repeat("report", every, args.http, |clock, metrics| {
+            again(args, config.as_ref(), &asked, clock, metrics);
         });
     }
     let stored = stored(args, config.as_ref())?;
@@ -139,11 +144,11 @@ pub fn run(args: &ReportArgs) -> Result<()> {
 }
 
 /// Makes one report of a series. One that fails is logged and does not end the series.
-fn again(args: &ReportArgs, config: Option<&Config>, asked: &Asked, wall_us: i64, metrics: &StageMetrics) {
+fn again(args: &ReportArgs, config: Option<&Config>, asked: &Asked, clock: &SystemClock, metrics: &StageMetrics) {
     match stored(args, config).and_then(|stored| report(&stored, asked)) {
         Ok(of) => {
             info!(figures = of.figures.len(), newest = rfc3339(of.newest_us), "reported");
-            metrics.reported(&of, wall_us);
+            metrics.reported(&of, clock.wall_us());
         }
         Err(failure) => error!("the report failed, the next one follows: {failure:#}"),
     }
@@ -280,7 +285,7 @@ fn table(rows: &Texts, kpis: &[Kpi], periods: &[&str], left_out: &[String]) -> R
     let mut groups = BTreeMap::<(usize, Vec<String>), Vec<&Row>>::new();
     for row in &rows.rows {
         let named = DIMENSIONS.iter().filter(|name| at(name).is_some());
-        let key = named.map(|name| format!("{name} {}", cell(row, name).unwrap_or_else(|| "unknown".to_owned())));
+        let key = named.map(|name| format!("{name} {}", cell(row, name).unwrap_or_else(|| "(unknown)".to_owned())));
         let period = cell(row, "period");
         let nth = periods.iter().position(|name| Some(*name) == period.as_deref()).unwrap_or_default();
         groups.entry((nth, key.collect())).or_default().push(row);

@@ -63,7 +63,8 @@ pub fn run(args: &ViewsArgs) -> Result<String> {
         anyhow::anyhow!("the configuration names no place of tables that may be shown: name it with --tables")
     })?;
     // A view on no file at all is an error in some engines.
-    let of_table = TABLES.map(Some).into_iter().chain(std::iter::repeat(None));
+    let of_table = args.engine.zone().map(|_| None).into_iter().chain(TABLES.map(Some));
+    let of_table = of_table.chain(std::iter::repeat(None));
     let all = statements(args.engine, &layout, &tables).into_iter().zip(of_table);
     let wanted = all.filter(|(_, table)| has_contracts || *table != Some(REVENUE));
     Ok(wanted.map(|(statement, _)| statement + ";\n").collect())
@@ -73,7 +74,8 @@ pub fn run(args: &ViewsArgs) -> Result<String> {
 /// `score_factors` one for each factor of a score. `windows_periods` and `scores_periods` have the last final row of each
 /// account in a week, month, quarter and year (UTC), `feature_periods` the sums of its `feature_days`.
 pub fn statements(engine: Engine, layout: &Layout, tables: &str) -> Vec<String> {
-    let mut statements: Vec<String> = TABLES.iter().map(|table| engine.table(table, tables)).collect();
+    let mut statements: Vec<String> = engine.zone().map(str::to_owned).into_iter().collect();
+    statements.extend(TABLES.iter().map(|table| engine.table(table, tables)));
     let create = engine.create();
     statements.push(format!("{create} windows_long as\n{}", long_form(layout, "windows")));
     statements.push(format!("{create} score_factors as\n{}", factors(engine)));
@@ -128,6 +130,15 @@ impl Engine {
         match self {
             Self::Spark => "create or replace temporary view",
             Self::Duckdb | Self::Datafusion => "create or replace view",
+        }
+    }
+
+    /// The statement after which days begin in UTC, where the engine has a time zone of its own.
+    fn zone(self) -> Option<&'static str> {
+        match self {
+            Self::Duckdb => Some("set TimeZone = 'UTC'"),
+            Self::Spark => Some("set spark.sql.session.timeZone=UTC"),
+            Self::Datafusion => None,
         }
     }
 

@@ -103,7 +103,10 @@ fn over_days(test: &Test, model: &Arc<Compiled>, layout: &Layout) -> Result<(), 
     if test.days.is_empty() {
         return on_day(&test.given, (AS_OF_US, &mut account), model, layout);
     }
-    let is_expecting = test.given.score.is_some() || test.given.triggers.is_some() || test.given.band.is_some();
+    let Given { score, delta, band, triggers, raised, cleared, .. } = &test.given;
+    let is_expecting = score.or(*delta).is_some()
+        || band.is_some()
+        || [triggers, raised, cleared].iter().any(|triggers| triggers.is_some());
     if is_expecting {
         return Err("a test over days says on each day what is expected".to_owned());
     }
@@ -293,7 +296,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.tests.yaml");
         // text, words that the message must contain
-        let cases: [(&str, &[&str]); 14] = [
+        let cases: [(&str, &[&str]); 15] = [
             ("- {name: a, row: {trained: 60}, score: 61}", &["m.tests.yaml:1:10", "a: score is \"60\"", "not \"61\""]),
             ("- {name: a, row: {trained: 60}, band: green}", &["band is \"unknown\"", "\"green\""]),
             ("- {name: a, triggers: [t]}", &["triggers is \"\"", "\"t\""]),
@@ -308,6 +311,7 @@ mod tests {
             ),
             ("- {name: a, days: [{after: 0d}, {after: 0d}]}", &["not after the day before it"]),
             ("- {name: a, score: 3, days: [{after: 0d}]}", &["on each day"]),
+            ("- {name: a, raised: [t], days: [{after: 0d}]}", &["on each day"]),
             ("- {name: a, scor: 3}", &["scor"]),
             ("- {name: a, days: [{after: 0d, scor: 3}]}", &["scor"]),
             ("- {name: a, days: [{after: 1d, row: {trained: 50}, raised: [t]}]}", &["raised is \"\"", "\"t\""]),

@@ -48,9 +48,12 @@ pub fn report(stored: &Stored, asked: &Asked) -> Result<Reported> {
         let question = Question { periods: &periods, by: &by, rates: asked.rates.as_ref(), ..Question::default() };
         let (kpis, all) = &asked.kpis;
         let of_dimension = told(stored, (kpis, all), &question, &asked.given)?;
-        let rows = stored.texts(&of_dimension.sql)?;
+        let rows = match of_dimension.kpis.as_slice() {
+            [] => Texts::default(),
+            _ => stored.texts(&of_dimension.sql)?,
+        };
         let bands = stored.texts(&bands(newest_us, dimension))?;
-        let groups = groups(&bands, dimension);
+        let groups = groups(&bands, &rows, dimension);
         reported.groups_left_out += groups.len().saturating_sub(MOST_GROUPS) as i64;
         let groups: BTreeSet<String> = groups.into_iter().take(MOST_GROUPS).collect();
         for (labels, value) in figures(&rows, dimension, &periods) {
@@ -81,12 +84,13 @@ fn cell<'r>(rows: &Texts, row: &'r [Option<String>], name: &str) -> Option<&'r s
 }
 
 fn group(dimension: Option<&String>, value: Option<&str>) -> String {
-    dimension.map_or_else(|| "all".to_owned(), |name| format!("{name} {}", value.unwrap_or("unknown")))
+    dimension.map_or_else(|| "all".to_owned(), |name| format!("{name} {}", value.unwrap_or("(unknown)")))
 }
 
-/// The groups, those with the most accounts first.
-fn groups(bands: &Texts, dimension: Option<&String>) -> Vec<String> {
-    let mut sizes = BTreeMap::<String, i64>::new();
+/// The groups, those with the most accounts first. One may have figures and no account any more.
+fn groups(bands: &Texts, rows: &Texts, dimension: Option<&String>) -> Vec<String> {
+    let of_figure = |row: &Vec<Option<String>>| (group(dimension, dimension.and_then(|name| cell(rows, row, name))), 0);
+    let mut sizes: BTreeMap<String, i64> = rows.rows.iter().map(of_figure).collect();
     for row in &bands.rows {
         let count: i64 = cell(bands, row, "accounts").and_then(|count| count.parse().ok()).unwrap_or_default();
         *sizes.entry(group(dimension, cell(bands, row, "of_group"))).or_default() += count;

@@ -80,14 +80,13 @@ pub fn parse(file: Option<(&str, &str)>) -> Result<Vec<Kpi>> {
         ensure!(names.insert(&kpi.name), "there are two figures {:?}", kpi.name);
     }
     for kpi in kpis.iter().filter(|kpi| kpi.formula.is_some()) {
-        let summed = kpis.iter().filter(|other| other.formula.is_none());
-        let names: Vec<&str> = summed.map(|kpi| kpi.name.as_str()).collect();
-        ensure!(
-            kpi.words().iter().any(|word| names.contains(&word.as_str())),
-            "{}: the formula names no other figure: there are {}",
-            kpi.name,
-            names.join(", ")
-        );
+        let summed: Vec<&Kpi> = kpis.iter().filter(|other| other.formula.is_none()).collect();
+        let named: Vec<&&Kpi> = summed.iter().filter(|other| kpi.names(other)).collect();
+        let names: Vec<&str> = summed.iter().map(|kpi| kpi.name.as_str()).collect();
+        ensure!(!named.is_empty(), "{}: the formula names no other figure: there are {}", kpi.name, names.join(", "));
+        if let Some(other) = named.iter().find(|other| other.by_currency != kpi.by_currency) {
+            bail!("{} and {}, which its formula names: both or none are by_currency", kpi.name, other.name);
+        }
     }
     Ok(kpis)
 }
@@ -143,6 +142,10 @@ mod tests {
             ("- {name: a, title: a, unit: count, numerator: '1', formula: b, source: x}", "stands alone"),
             ("- {name: a, title: a, unit: count, formula: 2 * b, source: x}", "names no other figure"),
             ("- {name: a, title: a, unit: count, numerator: '1', from: nowhere, source: x}", "line 1"),
+            (
+                "- {name: a, title: a, unit: count, numerator: '1', source: x, by_currency: true}\n- {name: b, title: b, unit: mean, formula: 2 * a, source: x}",
+                "both or none are by_currency",
+            ),
             ("- name: a\n  titel: a\n", "line 2"),
             ("- {name: a-b, title: a, unit: count, numerator: '1', source: x}", "a name has the letters"),
             ("[]", "no figures"),

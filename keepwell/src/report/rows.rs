@@ -34,7 +34,7 @@ pub enum From {
     /// The account's row of `revenue` for the period.
     #[default]
     Revenue,
-    /// The same row, for the last month in the period, with `earned_to_date`: what all months have earned by then.
+    /// The row of the last month in the period, with `earned_to_date`: what all months until then have earned.
     Lifetime,
     /// The account's last final row of `windows` in the period. An account that was deleted or retired has none.
     Windows,
@@ -96,8 +96,13 @@ impl Question<'_> {
                 From::Revenue => newest_of(&told, "account_id, of_period", newest),
                 From::Lifetime => {
                     let months = newest_of(&told, "account_id, of_period, period_start", newest);
+                    let over = "over (partition by account_id, of_period)";
+                    // A month without a price, or months in several currencies, have no sum.
+                    let is_one = format!("coalesce(min(currency) {over}, '') = coalesce(max(currency) {over}, '')");
+                    let is_known = format!("count(*) {over} = count(earned) {over} and {is_one}");
                     let summed = format!(
-                        "select *, sum(earned) over (partition by account_id, of_period) as earned_to_date from ({months}) months"
+                        "select *, case when {is_one} then max(currency) {over} end as currency_of_life, \
+                         case when {is_known} then sum(earned) {over} end as earned_to_date from ({months}) months"
                     );
                     let last = "row_number() over (partition by account_id, of_period order by period_start desc) as nth_month";
                     format!("select * from (select *, {last} from ({summed}) summed) lives where nth_month = 1")
@@ -132,7 +137,7 @@ impl Question<'_> {
                 let which = if from == From::Revenue {
                     format!("period = '{}' and period_start = '{start}'", period.kind.name())
                 } else {
-                    format!("period = 'month' and final and period_start < '{end}'")
+                    format!("period = 'month' and final and period_end <= '{end}'")
                 };
                 format!(
                     "select '{name}' as of_period, {days}, account_id, {currency} as currency{amounts}, {spot} as closing_spot, \
@@ -143,8 +148,11 @@ impl Question<'_> {
             From::Windows | From::Scores => {
                 let table = if from == From::Windows { "windows" } else { "scores" };
                 let mrr = exchanged("mrr", at_start.as_deref());
+                // A period that runs has come as far as its rows.
+                let (row_day, end_day) = (self::day("as_of"), day(period.end_us));
+                let until_day = format!("case when {row_day} < {end_day} then {row_day} else {end_day} end");
                 format!(
-                    "select '{name}' as of_period, {days}, {mrr} as amount, {currency} as amount_currency, {table}.* from {table} \
+                    "select '{name}' as of_period, {days}, {until_day} as until_day, {mrr} as amount, {currency} as amount_currency, {table}.* from {table} \
                      where final and as_of > '{start}' and as_of <= '{end}'{until}"
                 )
             }
@@ -158,10 +166,10 @@ impl Question<'_> {
             .iter()
             .map(|Named { name, period }| {
                 let months = match period.kind {
-                    PeriodKind::Week => "12.0 / 52.0",
-                    PeriodKind::Month => "1.0",
-                    PeriodKind::Quarter => "3.0",
-                    PeriodKind::Year => "12.0",
+                    PeriodKind::Week => "cast(12 as double) / 52",
+                    PeriodKind::Month => "cast(1 as double)",
+                    PeriodKind::Quarter => "cast(3 as double)",
+                    PeriodKind::Year => "cast(12 as double)",
                 };
                 format!("when '{name}' then {months} ")
             })

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 
 use super::kpi::{Kpi, Unit};
-use super::rows::{From, Question, day};
+use super::rows::{From, Question, Report, day};
 
 /// Numbers that a formula needs and no table has, by name.
 pub type Given = BTreeMap<String, f64>;
@@ -22,6 +22,9 @@ const CELLS: [&str; 4] = ["numerator", "denominator", "value", "unknown"];
 /// # Errors
 /// When a formula needs a number that is not given.
 pub fn sql(kpis: &[Kpi], all: &[Kpi], question: &Question<'_>, given: &Given) -> Result<String> {
+    if question.report == Report::First && kpis.iter().any(|kpi| kpi.from == From::Lifetime) {
+        bail!("months of the past are not told as first reported");
+    }
     let summed: Vec<&Kpi> = kpis.iter().filter(|kpi| kpi.formula.is_none()).collect();
     let derived: Vec<&Kpi> = kpis.iter().filter(|kpi| kpi.formula.is_some()).collect();
     let bases: Vec<&Kpi> =
@@ -52,7 +55,8 @@ fn sums(from: From, by_currency: bool, kpis: &[&Kpi], question: &Question<'_>) -
     let by = by(question);
     let currency = match (by_currency, from) {
         (false, _) => "cast(null as string)",
-        (true, From::Revenue | From::Lifetime) => "currency",
+        (true, From::Revenue) => "currency",
+        (true, From::Lifetime) => "currency_of_life",
         (true, From::Windows | From::Scores) => "amount_currency",
     };
     let cells: String = kpis.iter().map(|kpi| of_row(kpi)).collect();
@@ -156,8 +160,11 @@ fn of_others(kpis: &[&Kpi], bases: &[&Kpi], question: &Question<'_>, given: &Giv
     let cells = |kpi: &Kpi| {
         let formula = formulas.get(kpi.name.as_str()).cloned().unwrap_or_default();
         let names: Vec<String> = named(kpi);
-        let unknown: Vec<String> = names.iter().map(|name| format!("u_{name}")).collect();
-        ["null".to_owned(), "null".to_owned(), formula, unknown.join(" + ")]
+        // An account may be unknown in several of them.
+        let unknown = names
+            .iter()
+            .fold("0".to_owned(), |most, name| format!("case when u_{name} > {most} then u_{name} else {most} end"));
+        ["null".to_owned(), "null".to_owned(), formula, unknown]
     };
     let is_any = |kpi: &Kpi| {
         let names: Vec<String> = named(kpi);

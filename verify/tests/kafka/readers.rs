@@ -129,7 +129,7 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
     let periods =
         [last.strftime("%Y-%m"), last.strftime("%Y")].map(|name| named(&name.to_string(), &Revenue::default()));
     let periods = periods.map(Result::unwrap);
-    let rates = Rates::parse("in: USD\nrates: [{currency: EUR, from: 2020-01-01, rate: 1.0873}]\n").unwrap();
+    let rates = Rates::parse("in: USD\nrates: [{currency: EUR, from: 2020-01-01, rate: 1.0873}]\n", "UTC").unwrap();
     let question = Question { periods: &periods, by: &by, rates: Some(&rates), ..Question::default() };
     let (kpis, given) = (parse(None).unwrap(), ["margin", "cac", "forecast", "capacity"]);
     let given = given.map(|name| (name.to_owned(), 0.7)).into();

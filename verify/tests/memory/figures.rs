@@ -148,3 +148,30 @@ async fn seven_of_ten_reach_their_first_value_within_the_target_of_their_segment
     let days = figure("days_to_first_value", "windows", &rows[..6], &["segment".to_owned()]).await;
     assert_eq!(days["smb"], "11.000000");
 }
+
+#[tokio::test]
+async fn a_period_that_runs_is_told_as_of_its_newest_row_and_who_left_lowers_nothing() {
+    let status = |status: &str| format!("cast('{status}' as string) as customer_status");
+    // The newest row is of 10 March.
+    let unused = |started: &str, of: &str| {
+        format!("cast(null as timestamp) as last_use_at, {} as started_at, {}", time(started), status(of))
+    };
+    let rows = [
+        row("new", 10, &unused("2024-03-02", "active")),
+        row("two weeks", 10, &unused("2024-02-20", "active")),
+        row("left", 10, &unused("2024-02-20", "churned")),
+    ];
+    assert_eq!(figure("never_started", "windows", &rows, &[]).await["all"], "1.000000");
+    let value =
+        format!("'smb' as segment, {} as started_at, cast(null as timestamp) as first_value_at", time("2024-03-02"));
+    let rows = [row("not yet due", 10, &value), row("due", 10, &value.replace("2024-03-02", "2024-02-20"))];
+    assert_eq!(figure("first_value_in_time", "windows", &rows, &[]).await["all"], "0.000000");
+    let renews = |account: &str, at: &str| {
+        row(account, 10, &format!("{} as renews_at", time(at))).replace("null as decimal", "100 as decimal")
+    };
+    let rows = [renews("soon", "2024-03-12"), renews("later", "2024-06-20"), renews("past", "2024-03-10")];
+    assert_eq!(figure("revenue_to_renew", "scores", &rows, &[]).await["all"], "100.000000");
+    let covered = |share: f64, of: &str| format!("{share} as coverage, {}", status(of));
+    let rows = [row("customer", 10, &covered(90.0, "active")), row("left", 10, &covered(0.0, "churned"))];
+    assert_eq!(figure("data_completeness", "scores", &rows, &[]).await["all"], "90.000000");
+}

@@ -8,6 +8,7 @@ mod documents;
 mod erasure;
 mod figures;
 mod live;
+mod money;
 mod properties;
 mod prose;
 mod quickstart;
