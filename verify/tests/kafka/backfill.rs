@@ -236,7 +236,7 @@ fn a_backfill_begins_at_a_time_or_an_offset_and_goes_on_where_it_was_stopped() {
 
 #[test]
 fn a_backfill_says_which_records_have_expired_before_its_first() {
-    let deployment = Deployment::new("expired");
+    let deployment = Deployment::new("expired-before");
     deployment.load(&fleet::dirty(3, Shape { accounts: 3, days: 3, usage: 2 }));
     let topic = deployment.config.sources[0].topic.clone();
     kafka().expire(&topic, 0, 2).unwrap();
