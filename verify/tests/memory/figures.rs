@@ -33,8 +33,12 @@ fn gauges_are_the_figures_of_the_periods_that_run_and_every_account_has_a_band()
 
     let bands = of.accounts.iter().filter(|([group, _], _)| group == "all");
     assert_eq!(bands.map(|(_, count)| count).sum::<i64>(), 60);
-    let segments = of.accounts.iter().filter(|([group, _], _)| group.starts_with("segment "));
-    assert_eq!(segments.map(|(_, count)| count).sum::<i64>(), 60);
+    let of_segment = |segment: &str| {
+        let accounts = of.accounts.iter().filter(|([group, _], _)| group == segment);
+        accounts.map(|(_, count)| count).sum::<i64>()
+    };
+    let (smb, enterprise) = (of_segment("segment smb"), of_segment("segment enterprise"));
+    assert!(smb > enterprise && enterprise > 0 && smb + enterprise == 60, "{smb} and {enterprise}");
     let figure = |period: &str, group: &str, kpi: &str| {
         let is = |labels: &[String; 4]| labels[0] == period && labels[1] == group && labels[2] == kpi;
         of.figures.iter().find(|(labels, _)| is(labels)).map(|(_, value)| *value)
