@@ -48,6 +48,10 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 const STRIDE_DAYS: i64 = 10;
 const RAW_PARTITIONS: i32 = 2;
 const CONFIG: &str = include_str!("demo/demo.yaml");
+/// Keepwell's default model, with a lifecycle behind it.
+const MODEL: &str = concat!(include_str!("../../score/models/default.yaml"), include_str!("demo/stages.yaml"));
+/// Name of the file with the model.
+const MODEL_FILE: &str = "model.yaml";
 
 /// Options of the demo.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,6 +77,8 @@ pub struct Outcome {
     pub accounts: Vec<Account>,
     /// The last message of each account on the `scores` topic.
     pub scores: Vec<Score>,
+    /// The stages of the lifecycle, in its order.
+    pub stages: Vec<String>,
     /// Display scores at the end of each day, by account.
     pub history: BTreeMap<String, Vec<i64>>,
     /// Revenue of the newest quarter, to date or whole.
@@ -106,6 +112,8 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
     let folder = fresh_folder(&args.out)?;
     let mut config = Config::parse("the demo's configuration", CONFIG, &[])?;
+    fs::write(folder.join(MODEL_FILE), MODEL)?;
+    config.score.model = Some(folder.join(MODEL_FILE));
     let url =
         url::Url::from_directory_path(&folder).map_err(|()| anyhow::anyhow!("{} is no path", folder.display()))?;
     let tables = url.join("tables")?.to_string();
@@ -142,7 +150,9 @@ pub fn play(args: &DemoArgs, progress: &ProgressBar) -> Result<Outcome> {
     let scores = last.into_scores()?;
     let history = report::history(&broker, &config)?;
     let quarter = report::quarter(&broker, &config)?;
-    Ok(Outcome { accounts, scores, history, quarter, ledger, num_events: events.len() })
+    let model = keepwell_score::model::parse(MODEL_FILE, MODEL, config.aggregate.layout().windows())?;
+    let stages = model.stages.iter().map(|stage| stage.name.value.to_string()).collect();
+    Ok(Outcome { accounts, scores, stages, history, quarter, ledger, num_events: events.len() })
 }
 
 /// The times at which the stages run: every ten days of history, then every hour of the last day.

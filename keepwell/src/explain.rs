@@ -220,9 +220,19 @@ fn text(health: &Value) -> Result<String> {
             shown(&health["delta"], "-")
         )?;
     }
-    for name in ["segment", "stage", "owner"] {
+    for name in ["segment", "owner", "stage"] {
         if !health[name].is_null() {
             writeln!(out, "{name}: {}", shown(&health[name], ""))?;
+        }
+    }
+    let lifecycle = &health["lifecycle"];
+    if !lifecycle.is_null() {
+        let (owner, action) = (shown(&lifecycle["owner_role"], "nobody"), shown(&lifecycle["action"], "nothing"));
+        writeln!(out, "  since {}, {owner}: {action}", shown(&lifecycle["since"], "-"))?;
+        writeln!(out, "  {}: {}", shown(&lifecycle["metric"], "metric"), shown(&lifecycle["value"], "unknown"))?;
+        if !lifecycle["next"].is_null() {
+            let (next, since) = (shown(&lifecycle["next"], ""), shown(&lifecycle["next_since"], "-"));
+            writeln!(out, "  belongs in {next} since {since}, not for long enough yet")?;
         }
     }
     let customer = &health["customer"];

@@ -29,6 +29,8 @@ pub struct Score {
     pub score: Option<f64>,
     /// Band of the score.
     pub band: Option<String>,
+    /// Stage of the lifecycle.
+    pub stage: Option<String>,
     /// The factors of the score.
     pub factors: Vec<Factor>,
     /// Triggers that hold.

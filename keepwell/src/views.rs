@@ -72,7 +72,8 @@ pub fn run(args: &ViewsArgs) -> Result<String> {
 
 /// The statements that make the tables at a place known, and the views on them: `windows_long` has a row for each window,
 /// `score_factors` one for each factor of a score. `windows_periods` and `scores_periods` have the last final row of each
-/// account in a week, month, quarter and year (UTC), `feature_periods` the sums of its `feature_days`.
+/// account in a week, month, quarter and year (UTC), `feature_periods` the sums of its `feature_days`. `stages` has a row
+/// for each time that an account entered a stage of the lifecycle.
 pub fn statements(engine: Engine, layout: &Layout, tables: &str) -> Vec<String> {
     let mut statements: Vec<String> = engine.zone().map(str::to_owned).into_iter().collect();
     statements.extend(TABLES.iter().map(|table| engine.table(table, tables)));
@@ -84,8 +85,19 @@ pub fn statements(engine: Engine, layout: &Layout, tables: &str) -> Vec<String> 
         statements.push(format!("{create} {table}_periods as\n{}", last_of_periods(engine, table, &columns)));
     }
     statements.push(format!("{create} feature_periods as\n{}", feature_sums(engine)));
+    statements.push(format!("{create} stages as\n{STAGES}"));
     statements
 }
+
+/// SQL for entries into stages of the lifecycle, and exits. `left_for` is the next stage, or churned, expired or retired;
+/// both it and `left_at` are null while the account is in the stage.
+const STAGES: &str = "select account_id, segment, owner, stage, came_from, entered_at, left_at, left_for from (
+select *, lead(as_of) over (partition by account_id order by as_of) as left_at, lead(moved_to) over (partition by account_id order by as_of) as left_for from (
+select *, case when retired then 'retired' when stage_since is null then band else stage end as moved_to, stage_since as entered_at from (
+select *, lag(stage_since) over (partition by account_id order by as_of) as since_before, lag(stage) over (partition by account_id order by as_of) as came_from from (
+select *, row_number() over (partition by account_id, as_of order by epoch desc, next_offset desc, ordinal desc) as nth from scores where final
+) each_row where nth = 1) rows_in_order
+where stage_since is distinct from since_before or retired) changes) entries where stage_since = as_of";
 
 /// The periods of calendars in UTC.
 const PERIODS: [&str; 4] = ["week", "month", "quarter", "year"];

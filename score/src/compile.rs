@@ -17,7 +17,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::bounds::{self, MAX_PIECES, MAX_SQL_BYTES, PLANNING_STACK_BYTES};
 use crate::expression::{Expression, days_between};
-use crate::model::{Against, Expires, Model, ModelError, ModelFile, parse, period_days};
+use crate::model::{Against, Expires, LifecycleStage, Model, ModelError, ModelFile, parse, period_days};
 use crate::planner::Planner;
 use crate::rate::nominal;
 use keepwell_core::points::Points;
@@ -31,6 +31,19 @@ pub struct Compiled {
     pub version: i64,
     /// The models in order of precedence.
     pub models: Vec<CompiledModel>,
+    /// The stages of the lifecycle, if the file has rules for them.
+    pub stages: Vec<CompiledStage>,
+}
+
+/// A stage of the lifecycle, ready for evaluation.
+#[derive(Debug)]
+pub struct CompiledStage {
+    /// The stage as it is in the file.
+    pub stage: LifecycleStage,
+    /// Whether a row belongs in it. Only the first stage has no rule.
+    pub when: Option<Expression>,
+    /// Its headline metric. It gives a float.
+    pub metric: Expression,
 }
 
 /// One model, ready for evaluation.
@@ -106,18 +119,19 @@ impl Compiled {
     }
 
     fn parse_here(file: &str, text: &str, layout: &Layout) -> Result<Self, ModelError> {
-        let ModelFile { version, models, .. } = parse(file, text, layout.windows())?;
-        let num_pieces: usize = models.iter().map(|m| m.factors.len() + m.remember.len() + m.triggers.len()).sum();
+        let ModelFile { version, models, stages, .. } = parse(file, text, layout.windows())?;
+        let of_models: usize = models.iter().map(|m| m.factors.len() + m.remember.len() + m.triggers.len()).sum();
+        let num_pieces = of_models + stages.len();
         if num_pieces > MAX_PIECES {
-            let why = format!("{num_pieces} factors, triggers and remembered values; {MAX_PIECES} are allowed");
+            let why = format!("{num_pieces} factors, triggers, remembered values and stages; {MAX_PIECES} are allowed");
             return Err(ModelError::of(file, why));
         }
         let planner = Planner::new();
-        let models = models
-            .into_iter()
-            .map(|model| ModelCompiler::new(file, &planner, &model, layout)?.compile(version, &model));
+        let compiler = |model| ModelCompiler::new(file, &planner, model, layout);
+        let stages = models.last().map(|model| compiler(model)?.stages(stages)).transpose()?.unwrap_or_default();
+        let models = models.iter().map(|model| compiler(model)?.compile(version, model));
         let models: Vec<_> = models.collect::<Result<_, ModelError>>()?;
-        Ok(Self { text: text.to_owned(), version, models })
+        Ok(Self { text: text.to_owned(), version, models, stages })
     }
 
     /// The index of the first model that fits an account.
@@ -203,6 +217,20 @@ impl<'c> ModelCompiler<'c> {
         let triggers = triggers.collect::<Result<_, ModelError>>()?;
         let (digest, weights) = (digest(version, model), nominal(model));
         Ok(CompiledModel { version, digest, weights, model: model.clone(), factors, remember, triggers })
+    }
+
+    /// Compiles the stages of the file. Their SQL sees the window row only: a score depends on the stage.
+    fn stages(&self, stages: Vec<LifecycleStage>) -> Result<Vec<CompiledStage>, ModelError> {
+        let windows = &self.rows[0];
+        let compiled = stages.into_iter().map(|stage| {
+            let compute = |sql: &Spanned<String>, to: &DataType| {
+                self.computed(sql, &stage.period, windows, to, |period| self.parsed(sql, windows, period))
+            };
+            let when = stage.when.as_ref().map(|when| compute(when, &DataType::Boolean)).transpose()?;
+            let metric = compute(&stage.metric.sql, &DataType::Float64)?;
+            Ok(CompiledStage { when, metric, stage })
+        });
+        compiled.collect()
     }
 
     /// Turns a planning error into an error at the position of the SQL.

@@ -12,6 +12,7 @@ use keepwell_core::schema::columns::TimeArray;
 use crate::compile::{CompiledModel, CompiledTrigger};
 use crate::evidence::evidence;
 use crate::expression::Expression;
+use crate::lifecycle::{Place, places};
 use crate::model::Basis;
 use crate::model_schedule::Models;
 use crate::rate::{FactorValue, Rating, Ratings};
@@ -32,6 +33,8 @@ pub struct CaseWithPast<'c> {
 #[derive(Debug)]
 pub struct Verdicts<'m> {
     groups: Vec<Group<'m>>,
+    /// Where each account stands in the lifecycle.
+    stands: Vec<Place<'m>>,
     /// The group of each account, and its place in it.
     places: Vec<(usize, usize)>,
 }
@@ -66,6 +69,8 @@ pub struct Verdict<'v> {
     pub rating: Rating<'v>,
     /// The band of the row.
     pub band: &'v str,
+    /// Where the account stands in the lifecycle.
+    pub place: &'v Place<'v>,
     group: &'v Group<'v>,
     row: usize,
 }
@@ -84,9 +89,9 @@ pub struct Sign<'v> {
 impl Verdicts<'_> {
     /// The results, in the order of the accounts.
     pub fn iter(&self) -> impl Iterator<Item = Verdict<'_>> {
-        self.places.iter().map(|(group, row)| {
-            let group = &self.groups[*group];
-            Verdict { model: group.model, rating: group.ratings.of(*row), band: group.bands[*row], group, row: *row }
+        self.places.iter().zip(&self.stands).map(|((group, row), place)| {
+            let (group, row) = (&self.groups[*group], *row);
+            Verdict { model: group.model, rating: group.ratings.of(row), band: group.bands[row], place, group, row }
         })
     }
 }
@@ -127,14 +132,16 @@ pub fn evaluate<'m>(
     pane_us: i64,
 ) -> Result<Verdicts<'m>, ArrowError> {
     let mut by_model: BTreeMap<(usize, usize), (&'m CompiledModel, Vec<usize>)> = BTreeMap::new();
-    for (index, CaseWithPast { case, .. }) in cases.iter().enumerate() {
+    let stands = places(models, windows, cases)?;
+    for (index, (CaseWithPast { case, .. }, place)) in cases.iter().zip(&stands).enumerate() {
         let missing = || ArrowError::ComputeError(format!("no model for {} at {}", case.account_id, case.as_of_us));
         let (version, compiled) = models.at(case.as_of_us).ok_or_else(missing)?;
-        let number = compiled.model_of(case.segment, case.stage);
+        let number = compiled.model_of(case.segment, place.stage_of(case));
         let model = compiled.models.get(number).ok_or_else(missing)?;
         by_model.entry((version, number)).or_insert((model, Vec::new())).1.push(index);
     }
-    let mut verdicts = Verdicts { groups: Vec::with_capacity(by_model.len()), places: vec![(0, 0); cases.len()] };
+    let groups = Vec::with_capacity(by_model.len());
+    let mut verdicts = Verdicts { groups, stands, places: vec![(0, 0); cases.len()] };
     for (model, indices) in by_model.into_values() {
         for (row, index) in indices.iter().enumerate() {
             verdicts.places[*index] = (verdicts.groups.len(), row);

@@ -107,6 +107,11 @@ impl<'a> Row<'a> {
         self.fired.iter().filter(move |fired| fired.transition.phase == phase).map(|fired| fired.name)
     }
 
+    /// The stage of the lifecycle.
+    pub(crate) fn stage(&self) -> Option<&str> {
+        self.verdict.place.stage_of(self.case)
+    }
+
     /// Digest of what matters to a reader of `scores`: score, band, active triggers and their outcomes, segment, stage,
     /// owner, the account as a customer, model and its version, retired.
     fn digest(&self) -> u64 {
@@ -119,7 +124,7 @@ impl<'a> Row<'a> {
             hasher.write(text.unwrap_or_default().as_bytes());
             hasher.write_u8(u8::from(text.is_some()));
         };
-        for fact in [self.case.segment, self.case.stage, self.case.owner, Some(self.band)] {
+        for fact in [self.case.segment, self.stage(), self.case.owner, Some(self.band)] {
             text(fact);
         }
         text(Some(&self.verdict.model.model.name.value));
@@ -158,6 +163,7 @@ impl<'a> Row<'a> {
             // A customer that comes back begins without old values.
             return memory;
         }
+        memory.standing = self.verdict.place.standing.clone().map(Box::new);
         let nothing = Memory::default();
         let past = if past.is_of(&compiled.model) { past } else { &nothing };
         for ((factor, value), missing) in compiled.model.factors.iter().zip(rating.values()).zip(rating.missing()) {
@@ -185,7 +191,9 @@ impl<'a> Row<'a> {
     /// Appends the row without its factors; [`crate::factor_lists`] makes those of all rows.
     pub fn append(&self, rows: &mut health::Writer, provenance: Provenance) {
         let Self { case, verdict, previous, score, .. } = self;
-        let (score, customer) = (*score, case.customer);
+        let (score, customer, place) = (*score, case.customer, verdict.place);
+        let (standing, stage) = (place.standing.as_ref(), place.stage);
+        let next = standing.and_then(|standing| standing.next.as_ref());
         let is_there = !case.is_deleted;
         let previous_score = previous.and_then(|last| last.score);
         let driver = |(name, delta): &(&'a str, Points)| health::driver::Row { name, delta: *delta };
@@ -209,7 +217,14 @@ impl<'a> Row<'a> {
             drivers: self.drivers.iter().filter(|_| case.is_scored()).map(driver).collect(),
             triggers: self.fired.iter().map(Fired::row).collect(),
             segment: case.segment,
-            stage: case.stage,
+            stage: self.stage(),
+            stage_since: standing.map(|standing| standing.since_us),
+            next_stage: next.map(|(next, _)| next.as_str()),
+            next_stage_since: next.map(|(_, since_us)| *since_us),
+            stage_owner_role: stage.map(|stage| stage.owner_role.as_str()),
+            stage_action: stage.map(|stage| stage.action.as_str()),
+            stage_metric: stage.map(|stage| stage.metric.name.as_str()),
+            stage_metric_value: place.metric,
             owner: case.owner,
             customer_status: customer.status,
             customer_since: customer.since_us,

@@ -16,6 +16,7 @@ mod expression;
 mod factor_lists;
 mod health_row;
 pub mod inputs;
+mod lifecycle;
 pub mod model;
 pub mod model_schedule;
 mod model_tests;

@@ -3,6 +3,7 @@
 mod band;
 mod check;
 mod factor;
+mod lifecycle;
 mod trigger;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use serde_saphyr::{Location, Spanned};
 pub use band::{Band, BandBasis, Basis, Display};
 pub use check::parse;
 pub use factor::{Against, Carry, Expires, Factor, Fallback, Group, Missing, Reduce};
+pub use lifecycle::{HeadlineMetric, LifecycleStage};
 pub use trigger::{Severity, Trigger};
 
 use keepwell_core::interned::Name;
@@ -40,6 +42,10 @@ pub struct ModelFile {
     /// allowed.
     #[serde(default)]
     pub lifecycle: Vec<Spanned<String>>,
+    /// The stages of the lifecycle, in its order, with rules that say which accounts are in which. They stand in place of
+    /// `lifecycle`.
+    #[serde(default)]
+    pub stages: Vec<LifecycleStage>,
     /// Models in order of precedence: the first with a fitting `only_for` scores an account. The last must fit all
     /// accounts.
     pub models: Vec<Model>,

@@ -69,6 +69,8 @@ struct Given {
     delta: Option<f64>,
     /// The expected band.
     band: Option<String>,
+    /// The expected stage of the lifecycle.
+    stage: Option<String>,
     /// The triggers whose condition must hold, in the order of the model.
     triggers: Option<Vec<String>>,
     /// The triggers that must be raised on this day: an alert goes out.
@@ -103,9 +105,9 @@ fn over_days(test: &Test, model: &Arc<Compiled>, layout: &Layout) -> Result<(), 
     if test.days.is_empty() {
         return on_day(&test.given, (AS_OF_US, &mut account), model, layout);
     }
-    let Given { score, delta, band, triggers, raised, cleared, .. } = &test.given;
+    let Given { score, delta, band, stage, triggers, raised, cleared, .. } = &test.given;
     let is_expecting = score.or(*delta).is_some()
-        || band.is_some()
+        || band.as_ref().or(stage.as_ref()).is_some()
         || [triggers, raised, cleared].iter().any(|triggers| triggers.is_some());
     if is_expecting {
         return Err("a test over days says on each day what is expected".to_owned());
@@ -131,9 +133,10 @@ impl Given {
             periods.entry(period.clone()).or_default().extend(columns.clone());
         }
         let row = all.row.clone().into_iter().chain(self.row.clone()).collect();
-        let Self { score, delta, band, triggers, raised, cleared, .. } = self;
-        let (band, triggers, raised, cleared) = (band.clone(), triggers.clone(), raised.clone(), cleared.clone());
-        Self { row, periods, score: *score, delta: *delta, band, triggers, raised, cleared }
+        let Self { score, delta, band, stage, triggers, raised, cleared, .. } = self;
+        let (band, stage, triggers) = (band.clone(), stage.clone(), triggers.clone());
+        let (raised, cleared) = (raised.clone(), cleared.clone());
+        Self { row, periods, score: *score, delta: *delta, band, stage, triggers, raised, cleared }
     }
 }
 
@@ -172,6 +175,7 @@ fn on_day(
         ("score", wanted(given.score), text(score)),
         ("delta", wanted(given.delta), text(delta)),
         ("band", given.band.clone(), band.to_owned()),
+        ("stage", given.stage.clone(), row.stage().unwrap_or("null").to_owned()),
         ("triggers", list(&given.triggers), holding),
         ("raised", list(&given.raised), of_phase(Phase::Raised)),
         ("cleared", list(&given.cleared), of_phase(Phase::Cleared)),
@@ -268,7 +272,7 @@ mod tests {
             ("basic.yaml", 3),
             ("default.yaml", 9),
             ("handoff_to_advocacy.yaml", 5),
-            ("onboarding_to_advocacy.yaml", 6),
+            ("onboarding_to_advocacy.yaml", 9),
             ("worked_example.yaml", 4),
         ] {
             let (tests, compiled) = shipped(model);

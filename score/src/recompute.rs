@@ -9,6 +9,7 @@
 pub mod audit;
 mod factors;
 mod items;
+mod stages;
 mod triggers;
 
 use std::collections::BTreeSet;
@@ -42,8 +43,9 @@ pub struct PublishedRows {
 #[derive(Debug)]
 pub struct Expected {
     /// account_id, as_of, retired, deleted, score, display, band, band_since, previous_as_of, previous_score,
-    /// previous_band, delta, coverage, baseline_score, segment, stage, owner, customer_status, customer_since, churn_reason,
-    /// model, model_version.
+    /// previous_band, delta, coverage, baseline_score, segment, stage, stage_since, next_stage, next_stage_since,
+    /// stage_owner_role, stage_action, stage_metric, stage_metric_value, owner, customer_status, customer_since,
+    /// churn_reason, model, model_version.
     pub scores: Vec<RecordBatch>,
     /// account_id, as_of, position, name, group, value, normalised, weight, effective_weight, contribution, missing,
     /// carried_from.
@@ -150,7 +152,9 @@ fn statements(files: &[ModelFile], layout: &Layout, pane_us: i64) -> Result<Vec<
     let numbered = files.iter().flat_map(|file| file.models.iter().map(|model| Numbered { version: of(file), model }));
     let models: Vec<Numbered<'_>> = numbered.collect();
     let newest = files.last().map_or(0, of);
-    let mut tables = vec![("judged".to_owned(), judged(&models, newest)), ("cases".to_owned(), CASES.to_owned())];
+    let mut tables = vec![("told".to_owned(), told(newest))];
+    tables.extend(stages::statements(files)?);
+    tables.extend([("judged".to_owned(), judged(&models)), ("cases".to_owned(), CASES.to_owned())]);
     tables.extend(factors::statements(&models, layout)?);
     tables.push(("rated".to_owned(), rated(&models)));
     tables.push(("banded".to_owned(), banded(&models, pane_us)));
@@ -159,9 +163,23 @@ fn statements(files: &[ModelFile], layout: &Layout, pane_us: i64) -> Result<Vec<
     Ok(tables)
 }
 
-/// SQL for each account at each time: its model, and its published row. Without a published row the newest version
-/// counts.
-fn judged(models: &[Numbered<'_>], newest: i64) -> String {
+/// SQL for each account at each time, and its published row. Without a published row the newest version counts.
+fn told(newest: i64) -> String {
+    format!(
+        "with w as (select distinct account_id, as_of, retired, deleted, segment, stage, owner, customer_status, customer_since, churn_reason, \
+         coalesce(customer_status in ('churned', 'expired'), false) as has_left, \
+         coalesce(started_at, first_seen_at) as began_at from windows) \
+         select w.*, cast(w.as_of as bigint) as us, t.score as published_score, t.band as published_band, \
+         cast(t.band_since as bigint) as published_since, t.baseline_score as published_baseline, \
+         t.stage as published_stage, cast(t.stage_since as bigint) as published_stage_since, \
+         t.next_stage as published_next, cast(t.next_stage_since as bigint) as published_next_since, \
+         coalesce(t.model_version, {newest}) as version, coalesce(t.final, true) as is_final \
+         from w left join published t on t.account_id = w.account_id and t.as_of = w.as_of"
+    )
+}
+
+/// SQL for each account at each time with its model.
+fn judged(models: &[Numbered<'_>]) -> String {
     let (mut number, mut name) = ("case".to_owned(), "case".to_owned());
     for (n, Numbered { version, model }) in models.iter().enumerate() {
         let mut condition = format!("version = {version}");
@@ -174,16 +192,7 @@ fn judged(models: &[Numbered<'_>], newest: i64) -> String {
         number += &format!(" when {condition} then {n}");
         name += &format!(" when {condition} then '{}'", model.name.value);
     }
-    format!(
-        "with w as (select distinct account_id, as_of, retired, deleted, segment, stage, owner, customer_status, customer_since, churn_reason, \
-         coalesce(customer_status in ('churned', 'expired'), false) as has_left, \
-         coalesce(started_at, first_seen_at) as began_at from windows), \
-         t as (select w.*, cast(w.as_of as bigint) as us, t.score as published_score, t.band as published_band, \
-         cast(t.band_since as bigint) as published_since, t.baseline_score as published_baseline, \
-         coalesce(t.model_version, {newest}) as version \
-         from w left join published t on t.account_id = w.account_id and t.as_of = w.as_of) \
-         select *, {number} end as number, {name} end as model from t"
-    )
+    format!("select *, {number} end as number, {name} end as model from staged")
 }
 
 /// Adds the row before. The row after a retired or deleted one begins a life. A row of another model begins a run, and so
@@ -195,7 +204,8 @@ with before as (
     coalesce(lag(retired or deleted) over w, true) as is_first
   from judged window w as (partition by account_id order by as_of)
 )
-select account_id, as_of, us, retired, deleted, has_left, segment, stage, owner, customer_status, customer_since, churn_reason,
+select account_id, as_of, us, retired, deleted, has_left, segment, stage, stage_since, next_stage, next_stage_since,
+  stage_owner_role, stage_action, stage_metric, stage_metric_value, owner, customer_status, customer_since, churn_reason,
   began_at, number, model, version,
   case when not is_first then last_as_of end as previous_as_of, case when not is_first then last_score end as previous_score,
   case when not is_first then last_band end as previous_band, case when not is_first then last_since end as previous_since,
@@ -266,7 +276,8 @@ const SCORES: &str = "
 select account_id, as_of, retired, deleted, score, display, band,
   case when deleted then null when band = previous_band then previous_since else us end as band_since,
   previous_as_of, previous_score, previous_band, score - previous_score as delta, coalesce(coverage, 0) as coverage,
-  case when not deleted then baseline end as baseline_score, segment, stage, owner, customer_status, customer_since, churn_reason, model, version as model_version
+  case when not deleted then baseline end as baseline_score, segment, stage, stage_since, next_stage, next_stage_since,
+  stage_owner_role, stage_action, stage_metric, stage_metric_value, owner, customer_status, customer_since, churn_reason, model, version as model_version
 from banded";
 
 /// SQL for the floor of an integer quotient. The divisor must be above 0.

@@ -1,4 +1,4 @@
-//! The state of a partition in a snapshot: version, model files, accounts. Versions 2 to 5 can be read.
+//! The state of a partition in a snapshot: version, model files, accounts. Versions 2 to 6 can be read.
 
 use std::sync::Arc;
 
@@ -14,12 +14,15 @@ use crate::model_schedule::Models;
 use crate::state::{Account, OpenDrops, PartitionState};
 
 /// Version of the format that is written: a head, and the accounts in parts.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
+
+/// The last version in which accounts have no standing beside them.
+const WITHOUT_STANDING: u32 = 5;
 
 /// Name of the part with everything except the accounts. It changes with every record.
 const HEAD: &str = "head";
 
-/// Everything except the accounts. `models` contains the model files and the times from which they score, UTC
+/// Everything except the accounts, in versions 5 and 6. `models` contains the model files and the times from which they score, UTC
 /// microseconds.
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -65,7 +68,7 @@ pub fn parts(state: &PartitionState, known: &SavedRevisions) -> Result<Parts, po
         drops: state.drops.clone(),
     };
     let mut parts = Parts::from([(HEAD.to_owned(), Part::Changing(postcard::to_stdvec(&head)?))]);
-    let accounts = state.accounts.iter().map(|(id, account)| (id.as_str(), account));
+    let accounts = state.accounts.iter().map(|(id, account)| (id.as_str(), (account, &account.memory.standing)));
     state.dirty.parts(state.accounts.len(), accounts, known, &mut parts)?;
     Ok(parts)
 }
@@ -90,9 +93,9 @@ pub fn restored(
             let saved: Saved3 = postcard::from_bytes(bytes).map_err(damaged)?;
             (saved.models, saved.state)
         }
-        4 | VERSION => {
+        4..=VERSION => {
             let head = match version {
-                VERSION => postcard::from_bytes(bytes).map_err(damaged)?,
+                WITHOUT_STANDING..=VERSION => postcard::from_bytes(bytes).map_err(damaged)?,
                 _ => {
                     let Head4 { models, progress, .. } = postcard::from_bytes(bytes).map_err(damaged)?;
                     Head { version, models, progress, drops: OpenDrops::new() }
@@ -101,11 +104,18 @@ pub fn restored(
             let mut state = PartitionState { progress: head.progress, drops: head.drops, ..PartitionState::default() };
             for mut rest in accounts(whole) {
                 while !rest.is_empty() {
-                    let ((id, account), behind) =
+                    let ((id, mut account), behind) =
                         postcard::take_from_bytes::<(Name, Account)>(rest).map_err(damaged)?;
-                    state.accounts.insert(id, account);
                     rest = behind;
+                    if version > WITHOUT_STANDING {
+                        (account.memory.standing, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
+                    }
+                    state.accounts.insert(id, account);
                 }
+            }
+            if version <= WITHOUT_STANDING {
+                // No part of it may be kept: the next snapshot has another form.
+                state.dirty.mark_all();
             }
             (head.models, state)
         }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contributions::Contributions;
 use crate::episode::Episode;
+use crate::lifecycle::Standing;
 use crate::model::Model;
 use crate::model_schedule::Models;
 use crate::small_map::SmallMap;
@@ -67,6 +68,9 @@ pub struct Memory {
     pub remembered: SmallMap<Vec<(i64, Points)>>,
     /// Triggers with an episode or a pending condition, by name.
     pub episodes: SmallMap<Episode>,
+    /// Where the account stands in the lifecycle, if its model file has stages. A snapshot stores it beside the account.
+    #[serde(skip)]
+    pub standing: Option<Box<Standing>>,
 }
 
 impl Memory {

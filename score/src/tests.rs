@@ -1,6 +1,7 @@
 //! Tests of model files, and of the stage as a whole.
 
 mod over_days;
+mod stages;
 mod worked_examples;
 
 use arrow::array::RecordBatch;
@@ -89,6 +90,21 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
         ("{name: yellow, from: 50}", "{name: yellow, from: 50, above: 50}", &["yellow", "either", ":27:"]),
         ("{name: yellow, from: 50}", "{name: yellow, from: 50, leave_below: 51}", &["yellow", "leave_below", "50"]),
         ("version: 1", "version: 1\nlifecycle: [a, a]", &["twice", ":3:"]),
+        ("version: 1", "version: 1\nstages: [{name: a, when: uses > 1, STAGE}]", &["no `when`", ":3:"]),
+        ("version: 1", "version: 1\nstages: [{name: a, STAGE}, {name: b, STAGE}]", &["b needs a `when`", ":3:"]),
+        ("version: 1", "version: 1\nstages: [{name: a, STAGE}, {name: a, when: uses > 1, STAGE}]", &["twice", ":3:"]),
+        ("version: 1", "version: 1\nlifecycle: [a]\nstages: [{name: a, STAGE}]", &["either", ":3:"]),
+        (
+            "version: 1",
+            "version: 1\nstages: [{name: a, STAGE}, {name: b, when: uses, STAGE}]",
+            &["true or false", ":3:"],
+        ),
+        (
+            "version: 1",
+            "version: 1\nstages: [{name: a, STAGE}, {name: b, when: previous_score > 1, STAGE}]",
+            &["previous_score", ":3:"],
+        ),
+        ("version: 1", "version: 1\nstages: [{name: a, period: 9d, STAGE}]", &["9d", "7d, 28d, 90d", ":3:"]),
         ("weight: 35", "wieght: 35", &["wieght", "12"]),
         ("sql: uses_per_user", "sql: uses_per_usr", &["uses_per_usr", ":10:"]),
         ("sql: uses_per_user", "sql: uses_per_user +", &[":10:"]),
@@ -108,7 +124,9 @@ fn what_is_wrong_in_a_model_is_named_with_its_place() {
     ];
     for (from, to, words) in cases {
         assert!(EXAMPLE.contains(from), "{from}");
-        let message = Compiled::parse("model.yaml", &EXAMPLE.replacen(from, to, 1), &layout()).unwrap_err().to_string();
+        let to = to.replace("STAGE", "owner_role: csm, action: call, metric: {name: m, sql: uses}");
+        let message =
+            Compiled::parse("model.yaml", &EXAMPLE.replacen(from, &to, 1), &layout()).unwrap_err().to_string();
         for word in words.iter().chain(&["model.yaml"]) {
             assert!(message.contains(word), "{word:?} is not in: {message}");
         }
@@ -391,14 +409,21 @@ const STATE_3: &[u8] = include_bytes!("../golden/state-3.postcard");
 /// From version 4 on: an object as it is in the store, with all parts.
 const STATE_4: &[u8] = include_bytes!("../golden/state-4.snapshot");
 const STATE_5: &[u8] = include_bytes!("../golden/state-5.snapshot");
+const STATE_6: &[u8] = include_bytes!("../golden/state-6.snapshot");
 
 /// All parts of a state.
 pub fn all(stage: &Score, state: &State) -> SnapshotBytes {
     all_bytes(stage.snapshot(state, &partition(), &SavedRevisions::new()).unwrap()).unwrap()
 }
 
+fn restored_again(stage: &Score, whole: &SnapshotBytes, at: Position) -> State {
+    let mut restored = State::default();
+    stage.restore(&mut restored, &partition(), at, Some(whole)).unwrap();
+    restored
+}
+
 #[test]
-fn states_of_versions_2_to_5_stay_readable_and_are_what_the_same_records_give() {
+fn states_of_versions_2_to_6_stay_readable_and_are_what_the_same_records_give() {
     let stage = stage(include_str!("../golden/model-1.yaml"));
     let mut folded = fresh(&stage);
     let later = announcement(500, include_str!("../golden/model-1.yaml").replace("version: 1", "version: 2"));
@@ -409,13 +434,17 @@ fn states_of_versions_2_to_5_stay_readable_and_are_what_the_same_records_give() 
     );
     fold_lines(&stage, &mut folded, &[announced(3, &later)]);
     let (_, of_4) = keepwell_pipeline::snapshot::decode(STATE_4).unwrap();
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_5).unwrap();
+    let (_, of_5) = keepwell_pipeline::snapshot::decode(STATE_5).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_6).unwrap();
     assert_eq!(all(&stage, &folded), saved, "equal states give equal bytes");
     let at = Position::at(NextOffset(4));
     let one = |bytes: &[u8]| SnapshotBytes::from([(ONE.to_owned(), bytes.to_vec())]);
-    for (whole, version) in [(&one(STATE_2), 2), (&one(STATE_3), 3), (&of_4, 4), (&saved, 5)] {
-        let mut restored = State::default();
-        stage.restore(&mut restored, &partition(), at, Some(whole)).unwrap();
+    for (whole, version) in [(&one(STATE_2), 2), (&one(STATE_3), 3), (&of_4, 4), (&of_5, 5), (&saved, 6)] {
+        let mut restored = restored_again(&stage, whole, at);
+        // What is saved next has no part in an older form.
+        let known = SavedRevisions::from([("accounts-0-000".to_owned(), 0)]);
+        let parts = stage.snapshot(&restored, &partition(), &known).unwrap();
+        assert_eq!(all_bytes(parts).is_none(), !(4..6).contains(&version), "version {version}");
         let next = fold_lines(&stage, &mut restored, &[record(4, 102, true, BAD)]);
         assert_eq!(next, ["29 0 [] [unhappy:active] changed"], "version {version}");
     }

@@ -74,7 +74,14 @@ table! {
     drivers: List<driver::Rows> = "the factors that moved the score most since the previous final row, at most 3";
     triggers: List<trigger::Rows> = "what the model's triggers say; they are raised and cleared by final rows";
     segment: Maybe<Text> = "fact";
-    stage: Maybe<Text> = "fact: lifecycle stage";
+    stage: Maybe<Text> = "stage of the lifecycle: the fact, else by the rules of the model file";
+    stage_since: Maybe<Time> = "as_of of the final row at which it entered the stage; null: the model file has no stages" => lifecycle.since;
+    next_stage: Maybe<Text> = "stage that its rows belong in, not for long enough yet" => lifecycle.next;
+    next_stage_since: Maybe<Time> = "as_of of the final row since which they do" => lifecycle.next_since;
+    stage_owner_role: Maybe<Text> = "role that looks after accounts in this stage, from the model file" => lifecycle.owner_role;
+    stage_action: Maybe<Text> = "what that role does, from the model file" => lifecycle.action;
+    stage_metric: Maybe<Text> = "name of the stage's headline metric, from the model file" => lifecycle.metric;
+    stage_metric_value: Maybe<Points> = "the metric on this row, rounded half-up to 6 decimals; null: unknown" => lifecycle.value;
     owner: Maybe<Text> = "fact: who looks after the account";
     customer_status: Maybe<Text> = "by its contracts: upcoming, trial, active, paused, churned or expired" => customer.status;
     customer_since: Maybe<Time> = "since when it is a customer; of one that churned, when that was; of one that never paid, when its first contract began" => customer.since;

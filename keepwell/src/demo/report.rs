@@ -199,6 +199,9 @@ pub fn text(outcome: &Outcome, args: &DemoArgs) -> Result<String> {
     let place = args.out.display();
     let worst = worst.first().map_or("account-000", |health| health.account_id.as_str());
     writeln!(out, "\nBands: {}", bands.join(", "))?;
+    let in_stage = |stage: &String| outcome.scores.iter().filter(|score| score.stage.as_ref() == Some(stage)).count();
+    let stages: Vec<String> = outcome.stages.iter().map(|stage| format!("{stage} {}", in_stage(stage))).collect();
+    writeln!(out, "Stages: {}", stages.join(", "))?;
     writeln!(
         out,
         "Revenue a month, in the quarter from {start}: {}k + {}k new + {}k more - {}k lost; NRR {:.1} %, GRR {:.1} %",

@@ -30,17 +30,19 @@ pub fn parse(file: &str, text: &str, periods: &[String]) -> Result<ModelFile, Mo
         let why = format!("model {} is for all accounts, so no later one is ever used: put it last", model.name.value);
         return check.at(&model.name, why);
     }
+    let segments: Vec<&str> = models.segments.iter().map(|name| name.value.as_str()).collect();
+    let listed = models.lifecycle.iter().map(|name| name.value.as_str());
+    let stages: Vec<&str> = listed.chain(models.stages.iter().map(|stage| stage.name.value.as_str())).collect();
     for (what, named, known) in [
-        ("segment", others.iter().flat_map(|m| &m.only_for.segments).collect::<Vec<_>>(), &models.segments),
-        ("stage", others.iter().flat_map(|m| &m.only_for.stages).collect(), &models.lifecycle),
+        ("segment", others.iter().flat_map(|m| &m.only_for.segments).collect::<Vec<_>>(), segments),
+        ("stage", others.iter().flat_map(|m| &m.only_for.stages).collect(), stages),
     ] {
-        let is_known = |name: &Spanned<String>| known.iter().any(|known| known.value == name.value);
-        let foreign = named.into_iter().find(|name| !known.is_empty() && !is_known(name));
+        let foreign = named.into_iter().find(|name| !known.is_empty() && !known.contains(&name.value.as_str()));
         if let Some(name) = foreign {
-            let known: Vec<&str> = known.iter().map(|name| name.value.as_str()).collect();
             return check.at(name, format!("{what} {} is not among: {}", name.value, known.join(", ")));
         }
     }
+    check.stages(&models, periods)?;
     check.unique(models.models.iter().map(|model| &model.name))?;
     check.unique(models.segments.iter())?;
     check.unique(models.lifecycle.iter())?;
@@ -63,12 +65,7 @@ impl Check<'_> {
         let factors = model.factors.iter().map(|factor| &factor.period);
         let others =
             model.triggers.iter().map(|trigger| &trigger.period).chain(model.remember.iter().map(|r| &r.period));
-        for period in factors.chain(others).flatten().chain([&model.period]) {
-            if !periods.contains(&period.value) {
-                let periods = periods.join(", ");
-                return self.at(period, format!("period {} is not among aggregate.windows: {periods}", period.value));
-            }
-        }
+        factors.chain(others).flatten().chain([&model.period]).try_for_each(|period| self.period(period, periods))?;
         self.unique(model.factors.iter().map(|factor| &factor.name))?;
         self.unique(model.groups.iter().map(|group| &group.name))?;
         self.unique(model.bands.iter().map(|band| &band.name))?;
@@ -89,6 +86,31 @@ impl Check<'_> {
             return self.at(&model.name, "baseline_day must lie in 0-36500");
         }
         self.bands(model)
+    }
+
+    /// Checks the stages that have rules: the first has none, each other has one.
+    fn stages(&self, file: &ModelFile, periods: &[String]) -> Checked {
+        let Some((first, others)) = file.stages.split_first() else { return Ok(()) };
+        if let Some(name) = file.lifecycle.first() {
+            return self.at(name, "either `lifecycle` or `stages`: the names of `stages` are the lifecycle");
+        }
+        self.unique(file.stages.iter().map(|stage| &stage.name))?;
+        if let Some(when) = &first.when {
+            return self.at(when, "the first stage is where an account is that belongs in no other: it has no `when`");
+        }
+        if let Some(stage) = others.iter().find(|stage| stage.when.is_none()) {
+            let why = format!("the stage {} needs a `when`: only the first has none", stage.name.value);
+            return self.at(&stage.name, why);
+        }
+        file.stages.iter().filter_map(|stage| stage.period.as_ref()).try_for_each(|period| self.period(period, periods))
+    }
+
+    fn period(&self, period: &Spanned<String>, periods: &[String]) -> Checked {
+        if periods.contains(&period.value) {
+            return Ok(());
+        }
+        let periods = periods.join(", ");
+        self.at(period, format!("period {} is not among aggregate.windows: {periods}", period.value))
     }
 
     fn factor(&self, model: &Model, factor: &Factor) -> Checked {

@@ -10,13 +10,15 @@ use keepwell_score::model_schedule::Announcement;
 
 use super::DAY_US;
 
-/// Changes of another version: effects of weights, memories, carried values, bands, triggers.
-const CHANGES: [(&str, &str); 5] = [
+/// Changes of another version: effects of weights, memories, carried values, bands, triggers, stages.
+const CHANGES: [(&str, &str); 7] = [
     ("{linear: {from: 14, to: 0}}", "{linear: {from: 9, to: 0}}"),
     ("sql: uses, over: 10d, by: mean", "sql: uses + 1, over: 6d, by: max"),
     ("carry: {for: 6d, otherwise: reweight}", "carry: {for: 9d, otherwise: zero}"),
     ("{name: yellow, from: 50, leave_below: 45}", "{name: yellow, from: 55}"),
     ("{name: usage_drop, sql: uses < 0.6", "{name: usage_fall, sql: uses < 0.7"),
+    ("when: uses >= 5 and known_days > 1, for: 2d", "when: uses >= 3, for: 3d"),
+    ("{name: renewal, when:", "{name: renewing, when:"),
 ];
 
 /// Announces none, one or two model files, in order of time; sometimes one that must be refused. In a tidy run each

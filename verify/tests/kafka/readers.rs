@@ -95,6 +95,52 @@ fn small_customers_that_missed_their_first_value_are_found_and_no_others() {
     assert_eq!(column(&answer, "account_id"), ["never", "late"]);
 }
 
+#[test]
+fn each_entry_into_a_stage_has_its_exit_and_what_came_then() {
+    // account, day, stage, day of its begin, band, retired
+    let rows = [
+        ("a", 1, Some("onboarding"), Some(1), "green", false),
+        ("a", 2, Some("onboarding"), Some(1), "green", false),
+        ("a", 3, Some("adoption"), Some(3), "green", false),
+        ("a", 5, None, None, "churned", false),
+        ("a", 6, None, None, "churned", false),
+        ("a", 9, Some("adoption"), Some(9), "green", false),
+        ("b", 1, Some("adoption"), Some(1), "red", false),
+        ("b", 4, Some("adoption"), Some(1), "red", true),
+        ("c", 1, Some("a fact without rules"), None, "red", false),
+    ];
+    let day = |day: i32| format!("timestamptz '2026-03-0{day} 00:00:00+00'");
+    let text = |text: Option<&str>| text.map_or("null".to_owned(), |text| format!("'{text}'"));
+    let select = |(account, as_of, stage, since, band, retired): &(
+        &str,
+        i32,
+        Option<&str>,
+        Option<i32>,
+        &str,
+        bool,
+    )| {
+        let since = since.map_or("null::timestamptz".to_owned(), day);
+        format!(
+            "select '{account}' as account_id, 'smb' as segment, 'ann' as owner, {} as as_of, {} as stage, {since} as stage_since, \
+             '{band}' as band, {retired} as retired, true as final, 1 as epoch, 1 as next_offset, 1 as ordinal",
+            day(*as_of),
+            text(*stage)
+        )
+    };
+    let rows: Vec<String> = rows.iter().map(select).collect();
+    let layout = Aggregate::default().layout();
+    let view = statements(Engine::Duckdb, &layout, "none").pop().unwrap();
+    let statement = format!("create view scores as {}; {view}", rows.join(" union all "));
+    let answer = python("verify/tests/kafka/question.py", &["stages.sql", &statement]);
+    // stage, accounts now, moved on, days until then, churned
+    let of = |name: &str| column(&answer, name).into_iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(of("stage"), ["\"adoption\"", "\"onboarding\""]);
+    assert_eq!(of("accounts_now"), ["1", "0"]);
+    assert_eq!(of("moved_on"), ["0", "1"]);
+    assert_eq!(of("days_in_it"), ["null", "2.0"]);
+    assert_eq!(of("churned"), ["1", "0"]);
+}
+
 /// The rows of a view as an engine wrote them.
 fn written(folder: &Path, view: &str) -> RecordBatch {
     let file = folder.join(format!("{view}.parquet"));
@@ -133,7 +179,7 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
     let question = Question { periods: &periods, by: &by, rates: Some(&rates), ..Question::default() };
     let (kpis, given) = (parse(None).unwrap(), ["margin", "cac", "forecast", "capacity"]);
     let given = given.map(|name| (name.to_owned(), 0.7)).into();
-    let (mut sides, mut reports, mut periods_of) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut sides, mut reports, mut periods_of, mut stages_of) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (name, engine) in [("duckdb", Engine::Duckdb), ("spark", Engine::Spark), ("datafusion", Engine::Datafusion)] {
         let out = folder.path().join(name);
         std::fs::create_dir(&out).unwrap();
@@ -147,6 +193,7 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
         sides.push((name, written(&out, "windows_long"), written(&out, "score_factors")));
         reports.push(written(&out, "report"));
         periods_of.push(["windows_periods", "scores_periods", "feature_periods"].map(|view| written(&out, view)));
+        stages_of.push(written(&out, "stages"));
     }
     for of_engine in &periods_of {
         for (nth, keys) in [&PERIOD[..], &PERIOD, &[&PERIOD[..], &["feature"]].concat()].into_iter().enumerate() {
@@ -154,6 +201,10 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
             let [rows, first] = [of_engine, &periods_of[0]].map(|views| without(&views[nth], &LISTS));
             assert!(same_rows(&rows, &[first], keys).unwrap() > 100, "view {nth}");
         }
+    }
+    for stages in &stages_of {
+        let first = std::slice::from_ref(&stages_of[0]);
+        assert!(same_rows(stages, first, &["account_id", "entered_at"]).unwrap() >= 30);
     }
     assert_eq!(ends_of_weeks(&periods_of[0][1]), ends_of_weeks_in(&scores));
     let keys = ["period", "segment", "owner", "currency", "kpi"];

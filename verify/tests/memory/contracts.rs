@@ -113,7 +113,7 @@ fn who_has_left_has_no_score_and_raises_nothing_until_it_is_back() {
     let (left, raised, cleared) = (Some("churned"), Some("raised"), Some("cleared"));
     let expected = [
         ("2", None, None),
-        ("3", None, raised),
+        ("5", None, raised),
         ("16", left, cleared),
         ("19", None, raised),
         ("23", left, cleared),
