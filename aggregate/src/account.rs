@@ -15,6 +15,7 @@ pub mod history;
 pub mod locked;
 pub mod pane_totals;
 pub mod people;
+pub mod plan;
 pub mod snapshot;
 pub mod tickets;
 
@@ -117,6 +118,9 @@ impl Account {
                 cell.use_feature(at_us, uses);
                 if settings.first_value_feature.as_deref() == Some(feature) {
                     cell.first_value_at(at_us);
+                }
+                if let Some(feature) = settings.plan_features.get(feature.as_ref()) {
+                    cell.first_use_at(feature, at_us);
                 }
                 self.adoption.add(pane, feature, user.as_deref(), uses, names);
                 self.use_groups(pane, feature, user.as_deref(), uses, settings);

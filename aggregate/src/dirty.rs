@@ -35,6 +35,14 @@ impl Dirty {
         Self { panes: Panes { revisions, count: 0 }, accounts: ChangeBuckets::default() }
     }
 
+    /// A state that was just restored from an older form: no part of its snapshot may be kept.
+    pub fn outdated(panes: impl IntoIterator<Item = Pane>) -> Self {
+        let revisions = panes.into_iter().map(|pane| (pane, 1)).collect();
+        let mut accounts = ChangeBuckets::default();
+        accounts.mark_all();
+        Self { panes: Panes { revisions, count: 1 }, accounts }
+    }
+
     /// Panes and their revisions.
     pub fn panes(&self) -> impl Iterator<Item = (Pane, u64)> {
         self.panes.revisions.iter().map(|(pane, revision)| (*pane, *revision))

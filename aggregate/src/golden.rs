@@ -31,6 +31,8 @@ const STATE_6: &[u8] = include_bytes!("../golden/state-6.snapshot");
 const STATE_7: &[u8] = include_bytes!("../golden/state-7.snapshot");
 /// The same records, and a close at which a month has begun.
 const STATE_8: &[u8] = include_bytes!("../golden/state-8.snapshot");
+/// The same records, and an answer of nobody known.
+const STATE_9: &[u8] = include_bytes!("../golden/state-9.snapshot");
 const CONFIG: &str = "epoch: 1\npartitions: 1\nkafka: {bootstrap_servers: 'unused:9092'}\nsources: [{topic: raw, kind: usage}]\nsnapshots: {url: 'memory:///'}\n";
 
 pub(crate) fn stage() -> Aggregate {
@@ -162,6 +164,17 @@ fn of_april(stage: &Aggregate) -> State {
     state
 }
 
+/// The state of April, and an answer of nobody known.
+fn answered(stage: &Aggregate) -> State {
+    let mut state = of_april(stage);
+    let text = Cow::Borrowed::<str>;
+    let body = Body::Survey { survey: Survey::Csat, score: 4, scale_max: 5, user_id: None };
+    let at = 19_816 * DAY_US;
+    let event = Event { account_id: text("acme"), event_id: text("s1"), occurred_us: at, body };
+    fold(stage, &mut state, &record_of(4, std::iter::once(event), at));
+    state
+}
+
 fn restored(stage: &Aggregate, whole: &SnapshotBytes) -> Result<State, StageError> {
     let (mut state, at) = (State::default(), Position::at(NextOffset(1)));
     stage.restore(&mut state, &partition(), at, Some(whole)).map(|()| state)
@@ -190,13 +203,16 @@ fn states_of_versions_since_5_stay_readable_and_are_what_the_same_records_give()
     let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_8).unwrap();
     let (of_8, of_records) = (restored(&stage, &saved).unwrap(), of_april(&stage));
     assert_eq!(memory(&of_8), memory(&of_records));
-    assert_eq!(all(&stage, &of_8), saved, "equal states give equal bytes");
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_9).unwrap();
+    let (of_9, of_records) = (restored(&stage, &saved).unwrap(), answered(&stage));
+    assert_eq!(memory(&of_9), memory(&of_records));
+    assert_eq!(all(&stage, &of_9), saved, "equal states give equal bytes");
 }
 
 #[test]
 fn a_snapshot_that_follows_one_of_an_older_version_can_be_read() {
     let stage = stage();
-    for older in [STATE_5, STATE_6, STATE_7] {
+    for older in [STATE_5, STATE_6, STATE_7, STATE_8] {
         let (_, saved) = keepwell_pipeline::snapshot::decode(older).unwrap();
         let state = restored(&stage, &saved).unwrap();
         // All parts that are in the store count as written, at the revision of a state that was just restored.
@@ -224,10 +240,10 @@ fn another_version_and_damaged_bytes_are_refused_by_name() {
     let refuse = |whole: &SnapshotBytes| restored(&stage, whole).unwrap_err().to_string();
     let of_2 = SnapshotBytes::from([(ONE.to_owned(), STATE_2.to_vec())]);
     assert!(refuse(&of_2).contains("before 3"), "{}", refuse(&of_2));
-    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_8).unwrap();
+    let (_, saved) = keepwell_pipeline::snapshot::decode(STATE_9).unwrap();
     let mut newer = saved.clone();
-    newer.get_mut("head").unwrap()[0] = 9;
-    assert!(refuse(&newer).contains("version 9"), "{}", refuse(&newer));
+    newer.get_mut("head").unwrap()[0] = 10;
+    assert!(refuse(&newer).contains("version 10"), "{}", refuse(&newer));
     for name in saved.keys() {
         let mut cut = saved.clone();
         cut.get_mut(name).unwrap().pop();

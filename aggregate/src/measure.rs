@@ -285,5 +285,7 @@ fn survey_answers<'r>(answers: &Answered<'_>) -> surveys::Row<'r> {
         csat_low: csat.low,
         ces_responses: ces.responses,
         ces: ratio(ces.score, ces.best),
+        csat_satisfied: (csat.responses > 0).then_some(csat.high),
+        ces_easy: (ces.responses > 0).then_some(ces.high),
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::feature_groups::FeatureGroups;
 use crate::revenue::RevenueRules;
 use keepwell_core::event::Priority;
+use keepwell_core::interned::Name;
 use keepwell_core::pane::{Pane, PaneWidth};
 use keepwell_core::schema::window::{self, Layout};
-use keepwell_pipeline::config::{Aggregate, Answers, Config, Limits, Revenue, Suspect, Targets};
+use keepwell_pipeline::config::{Aggregate, Answers, Config, Limits, Revenue, SuccessPlan, Suspect, Targets};
 
 /// Rows in a slice of a close.
 const SLICE_ROWS: usize = 2000;
@@ -61,6 +62,10 @@ pub struct Settings {
     pub champion_roles: Vec<String>,
     /// The feature that gives an account its first value when it is first used.
     pub first_value_feature: Option<String>,
+    /// Success plans, in order of precedence.
+    pub success_plans: Vec<SuccessPlan>,
+    /// Features whose first use a plan asks for.
+    pub plan_features: BTreeSet<Name>,
     /// Targets for the first response, in milliseconds by [`Priority`].
     pub first_response_target_ms: [i64; 4],
     /// Targets for the resolution, in milliseconds by [`Priority`].
@@ -137,9 +142,16 @@ fn fingerprint(config: &Config, layout: &Layout) -> String {
     if !config.aggregate.feature_groups.is_empty() {
         text += &format!(" feature_groups: {:?}", config.aggregate.feature_groups);
     }
+    if !config.aggregate.success_plans.is_empty() {
+        text += &format!(" success_plans: {:?}", config.aggregate.success_plans);
+    }
     // Rows of another table or with other measures cannot follow in the same topic.
     text += &format!(" {}: {}", window::TABLE, layout.measures());
     text
+}
+
+fn features_of(plans: &[SuccessPlan]) -> BTreeSet<Name> {
+    plans.iter().flat_map(SuccessPlan::features).map(|feature| Name::from(feature.as_str())).collect()
 }
 
 impl Settings {
@@ -180,6 +192,8 @@ impl Settings {
             categories: sorted(&config.aggregate.ticket_categories),
             champion_roles: config.aggregate.champion_roles.clone(),
             first_value_feature: config.aggregate.first_value_feature.clone(),
+            success_plans: config.aggregate.success_plans.clone(),
+            plan_features: features_of(&config.aggregate.success_plans),
             first_response_target_ms: target_ms(&config.aggregate.first_response_target),
             resolution_target_ms: target_ms(&config.aggregate.resolution_target),
             counts_all_answers: config.aggregate.answers == Answers::All,

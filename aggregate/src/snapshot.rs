@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::account::locked::Locked;
-use crate::account::snapshot::{OfPane, Rest, RestBefore7, RestBefore8};
+use crate::account::pane_totals::SinceVersion9;
+use crate::account::snapshot::{OfPane, OfPaneBefore9, Rest, RestBefore7, RestBefore8, RestBefore9};
 use crate::dedup::EventIds;
 use crate::dirty::Dirty;
 use crate::feeds::Feeds;
@@ -26,7 +27,7 @@ use crate::state::{Closing, PartitionState};
 use keepwell_core::interned::Name;
 
 /// Version of the format that is written.
-const VERSION: u32 = 8;
+const VERSION: u32 = 9;
 const HEAD: &str = "head";
 const PANE: &str = "pane-";
 
@@ -119,27 +120,34 @@ pub fn restored(whole: &SnapshotBytes, panes: PaneWidth) -> Result<(PartitionSta
     for bytes in accounts(whole) {
         match version {
             5 | 6 => each(bytes, |(name, rest): (Name, RestBefore7)| {
-                state.accounts.insert(name, Account::of_rest(((rest, BTreeMap::new()), Locked::NOTHING)));
+                let rest = ((rest, BTreeMap::new()), Locked::NOTHING);
+                state.accounts.insert(name, Account::of_rest((rest, SinceVersion9::default())));
             })?,
             7 => each(bytes, |(name, rest): (Name, RestBefore8)| {
                 let mut told = rest.1.values().flat_map(|contract| contract.statements());
                 let known = head.closed.filter(|closed| told.any(|told| told.counts_from <= *closed));
                 let locked = known.map_or(Locked::NOTHING, |closed| Locked::decided(panes.end_us(closed)));
-                state.accounts.insert(name, Account::of_rest((rest, locked)));
+                state.accounts.insert(name, Account::of_rest(((rest, locked), SinceVersion9::default())));
+            })?,
+            8 => each(bytes, |(name, rest): (Name, RestBefore9)| {
+                state.accounts.insert(name, Account::of_rest((rest, SinceVersion9::default())));
             })?,
             _ => each(bytes, |(name, rest): (Name, Rest)| state.accounts.insert(name, Account::of_rest(rest)))?,
         }
     }
     for (pane, bytes) in panes_of(whole) {
-        each(bytes, |(name, of_pane): (Name, OfPane)| {
-            state.accounts.get_or_new(&name).take_pane(pane, of_pane, &mut state.names);
-        })?;
+        let mut take = |name: &Name, of_pane: OfPane| {
+            state.accounts.get_or_new(name).take_pane(pane, of_pane, &mut state.names);
+        };
+        match version {
+            5..9 => each(bytes, |(name, of_pane): (Name, OfPaneBefore9)| {
+                take(&name, (of_pane, SinceVersion9::default()));
+            })?,
+            _ => each(bytes, |(name, of_pane): (Name, OfPane)| take(&name, of_pane))?,
+        }
     }
-    state.dirty = Dirty::restored(panes_of(whole).into_keys());
-    if version != VERSION {
-        // The next snapshot must not refer to parts in the older form.
-        state.dirty.accounts.mark_all();
-    }
+    let of_panes = panes_of(whole).into_keys();
+    state.dirty = if version == VERSION { Dirty::restored(of_panes) } else { Dirty::outdated(of_panes) };
     Ok((state, head.fingerprint))
 }
 

@@ -12,6 +12,7 @@ mod kafka;
 mod measures;
 mod output;
 mod places;
+mod plans;
 mod registry;
 mod revenue;
 mod source;
@@ -31,6 +32,7 @@ pub use http::{Http, Listen};
 pub use kafka::{Kafka, Secret, max_event_bytes};
 pub use measures::Measures;
 pub use output::{Score, Tables, Topics};
+pub use plans::{FirstValue, PlanItem, ReachedBy, SuccessPlan};
 pub use registry::{Encoding, Registry};
 pub use revenue::{Late, Revenue, SeatRemoval};
 pub use source::Source;
@@ -343,6 +345,9 @@ impl Config {
         if let Some((group, _)) = aggregate.feature_groups.iter().find(|(_, patterns)| is_empty(patterns)) {
             let why = format!("feature group {group}: it has no pattern, or an empty one");
             return Err(contradiction(&["aggregate.feature_groups"], why));
+        }
+        if let Some(why) = plans::misfit(&aggregate.success_plans) {
+            return Err(contradiction(&["aggregate.success_plans"], why));
         }
         let longest = self.aggregate.windows.iter().max().copied().unwrap_or(self.time.pane);
         if self.aggregate.retire_after.as_micros() < longest.as_micros() {

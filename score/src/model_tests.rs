@@ -270,7 +270,7 @@ mod tests {
     fn the_tests_of_the_shipped_models_pass() {
         for (model, count) in [
             ("basic.yaml", 3),
-            ("default.yaml", 9),
+            ("default.yaml", 12),
             ("handoff_to_advocacy.yaml", 5),
             ("onboarding_to_advocacy.yaml", 9),
             ("worked_example.yaml", 4),

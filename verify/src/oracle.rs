@@ -6,6 +6,7 @@
 
 mod arrival;
 mod periods;
+mod plans;
 mod suspect;
 
 use std::sync::Arc;
@@ -178,6 +179,9 @@ fn register_settings(session: &SessionContext, config: &Config) -> Result<()> {
     let patterns = groups.flat_map(|(name, patterns)| patterns.iter().map(move |pattern| (name, like(pattern))));
     let (names, patterns): (Vec<&String>, Vec<String>) = patterns.unzip();
     register(session, "feature_group", vec![table(vec![("name", texts(names)), ("pattern", texts(patterns))])?])?;
+    for (name, rows) in plans::tables(&aggregate.success_plans)? {
+        register(session, name, vec![rows])?;
+    }
     register(session, "champion_role", vec![table(vec![("role", texts(&aggregate.champion_roles))])?])?;
     Ok(())
 }

@@ -7,6 +7,9 @@ use keepwell_core::interned::Name;
 use keepwell_core::natural::natural;
 use serde::{Deserialize, Serialize};
 
+/// The best possible score from which on the two best answers count as satisfied.
+const MANY: i64 = 4;
+
 /// Sums over the answers to one kind of survey.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
@@ -18,6 +21,10 @@ pub struct Answers {
     pub best: i64,
     /// Number of low answers. For NPS: detractors (0-6). Otherwise: at most two fifths of the best possible score.
     pub low: i64,
+    /// Number of high answers. For CSAT: the two best of four or more, else the best. For CES: at least five sevenths of the
+    /// best possible score. For NPS it is not counted. A snapshot stores it beside the sums.
+    #[serde(skip)]
+    pub high: i64,
     /// Time of the last answer, UTC microseconds.
     pub last_us: Option<i64>,
 }
@@ -55,6 +62,12 @@ impl Answers {
             Survey::Nps => score <= 6,
             Survey::Csat | Survey::Ces => 5 * score <= 2 * scale_max,
         });
+        self.high += i64::from(match survey {
+            Survey::Nps => false,
+            Survey::Csat if scale_max >= MANY => score >= scale_max - 1,
+            Survey::Csat => score == scale_max,
+            Survey::Ces => 7 * score >= 5 * scale_max,
+        });
         self.last_us = self.last_us.max(Some(at_us));
     }
 
@@ -63,6 +76,7 @@ impl Answers {
         self.score += more.score;
         self.best += more.best;
         self.low += more.low;
+        self.high += more.high;
         self.last_us = self.last_us.max(more.last_us);
     }
 }
@@ -102,6 +116,17 @@ impl Surveys {
         if known.is_before(&answer) {
             *known = answer;
         }
+    }
+
+    /// Number of high answers without a person, by kind.
+    pub(super) fn high(&self) -> [i64; 3] {
+        self.0.as_deref().map_or([0; 3], |held| held.sums.map(|sums| sums.high))
+    }
+
+    /// Restores the number of high answers without a person.
+    pub(super) fn take_high(&mut self, high: [i64; 3]) {
+        let Some(held) = self.0.as_deref_mut() else { return };
+        held.sums.iter_mut().zip(high).for_each(|(sums, high)| sums.high = high);
     }
 
     /// Takes over the times of the last answers in `other`.

@@ -1,6 +1,6 @@
 //! Cells: the integer sums and the times of an account for each pane.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use keepwell_core::pane::Pane;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -34,7 +34,13 @@ struct Rare {
     first_value_us: Option<i64>,
     /// Survey answers.
     surveys: Surveys,
+    /// Time of the first use of each feature that a success plan names, by feature.
+    first_uses: BTreeMap<Name, i64>,
 }
+
+/// What cells have since version 9 of the state: high answers without a person by kind, first uses by feature. A snapshot
+/// stores it beside the cell.
+pub type SinceVersion9 = ([i64; 3], BTreeMap<Name, i64>);
 
 /// Answers of a pane without any.
 static NO_SURVEYS: Surveys = Surveys::NONE;
@@ -61,7 +67,7 @@ impl<'de> Deserialize<'de> for Cell {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = Stored::<Surveys>::deserialize(deserializer)?;
         let (last_activity_us, last_exact_us, last_use_us, first_value_us, sums, surveys) = stored;
-        let rare = Rare { last_exact_us, first_value_us, surveys };
+        let rare = Rare { last_exact_us, first_value_us, surveys, first_uses: BTreeMap::new() };
         let rare = (rare != Rare::default()).then(|| Box::new(rare));
         Ok(Self { last_activity_us, last_use_us, usage: Tally::of(sums), rare })
     }
@@ -180,6 +186,29 @@ impl Cell {
     pub fn first_value_at(&mut self, at_us: i64) {
         let first_us = &mut self.rare().first_value_us;
         *first_us = Some(first_us.map_or(at_us, |first| first.min(at_us)));
+    }
+
+    /// Records a use at `at_us` of a feature that a success plan names.
+    pub fn first_use_at(&mut self, feature: &Name, at_us: i64) {
+        let first_us = self.rare().first_uses.entry(feature.clone()).or_insert(at_us);
+        *first_us = at_us.min(*first_us);
+    }
+
+    /// Time of the first use of a feature that a success plan names.
+    pub fn first_use_us(&self, feature: &str) -> Option<i64> {
+        self.rare.as_ref()?.first_uses.get(feature).copied()
+    }
+
+    pub(super) fn since_version_9(&self) -> SinceVersion9 {
+        self.rare.as_ref().map_or_else(SinceVersion9::default, |rare| (rare.surveys.high(), rare.first_uses.clone()))
+    }
+
+    pub(super) fn take_since_version_9(&mut self, (high, first_uses): SinceVersion9) {
+        if high != [0; 3] || !first_uses.is_empty() {
+            let rare = self.rare();
+            rare.surveys.take_high(high);
+            rare.first_uses = first_uses;
+        }
     }
 
     /// Adds an answer, by a person if the person is known and counts.
@@ -349,6 +378,7 @@ impl Cells {
             times.last_use_us = times.last_use_us.max(cell.last_use_us);
             if let Some(rare) = cell.rare {
                 rare.first_value_us.into_iter().for_each(|first_us| times.first_value_at(first_us));
+                rare.first_uses.iter().for_each(|(feature, first_us)| times.first_use_at(feature, *first_us));
                 times.take_times(&rare.surveys);
             }
         }

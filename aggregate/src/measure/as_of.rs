@@ -3,11 +3,13 @@
 use keepwell_core::event::{Outcome, Survey};
 use keepwell_core::schema::window::{
     self, AsOfRow, activity, answers, backlog, customer, facts, headcount, left_out, milestones, other_facts, outcomes,
+    success_plan,
 };
 
 use super::Entitled;
 use crate::account::View;
 use crate::account::customer::Customer;
+use crate::account::plan::Progress;
 use crate::settings::Settings;
 
 /// Ends the row of an account. Returns how many facts and outcomes did not fit.
@@ -15,6 +17,7 @@ pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Enti
     let Many { facts, outcomes, left_out } = Many::of(view, settings);
     let texts = Texts::of(view);
     let customer = view.customer;
+    let progress = view.progress(&settings.success_plans, started_us(view));
     let has_facts = customer.is_some() || !view.account.histories.facts.is_empty();
     rows.end_account(AsOfRow {
         backlog: (!view.account.histories.tickets.is_empty()).then(|| backlog_of(view, settings)),
@@ -23,11 +26,12 @@ pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Enti
             let count = view.headcount(&settings.champion_roles);
             headcount::Row { people: count.people, champions: count.champions }
         }),
-        activity: Some(activity_of(view, settings)),
+        activity: Some(activity_of(view, progress.as_ref(), settings)),
         customer: customer.map(customer_of),
         facts: has_facts.then(|| facts_of(view, &texts, entitled)),
         other_facts: (!facts.is_empty()).then_some(other_facts::Row { other_facts: Some(facts) }),
         milestones: (!view.account.histories.milestones.is_empty()).then(|| milestones_of(view)),
+        success_plan: progress.as_ref().map(plan_of),
         outcomes: (!outcomes.is_empty()).then(|| {
             let named = outcomes.into_iter().map(|(id, outcome)| (id, outcome.name()));
             outcomes::Row { outcomes: named.collect() }
@@ -119,12 +123,28 @@ fn answers_of<'r>(view: &View<'_>) -> Option<answers::Row<'r>> {
     is_any.then_some(answers::Row { nps_last_at: nps, csat_last_at: csat, ces_last_at: ces })
 }
 
-fn activity_of<'r>(view: &View<'_>, settings: &Settings) -> activity::Row<'r> {
+fn activity_of<'r>(view: &View<'_>, progress: Option<&Progress<'_>>, settings: &Settings) -> activity::Row<'r> {
+    let of_plan = progress.filter(|progress| progress.plan.first_value.is_some());
+    let first_use = || view.account.cells.earliest(view, |cell| cell.first_value_us());
     activity::Row {
         first_seen_at: view.first_pane().map(|pane| settings.panes.start_us(pane)),
         last_activity_at: view.last_activity_us(),
         last_use_at: view.account.cells.latest(view, |cell| cell.last_use_us),
-        first_value_at: view.account.cells.earliest(view, |cell| cell.first_value_us()),
+        first_value_at: of_plan.map_or_else(first_use, |progress| progress.first_value_us),
+    }
+}
+
+fn plan_of<'s>(progress: &Progress<'s>) -> success_plan::Row<'s> {
+    let Progress { plan, due, done, overdue, next, first_value_due_us, .. } = *progress;
+    success_plan::Row {
+        success_plan: Some(&plan.name),
+        plan_items: Some(plan.items.len() as i64),
+        plan_items_due: Some(due),
+        plan_items_done: Some(done),
+        plan_items_overdue: Some(overdue),
+        plan_next_item: next.map(|(_, item)| item),
+        plan_next_due_at: next.map(|(due_us, _)| due_us),
+        first_value_due_at: first_value_due_us,
     }
 }
 
@@ -164,6 +184,12 @@ fn customer_of(customer: Customer<'_>) -> customer::Row<'_> {
     }
 }
 
+/// When the account became a customer, by its contracts, without them by the fact. UTC microseconds.
+fn started_us(view: &View<'_>) -> Option<i64> {
+    let fact = || view.fact("started_at").and_then(|text| text.parse().ok());
+    view.customer.map_or_else(fact, |customer| customer.started_us)
+}
+
 fn facts_of<'t>(view: &View<'_>, texts: &'t Texts, entitled: &Entitled<'_>) -> facts::Row<'t> {
     let time = |name| view.fact(name).and_then(|text| text.parse().ok());
     let number = |name| view.fact(name).and_then(|text| text.parse().ok());
@@ -171,7 +197,7 @@ fn facts_of<'t>(view: &View<'_>, texts: &'t Texts, entitled: &Entitled<'_>) -> f
     // Contracts are nearer to the truth than facts. So with contracts the facts about them do not count.
     let by_contracts = view.customer;
     facts::Row {
-        started_at: by_contracts.map_or_else(|| time("started_at"), |customer| customer.started_us),
+        started_at: started_us(view),
         renews_at: by_contracts
             .map_or_else(|| time("renews_at"), |customer| customer.now.and_then(|now| now.renews_us)),
         plan: texts.plan.as_deref(),

@@ -118,6 +118,8 @@ pub mod surveys {
         csat_low: Int64 = "surveys: CSAT answers of at most two fifths of the best possible one";
         ces_responses: Int64 = "surveys: CES answers";
         ces: Maybe<Float> = "surveys: sum of answers / sum of best possible answers";
+        csat_satisfied: Maybe<Int64> = "surveys: CSAT answers that are one of the two best, or the best where it is below 4";
+        ces_easy: Maybe<Int64> = "surveys: CES answers of at least five sevenths of the best possible one";
     }
 }
 
@@ -183,7 +185,7 @@ pub mod activity {
         first_seen_at: Maybe<Time> = "start of the pane of the first event";
         last_activity_at: Maybe<Time> = "last event of any kind";
         last_use_at: Maybe<Time> = "last usage event";
-        first_value_at: Maybe<Time> = "first use of the configured first-value feature";
+        first_value_at: Maybe<Time> = "first value: what the success plan names, else first use of the configured first-value feature";
     }
 }
 
@@ -282,6 +284,23 @@ pub mod milestones {
     }
 }
 
+/// The success plan. The state at the end of the window; it does not depend on its length.
+pub mod success_plan {
+    use super::super::kind::{Int64, Maybe, Text, Time};
+    use super::super::table;
+
+    table! {
+        success_plan: Maybe<Text> = "name of the configured plan for its segment; null: none is, or the account has not started";
+        plan_items: Maybe<Int64> = "items of the plan";
+        plan_items_due: Maybe<Int64> = "items whose time has come";
+        plan_items_done: Maybe<Int64> = "items that are done";
+        plan_items_overdue: Maybe<Int64> = "items whose time has come and that are not done";
+        plan_next_item: Maybe<Text> = "of the items that are not done, the one that is due first";
+        plan_next_due_at: Maybe<Time> = "when it is due";
+        first_value_due_at: Maybe<Time> = "when the first value should be there, by the plan";
+    }
+}
+
 /// Outcomes of alerts. The state at the end of the window; it does not depend on its length.
 pub mod outcomes {
     use super::super::kind::TextMap;
@@ -343,6 +362,7 @@ pub fn as_of() -> impl Iterator<Item = &'static Column> {
         facts::COLUMNS,
         other_facts::COLUMNS,
         milestones::COLUMNS,
+        success_plan::COLUMNS,
         outcomes::COLUMNS,
         left_out::COLUMNS,
     ]

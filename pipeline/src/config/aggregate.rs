@@ -6,7 +6,7 @@ use garde::Validate;
 use keepwell_core::schema::window::{Layout, Wanted};
 use serde::{Deserialize, Serialize};
 
-use super::{Measures, Secret, Span};
+use super::{Measures, Secret, Span, SuccessPlan};
 
 /// What aggregate measures. Fixed for an epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate)]
@@ -36,6 +36,9 @@ pub struct Aggregate {
     /// The first use of this feature counts as the first value.
     #[garde(skip)]
     pub first_value_feature: Option<String>,
+    /// Success plans. The first that is for an account's segment is its plan.
+    #[garde(skip)]
+    pub success_plans: Vec<SuccessPlan>,
     /// Time limits for the first response to a ticket, by priority.
     #[garde(skip)]
     pub first_response_target: Targets,
@@ -73,6 +76,7 @@ impl Default for Aggregate {
             ticket_categories: Vec::new(),
             champion_roles: vec!["champion".into()],
             first_value_feature: None,
+            success_plans: Vec::new(),
             first_response_target: Targets { low: hours(48), normal: hours(24), high: hours(8), urgent: hours(1) },
             resolution_target: Targets { low: hours(240), normal: hours(120), high: hours(48), urgent: hours(8) },
             answers: Answers::Last,

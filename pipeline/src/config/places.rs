@@ -34,6 +34,7 @@ struct Aggregate {
     windows: Place,
     measures: Place,
     feature_groups: Place,
+    success_plans: Place,
     retire_after: Place,
 }
 
@@ -98,6 +99,7 @@ impl Places {
             "aggregate.windows" => &keys.aggregate.windows,
             "aggregate.measures" => &keys.aggregate.measures,
             "aggregate.feature_groups" => &keys.aggregate.feature_groups,
+            "aggregate.success_plans" => &keys.aggregate.success_plans,
             "aggregate.retire_after" => &keys.aggregate.retire_after,
             "time.lateness" => &keys.time.lateness,
             "time.pane" => &keys.time.pane,

@@ -157,3 +157,24 @@ fn a_source_has_a_kind_or_a_preset_or_a_mapping() {
     assert_eq!(config.sources[0].mapping.as_deref(), Some(folder.join("maps/crm.yaml").as_path()));
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn success_plans_that_cannot_be_are_refused_by_name() {
+    // the plans, words of the message
+    let cases: [(&str, &[&str]); 4] = [
+        ("[{name: p, items: []}]", &["success plan p", "no item"]),
+        ("[{name: p, items: [{name: a, due: 7d, feature: f, milestone: m}]}]", &["item a", "not by both"]),
+        ("[{name: p, items: [{name: a, due: 7d}], first_value: {within: 14d}}]", &["success plan p", "either"]),
+        (
+            "[{name: p, items: [{name: a, due: 7d}]}, {name: q, items: [{name: a, due: 7d}]}]",
+            &["success plan p", "put it last"],
+        ),
+    ];
+    for (plans, words) in cases {
+        let text = GOOD.replace("snapshots:", &format!("aggregate: {{success_plans: {plans}}}\nsnapshots:"));
+        let message = Config::parse("keepwell.yaml", &text, &[]).unwrap_err().to_string();
+        for word in words.iter().chain(&["line 6"]) {
+            assert!(message.contains(word), "{word:?} is not in: {message}");
+        }
+    }
+}

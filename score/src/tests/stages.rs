@@ -7,7 +7,8 @@ use keepwell_core::schema::health;
 use keepwell_pipeline::record::Record;
 use keepwell_pipeline::stage::{Batch, Stage};
 
-use super::{Values, all, fresh, partition, record, stage};
+use super::{EXAMPLE, Values, all, fresh, layout, partition, record, stage};
+use crate::compile::Compiled;
 use crate::{Score, State};
 
 const MODEL: &str = r"
@@ -106,4 +107,26 @@ fn an_account_that_comes_back_begins_anew() {
     ];
     let last = lines(&stage, &mut state, &records).pop();
     assert_eq!(last.as_deref(), Some("everyone adoption 150 - - csm 3333333"));
+}
+
+#[test]
+fn a_lifecycle_that_cannot_be_is_refused_with_its_place() {
+    // the key, words of the message
+    let cases: [(&str, &[&str]); 7] = [
+        ("stages: [{name: a, when: uses > 1, STAGE}]", &["no `when`"]),
+        ("stages: [{name: a, STAGE}, {name: b, STAGE}]", &["b needs a `when`"]),
+        ("stages: [{name: a, STAGE}, {name: a, when: uses > 1, STAGE}]", &["twice"]),
+        ("lifecycle: [a]\nstages: [{name: a, STAGE}]", &["either"]),
+        ("stages: [{name: a, STAGE}, {name: b, when: uses, STAGE}]", &["true or false"]),
+        ("stages: [{name: a, STAGE}, {name: b, when: previous_score > 1, STAGE}]", &["previous_score"]),
+        ("stages: [{name: a, period: 9d, STAGE}]", &["9d", "7d, 28d, 90d"]),
+    ];
+    for (key, words) in cases {
+        let key = key.replace("STAGE", "owner_role: csm, action: call, metric: {name: m, sql: uses}");
+        let text = EXAMPLE.replacen("version: 1", &format!("version: 1\n{key}"), 1);
+        let message = Compiled::parse("model.yaml", &text, &layout()).unwrap_err().to_string();
+        for word in words.iter().chain(&["model.yaml:3:"]) {
+            assert!(message.contains(word), "{word:?} is not in: {message}");
+        }
+    }
 }

@@ -87,7 +87,7 @@ where m.visible <= g.p and (g.floor_us is null or g.floor_us <= m.outlives_us or
 
 -- table milestone_as_of
 select account_id, p, end_us, milestone_id, max(case when nth_due = 1 then due_us end) as due_us,
-  coalesce(max(case when nth_done = 1 then done_us end) <= end_us, false) as is_done
+  max(case when nth_done = 1 then done_us end) as done_us, coalesce(max(case when nth_done = 1 then done_us end) <= end_us, false) as is_done
 from milestone_version group by 1, 2, 3, 4
 
 -- table milestones

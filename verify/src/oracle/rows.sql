@@ -39,7 +39,8 @@ select g.account_id, g.p, g.period, g.is_previous,
   coalesce(a.rating_low, 0) as ticket_csat_low,
   coalesce(v.nps_n, 0) as nps_responses, cast(100 * v.nps_score as double) / cast(v.nps_n as double) as nps, coalesce(v.nps_low, 0) as nps_detractors,
   coalesce(v.csat_n, 0) as csat_responses, cast(v.csat_score as double) / cast(v.csat_best as double) as csat, coalesce(v.csat_low, 0) as csat_low,
-  coalesce(v.ces_n, 0) as ces_responses, cast(v.ces_score as double) / cast(v.ces_best as double) as ces{group_columns}
+  coalesce(v.ces_n, 0) as ces_responses, cast(v.ces_score as double) / cast(v.ces_best as double) as ces,
+  v.csat_high as csat_satisfied, v.ces_high as ces_easy{group_columns}
 from grid_w g
 left join w_usage u on u.account_id = g.account_id and u.p = g.p and u.period = g.period and u.is_previous = g.is_previous
 left join w_users s on s.account_id = g.account_id and s.p = g.p and s.period = g.period and s.is_previous = g.is_previous
@@ -55,19 +56,55 @@ left join w_resolution_p90 l on l.account_id = g.account_id and l.p = g.p and l.
 left join num_entitled n on n.account_id = g.account_id and n.p = g.p
 left join seats e on e.account_id = g.account_id and e.p = g.p
 {group_joins}
+-- The plan of an account is the first that names its segment, or that names none.
+-- table planned
+select g.account_id, g.p, g.end_us, s.start_us, min(pl.place) as place
+from grid g
+join (select g.account_id, g.p, case when k.account_id is not null then k.started_us else c.started_at end as start_us, c.segment
+  from grid g left join fact_columns c on c.account_id = g.account_id and c.p = g.p left join customer k on k.account_id = g.account_id and k.p = g.p
+) s on s.account_id = g.account_id and s.p = g.p
+join plan_of_segment pl on pl.segment is null or pl.segment = s.segment
+where s.start_us is not null group by 1, 2, 3, 4
+
+-- table plan_item_state
+select d.account_id, d.p, i.plan, i.nth as item_nth, i.item, d.start_us + i.after_us as due_us, d.start_us + i.after_us <= d.end_us as is_due,
+  case when i.feature is not null then f.done_us when m.done_us <= d.end_us then m.done_us end is not null as is_done
+from planned d join plan_item i on i.place = d.place
+left join first_use_as_of f on f.account_id = d.account_id and f.p = d.p and f.feature = i.feature
+left join milestone_as_of m on m.account_id = d.account_id and m.p = d.p and m.milestone_id = i.milestone
+
+-- table plan_progress
+select account_id, p, plan as success_plan, count(*) as plan_items, sum(case when is_due then 1 else 0 end) as plan_items_due,
+  sum(case when is_done then 1 else 0 end) as plan_items_done, sum(case when is_due and not is_done then 1 else 0 end) as plan_items_overdue
+from plan_item_state group by 1, 2, 3
+
+-- table plan_next
+select account_id, p, item, due_us, row_number() over (partition by account_id, p order by due_us, item_nth) as nth
+from plan_item_state where not is_done
+
+-- table plan_first
+select d.account_id, d.p, d.start_us + v.within_us as due_us,
+  case when v.feature is not null then f.done_us when m.done_us <= d.end_us then m.done_us end as first_value_us
+from planned d join plan_first_value v on v.place = d.place
+left join first_use_as_of f on f.account_id = d.account_id and f.p = d.p and f.feature = v.feature
+left join milestone_as_of m on m.account_id = d.account_id and m.p = d.p and m.milestone_id = v.milestone
+
 -- table as_of
 select g.account_id, g.p, g.end_us, g.retired, g.deleted,
   coalesce(b.backlog, 0) as tickets_backlog, coalesce(b.low, 0) as tickets_backlog_low, coalesce(b.normal, 0) as tickets_backlog_normal,
   coalesce(b.high, 0) as tickets_backlog_high, coalesce(b.urgent, 0) as tickets_backlog_urgent, coalesce(k.by_category, '') as tickets_backlog_by_category,
   coalesce(m.moved, 0) as tickets_moved, sa.nps_last_at, sa.csat_last_at, sa.ces_last_at,
-  coalesce(h.people, 0) as people, coalesce(h.champions, 0) as champions, g.first_seen_at, g.last_activity_at, ua.last_use_at, ua.first_value_at,
+  coalesce(h.people, 0) as people, coalesce(h.champions, 0) as champions, g.first_seen_at, g.last_activity_at, ua.last_use_at,
+  case when pf.account_id is not null then pf.first_value_us else ua.first_value_at end as first_value_at,
   k2.status as customer_status, k2.since_us as customer_since, k2.churn_reason, k2.contracts, k2.currency,
   case when k2.account_id is not null then k2.started_us else c.started_at end as started_at,
   case when k2.account_id is not null then k2.renews_us else c.renews_at end as renews_at, c.plan, c.segment, c.stage, c.owner, e.seats,
   case when k2.account_id is not null then cast(cast(k2.mrr as decimal(20, 0)) / 100 as decimal(18, 2)) else c.mrr end as mrr, case when n.is_fact then n.num_entitled end as features_entitled,
   c.sentiment, c.sentiment_at, c.trained, c.invoices, c.other_facts,
   coalesce(ms.milestones, 0) as milestones, coalesce(ms.milestones_done, 0) as milestones_done,
-  coalesce(ms.milestones_overdue, 0) as milestones_overdue, ms.oldest_overdue_at, coalesce(oc.outcomes, '') as outcomes, cast(null as bigint) as left_out
+  coalesce(ms.milestones_overdue, 0) as milestones_overdue, ms.oldest_overdue_at,
+  pp.success_plan, pp.plan_items, pp.plan_items_due, pp.plan_items_done, pp.plan_items_overdue, pn.item as plan_next_item, pn.due_us as plan_next_due_at,
+  pf.due_us as first_value_due_at, coalesce(oc.outcomes, '') as outcomes, cast(null as bigint) as left_out
 from grid g
 left join backlog b on b.account_id = g.account_id and b.p = g.p
 left join backlog_category k on k.account_id = g.account_id and k.p = g.p
@@ -81,6 +118,9 @@ left join customer k2 on k2.account_id = g.account_id and k2.p = g.p
 left join seats e on e.account_id = g.account_id and e.p = g.p
 left join outcomes oc on oc.account_id = g.account_id and oc.p = g.p
 left join milestones ms on ms.account_id = g.account_id and ms.p = g.p
+left join plan_progress pp on pp.account_id = g.account_id and pp.p = g.p
+left join plan_next pn on pn.account_id = g.account_id and pn.p = g.p and pn.nth = 1
+left join plan_first pf on pf.account_id = g.account_id and pf.p = g.p
 
 -- table finals
 select a.account_id, a.end_us as as_of, n.period, a.end_us <= {closed} as final, a.retired, a.deleted, {now_columns}, {previous_columns}, {as_of_columns}

@@ -90,12 +90,14 @@ group by 1, 2, 3, 4, 5
 -- table answer
 select account_id, pane, visible, user_id, action as survey, occurred_us, ord, survey_scale_max as best,
   case when action = 1 then case when survey_score >= 9 then 1 when survey_score <= 6 then -1 else 0 end else survey_score end as score,
-  case when action = 1 and survey_score <= 6 or action <> 1 and 5 * survey_score <= 2 * survey_scale_max then 1 else 0 end as low
+  case when action = 1 and survey_score <= 6 or action <> 1 and 5 * survey_score <= 2 * survey_scale_max then 1 else 0 end as low,
+  case when action = 2 and survey_scale_max >= 4 and survey_scale_max - survey_score <= 1 or action = 2 and survey_score = survey_scale_max
+    or action = 3 and 7 * survey_score - 5 * survey_scale_max >= 0 then 1 else 0 end as high
 from accepted where kind = 3
 
 -- Of each person the last answer within a window; of nobody known every one.
 -- table w_answer
-select g.account_id, g.p, d.period, d.is_previous, d.survey, d.score, d.low, d.best,
+select g.account_id, g.p, d.period, d.is_previous, d.survey, d.score, d.low, d.high, d.best,
   d.user_id is null or {all_answers} or row_number() over (
     partition by g.account_id, g.p, d.period, d.is_previous, d.survey, d.user_id order by d.occurred_us desc, d.ord desc) = 1 as counts
 from (select d.*, d.pane + r.ahead as p, r.period, r.is_previous from answer d cross join reach r) d
@@ -106,6 +108,7 @@ where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 select account_id, p, period, is_previous,
   sum(case when survey = 1 then 1 end) as nps_n, sum(case when survey = 1 then score end) as nps_score,
   sum(case when survey = 1 then low end) as nps_low, sum(case when survey = 2 then low end) as csat_low,
+  sum(case when survey = 2 then high end) as csat_high, sum(case when survey = 3 then high end) as ces_high,
   sum(case when survey = 2 then 1 end) as csat_n, sum(case when survey = 2 then score end) as csat_score, sum(case when survey = 2 then best end) as csat_best,
   sum(case when survey = 3 then 1 end) as ces_n, sum(case when survey = 3 then score end) as ces_score, sum(case when survey = 3 then best end) as ces_best
 from w_answer where counts group by 1, 2, 3, 4
@@ -115,6 +118,15 @@ select g.account_id, g.p, max(d.last_use_us) as last_use_at, min(d.first_value_u
 from grid g join day d on d.account_id = g.account_id
 where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
 group by 1, 2
+
+-- table first_use
+select account_id, pane, visible, feature, min(occurred_us) as first_us from accepted where kind = 1 group by 1, 2, 3, 4
+
+-- table first_use_as_of
+select g.account_id, g.p, d.feature, min(d.first_us) as done_us
+from grid g join first_use d on d.account_id = g.account_id
+where d.visible <= g.p and (g.floor_pane is null or d.pane > g.floor_pane)
+group by 1, 2, 3
 
 -- table survey_anchor
 select g.account_id, g.p, max(case when survey = 1 then occurred_us end) as nps_last_at,

@@ -54,6 +54,9 @@ fn gauges_are_the_figures_of_the_periods_that_run_and_every_account_has_a_band()
 const EACH: &str = "true as final, false as deleted, false as retired, 1 as epoch, 0 as next_offset, 0 as ordinal, \
      cast(null as decimal(18, 2)) as mrr, cast(null as string) as currency";
 
+/// The same, and no success plan.
+const WITHOUT_PLAN: &str = "cast(null as timestamp) as first_value_due_at";
+
 /// The values of a figure for March 2024, by group, with six decimals.
 async fn figure(name: &str, table: &str, rows: &[String], by: &[String]) -> BTreeMap<String, String> {
     let session = SessionContext::new();
@@ -99,8 +102,16 @@ async fn what_is_counted_over_accounts_has_the_published_numbers() {
     let daily = ["84 as user_days_28d, 6 as active_users_28d"];
     let people = ["32 as active_users_28d, 50 as people"];
     let plan = ["9 as milestones_done, 12 as milestones"];
-    let cases: [(&str, &[&str], &str); 6] = [
+    let satisfied =
+        ["3 as csat_satisfied_90d, 5 as csat_responses_90d", "null as csat_satisfied_90d, 9 as csat_responses_90d"];
+    let effort = ["cast(20.0 / 28 as double) as ces_90d, 4 as ces_responses_90d, 3 as ces_easy_90d"];
+    let items = ["12 as plan_items_due, 3 as plan_items_overdue"];
+    let cases: [(&str, &[&str], &str); 10] = [
         ("nps", &nps, "63.636364"),
+        ("csat", &satisfied, "60.000000"),
+        ("ces", &effort, "5.000000"),
+        ("ces_easy", &effort, "75.000000"),
+        ("plan_completion", &items, "75.000000"),
         ("csat_share_of_best", &csat, "72.000000"),
         ("adoption_rate", &entitled, "50.000000"),
         ("stickiness", &daily, "50.000000"),
@@ -135,7 +146,10 @@ async fn an_account_counts_with_its_last_row_in_the_period_and_not_when_it_is_go
 async fn seven_of_ten_reach_their_first_value_within_the_target_of_their_segment() {
     let of = |segment: &str, started: &str, first_value: Option<&str>| {
         let first_value = first_value.map_or_else(|| "cast(null as timestamp)".to_owned(), time);
-        format!("'{segment}' as segment, {} as started_at, {first_value} as first_value_at", time(started))
+        format!(
+            "'{segment}' as segment, {} as started_at, {first_value} as first_value_at, {WITHOUT_PLAN}",
+            time(started)
+        )
     };
     let mut more = vec![of("smb", "2024-03-01", Some("2024-03-12")); 6];
     more.push(of("enterprise", "2023-12-15", Some("2024-02-29")));
@@ -149,6 +163,10 @@ async fn seven_of_ten_reach_their_first_value_within_the_target_of_their_segment
     more.push(of("enterprise", "2024-01-02", None));
     let rows: Vec<String> = more.iter().enumerate().map(|(nth, more)| row(&format!("a{nth}"), 31, more)).collect();
     assert_eq!(figure("first_value_in_time", "windows", &rows, &[]).await["all"], "70.000000");
+    // A plan says otherwise: who had no time left until the 20th has it until the 10th of April, and the other way round.
+    let planned = |row: &String, due: &str| row.replace(WITHOUT_PLAN, &format!("{} as first_value_due_at", time(due)));
+    let rows_of_plan: Vec<String> = rows.iter().map(|row| planned(row, "2024-03-20")).collect();
+    assert_eq!(figure("first_value_in_time", "windows", &rows_of_plan, &[]).await["all"], "69.230769");
     let days = figure("days_to_first_value", "windows", &rows[..6], &["segment".to_owned()]).await;
     assert_eq!(days["smb"], "11.000000");
 }
@@ -166,8 +184,10 @@ async fn a_period_that_runs_is_told_as_of_its_newest_row_and_who_left_lowers_not
         row("left", 10, &unused("2024-02-20", "churned")),
     ];
     assert_eq!(figure("never_started", "windows", &rows, &[]).await["all"], "1.000000");
-    let value =
-        format!("'smb' as segment, {} as started_at, cast(null as timestamp) as first_value_at", time("2024-03-02"));
+    let value = format!(
+        "'smb' as segment, {} as started_at, cast(null as timestamp) as first_value_at, {WITHOUT_PLAN}",
+        time("2024-03-02")
+    );
     let rows = [row("not yet due", 10, &value), row("due", 10, &value.replace("2024-03-02", "2024-02-20"))];
     assert_eq!(figure("first_value_in_time", "windows", &rows, &[]).await["all"], "0.000000");
     let renews = |account: &str, at: &str| {

@@ -9,6 +9,7 @@ mod erasure;
 mod figures;
 mod live;
 mod money;
+mod plans;
 mod properties;
 mod prose;
 mod quickstart;

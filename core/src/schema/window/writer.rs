@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use super::super::Sparse;
 use super::{
     Kept, Layout, activity, answers, backlog, customer, facts, feature_group, headcount, key, left_out, milestones,
-    other_facts, outcomes, people, provenance, surveys, tickets, usage,
+    other_facts, outcomes, people, provenance, success_plan, surveys, tickets, usage,
 };
 
 /// The measures of one window. None: the account has nothing of the set, or the row keeps nothing of it.
@@ -45,6 +45,8 @@ pub struct AsOfRow<'r> {
     pub other_facts: Option<other_facts::Row<'r>>,
     /// Milestones.
     pub milestones: Option<milestones::Row<'r>>,
+    /// The success plan.
+    pub success_plan: Option<success_plan::Row<'r>>,
     /// Outcomes of alerts.
     pub outcomes: Option<outcomes::Row<'r>>,
     /// What did not fit.
@@ -113,6 +115,7 @@ pub struct Writer {
     facts: Sparse<facts::Rows>,
     other_facts: Sparse<other_facts::Rows>,
     milestones: Sparse<milestones::Rows>,
+    success_plan: Sparse<success_plan::Rows>,
     outcomes: Sparse<outcomes::Rows>,
     left_out: Sparse<left_out::Rows>,
     provenance: provenance::Writer,
@@ -133,6 +136,7 @@ impl Writer {
             facts: Sparse::default(),
             other_facts: Sparse::default(),
             milestones: Sparse::default(),
+            success_plan: Sparse::default(),
             outcomes: Sparse::default(),
             left_out: Sparse::default(),
             provenance: provenance::Writer::default(),
@@ -158,6 +162,7 @@ impl Writer {
         self.facts.append(row.facts);
         self.other_facts.append(row.other_facts);
         self.milestones.append(row.milestones);
+        self.success_plan.append(row.success_plan);
         self.outcomes.append(row.outcomes);
         self.left_out.append(row.left_out);
     }
@@ -185,6 +190,7 @@ impl Writer {
             self.facts.columns()?,
             self.other_facts.columns()?,
             self.milestones.columns()?,
+            self.success_plan.columns()?,
             self.outcomes.columns()?,
             self.left_out.columns()?,
             self.provenance.columns()?,
