@@ -3,6 +3,7 @@
 //! Sums are integers. Each quotient is divided only once, in this file.
 
 mod as_of;
+mod first_days;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

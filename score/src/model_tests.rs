@@ -295,6 +295,15 @@ mod tests {
     }
 
     #[test]
+    fn the_tests_of_the_model_of_courses_pass_with_its_configuration() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let config = Config::read(&folder.join("course.config.yaml"), &[]).unwrap();
+        let (path, layout) = (folder.join("course.yaml"), config.aggregate.layout());
+        let model = Arc::new(Compiled::parse("course.yaml", &read(&path).unwrap(), &layout).unwrap());
+        assert_eq!(run(&beside(&path), &model, &layout).unwrap_or_else(|why| panic!("{why}")), 3);
+    }
+
+    #[test]
     fn a_test_that_fails_is_named_with_its_place_and_what_it_gave() {
         let (_, model) = shipped("worked_example.yaml");
         let folder = tempfile::tempdir().unwrap();

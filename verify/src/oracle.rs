@@ -229,12 +229,15 @@ fn fill(sql: &str, config: &Config, closed_us: i64) -> String {
         by_priority.collect::<Vec<_>>().join(", ")
     };
     let as_of: Vec<String> = window::as_of().map(|column| format!("a.{}", column.name)).collect();
+    let lengths = aggregate.windows.iter().map(|window| window.as_micros() / config.time.pane.as_micros());
+    let longest = lengths.max().unwrap_or(1);
     let mut catalogue = aggregate.catalogue.clone();
     catalogue.sort();
     catalogue.dedup();
     [
         ("{width}", config.time.pane.as_micros().to_string()),
         ("{closed}", closed_us.to_string()),
+        ("{longest}", longest.to_string()),
         ("{lateness}", config.time.lateness.as_micros().to_string()),
         ("{grace}", config.revenue.grace.as_micros().to_string()),
         ("{retire}", aggregate.retire_after.as_micros().to_string()),

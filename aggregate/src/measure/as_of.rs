@@ -7,6 +7,7 @@ use keepwell_core::schema::window::{
 };
 
 use super::Entitled;
+use super::first_days::first_days_of;
 use crate::account::View;
 use crate::account::customer::Customer;
 use crate::account::plan::Progress;
@@ -17,7 +18,8 @@ pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Enti
     let Many { facts, outcomes, left_out } = Many::of(view, settings);
     let texts = Texts::of(view);
     let customer = view.customer;
-    let progress = view.progress(&settings.success_plans, started_us(view));
+    let started_us = started_us(view);
+    let progress = view.progress(&settings.success_plans, started_us);
     let has_facts = customer.is_some() || !view.account.histories.facts.is_empty();
     rows.end_account(AsOfRow {
         backlog: (!view.account.histories.tickets.is_empty()).then(|| backlog_of(view, settings)),
@@ -32,6 +34,7 @@ pub(super) fn append(rows: &mut window::Writer, view: &View<'_>, entitled: &Enti
         other_facts: (!facts.is_empty()).then_some(other_facts::Row { other_facts: Some(facts) }),
         milestones: (!view.account.histories.milestones.is_empty()).then(|| milestones_of(view)),
         success_plan: progress.as_ref().map(plan_of),
+        first_days: first_days_of(view, started_us, settings),
         outcomes: (!outcomes.is_empty()).then(|| {
             let named = outcomes.into_iter().map(|(id, outcome)| (id, outcome.name()));
             outcomes::Row { outcomes: named.collect() }

@@ -301,6 +301,24 @@ pub mod success_plan {
     }
 }
 
+/// The first days of a customer. They are whole panes from that of `started_at` on.
+pub mod first_days {
+    use super::super::kind::{Int64, Maybe};
+    use super::super::table;
+
+    table! {
+        first_14d_active_users: Maybe<Int64> = "distinct users in the first 14 days after started_at; it grows until they have passed; null: not started, or started longer ago than twice the longest window";
+        first_14d_uses: Maybe<Int64> = "uses in these days";
+        first_14d_features_used: Maybe<Int64> = "distinct features used in these days";
+        first_60d_active_users: Maybe<Int64> = "distinct users in the first 60 days after started_at; it grows until they have passed; null: not started, or started longer ago than twice the longest window";
+        first_60d_uses: Maybe<Int64> = "uses in these days";
+        first_60d_features_used: Maybe<Int64> = "distinct features used in these days";
+        first_90d_active_users: Maybe<Int64> = "distinct users in the first 90 days after started_at; it grows until they have passed; null: not started, or started longer ago than twice the longest window";
+        first_90d_uses: Maybe<Int64> = "uses in these days";
+        first_90d_features_used: Maybe<Int64> = "distinct features used in these days";
+    }
+}
+
 /// Outcomes of alerts. The state at the end of the window; it does not depend on its length.
 pub mod outcomes {
     use super::super::kind::TextMap;
@@ -363,6 +381,7 @@ pub fn as_of() -> impl Iterator<Item = &'static Column> {
         other_facts::COLUMNS,
         milestones::COLUMNS,
         success_plan::COLUMNS,
+        first_days::COLUMNS,
         outcomes::COLUMNS,
         left_out::COLUMNS,
     ]

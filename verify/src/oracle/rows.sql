@@ -57,14 +57,53 @@ left join num_entitled n on n.account_id = g.account_id and n.p = g.p
 left join seats e on e.account_id = g.account_id and e.p = g.p
 {group_joins}
 -- The plan of an account is the first that names its segment, or that names none.
--- table planned
-select g.account_id, g.p, g.end_us, s.start_us, min(pl.place) as place
-from grid g
-join (select g.account_id, g.p, case when k.account_id is not null then k.started_us else c.started_at end as start_us, c.segment
+-- table started
+select * from (
+  select g.account_id, g.p, g.end_us, g.floor_pane, case when k.account_id is not null then k.started_us else c.started_at end as start_us, c.segment
   from grid g left join fact_columns c on c.account_id = g.account_id and c.p = g.p left join customer k on k.account_id = g.account_id and k.p = g.p
-) s on s.account_id = g.account_id and s.p = g.p
-join plan_of_segment pl on pl.segment is null or pl.segment = s.segment
-where s.start_us is not null group by 1, 2, 3, 4
+) where start_us is not null
+
+-- table planned
+select s.account_id, s.p, s.end_us, s.start_us, min(pl.place) as place
+from started s join plan_of_segment pl on pl.segment is null or pl.segment = s.segment group by 1, 2, 3, 4
+
+-- The first days of a customer, as long as nothing of them is forgotten.
+-- table first_days
+select s.account_id, s.p, s.floor_pane, n.days, s.start_us / {width} as from_pane, s.start_us / {width} + n.days * 86400000000 / {width} as to_pane
+from started s cross join (select 14 as days union all select 60 union all select 90) n
+where s.start_us / {width} <= s.p and s.start_us / {width} > s.p - 2 * {longest}
+
+-- table first_users
+select a.account_id, a.p, a.days, count(distinct d.user_id) as users
+from first_days a join user_day d on d.account_id = a.account_id and d.visible <= a.p and (a.floor_pane is null or d.pane > a.floor_pane)
+  and d.pane >= a.from_pane and d.pane < a.to_pane and d.pane <= a.p
+group by 1, 2, 3
+
+-- table first_used
+select a.account_id, a.p, a.days, count(distinct d.feature) as features
+from first_days a join used d on d.account_id = a.account_id and d.visible <= a.p and (a.floor_pane is null or d.pane > a.floor_pane)
+  and d.pane >= a.from_pane and d.pane < a.to_pane and d.pane <= a.p
+group by 1, 2, 3
+
+-- table first_uses
+select a.account_id, a.p, a.days, sum(d.uses) as uses
+from first_days a join day d on d.account_id = a.account_id and d.visible <= a.p and (a.floor_pane is null or d.pane > a.floor_pane)
+  and d.pane >= a.from_pane and d.pane < a.to_pane and d.pane <= a.p
+group by 1, 2, 3
+
+-- table first_wide
+select a.account_id, a.p,
+  max(case when a.days = 14 then coalesce(u.users, 0) end) as first_14d_active_users, max(case when a.days = 14 then coalesce(n.uses, 0) end) as first_14d_uses,
+  max(case when a.days = 14 then coalesce(f.features, 0) end) as first_14d_features_used,
+  max(case when a.days = 60 then coalesce(u.users, 0) end) as first_60d_active_users, max(case when a.days = 60 then coalesce(n.uses, 0) end) as first_60d_uses,
+  max(case when a.days = 60 then coalesce(f.features, 0) end) as first_60d_features_used,
+  max(case when a.days = 90 then coalesce(u.users, 0) end) as first_90d_active_users, max(case when a.days = 90 then coalesce(n.uses, 0) end) as first_90d_uses,
+  max(case when a.days = 90 then coalesce(f.features, 0) end) as first_90d_features_used
+from first_days a
+left join first_users u on u.account_id = a.account_id and u.p = a.p and u.days = a.days
+left join first_used f on f.account_id = a.account_id and f.p = a.p and f.days = a.days
+left join first_uses n on n.account_id = a.account_id and n.p = a.p and n.days = a.days
+group by 1, 2
 
 -- table plan_item_state
 select d.account_id, d.p, i.plan, i.nth as item_nth, i.item, d.start_us + i.after_us as due_us, d.start_us + i.after_us <= d.end_us as is_due,
@@ -104,7 +143,8 @@ select g.account_id, g.p, g.end_us, g.retired, g.deleted,
   coalesce(ms.milestones, 0) as milestones, coalesce(ms.milestones_done, 0) as milestones_done,
   coalesce(ms.milestones_overdue, 0) as milestones_overdue, ms.oldest_overdue_at,
   pp.success_plan, pp.plan_items, pp.plan_items_due, pp.plan_items_done, pp.plan_items_overdue, pn.item as plan_next_item, pn.due_us as plan_next_due_at,
-  pf.due_us as first_value_due_at, coalesce(oc.outcomes, '') as outcomes, cast(null as bigint) as left_out
+  pf.due_us as first_value_due_at, fd.first_14d_active_users, fd.first_14d_uses, fd.first_14d_features_used, fd.first_60d_active_users, fd.first_60d_uses,
+  fd.first_60d_features_used, fd.first_90d_active_users, fd.first_90d_uses, fd.first_90d_features_used, coalesce(oc.outcomes, '') as outcomes, cast(null as bigint) as left_out
 from grid g
 left join backlog b on b.account_id = g.account_id and b.p = g.p
 left join backlog_category k on k.account_id = g.account_id and k.p = g.p
@@ -121,6 +161,7 @@ left join milestones ms on ms.account_id = g.account_id and ms.p = g.p
 left join plan_progress pp on pp.account_id = g.account_id and pp.p = g.p
 left join plan_next pn on pn.account_id = g.account_id and pn.p = g.p and pn.nth = 1
 left join plan_first pf on pf.account_id = g.account_id and pf.p = g.p
+left join first_wide fd on fd.account_id = g.account_id and fd.p = g.p
 
 -- table finals
 select a.account_id, a.end_us as as_of, n.period, a.end_us <= {closed} as final, a.retired, a.deleted, {now_columns}, {previous_columns}, {as_of_columns}

@@ -106,7 +106,13 @@ async fn what_is_counted_over_accounts_has_the_published_numbers() {
         ["3 as csat_satisfied_90d, 5 as csat_responses_90d", "null as csat_satisfied_90d, 9 as csat_responses_90d"];
     let effort = ["cast(20.0 / 28 as double) as ces_90d, 4 as ces_responses_90d, 3 as ces_easy_90d"];
     let items = ["12 as plan_items_due, 3 as plan_items_overdue"];
-    let cases: [(&str, &[&str], &str); 10] = [
+    let first = [
+        format!("32 as first_60d_active_users, 50 as people, {} as started_at", time("2024-01-10")),
+        format!("9 as first_60d_active_users, 9 as people, {} as started_at", time("2024-02-10")),
+    ];
+    let first = first.each_ref().map(String::as_str);
+    let cases: [(&str, &[&str], &str); 11] = [
+        ("people_active_in_60_days", &first, "64.000000"),
         ("nps", &nps, "63.636364"),
         ("csat", &satisfied, "60.000000"),
         ("ces", &effort, "5.000000"),

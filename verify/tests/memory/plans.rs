@@ -114,3 +114,42 @@ fn a_plan_is_the_same_after_restarts_and_a_start_that_is_told_late_makes_it_then
         assert_eq!(line(&told, "small", day), expected, "as of {day} March");
     }
 }
+
+#[test]
+fn what_a_customer_did_in_its_first_days_grows_stays_and_is_forgotten_with_its_panes() {
+    let used = |day: u8, user: &str, feature: &str| {
+        let event = json!({"feature": feature, "user_id": user, "count": 2});
+        raw(Usage, "acme", &format!("{day:02}T12"), event)
+    };
+    let mut raws = vec![
+        raw(Usage, "acme", "01T10", json!({"feature": "import", "user_id": "before"})),
+        raw(Contract, "acme", "02T09", json!({"type": "started", "mrr": 10, "currency": "EUR"})),
+        used(2, "ann", "dashboard"),
+        used(15, "bob", "import"),
+        used(16, "cem", "export"),
+        raw(Usage, "other", "31T10", json!({"feature": "import"})),
+    ];
+    raws.sort_by_key(|raw| raw.at_ms);
+    let deployment = Deployment::of(&raws, config(&[]));
+    let rows = deployment.rows(true);
+    let columns = Columns::Batch(&rows);
+    let (accounts, ends) = (columns.text("account_id").unwrap(), columns.time("as_of").unwrap());
+    // as of this day of March: users, uses and features of the first 14 days, users of the first 60
+    let cases = [
+        (2, [None; 4]),
+        (3, [Some(1), Some(2), Some(1), Some(1)]),
+        (16, [Some(2), Some(4), Some(2), Some(2)]),
+        (17, [Some(2), Some(4), Some(2), Some(3)]),
+        (30, [Some(2), Some(4), Some(2), Some(3)]),
+        (31, [None; 4]),
+    ];
+    for (day, expected) in cases {
+        let end_us = us(&format!("2024-03-{day:02}T00:00:00Z"));
+        let row =
+            (0..rows.num_rows()).find(|row| accounts.value(*row) == "acme" && ends.value(*row) == end_us).unwrap();
+        let names = ["first_14d_active_users", "first_14d_uses", "first_14d_features_used", "first_60d_active_users"];
+        let found = names.map(|name| number(columns.int(name).unwrap(), row));
+        assert_eq!(found, expected, "as of {day} March");
+    }
+    assert!(deployment.check() > 28);
+}

@@ -7,8 +7,8 @@ use arrow::error::ArrowError;
 
 use super::super::Sparse;
 use super::{
-    Kept, Layout, activity, answers, backlog, customer, facts, feature_group, headcount, key, left_out, milestones,
-    other_facts, outcomes, people, provenance, success_plan, surveys, tickets, usage,
+    Kept, Layout, activity, answers, backlog, customer, facts, feature_group, first_days, headcount, key, left_out,
+    milestones, other_facts, outcomes, people, provenance, success_plan, surveys, tickets, usage,
 };
 
 /// The measures of one window. None: the account has nothing of the set, or the row keeps nothing of it.
@@ -47,6 +47,8 @@ pub struct AsOfRow<'r> {
     pub milestones: Option<milestones::Row<'r>>,
     /// The success plan.
     pub success_plan: Option<success_plan::Row<'r>>,
+    /// The first days of a customer.
+    pub first_days: Option<first_days::Row<'r>>,
     /// Outcomes of alerts.
     pub outcomes: Option<outcomes::Row<'r>>,
     /// What did not fit.
@@ -116,6 +118,7 @@ pub struct Writer {
     other_facts: Sparse<other_facts::Rows>,
     milestones: Sparse<milestones::Rows>,
     success_plan: Sparse<success_plan::Rows>,
+    first_days: Sparse<first_days::Rows>,
     outcomes: Sparse<outcomes::Rows>,
     left_out: Sparse<left_out::Rows>,
     provenance: provenance::Writer,
@@ -137,6 +140,7 @@ impl Writer {
             other_facts: Sparse::default(),
             milestones: Sparse::default(),
             success_plan: Sparse::default(),
+            first_days: Sparse::default(),
             outcomes: Sparse::default(),
             left_out: Sparse::default(),
             provenance: provenance::Writer::default(),
@@ -163,6 +167,7 @@ impl Writer {
         self.other_facts.append(row.other_facts);
         self.milestones.append(row.milestones);
         self.success_plan.append(row.success_plan);
+        self.first_days.append(row.first_days);
         self.outcomes.append(row.outcomes);
         self.left_out.append(row.left_out);
     }
@@ -191,6 +196,7 @@ impl Writer {
             self.other_facts.columns()?,
             self.milestones.columns()?,
             self.success_plan.columns()?,
+            self.first_days.columns()?,
             self.outcomes.columns()?,
             self.left_out.columns()?,
             self.provenance.columns()?,
