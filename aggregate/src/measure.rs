@@ -286,7 +286,7 @@ fn survey_answers<'r>(answers: &Answered<'_>) -> surveys::Row<'r> {
         csat_low: csat.low,
         ces_responses: ces.responses,
         ces: ratio(ces.score, ces.best),
-        csat_satisfied: (csat.responses > 0).then_some(csat.high),
-        ces_easy: (ces.responses > 0).then_some(ces.high),
+        csat_satisfied: csat.known_high(),
+        ces_easy: ces.known_high(),
     }
 }

@@ -121,18 +121,21 @@ pub fn restored(whole: &SnapshotBytes, panes: PaneWidth) -> Result<(PartitionSta
         match version {
             5 | 6 => each(bytes, |(name, rest): (Name, RestBefore7)| {
                 let rest = ((rest, BTreeMap::new()), Locked::NOTHING);
-                state.accounts.insert(name, Account::of_rest((rest, SinceVersion9::default())));
+                state.accounts.insert(name, Account::of_rest((rest, SinceVersion9::default()), &mut state.names));
             })?,
             7 => each(bytes, |(name, rest): (Name, RestBefore8)| {
                 let mut told = rest.1.values().flat_map(|contract| contract.statements());
                 let known = head.closed.filter(|closed| told.any(|told| told.counts_from <= *closed));
                 let locked = known.map_or(Locked::NOTHING, |closed| Locked::decided(panes.end_us(closed)));
-                state.accounts.insert(name, Account::of_rest(((rest, locked), SinceVersion9::default())));
+                let rest = ((rest, locked), SinceVersion9::default());
+                state.accounts.insert(name, Account::of_rest(rest, &mut state.names));
             })?,
             8 => each(bytes, |(name, rest): (Name, RestBefore9)| {
-                state.accounts.insert(name, Account::of_rest((rest, SinceVersion9::default())));
+                state.accounts.insert(name, Account::of_rest((rest, SinceVersion9::default()), &mut state.names));
             })?,
-            _ => each(bytes, |(name, rest): (Name, Rest)| state.accounts.insert(name, Account::of_rest(rest)))?,
+            _ => each(bytes, |(name, rest): (Name, Rest)| {
+                state.accounts.insert(name, Account::of_rest(rest, &mut state.names));
+            })?,
         }
     }
     for (pane, bytes) in panes_of(whole) {

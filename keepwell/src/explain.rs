@@ -232,7 +232,7 @@ fn text(health: &Value) -> Result<String> {
         writeln!(out, "  {}: {}", shown(&lifecycle["metric"], "metric"), shown(&lifecycle["value"], "unknown"))?;
         if !lifecycle["next"].is_null() {
             let (next, since) = (shown(&lifecycle["next"], ""), shown(&lifecycle["next_since"], "-"));
-            writeln!(out, "  belongs in {next} since {since}, not for long enough yet")?;
+            writeln!(out, "  about to move to {next}: its rules say so since {since}")?;
         }
     }
     let customer = &health["customer"];

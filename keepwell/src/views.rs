@@ -89,15 +89,16 @@ pub fn statements(engine: Engine, layout: &Layout, tables: &str) -> Vec<String> 
     statements
 }
 
-/// SQL for entries into stages of the lifecycle, and exits. `left_for` is the next stage, or churned, expired or retired;
-/// both it and `left_at` are null while the account is in the stage.
+/// SQL for entries into stages of the lifecycle, and exits. `left_for` is the next stage, or churned, expired, retired,
+/// deleted, or null where the model file has no stages any more. Both it and `left_at` are null while the account is in the
+/// stage. `entered_at` may be before the first row of the table.
 const STAGES: &str = "select account_id, segment, owner, stage, came_from, entered_at, left_at, left_for from (
 select *, lead(as_of) over (partition by account_id order by as_of) as left_at, lead(moved_to) over (partition by account_id order by as_of) as left_for from (
-select *, case when retired then 'retired' when stage_since is null then band else stage end as moved_to, stage_since as entered_at from (
+select *, case when retired then 'retired' when deleted then 'deleted' when stage_since is not null then stage when band in ('churned', 'expired') then band end as moved_to, stage_since as entered_at from (
 select *, lag(stage_since) over (partition by account_id order by as_of) as since_before, lag(stage) over (partition by account_id order by as_of) as came_from from (
 select *, row_number() over (partition by account_id, as_of order by epoch desc, next_offset desc, ordinal desc) as nth from scores where final
 ) each_row where nth = 1) rows_in_order
-where stage_since is distinct from since_before or retired) changes) entries where stage_since = as_of";
+where stage_since is distinct from since_before or retired) changes) entries where stage_since is not null and not retired";
 
 /// The periods of calendars in UTC.
 const PERIODS: [&str; 4] = ["week", "month", "quarter", "year"];
@@ -161,9 +162,13 @@ impl Engine {
             Self::Duckdb => {
                 let place = place.trim_start_matches("file://");
                 let create = self.create();
-                format!("{create} {table} as from read_parquet('{place}/*/*.parquet', hive_partitioning = false)")
+                format!(
+                    "{create} {table} as from read_parquet('{place}/*/*.parquet', hive_partitioning = false, union_by_name = true)"
+                )
             }
-            Self::Spark => format!("{} {table} using parquet options (path '{place}')", self.create()),
+            Self::Spark => {
+                format!("{} {table} using parquet options (path '{place}', mergeSchema 'true')", self.create())
+            }
             Self::Datafusion => format!("create external table {table} stored as parquet location '{place}/'"),
         }
     }

@@ -193,7 +193,7 @@ impl<'a> Row<'a> {
         let Self { case, verdict, previous, score, .. } = self;
         let (score, customer, place) = (*score, case.customer, verdict.place);
         let (standing, stage) = (place.standing.as_ref(), place.stage);
-        let next = standing.and_then(|standing| standing.next.as_ref());
+        let next = place.next.as_ref();
         let is_there = !case.is_deleted;
         let previous_score = previous.and_then(|last| last.score);
         let driver = |(name, delta): &(&'a str, Points)| health::driver::Row { name, delta: *delta };
@@ -221,6 +221,7 @@ impl<'a> Row<'a> {
             stage_since: standing.map(|standing| standing.since_us),
             next_stage: next.map(|(next, _)| next.as_str()),
             next_stage_since: next.map(|(_, since_us)| *since_us),
+            stage_rules: place.rules.as_deref(),
             stage_owner_role: stage.map(|stage| stage.owner_role.as_str()),
             stage_action: stage.map(|stage| stage.action.as_str()),
             stage_metric: stage.map(|stage| stage.metric.name.as_str()),

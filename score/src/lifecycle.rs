@@ -15,15 +15,26 @@ use crate::model::LifecycleStage;
 use crate::model_schedule::Models;
 use crate::windows::{Case, Windows};
 
-/// The stage of an account, and the stage to which it is about to move.
+/// The stage of an account, and what its rules say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// Its stage.
     pub stage: Name,
     /// `as_of` of the final row at which it entered the stage, UTC microseconds.
     pub since_us: i64,
-    /// Where its rows belong if not in its stage, and since which final row, UTC microseconds.
-    pub next: Option<(Name, i64)>,
+    /// The rules of the stages behind the first, in their order.
+    pub rules: Vec<Rule>,
+}
+
+/// The rule of one stage. It counts as true or false until the contrary has lasted for long enough.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Name of the stage.
+    pub stage: Name,
+    /// Whether it counts as true.
+    pub counts: bool,
+    /// The final row since which the contrary holds, UTC microseconds.
+    pub contrary_since_us: Option<i64>,
 }
 
 /// What one row says about the stage.
@@ -35,31 +46,64 @@ pub struct Signs<'s> {
     pub is_final: bool,
     /// The fact `stage`. It decides, whatever the rules say.
     pub fact: Option<&'s str>,
-    /// Where the row belongs by the rules.
-    pub belongs: &'s LifecycleStage,
 }
 
-impl Standing {
-    /// The standing with a row. `before` is that after the final row before, if the account had one in these stages.
-    pub fn with(before: Option<&Self>, signs: Signs<'_>) -> Self {
-        let Signs { as_of_us, is_final, fact, belongs } = signs;
-        let entered = |stage: &str| Self { stage: Name::from(stage), since_us: as_of_us, next: None };
-        let stays = |before: &Self| Self { next: None, ..before.clone() };
-        match (fact, before) {
-            (Some(fact), Some(before)) if *before.stage == *fact => stays(before),
-            (Some(fact), _) => entered(fact),
-            (None, None) => entered(&belongs.name.value),
-            (None, Some(before)) if !is_final => before.clone(),
-            (None, Some(before)) if before.stage == belongs.name.value => stays(before),
-            (None, Some(before)) => {
-                let known = before.next.as_ref().filter(|(next, _)| *next == belongs.name.value);
-                let since_us = known.map_or(as_of_us, |(_, since_us)| *since_us);
-                match as_of_us.saturating_sub(since_us) >= belongs.lasting.as_micros() {
-                    true => entered(&belongs.name.value),
-                    false => Self { next: Some((belongs.name.value.clone(), since_us)), ..before.clone() },
+impl Rule {
+    fn with(before: Option<&Self>, stage: &LifecycleStage, holds: bool, signs: Signs<'_>) -> Self {
+        let counts = |counts, contrary_since_us| Self { stage: stage.name.value.clone(), counts, contrary_since_us };
+        match before {
+            // The first row of an account places it at once.
+            None => counts(holds, None),
+            Some(before) if !signs.is_final => before.clone(),
+            Some(before) if before.counts == holds => counts(holds, None),
+            Some(before) => {
+                let since_us = before.contrary_since_us.unwrap_or(signs.as_of_us);
+                match signs.as_of_us.saturating_sub(since_us) >= stage.lasting.as_micros() {
+                    true => counts(holds, None),
+                    false => counts(before.counts, Some(since_us)),
                 }
             }
         }
+    }
+}
+
+impl Standing {
+    /// The standing with a row. `stages` says of each stage whether its rule is true on the row. `before` is the
+    /// standing after the final row before.
+    pub fn with(before: Option<&Self>, stages: &[(&LifecycleStage, bool)], signs: Signs<'_>) -> Option<Self> {
+        let ((first, _), others) = stages.split_first()?;
+        let known = |stage: &LifecycleStage| before?.rules.iter().find(|rule| rule.stage == stage.name.value);
+        let rules = others.iter().map(|(stage, holds)| Rule::with(known(stage), stage, *holds, signs));
+        let rules: Vec<Rule> = rules.collect();
+        let by_rules = || rules.iter().rfind(|rule| rule.counts).map_or(&first.name.value, |rule| &rule.stage).clone();
+        let stage = signs.fact.map_or_else(by_rules, Name::from);
+        let entered = before.filter(|before| before.stage == stage);
+        Some(Self { since_us: entered.map_or(signs.as_of_us, |before| before.since_us), stage, rules })
+    }
+
+    /// Where the account is about to move, and since which final row its rules say so, UTC microseconds. None: nowhere.
+    pub fn next<'s>(&'s self, first: &'s Name) -> Option<(&'s Name, i64)> {
+        let holds = |rule: &&Rule| rule.counts != rule.contrary_since_us.is_some();
+        let of_stage = self.rules.iter().rposition(|rule| rule.counts);
+        let belongs = self.rules.iter().rposition(|rule| holds(&rule));
+        if belongs == of_stage {
+            return None;
+        }
+        // Ahead by the rule that has become true; back by the rule that has become false.
+        let why = self.rules.get(belongs.max(of_stage)?)?;
+        let to = belongs.and_then(|at| self.rules.get(at)).map_or(first, |rule| &rule.stage);
+        Some((to, why.contrary_since_us?))
+    }
+
+    /// The rules as text, from which the next row follows: `adoption=+;value=-1709251200000000`. A sign says whether the
+    /// rule counts as true, the number since when the contrary holds. None: there is no rule.
+    pub fn rules_text(&self) -> Option<String> {
+        let rule = |rule: &Rule| {
+            let since = rule.contrary_since_us.map_or(String::new(), |us| us.to_string());
+            format!("{}={}{since}", rule.stage, if rule.counts { '+' } else { '-' })
+        };
+        let texts: Vec<String> = self.rules.iter().map(rule).collect();
+        (!texts.is_empty()).then(|| texts.join(";"))
     }
 }
 
@@ -70,6 +114,10 @@ pub struct Place<'m> {
     pub standing: Option<Standing>,
     /// Its stage, if the model file declares it.
     pub stage: Option<&'m LifecycleStage>,
+    /// Where it is about to move, and since which final row, UTC microseconds.
+    pub next: Option<(Name, i64)>,
+    /// What its rules say, as text.
+    pub rules: Option<String>,
     /// The headline metric of its stage. None: unknown.
     pub metric: Option<Points>,
 }
@@ -132,18 +180,19 @@ impl<'m> StageColumns<'m> {
     fn place(&self, row: usize, CaseWithPast { case, past }: &CaseWithPast<'_>) -> Place<'m> {
         let holds =
             |holds: &Option<BooleanArray>| holds.as_ref().is_some_and(|holds| holds.is_valid(row) && holds.value(row));
-        let Some(belongs) = self.stages.get(self.holds.iter().rposition(holds).unwrap_or(0)) else {
-            return Place::default();
-        };
-        let (as_of_us, is_final, fact) = (case.as_of_us, case.is_final, case.stage);
-        let number = |name: &str| self.stages.iter().position(|stage| *stage.stage.name.value == *name);
-        let before = past.standing.as_deref().filter(|before| fact.is_some() || number(&before.stage).is_some());
-        let standing = Standing::with(before, Signs { as_of_us, is_final, fact, belongs: &belongs.stage });
-        let number = number(&standing.stage);
+        let stages: Vec<(&LifecycleStage, bool)> =
+            self.stages.iter().zip(&self.holds).map(|(stage, when)| (&stage.stage, holds(when))).collect();
+        let signs = Signs { as_of_us: case.as_of_us, is_final: case.is_final, fact: case.stage };
+        let Some(standing) = Standing::with(past.standing.as_deref(), &stages, signs) else { return Place::default() };
+        let number = self.stages.iter().position(|stage| stage.stage.name.value == standing.stage);
         let metric = number.and_then(|number| self.metrics.get(number)).filter(|metric| metric.is_valid(row));
+        let first = stages.first().map(|(stage, _)| &stage.name.value).filter(|_| case.stage.is_none());
+        let next = first.and_then(|first| standing.next(first));
         Place {
             stage: number.and_then(|number| self.stages.get(number)).map(|stage| &stage.stage),
             metric: metric.and_then(|metric| Points::round(metric.value(row))),
+            next: next.map(|(next, since_us)| (next.clone(), since_us)),
+            rules: standing.rules_text(),
             standing: Some(standing),
         }
     }
@@ -161,17 +210,18 @@ mod tests {
         serde_saphyr::from_str(&text).unwrap()
     }
 
-    /// The stage of each day. `belongs` has a digit a day, the number of the stage; `facts` the first letter of a fact.
-    /// A stage to which the account is about to move stands behind it.
-    fn days(belongs: &str, facts: &str) -> String {
-        let stages = [stage("onboarding", "0d"), stage("adoption", "2d"), stage("value", "1d")];
+    /// The stage of each day, from the days on which the rules of adoption (two days) and value (three days) are true,
+    /// and the first letter of the fact. A stage to which the account is about to move stands behind it.
+    fn days(adoption: &str, value: &str, facts: &str) -> String {
+        let stages = [stage("onboarding", "0d"), stage("adoption", "2d"), stage("value", "3d")];
         let (mut before, mut line) = (None, Vec::new());
-        for (day, (place, fact)) in belongs.bytes().zip(facts.bytes()).enumerate() {
+        for (day, fact) in facts.bytes().enumerate() {
             let fact = ["onboarding", "adoption", "value"].into_iter().find(|name| name.as_bytes()[0] == fact);
-            let belongs = &stages[usize::from(place - b'0')];
-            let signs = Signs { as_of_us: day as i64 * DAY_US, is_final: true, fact, belongs };
-            let now = Standing::with(before.as_ref(), signs);
-            let next = now.next.as_ref().map_or("", |(next, _)| &next[..1]);
+            let is_one = |text: &str| text.as_bytes()[day] == b'1';
+            let rules = [(&stages[0], false), (&stages[1], is_one(adoption)), (&stages[2], is_one(value))];
+            let signs = Signs { as_of_us: day as i64 * DAY_US, is_final: true, fact };
+            let now = Standing::with(before.as_ref(), &rules, signs).unwrap();
+            let next = now.next(&stages[0].name.value).filter(|_| fact.is_none()).map_or("", |(next, _)| &next[..1]);
             line.push(format!("{}{next}", now.stage[..1].to_uppercase()));
             before = Some(now);
         }
@@ -179,31 +229,37 @@ mod tests {
     }
 
     #[test]
-    fn an_account_moves_once_its_rows_have_belonged_elsewhere_for_long_enough() {
-        // belongs, facts, stage of each day
+    fn an_account_moves_once_a_rule_has_been_true_or_false_for_long_enough() {
+        // adoption, value, facts, stage of each day
         let cases = [
-            ("00111100", "........", "O O Oa Oa A A O O"),
-            ("0101011", ".......", "O Oa O Oa O Oa Oa"),
-            ("11112111", "........", "A A A A Av A A A"),
-            ("0122", "....", "O Oa Ov V"),
-            ("0000", "..v.", "O O V O"),
-            ("0011", "oooo", "O O O O"),
-            ("001111", "oooo..", "O O O O Oa Oa"),
+            ("00111100000", "00000000000", "...........", "O O Oa Oa A A Ao Ao O O O"),
+            ("0101011", "0000000", ".......", "O Oa O Oa O Oa Oa"),
+            ("1111111", "0010111", ".......", "A A Av A Av Av Av"),
+            ("11111111", "00111100", "........", "A A Av Av Av V Va Va"),
+            // What swings further on does not keep an account from what is true all the time.
+            ("0111111", "0101010", ".......", "O Ov Oa Av A Av A"),
+            ("0011", "0011", "....", "O O Ov Ov"),
+            ("00000", "00000", "..v..", "O O V O O"),
+            ("001111", "000000", "oooo..", "O O O O A A"),
         ];
-        for (belongs, facts, expected) in cases {
-            assert_eq!(days(belongs, facts), expected, "{belongs} {facts}");
+        for (adoption, value, facts, expected) in cases {
+            assert_eq!(days(adoption, value, facts), expected, "{adoption} {value} {facts}");
         }
     }
 
     #[test]
     fn a_live_row_moves_nobody_and_a_first_row_places_at_once() {
         let (onboarding, adoption) = (stage("onboarding", "0d"), stage("adoption", "0d"));
-        let signs = |is_final, belongs| Signs { as_of_us: DAY_US, is_final, fact: None, belongs };
-        let first = Standing::with(None, signs(false, &adoption));
+        let with = |before: Option<&Standing>, is_final, holds| {
+            let signs = Signs { as_of_us: DAY_US, is_final, fact: None };
+            Standing::with(before, &[(&onboarding, false), (&adoption, holds)], signs).unwrap()
+        };
+        let first = with(None, false, true);
         assert_eq!((first.stage.as_str(), first.since_us), ("adoption", DAY_US));
-        let before = Standing { stage: Name::from("onboarding"), since_us: 0, next: None };
-        assert_eq!(Standing::with(Some(&before), signs(false, &adoption)), before);
-        assert_eq!(Standing::with(Some(&before), signs(true, &adoption)).stage.as_str(), "adoption");
-        assert_eq!(Standing::with(Some(&before), signs(true, &onboarding)), before);
+        let rule = Rule { stage: Name::from("adoption"), counts: false, contrary_since_us: None };
+        let before = Standing { stage: Name::from("onboarding"), since_us: 0, rules: vec![rule] };
+        assert_eq!(with(Some(&before), false, true), before);
+        assert_eq!(with(Some(&before), true, true).stage.as_str(), "adoption");
+        assert_eq!(with(Some(&before), true, false), before);
     }
 }

@@ -272,7 +272,7 @@ mod tests {
             ("basic.yaml", 3),
             ("default.yaml", 12),
             ("handoff_to_advocacy.yaml", 5),
-            ("onboarding_to_advocacy.yaml", 9),
+            ("onboarding_to_advocacy.yaml", 10),
             ("worked_example.yaml", 4),
         ] {
             let (tests, compiled) = shipped(model);

@@ -44,7 +44,7 @@ pub struct PublishedRows {
 pub struct Expected {
     /// account_id, as_of, retired, deleted, score, display, band, band_since, previous_as_of, previous_score,
     /// previous_band, delta, coverage, baseline_score, segment, stage, stage_since, next_stage, next_stage_since,
-    /// stage_owner_role, stage_action, stage_metric, stage_metric_value, owner, customer_status, customer_since,
+    /// stage_rules, stage_owner_role, stage_action, stage_metric, stage_metric_value, owner, customer_status, customer_since,
     /// churn_reason, model, model_version.
     pub scores: Vec<RecordBatch>,
     /// account_id, as_of, position, name, group, value, normalised, weight, effective_weight, contribution, missing,
@@ -172,7 +172,7 @@ fn told(newest: i64) -> String {
          select w.*, cast(w.as_of as bigint) as us, t.score as published_score, t.band as published_band, \
          cast(t.band_since as bigint) as published_since, t.baseline_score as published_baseline, \
          t.stage as published_stage, cast(t.stage_since as bigint) as published_stage_since, \
-         t.next_stage as published_next, cast(t.next_stage_since as bigint) as published_next_since, \
+         t.stage_rules as published_rules, \
          coalesce(t.model_version, {newest}) as version, coalesce(t.final, true) as is_final \
          from w left join published t on t.account_id = w.account_id and t.as_of = w.as_of"
     )
@@ -185,12 +185,12 @@ fn judged(models: &[Numbered<'_>]) -> String {
         let mut condition = format!("version = {version}");
         for (column, names) in [("segment", &model.only_for.segments), ("stage", &model.only_for.stages)] {
             if !names.is_empty() {
-                let names: Vec<String> = names.iter().map(|name| format!("'{}'", name.value)).collect();
+                let names: Vec<String> = names.iter().map(|name| quoted(&name.value)).collect();
                 condition += &format!(" and coalesce({column} in ({}), false)", names.join(", "));
             }
         }
         number += &format!(" when {condition} then {n}");
-        name += &format!(" when {condition} then '{}'", model.name.value);
+        name += &format!(" when {condition} then {}", quoted(&model.name.value));
     }
     format!("select *, {number} end as number, {name} end as model from staged")
 }
@@ -204,7 +204,7 @@ with before as (
     coalesce(lag(retired or deleted) over w, true) as is_first
   from judged window w as (partition by account_id order by as_of)
 )
-select account_id, as_of, us, retired, deleted, has_left, segment, stage, stage_since, next_stage, next_stage_since,
+select account_id, as_of, us, retired, deleted, has_left, segment, stage, stage_since, next_stage, next_stage_since, stage_rules,
   stage_owner_role, stage_action, stage_metric, stage_metric_value, owner, customer_status, customer_since, churn_reason,
   began_at, number, model, version,
   case when not is_first then last_as_of end as previous_as_of, case when not is_first then last_score end as previous_score,
@@ -254,20 +254,20 @@ fn band(model: &Model, pane_us: i64) -> String {
     };
     let mut sql = format!("case when score is null or coverage < {least} then 'unknown'");
     for (index, band) in model.bands.iter().enumerate() {
-        let name = &band.name.value;
+        let name = quoted(&band.name.value);
         let dwell_us = i64::from(band.dwell_panes) * pane_us;
-        sql += &format!(" when previous_band = '{name}' and us - previous_since < {dwell_us} then '{name}'");
+        sql += &format!(" when previous_band = {name} and us - previous_since < {dwell_us} then {name}");
         if let Some(kept) = band.leave_below.and_then(Points::round) {
             let higher =
                 model.bands.get(index..).unwrap_or_default().iter().map(reached).collect::<Vec<_>>().join(" or ");
             sql += &format!(
-                " when previous_band = '{name}' and {basis} >= {} and not ({higher}) then '{name}'",
+                " when previous_band = {name} and {basis} >= {} and not ({higher}) then {name}",
                 kept.millionths()
             );
         }
     }
     for band in model.bands.iter().rev() {
-        sql += &format!(" when {} then '{}'", reached(band), band.name.value);
+        sql += &format!(" when {} then {}", reached(band), quoted(&band.name.value));
     }
     sql + " end"
 }
@@ -276,9 +276,14 @@ const SCORES: &str = "
 select account_id, as_of, retired, deleted, score, display, band,
   case when deleted then null when band = previous_band then previous_since else us end as band_since,
   previous_as_of, previous_score, previous_band, score - previous_score as delta, coalesce(coverage, 0) as coverage,
-  case when not deleted then baseline end as baseline_score, segment, stage, stage_since, next_stage, next_stage_since,
+  case when not deleted then baseline end as baseline_score, segment, stage, stage_since, next_stage, next_stage_since, stage_rules,
   stage_owner_role, stage_action, stage_metric, stage_metric_value, owner, customer_status, customer_since, churn_reason, model, version as model_version
 from banded";
+
+/// A text of a model file as SQL has it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
 
 /// SQL for the floor of an integer quotient. The divisor must be above 0.
 fn floor_of(dividend: &str, divisor: &str) -> String {

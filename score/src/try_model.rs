@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, new_null_array};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::json::LineDelimitedWriter;
 use keepwell_core::codec;
@@ -83,10 +83,12 @@ fn sorted(args: &TryArgs, layout: &Layout) -> Result<RecordBatch> {
         for batch in reader.build()? {
             let batch = batch.with_context(named)?;
             let columns = schema.fields().iter().map(|field| {
-                let column = batch
-                    .column_by_name(field.name())
-                    .with_context(|| format!("{}: no column {}", named(), field.name()))?;
-                Ok(arrow::compute::cast(column, field.data_type())?)
+                match batch.column_by_name(field.name()) {
+                    Some(column) => Ok(arrow::compute::cast(column, field.data_type())?),
+                    // A file of an older build of the same table.
+                    None if field.is_nullable() => Ok(new_null_array(field.data_type(), batch.num_rows())),
+                    None => anyhow::bail!("{}: no column {}", named(), field.name()),
+                }
             });
             let columns = columns.collect::<Result<Vec<_>>>()?;
             batches.push(RecordBatch::try_new(schema.clone(), columns).with_context(named)?);

@@ -352,6 +352,7 @@ mod tests {
             stage_since: None,
             next_stage: None,
             next_stage_since: None,
+            stage_rules: None,
             stage_owner_role: None,
             stage_action: None,
             stage_metric: None,

@@ -22,9 +22,12 @@ pub struct Answers {
     /// Number of low answers. For NPS: detractors (0-6). Otherwise: at most two fifths of the best possible score.
     pub low: i64,
     /// Number of high answers. For CSAT: the two best of four or more, else the best. For CES: at least five sevenths of the
-    /// best possible score. For NPS it is not counted. A snapshot stores it beside the sums.
+    /// best possible score. For NPS it is not counted. A snapshot stores it beside the sums, and the next one, too.
     #[serde(skip)]
     pub high: i64,
+    /// Number of answers of which it is known whether they are high: not of those that a state before version 9 had summed up.
+    #[serde(skip)]
+    pub judged: i64,
     /// Time of the last answer, UTC microseconds.
     pub last_us: Option<i64>,
 }
@@ -68,7 +71,13 @@ impl Answers {
             Survey::Csat => score == scale_max,
             Survey::Ces => 7 * score >= 5 * scale_max,
         });
+        self.judged += i64::from(survey != Survey::Nps);
         self.last_us = self.last_us.max(Some(at_us));
+    }
+
+    /// Number of high answers. None: there is no answer, or of some it is not known.
+    pub fn known_high(&self) -> Option<i64> {
+        (self.responses > 0 && self.judged == self.responses).then_some(self.high)
     }
 
     fn plus(&mut self, more: &Self) {
@@ -77,9 +86,13 @@ impl Answers {
         self.best += more.best;
         self.low += more.low;
         self.high += more.high;
+        self.judged += more.judged;
         self.last_us = self.last_us.max(more.last_us);
     }
 }
+
+/// Number of high answers, and of answers of which that is known, by kind.
+pub type HighAnswers = [(i64, i64); 3];
 
 /// The survey answers of a pane. Few panes have any: a pane without answers takes only the size of a pointer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,15 +131,15 @@ impl Surveys {
         }
     }
 
-    /// Number of high answers without a person, by kind.
-    pub(super) fn high(&self) -> [i64; 3] {
-        self.0.as_deref().map_or([0; 3], |held| held.sums.map(|sums| sums.high))
+    /// Of the answers without a person, by kind: how many are high, and of how many that is known.
+    pub(super) fn high(&self) -> HighAnswers {
+        self.0.as_deref().map_or_else(HighAnswers::default, |held| held.sums.map(|sums| (sums.high, sums.judged)))
     }
 
-    /// Restores the number of high answers without a person.
-    pub(super) fn take_high(&mut self, high: [i64; 3]) {
+    /// Restores these numbers.
+    pub(super) fn take_high(&mut self, high: HighAnswers) {
         let Some(held) = self.0.as_deref_mut() else { return };
-        held.sums.iter_mut().zip(high).for_each(|(sums, high)| sums.high = high);
+        held.sums.iter_mut().zip(high).for_each(|(sums, high)| (sums.high, sums.judged) = high);
     }
 
     /// Takes over the times of the last answers in `other`.

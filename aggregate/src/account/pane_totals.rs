@@ -1,14 +1,14 @@
 //! Cells: the integer sums and the times of an account for each pane.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use keepwell_core::pane::Pane;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::View;
-use super::answers::{Answer, Surveys};
+use super::answers::{Answer, HighAnswers, Surveys};
 use keepwell_core::event::Survey;
-use keepwell_core::interned::Name;
+use keepwell_core::interned::{Name, Names};
 
 /// The totals of one account in one pane. All times are UTC microseconds.
 ///
@@ -34,13 +34,13 @@ struct Rare {
     first_value_us: Option<i64>,
     /// Survey answers.
     surveys: Surveys,
-    /// Time of the first use of each feature that a success plan names, by feature.
-    first_uses: BTreeMap<Name, i64>,
+    /// Time of the first use of each feature that a success plan names, ordered by feature.
+    first_uses: Vec<(Name, i64)>,
 }
 
 /// What cells have since version 9 of the state: high answers without a person by kind, first uses by feature. A snapshot
 /// stores it beside the cell.
-pub type SinceVersion9 = ([i64; 3], BTreeMap<Name, i64>);
+pub type SinceVersion9 = (HighAnswers, Vec<(Name, i64)>);
 
 /// Answers of a pane without any.
 static NO_SURVEYS: Surveys = Surveys::NONE;
@@ -67,7 +67,7 @@ impl<'de> Deserialize<'de> for Cell {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = Stored::<Surveys>::deserialize(deserializer)?;
         let (last_activity_us, last_exact_us, last_use_us, first_value_us, sums, surveys) = stored;
-        let rare = Rare { last_exact_us, first_value_us, surveys, first_uses: BTreeMap::new() };
+        let rare = Rare { last_exact_us, first_value_us, surveys, first_uses: Vec::new() };
         let rare = (rare != Rare::default()).then(|| Box::new(rare));
         Ok(Self { last_activity_us, last_use_us, usage: Tally::of(sums), rare })
     }
@@ -190,24 +190,31 @@ impl Cell {
 
     /// Records a use at `at_us` of a feature that a success plan names.
     pub fn first_use_at(&mut self, feature: &Name, at_us: i64) {
-        let first_us = self.rare().first_uses.entry(feature.clone()).or_insert(at_us);
-        *first_us = at_us.min(*first_us);
+        let uses = &mut self.rare().first_uses;
+        match uses.binary_search_by(|(known, _)| known.cmp(feature)) {
+            Ok(at) => uses[at].1 = uses[at].1.min(at_us),
+            Err(at) => {
+                uses.reserve_exact(1);
+                uses.insert(at, (feature.clone(), at_us));
+            }
+        }
     }
 
     /// Time of the first use of a feature that a success plan names.
     pub fn first_use_us(&self, feature: &str) -> Option<i64> {
-        self.rare.as_ref()?.first_uses.get(feature).copied()
+        let uses = &self.rare.as_ref()?.first_uses;
+        uses.iter().find(|(known, _)| known.as_str() == feature).map(|(_, first_us)| *first_us)
     }
 
     pub(super) fn since_version_9(&self) -> SinceVersion9 {
         self.rare.as_ref().map_or_else(SinceVersion9::default, |rare| (rare.surveys.high(), rare.first_uses.clone()))
     }
 
-    pub(super) fn take_since_version_9(&mut self, (high, first_uses): SinceVersion9) {
-        if high != [0; 3] || !first_uses.is_empty() {
+    pub(super) fn take_since_version_9(&mut self, (high, first_uses): SinceVersion9, names: &mut Names) {
+        if high != HighAnswers::default() || !first_uses.is_empty() {
             let rare = self.rare();
             rare.surveys.take_high(high);
-            rare.first_uses = first_uses;
+            rare.first_uses = first_uses.into_iter().map(|(name, first_us)| (names.shared(&name), first_us)).collect();
         }
     }
 

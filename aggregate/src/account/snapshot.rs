@@ -63,7 +63,7 @@ impl Account {
     /// Restores the state for a pane. Panes must come oldest first.
     pub fn take_pane(&mut self, pane: Pane, of_pane: OfPane, names: &mut Names) {
         let ((mut cell, (users, features, open), groups), more) = of_pane;
-        cell.take_since_version_9(more);
+        cell.take_since_version_9(more, names);
         self.cells.put(pane, cell);
         self.groups.take_pane(pane, groups);
         self.adoption.take_pane(pane, &users, &features, open, names);
@@ -78,11 +78,11 @@ impl Account {
     }
 
     /// An account from its rest, without panes.
-    pub fn of_rest(rest: Rest) -> Self {
+    pub fn of_rest(rest: Rest, names: &mut Names) -> Self {
         let (((before_7, contracts), locked), more) = rest;
         let (mut settled, tickets, facts, people, milestones, outcomes, deletions, pruned) = before_7;
         if let Some((_, cell)) = &mut settled {
-            cell.take_since_version_9(more);
+            cell.take_since_version_9(more, names);
         }
         let cells = Cells::of_settled(settled);
         let histories = All { tickets, facts, people, milestones, outcomes, contracts, locked, deletions }.into();

@@ -75,9 +75,10 @@ table! {
     triggers: List<trigger::Rows> = "what the model's triggers say; they are raised and cleared by final rows";
     segment: Maybe<Text> = "fact";
     stage: Maybe<Text> = "stage of the lifecycle: the fact, else by the rules of the model file";
-    stage_since: Maybe<Time> = "as_of of the final row at which it entered the stage; null: the model file has no stages" => lifecycle.since;
-    next_stage: Maybe<Text> = "stage that its rows belong in, not for long enough yet" => lifecycle.next;
+    stage_since: Maybe<Time> = "as_of of the final row at which it entered the stage; on live rows of a new one, of this row; null: the model file has no stages, or it has left" => lifecycle.since;
+    next_stage: Maybe<Text> = "stage that its rules point to, not for long enough yet" => lifecycle.next;
     next_stage_since: Maybe<Time> = "as_of of the final row since which they do" => lifecycle.next_since;
+    stage_rules: Maybe<Text> = "rules of the stages, such as adoption=+;value=-1709251200000000: whether each counts as true, and since when the contrary holds" => hidden;
     stage_owner_role: Maybe<Text> = "role that looks after accounts in this stage, from the model file" => lifecycle.owner_role;
     stage_action: Maybe<Text> = "what that role does, from the model file" => lifecycle.action;
     stage_metric: Maybe<Text> = "name of the stage's headline metric, from the model file" => lifecycle.metric;

@@ -95,6 +95,9 @@ impl Check<'_> {
             return self.at(name, "either `lifecycle` or `stages`: the names of `stages` are the lifecycle");
         }
         self.unique(file.stages.iter().map(|stage| &stage.name))?;
+        if let Some(stage) = file.stages.iter().find(|stage| stage.name.value.contains([';', '='])) {
+            return self.at(&stage.name, "the name of a stage has neither `;` nor `=`");
+        }
         if let Some(when) = &first.when {
             return self.at(when, "the first stage is where an account is that belongs in no other: it has no `when`");
         }

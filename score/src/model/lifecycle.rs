@@ -11,10 +11,10 @@ use serde_saphyr::Spanned;
 pub struct LifecycleStage {
     /// Name of the stage, as in the fact `stage` and in `only_for`.
     pub name: Spanned<Name>,
-    /// DataFusion SQL over the window row. An account without the fact `stage` belongs in the last stage of the list
-    /// where it is true, otherwise in the first, which therefore has none.
+    /// DataFusion SQL over the window row. An account without the fact `stage` is in the last stage of the list whose SQL
+    /// counts as true, otherwise in the first, which therefore has none.
     pub when: Option<Spanned<String>>,
-    /// How long final rows must belong in this stage before the account enters it.
+    /// How long the SQL must be true before it counts as true, and false before it counts as false.
     #[serde(rename = "for", default = "nothing")]
     pub lasting: Span,
     /// Window of the row that the SQL reads. The default is that of the last model.

@@ -7,7 +7,7 @@ use keepwell_core::schema::window::Layout;
 
 use datafusion::error::{DataFusionError, Result};
 
-use super::{Numbered, floor_of};
+use super::{Numbered, floor_of, quoted};
 use crate::model::{Against, Factor, Fallback, Model, Over, Reduce, Remember, Weights, period_days};
 use crate::normalise::{Normalise, Outside, Step};
 use crate::rate::{LIMIT, START, nominal};
@@ -166,11 +166,11 @@ fn value((number, model): (usize, &Model), position: usize, factor: &Factor, lay
         Fallback::Neutral => (neutral.to_string(), "neutral"),
     };
     format!(
-        "select account_id, as_of, us, run, deleted, {number} as number, {position} as position, '{factor}' as name, {group_name} as \"group\", {place} as place, \
+        "select account_id, as_of, us, run, deleted, {number} as number, {position} as position, {factor} as name, {group_name} as \"group\", {place} as place, \
          cast({group_weight} as bigint) as group_weight, '{reduce}' as reduce, cast({weight} as bigint) as weight, cast({nominal} as bigint) as nominal, cast({ttl} as bigint) as ttl, \
          cast({fallback} as bigint) as fallback, '{name}' as policy, cast({value} as double) as computed from \"row_{number}_{period}\" where not has_left",
-        factor = factor.name.value,
-        group_name = group.map_or("cast(null as varchar)".to_owned(), |group| format!("'{}'", group.name.value)),
+        factor = quoted(&factor.name.value),
+        group_name = group.map_or("cast(null as varchar)".to_owned(), |group| quoted(&group.name.value)),
         place = place.unwrap_or_default(),
         group_weight = group.map_or(100_000_000, |group| (group.weight * 1e6).round() as i64),
         weight = (factor.weight.unwrap_or(100.0) * 1e6).round() as i64,

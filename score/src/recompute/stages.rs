@@ -2,6 +2,7 @@
 
 use datafusion::error::{DataFusionError, Result};
 
+use super::quoted;
 use crate::model::{LifecycleStage, ModelFile, period_days};
 
 /// Name and SQL of each table. Each may use the tables before it. The last is `judged`, without number and model.
@@ -9,16 +10,18 @@ use crate::model::{LifecycleStage, ModelFile, period_days};
 /// # Errors
 /// When the name of a window is not a duration.
 pub(super) fn statements(files: &[ModelFile]) -> Result<Vec<(String, String)>> {
-    let (mut belongs, mut declared, mut metrics) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rules, mut declared, mut metrics) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
         let Some(last) = file.models.last() else { continue };
         for (place, stage) in file.stages.iter().enumerate() {
             let period = &stage.period.as_ref().unwrap_or(&last.period).value;
             let rows = rows(file.version, period)?;
-            let when = stage.when.as_ref().map_or("true", |when| when.value.as_str());
-            belongs.push(format!(
-                "select account_id, as_of, {place} as place from ({rows}) where coalesce(({when}), false)"
-            ));
+            if let Some(when) = &stage.when {
+                let when = &when.value;
+                rules.push(format!(
+                    "select account_id, as_of, {place} as place, coalesce(({when}), false) as holds from ({rows})"
+                ));
+            }
             declared.push(declaration(file.version, place, stage));
             metrics.push(format!(
                 "select account_id, as_of, {place} as place, cast(({}) as double) as computed from ({rows})",
@@ -26,8 +29,10 @@ pub(super) fn statements(files: &[ModelFile]) -> Result<Vec<(String, String)>> {
             ));
         }
     }
+    if rules.is_empty() {
+        rules.push("select account_id, as_of, 0 as place, false as holds from told where false".to_owned());
+    }
     if declared.is_empty() {
-        belongs.push("select account_id, as_of, 0 as place from told where false".to_owned());
         metrics.push(
             "select account_id, as_of, 0 as place, cast(null as double) as computed from told where false".to_owned(),
         );
@@ -35,32 +40,26 @@ pub(super) fn statements(files: &[ModelFile]) -> Result<Vec<(String, String)>> {
     }
     let metric =
         "case when abs(floor(m.computed * 1e6 + 0.5)) < 1e15 then cast(floor(m.computed * 1e6 + 0.5) as bigint) end";
+    let staged = format!(
+        "select s.*, d.owner_role as stage_owner_role, d.action as stage_action, d.metric as stage_metric, {metric} as stage_metric_value \
+         from stood s left join stages d on d.version = s.version and d.name = s.stage and s.has_stages and not s.is_out \
+         left join metrics m on m.account_id = s.account_id and m.as_of = s.as_of and m.place = d.place"
+    );
     Ok(vec![
         ("stages".to_owned(), declared.join(" union all ")),
-        (
-            "belongs".to_owned(),
-            format!(
-                "select account_id, as_of, max(place) as place from ({}) group by 1, 2",
-                belongs.join(" union all ")
-            ),
-        ),
+        ("rules".to_owned(), rules.join(" union all ")),
         ("metrics".to_owned(), metrics.join(" union all ")),
+        ("before_rules".to_owned(), BEFORE.to_owned()),
+        ("ruled".to_owned(), RULED.to_owned()),
+        ("ruling".to_owned(), RULING.to_owned()),
         ("stood".to_owned(), STOOD.to_owned()),
-        (
-            "staged".to_owned(),
-            format!(
-                "select s.*, d.owner_role as stage_owner_role, d.action as stage_action, d.metric as stage_metric, {metric} as stage_metric_value \
-             from stood s left join stages d on d.version = s.version and d.name = s.stage and s.has_stages and not s.is_out \
-             left join metrics m on m.account_id = s.account_id and m.as_of = s.as_of and m.place = d.place"
-            ),
-        ),
+        ("staged".to_owned(), staged),
     ])
 }
 
 const NO_STAGE: &str = "select cast(0 as bigint) as version, 0 as place, '' as name, cast(0 as bigint) as lasting, '' as owner_role, '' as action, '' as metric";
 
 fn declaration(version: i64, place: usize, stage: &LifecycleStage) -> String {
-    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
     format!(
         "select cast({version} as bigint) as version, {place} as place, {} as name, cast({} as bigint) as lasting, {} as owner_role, {} as action, {} as metric",
         quoted(&stage.name.value),
@@ -82,36 +81,58 @@ fn rows(version: i64, period: &str) -> Result<String> {
     ))
 }
 
-/// The stage of each row. `known_stage` is the published one before it, if the account goes on from there. A live row keeps it.
-const STOOD: &str = "
+/// Each row with what was published of the stage before it, if the account goes on from there.
+const BEFORE: &str = "
 with before as (
-  select t.*, b.place, t.deleted or t.has_left as is_out, t.stage as fact,
-    v.version is not null as has_stages,
-    lag(t.published_stage) over w as last_stage, lag(t.published_stage_since) over w as last_stage_since,
-    lag(t.published_next) over w as last_next, lag(t.published_next_since) over w as last_next_since,
+  select t.*, t.deleted or t.has_left as is_out, t.stage as fact, v.version is not null as has_stages,
+    lag(t.published_stage) over w as last_stage, lag(t.published_stage_since) over w as last_since,
+    lag(t.published_rules) over w as last_rules,
     coalesce(lag(t.retired or t.deleted or t.has_left) over w, true) as is_first
-  from told t left join belongs b on b.account_id = t.account_id and b.as_of = t.as_of
-  left join (select distinct version from stages) v on v.version = t.version
+  from told t left join (select distinct version from stages) v on v.version = t.version
   window w as (partition by t.account_id order by t.as_of)
-), known as (
-  select b.*, d.name as wanted, d.lasting,
-    case when not b.is_first and b.last_stage_since is not null and (b.fact is not null or k.name is not null) then b.last_stage end as known_stage
-  from before b left join stages d on d.version = b.version and d.place = b.place
-  left join stages k on k.version = b.version and k.name = b.last_stage
-), waiting as (
-  select *, case when wanted = last_next and known_stage is not null then last_next_since else us end as wanted_since from known
-), moved as (
-  select *, case when fact is not null then fact
-    when known_stage is not null and not is_final then known_stage
-    when known_stage is null or wanted = known_stage or us - wanted_since >= lasting then wanted else known_stage end as now_stage,
-    case when known_stage is not null and not is_final then last_next else wanted end as then_stage,
-    case when known_stage is not null and not is_final then last_next_since else wanted_since end as then_since
-  from waiting
 )
-select account_id, as_of, us, retired, deleted, segment, owner, customer_status, customer_since, churn_reason, has_left, began_at,
-  published_score, published_band, published_since, published_baseline, version, has_stages, is_out,
-  case when has_stages and not is_out then now_stage else fact end as stage,
-  case when has_stages and not is_out then case when now_stage = known_stage then last_stage_since else us end end as stage_since,
-  case when has_stages and not is_out and fact is null and now_stage <> then_stage then then_stage end as next_stage,
-  case when has_stages and not is_out and fact is null and now_stage <> then_stage then then_since end as next_stage_since
-from moved";
+select *, case when not is_first and last_since is not null then last_stage end as known_stage,
+  case when not is_first then last_since end as known_since, case when not is_first then last_rules end as known_rules
+from before";
+
+/// Each rule on each row: whether it counts as true, and since when the contrary holds. A live row changes neither.
+const RULED: &str = "
+with known as (
+  select r.account_id, r.as_of, r.place, r.holds, d.name, d.lasting, b.us, b.is_final,
+    nullif(split_part(split_part(';' || b.known_rules, ';' || d.name || '=', 2), ';', 1), '') as known
+  from rules r join before_rules b on b.account_id = r.account_id and b.as_of = r.as_of
+  join stages d on d.version = b.version and d.place = r.place
+), parted as (
+  select *, known like '+%' as counted, cast(nullif(replace(replace(known, '+', ''), '-', ''), '') as bigint) as contrary_since from known
+)
+select account_id, as_of, place, name,
+  case when known is null then holds when not is_final or holds = counted then counted
+    when us - coalesce(contrary_since, us) >= lasting then holds else counted end as counts,
+  case when known is null then null when not is_final then contrary_since when holds = counted then null
+    when us - coalesce(contrary_since, us) >= lasting then null else coalesce(contrary_since, us) end as contrary_since
+from parted";
+
+/// All rules of a row: the place of the stage by what counts and by what holds, and their text.
+const RULING: &str = "
+select account_id, as_of, max(case when counts then place end) as counting, max(case when counts <> (contrary_since is not null) then place end) as holding,
+  string_agg(name || '=' || case when counts then '+' else '-' end || coalesce(cast(contrary_since as varchar), ''), ';' order by place) as rules
+from ruled group by 1, 2";
+
+/// The stage of each row.
+const STOOD: &str = "
+with placed as (
+  select b.*, coalesce(b.fact, d.name) as now_stage, r.rules as now_rules,
+    case when b.fact is null and coalesce(r.counting, 0) <> coalesce(r.holding, 0) then coalesce(r.holding, 0) end as next_place,
+    greatest(coalesce(r.counting, 0), coalesce(r.holding, 0)) as why_place
+  from before_rules b left join ruling r on r.account_id = b.account_id and r.as_of = b.as_of
+  left join stages d on d.version = b.version and d.place = coalesce(r.counting, 0)
+)
+select p.account_id, p.as_of, p.us, p.retired, p.deleted, p.segment, p.owner, p.customer_status, p.customer_since, p.churn_reason, p.has_left, p.began_at,
+  p.published_score, p.published_band, p.published_since, p.published_baseline, p.version, p.has_stages, p.is_out,
+  case when p.has_stages and not p.is_out then p.now_stage else p.fact end as stage,
+  case when p.has_stages and not p.is_out then case when p.now_stage = p.known_stage then p.known_since else p.us end end as stage_since,
+  case when p.has_stages and not p.is_out then n.name end as next_stage,
+  case when p.has_stages and not p.is_out and p.next_place is not null then y.contrary_since end as next_stage_since,
+  case when p.has_stages and not p.is_out then p.now_rules end as stage_rules
+from placed p left join stages n on n.version = p.version and n.place = p.next_place
+left join ruled y on y.account_id = p.account_id and y.as_of = p.as_of and y.place = p.why_place";

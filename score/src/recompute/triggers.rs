@@ -1,6 +1,6 @@
 //! Triggers as plain SQL. Each row follows from the published row before it.
 
-use super::Numbered;
+use super::{Numbered, quoted};
 use crate::model::{Model, Trigger};
 
 /// Name and SQL of each table. Each may use the tables before it.
@@ -27,21 +27,21 @@ const NO_FLAG: &str = "select account_id, as_of, '' as name, false as holds, fal
 fn flag(number: usize, model: &Model, trigger: &Trigger) -> String {
     let clear = trigger.clear.as_ref().map_or("false", |clear| clear.value.as_str());
     format!(
-        "select account_id, as_of, '{name}' as name, coalesce(({sql}), false) as holds, coalesce(({clear}), false) as clears, {is_cleared_by} as is_cleared_by, \
+        "select account_id, as_of, {name} as name, coalesce(({sql}), false) as holds, coalesce(({clear}), false) as clears, {is_cleared_by} as is_cleared_by, \
          cast({lasting} as bigint) as lasting, cast({hold} as bigint) as hold, cast({cooldown} as bigint) as cooldown, \
-         '{severity}' as severity, '{playbook}' as playbook, '{owner_role}' as owner_role from ( \
+         '{severity}' as severity, {playbook} as playbook, {owner_role} as owner_role from ( \
          select r.*, cast(b.score as double) / cast(1000000 as double) as score, cast(b.score - b.previous_score as double) / cast(1000000 as double) as delta, \
          cast(coalesce(b.coverage, 0) as double) / cast(1000000 as double) as coverage, b.band \
          from \"row_{number}_{period}\" r join banded b on b.account_id = r.account_id and b.as_of = r.as_of)",
-        name = trigger.name.value,
+        name = quoted(&trigger.name.value),
         sql = trigger.sql.value,
         is_cleared_by = trigger.clear.is_some(),
         lasting = trigger.lasting.as_micros(),
         hold = trigger.hold.as_micros(),
         cooldown = trigger.cooldown.as_micros(),
         severity = trigger.severity.name(),
-        playbook = trigger.playbook,
-        owner_role = trigger.owner_role,
+        playbook = quoted(&trigger.playbook),
+        owner_role = quoted(&trigger.owner_role),
         period = trigger.period.as_ref().unwrap_or(&model.period).value,
     )
 }

@@ -77,7 +77,7 @@ fn a_row_says_its_stage_where_it_goes_next_and_the_model_goes_with_the_stage() {
         "newcomers onboarding 100 adoption 101 onboarding 2000000",
         "everyone adoption 103 - - csm 3333333",
         "everyone adoption 103 - - csm 1333333",
-        "newcomers onboarding 104 - - onboarding 1000000",
+        "everyone adoption 103 onboarding 104 csm 1333333",
     ];
     assert_eq!(lines(&stage, &mut state, &records), expected);
 }
@@ -112,13 +112,14 @@ fn an_account_that_comes_back_begins_anew() {
 #[test]
 fn a_lifecycle_that_cannot_be_is_refused_with_its_place() {
     // the key, words of the message
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 8] = [
         ("stages: [{name: a, when: uses > 1, STAGE}]", &["no `when`"]),
         ("stages: [{name: a, STAGE}, {name: b, STAGE}]", &["b needs a `when`"]),
         ("stages: [{name: a, STAGE}, {name: a, when: uses > 1, STAGE}]", &["twice"]),
         ("lifecycle: [a]\nstages: [{name: a, STAGE}]", &["either"]),
         ("stages: [{name: a, STAGE}, {name: b, when: uses, STAGE}]", &["true or false"]),
         ("stages: [{name: a, STAGE}, {name: b, when: previous_score > 1, STAGE}]", &["previous_score"]),
+        ("stages: [{name: a;b, STAGE}]", &["neither `;`"]),
         ("stages: [{name: a, period: 9d, STAGE}]", &["9d", "7d, 28d, 90d"]),
     ];
     for (key, words) in cases {

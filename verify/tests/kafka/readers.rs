@@ -56,7 +56,7 @@ fn duckdb_answers_every_query_and_recomputes_every_score() {
     assert_eq!(worst, expected);
     let days = column(&answers["score_history"], "day").into_iter().collect::<std::collections::HashSet<_>>();
     assert_eq!(days.len(), 40);
-    assert_eq!(column(&answers["factor_drift"], "factor").len(), 8);
+    assert_eq!(column(&answers["factor_drift"], "factor").len(), 11);
     assert!(column(&answers["adoption_by_feature"], "feature").len() > 5);
     // The demo begins with a quarter, so those before it are the past of its contracts, in which nobody left.
     let (nrr, segments) =
@@ -106,7 +106,11 @@ fn each_entry_into_a_stage_has_its_exit_and_what_came_then() {
         ("a", 6, None, None, "churned", false),
         ("a", 9, Some("adoption"), Some(9), "green", false),
         ("b", 1, Some("adoption"), Some(1), "red", false),
-        ("b", 4, Some("adoption"), Some(1), "red", true),
+        // Its last row enters another stage: that is no entry.
+        ("b", 4, Some("onboarding"), Some(4), "red", true),
+        // In its stage since before the first row of the table; then the model file has no stages any more.
+        ("d", 5, Some("onboarding"), Some(2), "red", false),
+        ("d", 6, Some("onboarding"), None, "red", false),
         ("c", 1, Some("a fact without rules"), None, "red", false),
     ];
     let day = |day: i32| format!("timestamptz '2026-03-0{day} 00:00:00+00'");
@@ -122,7 +126,7 @@ fn each_entry_into_a_stage_has_its_exit_and_what_came_then() {
         let since = since.map_or("null::timestamptz".to_owned(), day);
         format!(
             "select '{account}' as account_id, 'smb' as segment, 'ann' as owner, {} as as_of, {} as stage, {since} as stage_since, \
-             '{band}' as band, {retired} as retired, true as final, 1 as epoch, 1 as next_offset, 1 as ordinal",
+             '{band}' as band, {retired} as retired, false as deleted, true as final, 1 as epoch, 1 as next_offset, 1 as ordinal",
             day(*as_of),
             text(*stage)
         )

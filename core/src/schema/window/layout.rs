@@ -330,6 +330,9 @@ impl Layout {
     }
 }
 
+/// Measures that a set got after its first version.
+const LATER: [&str; 2] = ["csat_satisfied", "ces_easy"];
+
 /// The kept measures as text.
 fn described(windows: &[String], known: &Known, parts: &[Part]) -> String {
     let mut text = String::new();
@@ -338,7 +341,11 @@ fn described(windows: &[String], known: &Known, parts: &[Part]) -> String {
         // Writing to a text cannot fail.
         write!(text, "{separator}{before}{}:", windows[*window]).unwrap_or_default();
         for (set, kept) in known.sets.iter().zip(kept.by_set()) {
-            let names: Vec<&str> = match kept.len() == set.measures.len() {
+            // Measures that came later do not make another text of what was whole before.
+            let is_early =
+                |at: &&usize| set.measures.get(**at).is_some_and(|(_, column)| !LATER.contains(&column.name));
+            let num_early = set.measures.iter().filter(|(_, column)| !LATER.contains(&column.name)).count();
+            let names: Vec<&str> = match kept.iter().filter(is_early).count() == num_early {
                 true => vec![&set.name],
                 false => kept.iter().filter_map(|at| set.measures.get(*at)).map(|(name, _)| name.as_str()).collect(),
             };
