@@ -24,4 +24,4 @@ select *, case when retired then 'retired' when deleted then 'deleted' when stag
 select *, lag(stage_since) over (partition by account_id order by as_of) as since_before, lag(stage) over (partition by account_id order by as_of) as came_from from (
 select *, row_number() over (partition by account_id, as_of order by epoch desc, next_offset desc, ordinal desc) as nth from scores where final
 ) each_row where nth = 1) rows_in_order
-where stage_since is distinct from since_before or retired) changes) entries where stage_since is not null and not retired;
+where (stage_since is distinct from since_before) or retired) changes) entries where stage_since is not null and not retired;

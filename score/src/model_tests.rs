@@ -235,9 +235,18 @@ fn cell<'v>(LaidOut { column, .. }: &LaidOut, value: Option<&'v Value>, as_of_us
         ColumnType::Int32 | ColumnType::Int64 => value.as_i64().map(Cell::Int),
         ColumnType::Float => value.as_f64().map(Cell::Float),
         ColumnType::Money => value.as_f64().map(|money| Cell::Money((money * 100.0).round() as i128)),
+        ColumnType::CountMap => counts(value).map(Cell::CountMap),
         kind => return Err(format!("{name}: columns of {kind:?} cannot be given")),
     };
     cell.ok_or_else(|| wrong(value))
+}
+
+/// The counts of `{bug: 2}`, ordered by name.
+fn counts(value: &Value) -> Option<Vec<(&str, i64)>> {
+    let named = value.as_object()?.iter().map(|(name, count)| Some((name.as_str(), count.as_i64()?)));
+    let mut named: Vec<(&str, i64)> = named.collect::<Option<_>>()?;
+    named.sort_unstable();
+    Some(named)
 }
 
 /// The time of `3d ago` or `in 3d`, relative to the end of the windows. UTC microseconds.
@@ -295,12 +304,15 @@ mod tests {
     }
 
     #[test]
-    fn the_tests_of_the_model_of_courses_pass_with_its_configuration() {
+    fn the_tests_of_models_with_a_configuration_of_their_own_pass_with_it() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-        let config = Config::read(&folder.join("course.config.yaml"), &[]).unwrap();
-        let (path, layout) = (folder.join("course.yaml"), config.aggregate.layout());
-        let model = Arc::new(Compiled::parse("course.yaml", &read(&path).unwrap(), &layout).unwrap());
-        assert_eq!(run(&beside(&path), &model, &layout).unwrap_or_else(|why| panic!("{why}")), 3);
+        for (name, count) in [("course", 3), ("from_events", 4)] {
+            let config = Config::read(&folder.join(format!("{name}.config.yaml")), &[]).unwrap();
+            let (path, layout) = (folder.join(format!("{name}.yaml")), config.aggregate.layout());
+            let model = Compiled::parse(name, &read(&path).unwrap(), &layout).unwrap_or_else(|why| panic!("{why}"));
+            let found = run(&beside(&path), &Arc::new(model), &layout).unwrap_or_else(|why| panic!("{why}"));
+            assert_eq!(found, count, "{name}");
+        }
     }
 
     #[test]

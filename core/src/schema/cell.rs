@@ -25,6 +25,8 @@ pub enum Cell<'c> {
     Time(i64),
     /// A map of texts.
     TextMap(Vec<(&'c str, &'c str)>),
+    /// A map of counts.
+    CountMap(Vec<(&'c str, i64)>),
 }
 
 /// A column with these values.
@@ -49,7 +51,7 @@ pub fn array_of(column: &Column, cells: &[Cell<'_>]) -> Result<ArrayRef, ArrowEr
         ColumnType::Money => of!(Money, Cell::Money(hundredths) => *hundredths),
         ColumnType::Time => of!(Time, Cell::Time(us) => *us),
         ColumnType::TextMap => of!(TextMap, Cell::TextMap(entries) => entries.clone()),
-        ColumnType::CountMap => filled::<CountMap>(column, cells, |_| None),
+        ColumnType::CountMap => of!(CountMap, Cell::CountMap(entries) => entries.clone()),
         _ => Err(wrong(column)),
     }
 }

@@ -48,7 +48,7 @@ fn a_model_takes_over_at_its_time_without_a_restart_and_scores_of_both_are_expla
     let apply = |model: &str| deployment.keepwell(&["model", "apply", model, "--at", &at]);
 
     let wrong = apply(&file("wrong.yaml", &changed.replace("sql: tickets_backlog,", "sql: tickets_backlogged,")));
-    assert!(wrong.status.code() == Some(1) && text(&wrong).contains("wrong.yaml:22:"), "{}", text(&wrong));
+    assert!(wrong.status.code() == Some(1) && text(&wrong).contains("wrong.yaml:25:"), "{}", text(&wrong));
     let applied = apply(&new);
     assert!(applied.status.success() && text(&applied).contains("version 8"), "{}", text(&applied));
     // The file is valid by itself. Only the log shows that its version is not newer.
