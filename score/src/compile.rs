@@ -40,7 +40,7 @@ pub struct Compiled {
 pub struct CompiledStage {
     /// The stage as it is in the file.
     pub stage: LifecycleStage,
-    /// Whether a row belongs in it. Only the first stage has no rule.
+    /// Its rule. Only the first stage has none.
     pub when: Option<Expression>,
     /// Its headline metric. It gives a float.
     pub metric: Expression,

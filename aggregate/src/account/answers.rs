@@ -195,3 +195,43 @@ impl<'a> Answered<'a> {
         answers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Survey, answers and their scales, high ones.
+    type Case<'c> = (Survey, &'c [(i64, i64)], Option<i64>);
+
+    #[test]
+    fn high_answers_are_those_of_the_top_boxes_and_unknown_where_an_older_state_had_summed_them_up() {
+        let answer = |score, scale_max| Answer { at_us: 0, event_id: Name::from("e"), score, scale_max };
+        let taken = |survey, answers: &[(i64, i64)]| {
+            let mut surveys = Surveys::NONE;
+            answers.iter().for_each(|(score, scale_max)| surveys.take(survey, None, answer(*score, *scale_max)));
+            surveys
+        };
+        let high = |survey, parts: &[&Surveys]| {
+            let mut answered = Answered::default();
+            parts.iter().for_each(|part| answered.merge(part));
+            answered.of(survey).known_high()
+        };
+        let cases: [Case<'_>; 5] = [
+            (Survey::Csat, &[(5, 5), (5, 5), (4, 5), (3, 5), (1, 5)], Some(3)),
+            (Survey::Csat, &[(3, 3), (2, 3), (1, 1), (0, 1)], Some(2)),
+            (Survey::Ces, &[(7, 7), (6, 7), (5, 7), (2, 7)], Some(3)),
+            (Survey::Csat, &[], None),
+            (Survey::Nps, &[(10, 10)], None),
+        ];
+        for (survey, answers, expected) in cases {
+            assert_eq!(high(survey, &[&taken(survey, answers)]), expected, "{survey:?} {answers:?}");
+        }
+        let new = taken(Survey::Csat, &[(5, 5)]);
+        let older: Surveys = postcard::from_bytes(&postcard::to_stdvec(&new).unwrap()).unwrap();
+        assert_eq!(high(Survey::Csat, &[&older]), None);
+        assert_eq!(high(Survey::Csat, &[&older, &new]), None);
+        let mut restored = older;
+        restored.take_high(new.high());
+        assert_eq!(high(Survey::Csat, &[&restored, &new]), Some(2));
+    }
+}

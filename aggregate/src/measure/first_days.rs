@@ -23,9 +23,9 @@ pub(super) fn first_days_of<'r>(
     started_us: Option<i64>,
     settings: &Settings,
 ) -> Option<first_days::Row<'r>> {
-    let start = settings.panes.pane(started_us?);
+    let start = settings.panes.pane(started_us.filter(|started_us| *started_us < view.end_us)?);
     let kept_from = view.last.back(2 * settings.longest() - 1);
-    if start < kept_from || start > view.last {
+    if start < kept_from {
         return None;
     }
     let of = DAYS.map(|days| {

@@ -5,7 +5,7 @@ use datafusion::error::{DataFusionError, Result};
 use super::quoted;
 use crate::model::{LifecycleStage, ModelFile, period_days};
 
-/// Name and SQL of each table. Each may use the tables before it. The last is `judged`, without number and model.
+/// Name and SQL of each table. Each may use the tables before it. The last, `staged`, has each row with its stage.
 ///
 /// # Errors
 /// When the name of a window is not a duration.

@@ -18,7 +18,7 @@ const CHANGES: [(&str, &str); 7] = [
     ("{name: yellow, from: 50, leave_below: 45}", "{name: yellow, from: 55}"),
     ("{name: usage_drop, sql: uses < 0.6", "{name: usage_fall, sql: uses < 0.7"),
     ("when: uses >= 5 and known_days > 1, for: 2d", "when: uses >= 3, for: 3d"),
-    ("{name: renewal, when:", "{name: renewing, when:"),
+    ("when: \"tickets_opened > 0 or", "when: \"tickets_opened > 1 or"),
 ];
 
 /// Announces none, one or two model files, in order of time; sometimes one that must be refused. In a tidy run each

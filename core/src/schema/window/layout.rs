@@ -399,6 +399,20 @@ mod tests {
     }
 
     #[test]
+    fn who_names_every_measure_of_the_first_version_of_a_set_has_the_whole_set_in_later_ones() {
+        let early: Vec<&str> = crate::schema::window::surveys::COLUMNS
+            .iter()
+            .map(|column| column.name)
+            .filter(|name| !LATER.contains(name))
+            .collect();
+        let text = |of: &[&str]| Layout::new(&windows(), &[], &[wanted(of, &["7d"], false)]).measures().to_owned();
+        assert_eq!(early.len(), 8);
+        assert_eq!([text(&early), text(&["surveys"])], ["7d: surveys", "7d: surveys"]);
+        assert_eq!(text(&["nps", "csat_satisfied"]), "7d: nps csat_satisfied");
+        assert_eq!(text(&["ces_easy"]), "7d: ces_easy");
+    }
+
+    #[test]
     fn what_does_not_exist_is_refused_by_name() {
         // feature group, asked, words of the message
         let taken =
