@@ -227,9 +227,12 @@ fn text(health: &Value) -> Result<String> {
     }
     let lifecycle = &health["lifecycle"];
     if !lifecycle.is_null() {
-        let (owner, action) = (shown(&lifecycle["owner_role"], "nobody"), shown(&lifecycle["action"], "nothing"));
-        writeln!(out, "  since {}, {owner}: {action}", shown(&lifecycle["since"], "-"))?;
-        writeln!(out, "  {}: {}", shown(&lifecycle["metric"], "metric"), shown(&lifecycle["value"], "unknown"))?;
+        let (action, value) = (shown(&lifecycle["action"], ""), shown(&lifecycle["value"], "unknown"));
+        writeln!(out, "  since {}{}", shown(&lifecycle["since"], "-"), after(", for the ", &lifecycle["owner_role"]))?;
+        // A fact may name a stage that the model file does not have.
+        if !lifecycle["metric"].is_null() {
+            writeln!(out, "  {action}; {}: {value}", shown(&lifecycle["metric"], ""))?;
+        }
         if !lifecycle["next"].is_null() {
             let (next, since) = (shown(&lifecycle["next"], ""), shown(&lifecycle["next_since"], "-"));
             writeln!(out, "  about to move to {next}: its rules say so since {since}")?;
@@ -315,6 +318,22 @@ mod tests {
         assert!(text(&health).unwrap().contains(line), "{}", text(&health).unwrap());
         health["customer"] = Value::Null;
         assert!(!text(&health).unwrap().contains("customer"));
+    }
+
+    #[test]
+    fn a_stage_is_told_with_its_owner_and_metric_and_one_that_the_model_does_not_know_without() {
+        let mut health: Value = serde_json::from_str(
+            r#"{"account_id": "acme", "factors": [], "stage": "adoption", "lifecycle": {"since": "2026-07-11T00:00:00Z",
+                "next": "value", "next_since": "2026-07-12T00:00:00Z", "owner_role": "csm", "action": "Widen it",
+                "metric": "adoption_rate", "value": 0.42}}"#,
+        )
+        .unwrap();
+        let lines = "stage: adoption\n  since 2026-07-11T00:00:00Z, for the csm\n  Widen it; adoption_rate: 0.42\n  \
+                     about to move to value: its rules say so since 2026-07-12T00:00:00Z\n";
+        assert!(text(&health).unwrap().contains(lines), "{}", text(&health).unwrap());
+        health["lifecycle"] = serde_json::json!({"since": "2026-07-11T00:00:00Z"});
+        let line = "stage: adoption\n  since 2026-07-11T00:00:00Z\nmodel";
+        assert!(text(&health).unwrap().contains(line), "{}", text(&health).unwrap());
     }
 
     /// An account and an owner with characters that clear the screen and start new lines.

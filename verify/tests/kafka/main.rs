@@ -376,7 +376,16 @@ fn files_are_loaded_in_the_order_of_time_and_a_score_is_explained_down_to_its_fa
     }
     let explained = deployment.keepwell(&["explain", "acme"]);
     let text = String::from_utf8_lossy(&explained.stdout);
-    for word in ["acme: ", "breadth", "contribution", "model everyone version 7", "before: ", "events below offset"] {
+    for word in [
+        "acme: ",
+        "breadth",
+        "contribution",
+        "model newcomers version 7",
+        "before: ",
+        "stage: customer's renewal",
+        "for the account-executive",
+        "events below offset",
+    ] {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let json = deployment.keepwell(&["explain", "acme", "--output", "json"]);
