@@ -306,10 +306,14 @@ impl Account {
             erase_people(&mut all.people, deleted_us);
             erase_all(&mut all.milestones, deleted_us);
             all.locked.erase(deleted_us);
-            all.contracts.retain(|_, contract| {
-                contract.erase(deleted_us);
-                !contract.is_empty()
-            });
+            // The close that tells of a deletion compares revenue with what was reported before it.
+            if let Some(told) = all.deletions.iter().rev().find(|deletion| deletion.is_announced) {
+                let told_us = told.at_us;
+                all.contracts.retain(|_, contract| {
+                    contract.erase(told_us);
+                    !contract.is_empty()
+                });
+            }
             erase_all(&mut all.outcomes, settings.panes.end_us(pane) - 1);
         });
     }

@@ -93,6 +93,8 @@ MUTATIONS = [
      "let is_forgotten = reported_us < known_us.saturating_sub(self.restate_for_us);", "let is_forgotten = reported_us > known_us;"),
     ("log_is_truth", "a month earns by the price of its end", "aggregate/src/revenue/figures.rs",
      "let us = until_us.min(month.end_us).saturating_sub(from_us).max(0);", "let us = until_us.min(cut_us).saturating_sub(from_us).max(0);"),
+    ("log_is_truth", "what a deletion erases is forgotten before a close tells of it", "aggregate/src/account.rs",
+     "rev().find(|deletion| deletion.is_announced)", "next_back()"),
     ("log_is_truth", "a deletion leaves contracts", "aggregate/src/account/contracts.rs",
      "self.0.retain(|statement| statement.said_us > floor_us);", "self.0.retain(|_| floor_us < i64::MAX);"),
     ("scores_explain_themselves", "who has left is scored", "score/src/windows.rs",

@@ -379,8 +379,18 @@ impl Fleet {
     fn delete(&mut self, account: &str, days: i64) -> i64 {
         let at_ms = self.moment(days / 2);
         let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": at_ms, "type": "deleted"});
+        let first = self.records.len();
         self.arrive(Kind::Account, at_ms, &event);
         if self.manner == Manner::Dirty {
+            // Every second deletion is told when its pane has closed: behind facts that are newer.
+            let late_hours = if at_ms / 60_000 % 2 == 0 { 30 } else { 0 };
+            self.records.iter_mut().skip(first).for_each(|(arrival_ms, _)| *arrival_ms += late_hours * HOUR_MS);
+            for hours in 0..late_hours {
+                let after_ms = at_ms + hours * HOUR_MS;
+                let event = json!({"event_id": self.id(), "account_id": account, "occurred_at": after_ms, "type": "upsert", "facts": {"seats": hours}});
+                let value = Some(event.to_string().into_bytes());
+                self.records.push((after_ms, Raw { kind: Kind::Account, key: None, value, at_ms: after_ms }));
+            }
             // Usage from before the deletion that arrives when its pane has closed.
             for hours in (26..60).step_by(2) {
                 let before_ms = at_ms - 2 * HOUR_MS;

@@ -234,6 +234,33 @@ fn what_is_told_late_restates_the_month_or_counts_when_it_became_known() {
     booked.check();
 }
 
+/// A deletion that is told late is known to the account before the close that tells of it.
+#[test]
+fn a_deletion_told_late_takes_the_running_periods_back_whatever_the_account_does_next() {
+    let begun = contract("c1", 0, json!({"account_id": "g", "type": "started", "mrr": 50, "currency": "USD"}));
+    let deleted = Raw { at_ms: ms(11) + 1, ..raw(Account, ms(8), "d", json!({"account_id": "g", "type": "deleted"})) };
+    let more = raw(Usage, ms(11) + 2, "u", json!({"account_id": "g", "user_id": "u", "feature": "export"}));
+    let again = contract("c2", 12, json!({"account_id": "g", "type": "started", "mrr": 70, "currency": "USD"}));
+    let closings = |told: &[Raw]| {
+        let mut all = raws(&[]);
+        all.extend(told.iter().cloned());
+        all.sort_by_key(|raw| raw.at_ms);
+        let (before, after) = all.split_at(all.partition_point(|raw| raw.at_ms < ms(11)));
+        let mut deployment = Deployment::begun(over(&[Month], &[]));
+        deployment.read(before, true);
+        deployment.read(after, true);
+        deployment.check();
+        rows(&deployment, "g", |row| {
+            let closing = format!("{}: {}", (row.as_of / 1000 - ms(0)) / 86_400_000, row.closing.unwrap() / 100);
+            (row.period_start == ms(1) * 1000).then_some(closing)
+        })
+    };
+    let silent = closings(&[begun.clone(), deleted.clone()]);
+    assert_eq!(silent, ["2: 50", "11: 0"], "told after the pane of the 8th had closed");
+    assert_eq!(closings(&[begun.clone(), deleted.clone(), more]), silent);
+    assert_eq!(closings(&[begun, deleted, again])[..2], silent);
+}
+
 pub(crate) fn over(periods: &[PeriodKind], set: &[&str]) -> Config {
     let mut config = config(set);
     config.revenue.periods = periods.to_vec();
