@@ -221,6 +221,7 @@ def sum_of(close):
 
 def middle(found, value):
     values = [value(line) for line in found]
+    values = [value for value in values if value is not None]
     return statistics.median(values) if values else None
 
 
@@ -270,6 +271,27 @@ class Summary:
             ms = lambda what: f"{middle(lines, lambda line: line[what]) * 1000:,.0f} ms"
             rows.append([NAMES[name], f"{rate:,}", ms("p50_s"), ms("p99_s")])
         return table(["", "events/s", "p50", "p99"], rows)
+
+    def money(self):
+        """Closes at ends of periods, and reports, by the size of the fleet."""
+        found = self.of("money")
+        sizes = sorted({(line["accounts"], line["days"]) for line in found})
+        of = lambda size: [line for line in found if (line["accounts"], line["days"]) == size]
+        def row(title, form, value):
+            cells = [middle(of(size), lambda line: value(line["measured"], line)) for size in sizes]
+            return [title, *("-" if cell is None else form.format(cell) for cell in cells)]
+        close = lambda kind: lambda measured, _: measured.get(kind, {}).get("windows_us")
+        names = {"day": "close of a day, windows and revenue, us an account", "month": "of the last day of a month", "quarter": "of a quarter", "year": "of a year"}
+        rows = [row("events of contracts", "{:,.0f}", lambda _, line: line["contract_events"]), row("days", "{:,.0f}", lambda _, line: line["days"])]
+        rows += [row(title, "{:.1f}", close(kind)) for kind, title in names.items()]
+        rows += [
+            row("rows of revenue at the end of the year", "{:,.0f}", lambda measured, _: measured["year"]["revenue_rows"]),
+            row("state of aggregate in memory, bytes an account", "{:,.0f}", lambda measured, line: measured["aggregate state"]["in_memory_bytes"] / line["accounts"]),
+        ]
+        for period in ["2026-12", "2026-Q4", "2026"]:
+            rows.append(row(f"report {period} by segment and owner, s", "{:.1f}", lambda measured, _, period=period: measured[f"report {period}"]["seconds"]))
+        rows.append(row("its memory, GiB", "{:.2f}", lambda measured, _: measured["report 2026"]["peak_kb"] / 1024**2))
+        return table(["accounts", *(f"{accounts:,}" for accounts, _ in sizes)], rows)
 
     def doors(self):
         rows = [
@@ -330,6 +352,8 @@ def summary(of, found, full):
         "## From an event to its score", "", "A probe is the only event of its account; Kafka, the system and the sender share two cores.", "", shown.latency(),
         "## How it grows", "", shown.growth(), "A day's close on one thread, for each account:", "", shown.closes(),
         "Usage fleet, every score changes, `MIMALLOC_PURGE_DELAY=10000`. [How it became so](results/2026-11-29-close.md).", "",
+        "## Contracts and periods", "",
+        "Ten events of a contract for each account in three years; where fewer days are run, the years before are told on the first of them. One thread.", "", shown.money(),
         "## Events over HTTP", "", "One `keepwell-collect`, 32 connections that stay open; Kafka and the senders share its two cores.", "", shown.doors(),
         "## Targets", "", shown.targets(),
     ])

@@ -188,6 +188,10 @@ impl Account {
 
     /// Adds what was said of a contract.
     fn say(&mut self, contract: &event::Contract<'_>, said_us: i64, counts_from: Pane, event_id: &str) {
+        // Ids are forgotten with their pane, statements are not. So an id counts once, however late it is sent again.
+        if self.histories.contracts.values().any(|known| known.holds(event_id)) {
+            return;
+        }
         let terms = &contract.terms;
         let statement = Statement {
             effective_us: contract.effective_us,

@@ -142,8 +142,7 @@ impl Growth {
     ) -> Option<&'static str> {
         let id = event.account_id.as_ref();
         let known = account.map(|account| &account.histories.contracts);
-        let same = known.and_then(|known| known.get(&*contract.id));
-        if same.is_some_and(|same| same.holds(contract.effective_us, event.occurred_us, &event.event_id)) {
+        if known.is_some_and(|known| known.values().any(|contract| contract.holds(&event.event_id))) {
             return None;
         }
         let statements = known.map_or(0, |known| known.values().map(contracts::Contract::len).sum());

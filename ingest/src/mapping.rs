@@ -6,6 +6,7 @@
 mod file;
 mod format;
 mod jq;
+mod monthly;
 mod paths;
 pub mod presets;
 mod value;

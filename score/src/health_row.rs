@@ -112,8 +112,8 @@ impl<'a> Row<'a> {
         self.verdict.place.stage_of(self.case)
     }
 
-    /// Digest of what matters to a reader of `scores`: score, band, active triggers and their outcomes, segment, stage,
-    /// owner, the account as a customer, model and its version, retired.
+    /// Digest of what matters to a reader of `scores`: score, band, active triggers and their outcomes, segment, stage and
+    /// the next one, owner, the account as a customer, model and its version, retired.
     fn digest(&self) -> u64 {
         let mut hasher = SipHasher13::new();
         if self.case.is_deleted {
@@ -128,6 +128,11 @@ impl<'a> Row<'a> {
             text(fact);
         }
         text(Some(&self.verdict.model.model.name.value));
+        // An account that goes nowhere has the digest of a build that knew no stages.
+        if let Some((next, since_us)) = &self.verdict.place.next {
+            text(Some(next));
+            text(Some(&since_us.to_string()));
+        }
         for fired in self.fired.iter().filter(|fired| matches!(fired.transition.phase, Phase::Raised | Phase::Active)) {
             text(Some(fired.name));
             text(fired.outcome);

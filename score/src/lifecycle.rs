@@ -52,7 +52,7 @@ impl Rule {
     fn with(before: Option<&Self>, stage: &LifecycleStage, holds: bool, signs: Signs<'_>) -> Self {
         let counts = |counts, contrary_since_us| Self { stage: stage.name.value.clone(), counts, contrary_since_us };
         match before {
-            // The first row of an account places it at once.
+            // A rule that was not asked before counts at once, as all rules do on the first row of an account.
             None => counts(holds, None),
             Some(before) if !signs.is_final => before.clone(),
             Some(before) if before.counts == holds => counts(holds, None),
@@ -73,7 +73,12 @@ impl Standing {
     pub fn with(before: Option<&Self>, stages: &[(&LifecycleStage, bool)], signs: Signs<'_>) -> Option<Self> {
         let ((first, _), others) = stages.split_first()?;
         let known = |stage: &LifecycleStage| before?.rules.iter().find(|rule| rule.stage == stage.name.value);
-        let rules = others.iter().map(|(stage, holds)| Rule::with(known(stage), stage, *holds, signs));
+        // A live row places only who stands nowhere yet.
+        let is_placing = signs.is_final || before.is_none();
+        let rules = others.iter().map(|(stage, holds)| {
+            let known = known(stage);
+            Rule::with(known, stage, *holds && (known.is_some() || is_placing), signs)
+        });
         let rules: Vec<Rule> = rules.collect();
         let by_rules = || rules.iter().rfind(|rule| rule.counts).map_or(&first.name.value, |rule| &rule.stage).clone();
         let stage = signs.fact.map_or_else(by_rules, Name::from);
@@ -261,5 +266,9 @@ mod tests {
         assert_eq!(with(Some(&before), false, true), before);
         assert_eq!(with(Some(&before), true, true).stage.as_str(), "adoption");
         assert_eq!(with(Some(&before), true, false), before);
+        // A new version of the model file has added the stage.
+        let before = Standing { rules: Vec::new(), ..before };
+        assert_eq!(with(Some(&before), false, true).stage.as_str(), "onboarding");
+        assert_eq!(with(Some(&before), true, true).stage.as_str(), "adoption");
     }
 }

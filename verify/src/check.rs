@@ -218,13 +218,14 @@ fn news_of_row(row: &health::Row<'_>) -> News {
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let holding = row.triggers.iter().filter(|trigger| HOLDING.contains(&trigger.state));
     let facts = [row.segment, row.stage, row.owner, row.plan, row.customer_status, row.churn_reason, row.currency];
-    let times = [row.customer_since, row.renews_at].map(|us| us.map(health::rfc3339));
+    let facts = facts.into_iter().chain([row.next_stage]);
+    let times = [row.customer_since, row.renews_at, row.next_stage_since].map(|us| us.map(health::rfc3339));
     let mrr = row.mrr.map(|hundredths| format!("{}.{:02}", hundredths / 100, hundredths % 100));
     (
         row.score.map(|score| score.to_f64().to_bits()),
         owned(row.band),
         row.is_retired,
-        facts.map(owned).into_iter().chain(times).chain([mrr]).collect(),
+        facts.map(owned).chain(times).chain([mrr]).collect(),
         (row.model.to_owned(), row.model_version),
         holding.map(|trigger| (trigger.name.to_owned(), owned(trigger.outcome))).collect(),
     )
@@ -235,8 +236,9 @@ fn news_of_record(score: &Value) -> News {
     let triggers = score["triggers"].as_array().into_iter().flatten();
     let (customer, mrr) = (&score["customer"], score["mrr"].as_f64().map(|mrr| format!("{mrr:.2}")));
     let facts = ["segment", "stage", "owner", "plan"].map(|fact| &score[fact]);
-    let of_customer = [&customer["status"], &customer["churn_reason"], &score["currency"]];
-    let times = [&customer["since"], &score["renews_at"]];
+    let lifecycle = &score["lifecycle"];
+    let of_customer = [&customer["status"], &customer["churn_reason"], &score["currency"], &lifecycle["next"]];
+    let times = [&customer["since"], &score["renews_at"], &lifecycle["next_since"]];
     (
         score["score"].as_f64().map(f64::to_bits),
         text(&score["band"]),

@@ -149,21 +149,16 @@ impl Phase {
 }
 
 impl Contract {
-    /// Adds a statement in its order. The same event replaces itself, and counts from when it first did.
+    /// Adds a statement in its order. The same event again changes nothing.
     pub fn insert(&mut self, statement: Statement) {
-        match self.0.binary_search_by(|known| known.order(&statement)) {
-            Ok(at) => {
-                let counts_from = statement.counts_from.min(self.0[at].counts_from);
-                self.0[at] = Statement { counts_from, ..statement };
-            }
-            Err(at) => self.0.insert(at, statement),
+        if let Err(at) = self.0.binary_search_by(|known| known.order(&statement)) {
+            self.0.insert(at, statement);
         }
     }
 
-    /// Whether this was said: from when on it holds, when it was said, and the event id.
-    pub fn holds(&self, effective_us: i64, said_us: i64, event_id: &str) -> bool {
-        let same_times = self.0.iter().filter(|known| (known.effective_us, known.said_us) == (effective_us, said_us));
-        same_times.map(|known| known.event_id.as_str()).any(|known| known == event_id)
+    /// Whether it was said by an event with this id.
+    pub fn holds(&self, event_id: &str) -> bool {
+        self.0.iter().any(|known| known.event_id.as_str() == event_id)
     }
 
     /// The newest pane from whose close on anything of it counts.
@@ -209,7 +204,10 @@ impl Contract {
             steps.extend(lapse.filter(|lapse| lapse.from_us <= until_us));
         };
         for (from_us, statement) in booked {
-            lapse_before(&mut steps, from_us);
+            // What is said for the same time may correct the end of the term: nothing lapses between.
+            if steps.last().is_some_and(|last| last.from_us < from_us) {
+                lapse_before(&mut steps, from_us);
+            }
             let last = steps.last().copied().unwrap_or_default();
             steps.push(last.after(from_us, statement));
         }
@@ -283,6 +281,13 @@ mod tests {
             let changed = [term.clone(), said(300, action, Some(90), None)];
             assert_eq!(story(&changed).last(), Some(&(300, Phase::Ended, Some(90))));
         }
+        // An end in the past, which is corrected for the same time.
+        let wrong = said(10, Started, Some(100), Some(-500));
+        let corrected = Statement { said_us: 20, ..said(10, Changed, None, Some(200)) };
+        let expected =
+            [(10, Phase::Running, Some(100)), (10, Phase::Running, Some(100)), (230, Phase::Ended, Some(100))];
+        assert_eq!(story(&[wrong.clone(), corrected]), expected);
+        assert_eq!(story(&[wrong]).last(), Some(&(10, Phase::Ended, Some(100))));
         let back = [term, said(300, Renewed, Some(90), Some(900))];
         assert_eq!(story(&back)[1..3], [(230, Phase::Ended, Some(100)), (300, Phase::Running, Some(90))]);
     }

@@ -12,27 +12,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use keepwell::in_process::{self, InMemory};
-use keepwell_aggregate::Aggregate;
+use keepwell::in_process;
+use keepwell_benches::fleet::{Fleet, Stages, state, timed};
 use keepwell_benches::rivals::result::Results;
-use keepwell_core::offset::{NextOffset, Position, TopicPartition};
-use keepwell_ingest::Ingest;
-use keepwell_pipeline::clock::SetClock;
-use keepwell_pipeline::config::{Config, Topics};
-use keepwell_pipeline::log::memory::{MemoryBroker, MemoryLog};
-use keepwell_pipeline::metrics::StageMetrics;
-use keepwell_pipeline::partition_loop::{Session, Worker};
-use keepwell_pipeline::process::RunArgs;
+use keepwell_pipeline::clock::{Clock, SetClock};
+use keepwell_pipeline::config::Config;
+use keepwell_pipeline::partition_loop::Worker;
 use keepwell_pipeline::record::Message;
-use keepwell_pipeline::runner::Runner;
-use keepwell_pipeline::snapshot::parts::{SavedRevisions, all_bytes};
-use keepwell_pipeline::stage::{Fate, Stage};
+use keepwell_score::model;
 use keepwell_score::model_schedule::Announcement;
 use keepwell_score::recompute::audit::audit;
 use keepwell_score::tables_reader::Stored;
-use keepwell_score::{Score, model};
-use keepwell_sink::Tables;
-use keepwell_sink::publish::Publish;
 use serde_json::{Map, Value, json};
 
 /// Arrow and maps allocate and free memory all the time.
@@ -80,39 +70,6 @@ enum Kind {
     Dense,
 }
 
-type On<'s, S> = Runner<'s, S, MemoryLog, SetClock>;
-
-/// The deployment, with the state of each stage. It has no snapshots, because they are saved beside the work.
-struct Fleet<'s> {
-    config: &'s Config,
-    broker: &'s MemoryBroker,
-    clock: &'s SetClock,
-    ingest: On<'s, Ingest>,
-    aggregate: On<'s, Aggregate>,
-    score: On<'s, Score>,
-    publish: On<'s, Publish>,
-    tables: Tables<'s, MemoryLog, SetClock>,
-}
-
-/// The stages of the deployment, without their states.
-struct Stages {
-    ingest: Ingest,
-    aggregate: Aggregate,
-    score: Score,
-    publish: Publish,
-}
-
-impl Stages {
-    fn new(config: &Config) -> Result<Self> {
-        Ok(Self {
-            ingest: Ingest::new(config)?,
-            aggregate: Aggregate::new(config),
-            score: Score::new(config)?,
-            publish: Publish::new(config),
-        })
-    }
-}
-
 fn main() -> Result<()> {
     let args = Args::parse();
     let results = Results::open(&args.results)?;
@@ -153,15 +110,15 @@ fn beside(num_accounts: usize, features: usize) -> Result<Value> {
         println!("{num_accounts} accounts, and one of {giant} features");
         let all = num_accounts + usize::from(giant > 0);
         let mut of_giant = Map::new();
-        fleet.observe(num_accounts, 1, 0)?;
-        fleet.use_features(giant, 0)?;
-        of_giant.insert("first rows".into(), fleet.day("first rows, live", all)?);
+        observe(&fleet, num_accounts, 1, 0)?;
+        use_features(&fleet, giant, 0)?;
+        of_giant.insert("first rows".into(), turned(&mut fleet, "first rows, live", all)?);
         clock.set(START_US + 9 * HOUR_US + MINUTE_US);
-        fleet.observe(num_accounts, 1, 1)?;
-        fleet.use_features(giant.min(10), 1)?;
-        of_giant.insert("100 % changed".into(), fleet.day("100 % changed", all)?);
+        observe(&fleet, num_accounts, 1, 1)?;
+        use_features(&fleet, giant.min(10), 1)?;
+        of_giant.insert("100 % changed".into(), turned(&mut fleet, "100 % changed", all)?);
         clock.set(START_US + DAY_US + 2 * HOUR_US);
-        of_giant.insert("close".into(), fleet.day("a day's close", all)?);
+        of_giant.insert("close".into(), turned(&mut fleet, "a day's close", all)?);
         measured.insert(format!("{giant} features"), Value::Object(of_giant));
     }
     Ok(json!({"what": "beside", "accounts": num_accounts, "measured": measured}))
@@ -177,25 +134,25 @@ fn measure(num_accounts: usize, kind: Kind, audited: usize) -> Result<Value> {
     let mut fleet = Fleet::new(&config, &broker, &clock, &stages)?;
     println!("{num_accounts} accounts, fleet {kind:?}");
     let mut measured = Map::new();
-    fleet.observe(num_accounts, 1, 0)?;
+    observe(&fleet, num_accounts, 1, 0)?;
     if kind == Kind::Everything {
-        fleet.observe_everything(num_accounts, 0)?;
+        observe_everything(&fleet, num_accounts, 0)?;
     }
-    measured.insert("first rows".into(), fleet.day("first rows, live", num_accounts)?);
+    measured.insert("first rows".into(), turned(&mut fleet, "first rows, live", num_accounts)?);
     for day in 1..=2 {
         clock.set(START_US + day * DAY_US + 2 * HOUR_US);
         if kind == Kind::Everything {
-            fleet.observe_everything(num_accounts, day - 1)?;
+            observe_everything(&fleet, num_accounts, day - 1)?;
         }
-        measured.insert("close".into(), fleet.day("a day's close", num_accounts)?);
+        measured.insert("close".into(), turned(&mut fleet, "a day's close", num_accounts)?);
     }
     for (minute, percent) in (1..).zip([1, 10, 100]) {
         // Live rows become due by the clock.
         clock.set(START_US + 2 * DAY_US + 2 * HOUR_US + minute * MINUTE_US);
         let few = num_accounts * percent / 100;
-        fleet.observe(few, 100 / percent, 1 + minute)?;
+        observe(&fleet, few, 100 / percent, 1 + minute)?;
         let what = format!("{percent} % changed");
-        measured.insert(what.clone(), fleet.day(&what, few)?);
+        measured.insert(what.clone(), turned(&mut fleet, &what, few)?);
     }
     measured.insert(
         "aggregate state".into(),
@@ -214,7 +171,8 @@ fn measure(num_accounts: usize, kind: Kind, audited: usize) -> Result<Value> {
     let taken = timed(|| fleet.score.run(&AtomicBool::new(false)).map(|_| ()))?;
     println!("another model is taken by {} partitions: {taken:.3} s", config.partitions);
     clock.set(START_US + 3 * DAY_US + 2 * HOUR_US);
-    measured.insert("close by another model".into(), fleet.day("a day's close by another model", num_accounts)?);
+    measured
+        .insert("close by another model".into(), turned(&mut fleet, "a day's close by another model", num_accounts)?);
     drop(fleet);
     let audited = if num_accounts > 100_000 { 0 } else { audited };
     looked_at(num_accounts, audited, &config, &model, &text)?;
@@ -240,8 +198,8 @@ fn half_a_year(num_accounts: usize) -> Result<Value> {
     let mut sums = [0.0; 5];
     for day in 0..DENSE_DAYS {
         clock.set(START_US + day * DAY_US);
-        fleet.observe(num_accounts, 1, 0)?;
-        fleet.observe_everything(num_accounts, day)?;
+        observe(&fleet, num_accounts, 1, 0)?;
+        observe_everything(&fleet, num_accounts, day)?;
         clock.set(START_US + (day + 1) * DAY_US + 2 * HOUR_US);
         let (seconds, _) = fleet.turn()?;
         fleet.forget()?;
@@ -255,37 +213,6 @@ fn half_a_year(num_accounts: usize) -> Result<Value> {
     println!("us an account and day, all work, on one thread: {}; sum {:.1}", words.join(", "), us.iter().sum::<f64>());
     let measured: Map<String, Value> = parts.iter().zip(us).map(|(part, us)| ((*part).to_owned(), us.into())).collect();
     Ok(json!({"what": "dense", "days": DENSE_DAYS, "accounts": num_accounts, "us": measured}))
-}
-
-/// Measures the time to encode a state and to restore it, and its size in bytes: in a snapshot, and in memory.
-fn state<S: Stage<State: Default + Clone>>(stage: &S, state: &S::State, topic: &str, partitions: i32) -> Result<Value> {
-    let (mut bytes, mut save_s, mut restore_s) = (0, 0.0, 0.0);
-    for partition in 0..partitions {
-        let (tp, at) = (TopicPartition::new(topic, partition), Position::at(NextOffset(0)));
-        let started = Instant::now();
-        let saved = all_bytes(stage.snapshot(state, &tp, &SavedRevisions::new())?).context("a part is missing")?;
-        save_s += started.elapsed().as_secs_f64();
-        bytes += saved.values().map(Vec::len).sum::<usize>();
-        let mut again = S::State::default();
-        restore_s += timed(|| stage.restore(&mut again, &tp, at, Some(&saved)))?;
-    }
-    let (_copy, before) = (state.clone(), resident_bytes()?);
-    // The first copy takes what the process has freed. The second one needs pages of its own, if what was freed has been
-    // given back: with MIMALLOC_PURGE_DELAY=0.
-    let _another = state.clone();
-    let in_memory = resident_bytes()?.saturating_sub(before);
-    println!(
-        "{}: {bytes} bytes of state, {in_memory} in memory, written in {save_s:.2} s, made again in {restore_s:.2} s",
-        stage.name()
-    );
-    Ok(json!({"bytes": bytes, "in_memory_bytes": in_memory, "save_s": save_s, "restore_s": restore_s}))
-}
-
-/// The memory of this process that is in use.
-fn resident_bytes() -> Result<usize> {
-    let pages = std::fs::read_to_string("/proc/self/statm")?;
-    let resident = pages.split_whitespace().nth(1).context("/proc/self/statm has no second number")?;
-    Ok(resident.parse::<usize>()? * 4096)
 }
 
 /// Explains and audits the content of the tables.
@@ -373,121 +300,61 @@ fn more_of(n: usize, day: i64) -> Vec<(usize, String)> {
     events
 }
 
-impl<'s> Fleet<'s> {
-    fn new(config: &'s Config, broker: &'s MemoryBroker, clock: &'s SetClock, stages: &'s Stages) -> Result<Self> {
-        let args = RunArgs::drained(false);
-        let place = InMemory { broker, config, args: &args, clock };
-        let tables = config.tables.as_ref().context("no tables")?;
-        let sources = [&config.topics.windows, &config.topics.feature_days, &config.topics.health];
-        let log = broker.join("tables", "scale", &sources.map(String::as_str))?;
-        Ok(Self {
-            config,
-            broker,
-            clock,
-            ingest: place.member(&stages.ingest, &keepwell_ingest::plan(config), None)?,
-            aggregate: place.member(&stages.aggregate, &keepwell_aggregate::plan(config), None)?,
-            score: place.member(&stages.score, &keepwell_score::plan(config), None)?,
-            publish: place.member(&stages.publish, &keepwell_sink::publish_plan(config), None)?,
-            tables: Tables::new(Session::new(log, clock, StageMetrics::unread("tables")?), config, tables, &args)?,
-        })
-    }
-
-    /// Sends one event for each of `num_accounts` accounts, with a distance of `apart` between their numbers, on the
-    /// current day.
-    fn observe(&self, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
-        let day = (keepwell_pipeline::clock::Clock::wall_us(self.clock) - START_US) / DAY_US;
-        (0..num_accounts).try_for_each(|n| Ok(self.broker.produce(&event(n * apart, day, round, self.config))?))
-    }
-
-    /// Sends facts, people, tickets and survey answers, by the day of the fleet's life.
-    fn observe_everything(&self, num_accounts: usize, day: i64) -> Result<()> {
-        for n in 0..num_accounts {
-            for (source, value) in more_of(n, day) {
-                let mut message = event(n, day, 0, self.config);
-                message.topic = Arc::from(self.config.sources[source].topic.as_str());
-                message.value = Some(value.into_bytes());
-                self.broker.produce(&message)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends events of one account that uses this many features, each once.
-    fn use_features(&self, features: usize, round: i64) -> Result<()> {
-        let at_ms = (START_US + round * HOUR_US) / 1000;
-        (0..features).try_for_each(|n| {
-            let value = format!(
-                r#"{{"event_id":"g{n}-{round}","account_id":"giant","user_id":"u","feature":"/orders/{n}","occurred_at":{at_ms}}}"#
-            );
-            let mut message = event(0, 0, round, self.config);
-            (message.value, message.timestamp_ms) = (Some(value.into_bytes()), Some(at_ms));
-            Ok(self.broker.produce(&message)?)
-        })
-    }
-
-    /// Runs all stages and checks that `accounts` scores are made. Returns microseconds of each stage, and bytes, for
-    /// each account.
-    fn day(&mut self, what: &str, accounts: usize) -> Result<Value> {
-        let ([_, aggregate, score, publish, tables], scored) = self.turn()?;
-        ensure!(scored == accounts as u64, "{scored} scores, not {accounts}");
-        let bytes = |topic: &str| {
-            let values = self.broker.records(topic).into_iter().filter_map(|record| record.value);
-            values.map(|value| value.len()).sum::<usize>() / accounts
-        };
-        let (windows_bytes, health_bytes) = (bytes(&self.config.topics.windows), bytes(&self.config.topics.health));
-        let published = self.broker.records(&self.config.topics.scores).len();
-        self.forget()?;
-        let each = |seconds: f64| seconds * 1e6 / accounts as f64;
-        println!(
-            "{what}: windows {aggregate:.2} s, {:.1} us an account; scores {score:.2} s, {:.1} us; publish {publish:.2} s, {:.1} us a record of {published}; tables {tables:.2} s, {:.1} us; {windows_bytes} + {health_bytes} bytes, at {}",
-            each(aggregate),
-            each(score),
-            publish * 1e6 / published.max(1) as f64,
-            each(tables),
-            jiff::Timestamp::from_microsecond(keepwell_pipeline::clock::Clock::wall_us(self.clock))?
-        );
-        Ok(json!({"windows_us": each(aggregate), "scores_us": each(score), "tables_us": each(tables),
-            "publish_us": publish * 1e6 / published.max(1) as f64, "published": published,
-            "windows_bytes": windows_bytes, "health_bytes": health_bytes}))
-    }
-
-    /// Runs all stages. Returns the seconds of ingest, aggregate, score, publish and tables, and the number of scores.
-    fn turn(&mut self) -> Result<([f64; 5], u64)> {
-        let go_on = AtomicBool::new(false);
-        let ingest = timed(|| self.ingest.run(&go_on).map(|_| ()))?;
-        let aggregate = timed(|| self.aggregate.run(&go_on).map(|_| ()))?;
-        let before = self.num_scored();
-        let score = timed(|| self.score.run(&go_on).map(|_| ()))?;
-        let scored = self.num_scored() - before;
-        let publish = timed(|| self.publish.run(&go_on).map(|_| ()))?;
-        let tables = timed(|| self.tables.run(&go_on).map(|_| ()))?;
-        Ok(([ingest, aggregate, score, publish, tables], scored))
-    }
-
-    /// Removes all records from the log.
-    fn forget(&self) -> Result<()> {
-        let Topics { events, windows, health, scores, alerts, .. } = &self.config.topics;
-        let raws = self.config.sources.iter().map(|source| &source.topic);
-        for topic in raws.chain([events, windows, health, scores, alerts]) {
-            in_process::expire(self.broker, topic)?;
-        }
-        Ok(())
-    }
-
-    fn num_scored(&mut self) -> u64 {
-        // A run that is stopped at once only returns the report.
-        let report = self.score.run(&AtomicBool::new(true)).unwrap_or_default();
-        report
-            .fates
-            .iter()
-            .filter(|(fate, _)| **fate == Fate::of("scored") || **fate == Fate::of("unscored"))
-            .map(|(_, n)| n)
-            .sum()
-    }
+/// Sends one event for each of `num_accounts` accounts, with a distance of `apart` between their numbers, on the
+/// current day.
+fn observe(fleet: &Fleet<'_>, num_accounts: usize, apart: usize, round: i64) -> Result<()> {
+    let day = (fleet.clock.wall_us() - START_US) / DAY_US;
+    (0..num_accounts).try_for_each(|n| Ok(fleet.broker.produce(&event(n * apart, day, round, fleet.config))?))
 }
 
-fn timed<E: Into<anyhow::Error>>(work: impl FnOnce() -> std::result::Result<(), E>) -> Result<f64> {
-    let started = Instant::now();
-    work().map_err(Into::into)?;
-    Ok(started.elapsed().as_secs_f64())
+/// Sends facts, people, tickets and survey answers, by the day of the fleet's life.
+fn observe_everything(fleet: &Fleet<'_>, num_accounts: usize, day: i64) -> Result<()> {
+    for n in 0..num_accounts {
+        for (source, value) in more_of(n, day) {
+            let mut message = event(n, day, 0, fleet.config);
+            message.topic = Arc::from(fleet.config.sources[source].topic.as_str());
+            message.value = Some(value.into_bytes());
+            fleet.broker.produce(&message)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends events of one account that uses this many features, each once.
+fn use_features(fleet: &Fleet<'_>, features: usize, round: i64) -> Result<()> {
+    let at_ms = (START_US + round * HOUR_US) / 1000;
+    (0..features).try_for_each(|n| {
+        let value = format!(
+            r#"{{"event_id":"g{n}-{round}","account_id":"giant","user_id":"u","feature":"/orders/{n}","occurred_at":{at_ms}}}"#
+        );
+        let mut message = event(0, 0, round, fleet.config);
+        (message.value, message.timestamp_ms) = (Some(value.into_bytes()), Some(at_ms));
+        Ok(fleet.broker.produce(&message)?)
+    })
+}
+
+/// Runs all stages and checks that `accounts` scores are made. Returns microseconds of each stage, and bytes, for
+/// each account.
+fn turned(fleet: &mut Fleet<'_>, what: &str, accounts: usize) -> Result<Value> {
+    let ([_, aggregate, score, publish, tables], scored) = fleet.turn()?;
+    ensure!(scored == accounts as u64, "{scored} scores, not {accounts}");
+    let bytes = |topic: &str| {
+        let values = fleet.broker.records(topic).into_iter().filter_map(|record| record.value);
+        values.map(|value| value.len()).sum::<usize>() / accounts
+    };
+    let (windows_bytes, health_bytes) = (bytes(&fleet.config.topics.windows), bytes(&fleet.config.topics.health));
+    let published = fleet.broker.records(&fleet.config.topics.scores).len();
+    fleet.forget()?;
+    let each = |seconds: f64| seconds * 1e6 / accounts as f64;
+    println!(
+        "{what}: windows {aggregate:.2} s, {:.1} us an account; scores {score:.2} s, {:.1} us; publish {publish:.2} s, {:.1} us a record of {published}; tables {tables:.2} s, {:.1} us; {windows_bytes} + {health_bytes} bytes, at {}",
+        each(aggregate),
+        each(score),
+        publish * 1e6 / published.max(1) as f64,
+        each(tables),
+        jiff::Timestamp::from_microsecond(fleet.clock.wall_us())?
+    );
+    Ok(json!({"windows_us": each(aggregate), "scores_us": each(score), "tables_us": each(tables),
+        "publish_us": publish * 1e6 / published.max(1) as f64, "published": published,
+        "windows_bytes": windows_bytes, "health_bytes": health_bytes}))
 }

@@ -14,7 +14,7 @@ table! {
     period_end: Time = "end of the period, exclusive";
     as_of: Time = "end of the pane at whose close the row was written; what was known by then is in it";
     is_final as "final": Flag = "true: the period has ended; false: to date";
-    revision: Int32 = "0: the first report; each later report with other figures adds 1";
+    revision: Int32 = "0: the first report; each later report with other figures adds 1; after a deletion it begins again";
     currency: Maybe<Text> = "currency of the contracts; null where none is told, or several are";
     opening: Maybe<Money> = "revenue just before the start";
     new: Maybe<Money> = "closing of an account that opened with 0 and never paid before";

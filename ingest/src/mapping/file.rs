@@ -11,6 +11,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::format::Format;
 use super::jq::Program;
+use super::monthly::Monthly;
 use super::paths::Paths;
 use super::value::{Begin, Origin, Otherwise, Part, Ref, Value};
 use super::{Condition, Each, Envelope, Inner, Mapping, Others, Rule, Wanted};
@@ -69,12 +70,26 @@ struct Details {
     text: Option<String>,
     constant: Option<serde_json::Value>,
     object: Option<BTreeMap<String, FieldText>>,
+    monthly: Option<MonthlyText>,
     words: Option<BTreeMap<String, serde_json::Value>>,
     otherwise: Otherwise,
     default: Option<serde_json::Value>,
     format: Option<Format>,
     times: Option<f64>,
     nulls: Nulls,
+}
+
+/// An amount a month. Each but `each` and `minor_units_of` is a path or a list of paths; those of an item begin with a
+/// point.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MonthlyText {
+    each: Option<String>,
+    amount: FieldText,
+    quantity: Option<FieldText>,
+    interval: FieldText,
+    every: Option<FieldText>,
+    minor_units_of: Option<String>,
 }
 
 /// What null means.
@@ -237,27 +252,30 @@ fn values(
 }
 
 fn value(field: FieldText, places: &mut Places<'_>) -> Result<Value, String> {
-    let refs = |paths: &[String], places: &mut Places<'_>| -> Result<Origin, String> {
-        Ok(Origin::First(paths.iter().map(|path| places.of(path)).collect::<Result<_, _>>()?))
-    };
     let details = match field {
         FieldText::Paths(paths) => Details { first: Some(paths), ..Details::default() },
         FieldText::Details(details) => *details,
     };
-    let Details { path, first, text, constant, object, words, otherwise, default, format, times, nulls } = details;
-    let origin = match (path, first, text, constant, object) {
-        (Some(path), None, None, None, None) => refs(&[path], places)?,
-        (None, Some(paths), None, None, None) if !paths.is_empty() => refs(&paths, places)?,
-        (None, None, Some(text), None, None) => Origin::Text(parts(&text, places)?),
-        (None, None, None, Some(constant), None) => Origin::Constant(constant.to_string()),
-        (None, None, None, None, Some(object)) => {
+    let Details { path, first, text, constant, object, monthly, words, otherwise, default, format, times, nulls } =
+        details;
+    let origins = [
+        path.map(|path| refs(vec![path], places).map(Origin::First)),
+        first.filter(|paths| !paths.is_empty()).map(|paths| refs(paths, places).map(Origin::First)),
+        text.map(|text| parts(&text, places).map(Origin::Text)),
+        constant.map(|constant| Ok(Origin::Constant(constant.to_string()))),
+        object.map(|object| {
             let field = |(name, field): (String, FieldText)| Ok((name, value(field, places)?));
-            Origin::Object(object.into_iter().map(field).collect::<Result<_, String>>()?)
-        }
-        _ => return Err("exactly one of path, first, text, constant and object".into()),
+            object.into_iter().map(field).collect::<Result<_, String>>().map(Origin::Object)
+        }),
+        monthly.map(|text| monthly_of(text, places).map(|monthly| Origin::Monthly(Box::new(monthly)))),
+    ];
+    let mut origins = origins.into_iter().flatten();
+    let (Some(origin), None) = (origins.next(), origins.next()) else {
+        return Err("exactly one of path, first, text, constant, object and monthly".into());
     };
+    let origin = origin?;
     let has_others = otherwise != Otherwise::Refuse;
-    let is_fixed = matches!(origin, Origin::Constant(_) | Origin::Object(_));
+    let is_fixed = matches!(origin, Origin::Constant(_) | Origin::Object(_) | Origin::Monthly(_));
     if is_fixed && (words.is_some() || format.is_some() || times.is_some() || default.is_some()) {
         return Err("words, format, times and default are for values of the record".into());
     }
@@ -277,6 +295,30 @@ fn value(field: FieldText, places: &mut Places<'_>) -> Result<Value, String> {
         return Err("nulls: skip is for a value at a path, without a default".into());
     }
     Ok(Value { origin, words, otherwise, default: default.map(|json| json.to_string()), format, times, skips_nulls })
+}
+
+fn refs(paths: Vec<String>, places: &mut Places<'_>) -> Result<Vec<Ref>, String> {
+    paths.iter().map(|path| places.of(path)).collect()
+}
+
+/// An amount a month: of the items in a list, or of the record itself.
+fn monthly_of(text: MonthlyText, places: &mut Places<'_>) -> Result<Monthly, String> {
+    let MonthlyText { each, amount, quantity, interval, every, minor_units_of } = text;
+    let at = each.map(|each| places.of(&each)).transpose()?;
+    let minor_units_of = minor_units_of.map(|path| places.of(&path)).transpose()?;
+    let mut item = Paths::default();
+    let (has_items, is_list) = (at.is_some() || places.has_items, at.is_none() && places.is_list);
+    let items = if at.is_some() { &mut item } else { &mut *places.item };
+    let mut within =
+        Places { record: &mut *places.record, item: items, headers: &mut *places.headers, has_items, is_list };
+    let mut of = |field: Option<FieldText>| match field {
+        None => Ok(Vec::new()),
+        Some(FieldText::Paths(paths)) if !paths.is_empty() => refs(paths, &mut within),
+        Some(_) => Err("amount, quantity, interval and every are paths".to_owned()),
+    };
+    let (amount, quantity) = (of(Some(amount))?, of(quantity)?);
+    let (interval, every) = (of(Some(interval))?, of(every)?);
+    Ok(Monthly { list: at.map(|at| (at, item)), amount, quantity, interval, every, minor_units_of })
 }
 
 /// The parts of a text such as `{id}:{status}`.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde_json::value::RawValue;
 
 use super::format::Format;
+use super::monthly::Monthly;
 use super::paths::{Found, Slot};
 use crate::input::excerpt;
 use crate::reason::{Code, Reason};
@@ -52,7 +53,7 @@ impl<'l, 'a: 'l> Look<'l, 'a> {
     }
 
     /// The same, but not for headers.
-    fn in_value(&self, of: &Ref) -> Option<&'a RawValue> {
+    pub fn in_value(&self, of: &Ref) -> Option<&'a RawValue> {
         match of.begins {
             Begin::Record => self.record.get(of.slot),
             Begin::Item => self.item?.get(of.slot),
@@ -72,6 +73,8 @@ pub enum Origin {
     Constant(String),
     /// An object with these fields.
     Object(Vec<(String, Value)>),
+    /// An amount of money a month.
+    Monthly(Box<Monthly>),
 }
 
 /// A part of a text.
@@ -148,6 +151,7 @@ impl Value {
                 Written::Yes
             }
             Origin::Object(fields) => object(fields, look, out)?,
+            Origin::Monthly(monthly) => monthly.write(look, out)?,
             Origin::Text(parts) => match text(parts, look)? {
                 Some(text) => self.write_scalar(&Scalar { text: Cow::Owned(text), is_text: true }, "text", out)?,
                 None => Written::Absent,
@@ -248,6 +252,7 @@ impl Value {
                 .collect(),
             Origin::Constant(_) => Vec::new(),
             Origin::Object(fields) => fields.iter().flat_map(|(_, value)| value.paths()).collect(),
+            Origin::Monthly(monthly) => monthly.paths(),
         }
     }
 }
@@ -333,8 +338,18 @@ pub fn begins(look: Look<'_, '_>, of: &Ref, with: &str) -> bool {
     text_at(look, of).is_some_and(|found| found.starts_with(with))
 }
 
+/// The first of these paths with a value that is neither null nor an empty text, and its text.
+///
+/// # Errors
+/// When it is an object or a list.
+pub fn found_of<'l, 'r>(refs: &'r [Ref], look: Look<'l, '_>) -> Result<Option<(&'r Ref, Cow<'l, str>)>, Reason> {
+    let mut found = refs.iter().filter_map(|of| Some((of, look.get(of)?.get())));
+    let found = found.find(|(_, json)| !matches!(*json, "null" | "\"\""));
+    found.map(|(of, json)| Ok((of, scalar(json, &of.path)?.text))).transpose()
+}
+
 /// The text of a scalar. None if there is no value.
-fn text_at<'l>(look: Look<'l, '_>, of: &Ref) -> Option<Cow<'l, str>> {
+pub fn text_at<'l>(look: Look<'l, '_>, of: &Ref) -> Option<Cow<'l, str>> {
     let raw = look.get(of).map(RawValue::get).filter(|json| *json != "null")?;
     scalar(raw, &of.path).ok().map(|scalar| scalar.text)
 }

@@ -53,8 +53,8 @@ impl Rates {
         }
         for Rate { currency, from, rate } in &rates.rates {
             ensure!(
-                *rate >= 1e-6 && *rate <= 1e9,
-                "the rate of {currency} from {from} is {rate}: expected 0.000001 to 1000000000"
+                *rate >= 1e-6 && *rate < 1e9,
+                "the rate of {currency} from {from} is {rate}: expected at least 0.000001 and below 1000000000"
             );
         }
         Ok(rates)

@@ -97,9 +97,11 @@ impl Question<'_> {
                 From::Lifetime => {
                     let months = newest_of(&told, "account_id, of_period, period_start", newest);
                     let over = "over (partition by account_id, of_period)";
-                    // A month without a price, or months in several currencies, have no sum.
+                    // A month without a price, or months in several currencies, have no sum. Nor has a life that began
+                    // before the first month there is.
                     let is_one = format!("coalesce(min(currency) {over}, '') = coalesce(max(currency) {over}, '')");
-                    let is_known = format!("count(*) {over} = count(earned) {over} and {is_one}");
+                    let is_whole = "not first_value(customer_at_start) over (partition by account_id, of_period order by period_start)";
+                    let is_known = format!("count(*) {over} = count(earned) {over} and {is_one} and {is_whole}");
                     let summed = format!(
                         "select *, case when {is_one} then max(currency) {over} end as currency_of_life, \
                          case when {is_known} then sum(earned) {over} end as earned_to_date from ({months}) months"

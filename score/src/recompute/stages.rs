@@ -98,7 +98,7 @@ from before";
 /// Each rule on each row: whether it counts as true, and since when the contrary holds. A live row changes neither.
 const RULED: &str = "
 with known as (
-  select r.account_id, r.as_of, r.place, r.holds, d.name, d.lasting, b.us, b.is_final,
+  select r.account_id, r.as_of, r.place, r.holds, d.name, d.lasting, b.us, b.is_final, b.is_final or b.known_since is null as places,
     nullif(split_part(split_part(';' || b.known_rules, ';' || d.name || '=', 2), ';', 1), '') as known
   from rules r join before_rules b on b.account_id = r.account_id and b.as_of = r.as_of
   join stages d on d.version = b.version and d.place = r.place
@@ -106,7 +106,7 @@ with known as (
   select *, known like '+%' as counted, cast(nullif(replace(replace(known, '+', ''), '-', ''), '') as bigint) as contrary_since from known
 )
 select account_id, as_of, place, name,
-  case when known is null then holds when not is_final or holds = counted then counted
+  case when known is null then holds and places when not is_final or holds = counted then counted
     when us - coalesce(contrary_since, us) >= lasting then holds else counted end as counts,
   case when known is null then null when not is_final then contrary_since when holds = counted then null
     when us - coalesce(contrary_since, us) >= lasting then null else coalesce(contrary_since, us) end as contrary_since

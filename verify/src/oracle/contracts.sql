@@ -1,17 +1,20 @@
 -- Contracts: what each is over time, in every version of what was known, and the customer that they make together.
 -- Phases: 1 runs, 2 is paused, 3 has ended.
 
--- A fact whose pane is long forgotten is no duplicate, however often it is sent: it counts once.
 -- table contract_said
 select account_id, contract_id, event_id, ord, occurred_us, effective_us, action, mrr, currency, seats, ends_us, coalesce(cleared, 0) as cleared,
-  reason, outlives_us, d.end_us as reported_us, min(visible) as visible
+  reason, outlives_us, d.end_us as reported_us, visible, off, row_no
 from accepted left join shortest_period d on d.start_us <= effective_us and d.end_us > effective_us
-where kind = 6 group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+where kind = 6
 
+-- A fact whose pane is long forgotten is no duplicate, however often it is sent: the first of its id counts, as far as no deletion has erased it.
 -- table contract_known
-select g.account_id, g.p, g.end_us, s.visible, s.contract_id, s.ord, s.occurred_us, s.effective_us, s.effective_us as holds_us, s.reported_us, s.action, s.mrr, s.currency, s.seats, s.ends_us, s.cleared, s.reason
-from grid_floor g join contract_said s on s.account_id = g.account_id
-where s.visible <= g.p and (g.floor_us is null or g.floor_us <= s.outlives_us or s.occurred_us > g.floor_us)
+select * from (
+  select g.account_id, g.p, g.end_us, s.visible, s.contract_id, s.ord, s.occurred_us, s.effective_us, s.effective_us as holds_us, s.reported_us, s.action, s.mrr,
+    s.currency, s.seats, s.ends_us, s.cleared, s.reason, row_number() over (partition by g.account_id, g.p, s.event_id order by s.off, s.row_no) as nth_copy
+  from grid_floor g join contract_said s on s.account_id = g.account_id
+  where s.visible <= g.p and (g.floor_us is null or g.floor_us <= s.outlives_us or s.occurred_us > g.floor_us)
+) where nth_copy = 1
 
 -- A life begins with each start, a spell with whatever brings a contract back.
 -- table contract_numbered
@@ -34,9 +37,9 @@ window in_life as (partition by account_id, p, contract_id, life order by n rows
 select *, case when ends_us + {grace} < effective_us then effective_us else ends_us + {grace} end as lapses_us from contract_terms
 
 -- table contract_spell
-select *, coalesce(lapses_us <= coalesce(next_us, lapses_us), false) as lapses,
+select *, coalesce(lapses_us <= coalesce(next_us, lapses_us) and effective_us < coalesce(next_us, effective_us + 1), false) as lapses,
   max(case when action = 6 then 1 else 0 end) over upto as cancelled, coalesce(last_value(case when action in (4, 5) then action end) ignore nulls over upto, 5) = 4 as paused,
-  coalesce(max(case when lapses_us <= coalesce(next_us, lapses_us) then 1 else 0 end) over before, 0) as lapsed
+  coalesce(max(case when lapses_us <= coalesce(next_us, lapses_us) and effective_us < coalesce(next_us, effective_us + 1) then 1 else 0 end) over before, 0) as lapsed
 from contract_lapse
 window upto as (partition by account_id, p, contract_id, spell order by n rows between unbounded preceding and current row),
   before as (partition by account_id, p, contract_id, spell order by n rows between unbounded preceding and 1 preceding)

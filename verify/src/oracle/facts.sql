@@ -43,20 +43,23 @@ select v.account_id, v.v, v.next_v, max(d.at_us) as floor_us
 from person_version v left join deletion d on d.account_id = v.account_id and d.visible <= v.v
 group by 1, 2, 3
 
--- A fact whose pane is long forgotten is no duplicate, however often it is sent: it counts once.
+-- A fact whose pane is long forgotten is no duplicate, however often it is sent: it counts once, as far as no deletion has erased it.
 -- table person_event
-select account_id, user_id, event_id, ord, occurred_us, action, role, cleared, outlives_us, min(visible) as visible
-from accepted where kind = 5 group by 1, 2, 3, 4, 5, 6, 7, 8, 9
+select * from (
+  select v.account_id, v.v, v.next_v, e.user_id, e.event_id, e.ord, e.occurred_us, e.action, e.role, e.cleared,
+    row_number() over (partition by v.account_id, v.v, e.user_id, e.event_id, e.occurred_us order by e.off, e.row_no) as nth_copy
+  from person_floor v join accepted e on e.account_id = v.account_id and e.kind = 5 and e.visible <= v.v
+  where v.floor_us is null or v.floor_us <= e.outlives_us or e.occurred_us > v.floor_us
+) where nth_copy = 1
 
 -- table person_step
-select v.account_id, v.v, v.next_v, e.user_id, e.event_id, e.ord, e.occurred_us, e.action,
+select e.account_id, e.v, e.next_v, e.user_id, e.event_id, e.ord, e.occurred_us, e.action,
   last_value(case when e.action in (1, 2) then e.action end) ignore nulls over one = 1 as is_member,
   -- A role that null has cleared is an empty text here, which no role is: it is no missing value.
   nullif(last_value(case when e.cleared = 1 then '' else e.role end) ignore nulls over one, '') as role,
-  row_number() over (partition by v.account_id, v.v, e.user_id order by e.occurred_us desc, e.ord desc) as nth_last
-from person_floor v join person_event e on e.account_id = v.account_id and e.visible <= v.v
-where v.floor_us is null or v.floor_us <= e.outlives_us or e.occurred_us > v.floor_us
-window one as (partition by v.account_id, v.v, e.user_id order by e.occurred_us, e.ord rows between unbounded preceding and current row)
+  row_number() over (partition by e.account_id, e.v, e.user_id order by e.occurred_us desc, e.ord desc) as nth_last
+from person_event e
+window one as (partition by e.account_id, e.v, e.user_id order by e.occurred_us, e.ord rows between unbounded preceding and current row)
 
 -- table person
 select s.*, coalesce(s.is_member, false) and c.role is not null as is_champion

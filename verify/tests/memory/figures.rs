@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::AsArray;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::prelude::SessionContext;
 use indicatif::ProgressBar;
 use keepwell::demo::{self, DemoArgs};
@@ -57,7 +57,7 @@ const EACH: &str = "true as final, false as deleted, false as retired, 1 as epoc
 /// The same, and no success plan.
 const WITHOUT_PLAN: &str = "cast(null as timestamp) as first_value_due_at";
 
-/// The values of a figure for March 2024, by group, with six decimals.
+/// The values of a figure for March 2024, by group, with six decimals, and how many accounts are unknown.
 async fn figure(name: &str, table: &str, rows: &[String], by: &[String]) -> BTreeMap<String, String> {
     let session = SessionContext::new();
     let rows = rows.join(" union all ");
@@ -69,13 +69,17 @@ async fn figure(name: &str, table: &str, rows: &[String], by: &[String]) -> BTre
     let given = [("capacity".to_owned(), 50.0)].into();
     let sql = report::sql(&kpis, &all, &question, &given).unwrap();
     let group = by.first().map_or("'all'", String::as_str);
-    let sql = format!("select coalesce({group}, 'unknown') as of_group, value from ({sql}) kpis");
+    let sql = format!("select coalesce({group}, 'unknown') as of_group, value, unknown from ({sql}) kpis");
     let batches = session.sql(&sql).await.unwrap().collect().await.unwrap();
     let values = batches.iter().flat_map(|batch| {
         let groups = cast(batch.column(0), &DataType::Utf8).unwrap();
         let values = batch.column(1).as_primitive::<Float64Type>();
-        let each = groups.as_string::<i32>().iter().zip(values).map(|(group, value)| {
-            (group.unwrap().to_owned(), value.map_or_else(|| "none".to_owned(), |value| format!("{value:.6}")))
+        let unknown = cast(batch.column(2), &DataType::Int64).unwrap();
+        let unknown = unknown.as_primitive::<Int64Type>().values();
+        let each = groups.as_string::<i32>().iter().zip(values).zip(unknown).map(|((group, value), unknown)| {
+            let value = value.map_or_else(|| "none".to_owned(), |value| format!("{value:.6}"));
+            let unknown = if *unknown > 0 { format!(", {unknown} unknown") } else { String::new() };
+            (group.unwrap().to_owned(), value + &unknown)
         });
         each.collect::<Vec<_>>()
     });
@@ -101,11 +105,14 @@ async fn what_is_counted_over_accounts_has_the_published_numbers() {
     let entitled = ["0.6 as adoption_rate_28d", "0.4 as adoption_rate_28d"];
     let daily = ["84 as user_days_28d, 6 as active_users_28d"];
     let people = ["32 as active_users_28d, 50 as people"];
-    let plan = ["9 as milestones_done, 12 as milestones"];
+    let plan = ["9 as milestones_done, 3 as milestones_overdue"];
     let satisfied =
         ["3 as csat_satisfied_90d, 5 as csat_responses_90d", "null as csat_satisfied_90d, 9 as csat_responses_90d"];
     let effort = ["cast(20.0 / 28 as double) as ces_90d, 4 as ces_responses_90d, 3 as ces_easy_90d"];
-    let items = ["12 as plan_items_due, 3 as plan_items_overdue"];
+    let items = [
+        "12 as plan_items_due, 3 as plan_items_overdue, cast(null as string) as customer_status",
+        "5 as plan_items_due, 5 as plan_items_overdue, 'churned' as customer_status",
+    ];
     let first = [
         format!("32 as first_60d_active_users, 50 as people, {} as started_at", time("2024-01-10")),
         format!("9 as first_60d_active_users, 9 as people, {} as started_at", time("2024-02-10")),
@@ -114,7 +121,7 @@ async fn what_is_counted_over_accounts_has_the_published_numbers() {
     let cases: [(&str, &[&str], &str); 11] = [
         ("people_active_in_60_days", &first, "64.000000"),
         ("nps", &nps, "63.636364"),
-        ("csat", &satisfied, "60.000000"),
+        ("csat", &satisfied, "60.000000, 1 unknown"),
         ("ces", &effort, "5.000000"),
         ("ces_easy", &effort, "75.000000"),
         ("plan_completion", &items, "75.000000"),
@@ -144,7 +151,9 @@ async fn an_account_counts_with_its_last_row_in_the_period_and_not_when_it_is_go
         row("fell", 31, &band("green")).replace("2024-04-01", "2024-04-02"),
     ];
     assert_eq!(figure("accounts_red", "scores", &rows, &[]).await["all"], "50.000000");
-    let owners: Vec<String> = (0..62).map(|nth| row(&format!("a{nth}"), 31, "'ann' as owner")).collect();
+    let status = |nth| if nth < 62 { "active" } else { "churned" };
+    let owned = |nth| row(&format!("a{nth}"), 31, &format!("'ann' as owner, '{}' as customer_status", status(nth)));
+    let owners: Vec<String> = (0..70).map(owned).collect();
     assert_eq!(figure("coverage_ratio", "windows", &owners, &["owner".to_owned()]).await["ann"], "124.000000");
 }
 
@@ -182,14 +191,22 @@ async fn a_period_that_runs_is_told_as_of_its_newest_row_and_who_left_lowers_not
     let status = |status: &str| format!("cast('{status}' as string) as customer_status");
     // The newest row is of 10 March.
     let unused = |started: &str, of: &str| {
-        format!("cast(null as timestamp) as last_use_at, {} as started_at, {}", time(started), status(of))
+        let seen = format!("{} as first_seen_at", time(started));
+        format!("cast(null as timestamp) as last_use_at, {} as started_at, {seen}, {}", time(started), status(of))
     };
+    // A trial has no start: it is there since it was first seen.
+    let trial = format!(
+        "cast(null as timestamp) as last_use_at, cast(null as timestamp) as started_at, {} as first_seen_at, {}",
+        time("2024-02-20"),
+        status("trial")
+    );
     let rows = [
         row("new", 10, &unused("2024-03-02", "active")),
         row("two weeks", 10, &unused("2024-02-20", "active")),
         row("left", 10, &unused("2024-02-20", "churned")),
+        row("trial", 10, &trial),
     ];
-    assert_eq!(figure("never_started", "windows", &rows, &[]).await["all"], "1.000000");
+    assert_eq!(figure("never_started", "windows", &rows, &[]).await["all"], "2.000000");
     let value = format!(
         "'smb' as segment, {} as started_at, cast(null as timestamp) as first_value_at, {WITHOUT_PLAN}",
         time("2024-03-02")

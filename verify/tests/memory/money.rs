@@ -147,7 +147,7 @@ fn half_a_year_of_2000_and_half_a_year_of_2500_have_earned_27000() {
 }
 
 #[test]
-fn a_life_with_a_month_in_two_currencies_is_unknown_and_who_left_keeps_its_currency() {
+fn a_life_with_a_month_in_two_currencies_or_before_all_months_is_unknown_and_who_left_keeps_its_currency() {
     let started = |account, on, mrr, currency| {
         contract(account, on, json!({"account_id": account, "type": "started", "mrr": mrr, "currency": currency}))
     };
@@ -156,6 +156,12 @@ fn a_life_with_a_month_in_two_currencies_is_unknown_and_who_left_keeps_its_curre
         contract("x", -28, json!({"account_id": "left", "type": "cancelled"})),
         started("moved", -59, 300, "USD"),
         contract("y", -28, json!({"account_id": "moved", "type": "changed", "mrr": 300, "currency": "EUR"})),
+        // Nobody knows what it earned before the months that are restated.
+        contract(
+            "z",
+            -59,
+            json!({"account_id": "old", "type": "started", "mrr": 7, "currency": "CHF", "effective_at": ms(-700)}),
+        ),
     ];
     let deployment = deployment(&told_of, over(&[Month], &[]));
     let march = [report::named("2024-02", &deployment.config.revenue).unwrap()];
@@ -168,5 +174,6 @@ fn a_life_with_a_month_in_two_currencies_is_unknown_and_who_left_keeps_its_curre
     let rows =
         stored.texts(&format!("select currency, round(value, 2), unknown from ({sql}) kpis order by 1")).unwrap().rows;
     let text = |text: &str| Some(text.to_owned());
-    assert_eq!(rows, [[text("EUR"), text("100.0"), text("0")], [text("USD"), None, text("1")]]);
+    let unknown = |currency| [text(currency), None, text("1")];
+    assert_eq!(rows, [unknown("CHF"), [text("EUR"), text("100.0"), text("0")], unknown("USD")]);
 }

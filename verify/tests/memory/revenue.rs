@@ -261,6 +261,30 @@ fn a_deletion_told_late_takes_the_running_periods_back_whatever_the_account_does
     assert_eq!(closings(&[begun, deleted, again])[..2], silent);
 }
 
+/// An id is forgotten with its pane, what was said of a contract never.
+#[test]
+fn an_event_of_a_contract_that_is_sent_again_with_other_content_changes_nothing_however_late() {
+    let told = |mrr: i64, from: i64, id: &str| json!({"account_id": "g", "type": "started", "mrr": mrr, "currency": "USD", "effective_at": ms(from), "contract_id": id});
+    let again = |more: Value| Raw { at_ms: ms(11), ..contract("c1", 0, more) };
+    let rows_with = |more: &[Raw]| {
+        let mut all = raws(&[]);
+        all.push(contract("c1", 0, told(50, 0, "a")));
+        all.extend(more.iter().cloned());
+        all.sort_by_key(|raw| raw.at_ms);
+        let (before, after) = all.split_at(all.partition_point(|raw| raw.at_ms < ms(11)));
+        let mut deployment = Deployment::begun(over(&[Month], &[]));
+        deployment.read(before, true);
+        deployment.read(after, true);
+        deployment.check();
+        rows(&deployment, "g", |row| Some(format!("{} {}: {:?}", row.as_of, row.period_start, row.closing)))
+    };
+    let once = rows_with(&[]);
+    assert_eq!(once.len(), 6, "{once:?}");
+    assert_eq!(rows_with(&[again(told(50, 0, "a"))]), once);
+    assert_eq!(rows_with(&[again(told(90, 0, "a"))]), once);
+    assert_eq!(rows_with(&[again(told(50, 2, "b"))]), once);
+}
+
 pub(crate) fn over(periods: &[PeriodKind], set: &[&str]) -> Config {
     let mut config = config(set);
     config.revenue.periods = periods.to_vec();
