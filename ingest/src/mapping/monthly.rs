@@ -110,7 +110,8 @@ impl Monthly {
     /// The paths that it is made of, for messages.
     pub fn paths(&self) -> Vec<&str> {
         let list = self.list.iter().map(|(at, _)| at.path.as_str());
-        list.chain(self.amount.iter().map(|of| of.path.as_str())).collect()
+        let of_items = [&self.amount, &self.quantity, &self.interval, &self.every].into_iter().flatten();
+        list.chain(of_items.map(|of| of.path.as_str())).collect()
     }
 }
 
