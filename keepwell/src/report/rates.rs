@@ -112,7 +112,8 @@ mod tests {
         for (text, expected) in [
             ("in: EUR\nrats: []\n".to_owned(), "line 2"),
             (of("{currency: USD, from: soon, rate: 1}"), "line 3"),
-            (of("{currency: USD, from: 2024-01-01, rate: 0}"), "expected 0.000001"),
+            (of("{currency: USD, from: 2024-01-01, rate: 0}"), "expected at least 0.000001"),
+            (of("{currency: USD, from: 2024-01-01, rate: 1000000000}"), "below 1000000000"),
             (of("{currency: 'U''S', from: 2024-01-01, rate: 1}"), "is no currency"),
         ] {
             let why = format!("{:#}", Rates::parse(&text, "UTC").unwrap_err());

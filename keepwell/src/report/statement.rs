@@ -1,7 +1,7 @@
 //! Figures as one SQL statement. Each table is read at most twice, however many figures there are.
 //!
-//! The SQL has no function beyond sums, `case`, casts, `extract`, `floor`, `abs` and `row_number`, so that each engine
-//! gives the same numbers.
+//! The SQL has no function beyond sums, `case`, casts, `extract`, `floor`, `abs`, `row_number` and `first_value`, so that
+//! each engine gives the same numbers.
 
 use std::collections::BTreeMap;
 
