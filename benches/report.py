@@ -272,6 +272,11 @@ class Summary:
             rows.append([NAMES[name], f"{rate:,}", ms("p50_s"), ms("p99_s")])
         return table(["", "events/s", "p50", "p99"], rows)
 
+    def contracts(self):
+        """The section on contracts, once they were measured."""
+        told = "Ten events of a contract for each account in three years; where fewer days are run, the years before are told on the first of them. One thread."
+        return ["## Contracts and periods", "", told, "", self.money()] if self.of("money") else []
+
     def money(self):
         """Closes at ends of periods, and reports, by the size of the fleet."""
         found = self.of("money")
@@ -352,8 +357,7 @@ def summary(of, found, full):
         "## From an event to its score", "", "A probe is the only event of its account; Kafka, the system and the sender share two cores.", "", shown.latency(),
         "## How it grows", "", shown.growth(), "A day's close on one thread, for each account:", "", shown.closes(),
         "Usage fleet, every score changes, `MIMALLOC_PURGE_DELAY=10000`. [How it became so](results/2026-11-29-close.md).", "",
-        "## Contracts and periods", "",
-        "Ten events of a contract for each account in three years; where fewer days are run, the years before are told on the first of them. One thread.", "", shown.money(),
+        *shown.contracts(),
         "## Events over HTTP", "", "One `keepwell-collect`, 32 connections that stay open; Kafka and the senders share its two cores.", "", shown.doors(),
         "## Targets", "", shown.targets(),
     ])

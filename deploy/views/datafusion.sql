@@ -24,3 +24,12 @@ select *, lag(stage_since) over (partition by account_id order by as_of) as sinc
 select *, row_number() over (partition by account_id, as_of order by epoch desc, next_offset desc, ordinal desc) as nth from scores where final
 ) each_row where nth = 1) rows_in_order
 where (stage_since is distinct from since_before) or retired) changes) entries where stage_since is not null and not retired;
+create or replace view alerts as
+select a.account_id, a.trigger, a.severity, a.playbook, a.owner_role, a.evidence, case when a.state_before = 'pending' then a.since_before else a.raised_at end as held_since, a.raised_at, o.accepted_at, o.done_at, a.segment, a.owner, a.plan, a.customer_status, a.mrr, a.currency, a.score, a.score_28d_later, a.churned_at from (
+select account_id, as_of, segment, owner, plan, customer_status, mrr, currency, score, score_28d_later, churned_at, w.t['name'] as trigger, w.t['state'] as state, w.t['since'] as raised_at, w.t['severity'] as severity, w.t['playbook'] as playbook, w.t['owner_role'] as owner_role, w.t['evidence'] as evidence, lag(w.t['state']) over (partition by account_id, w.t['name'] order by as_of) as state_before, lag(w.t['since']) over (partition by account_id, w.t['name'] order by as_of) as since_before from (select *, unnest(triggers) as t from (select account_id, as_of, segment, owner, plan, customer_status, mrr, currency, score, triggers, last_value(score) over (partition by account_id order by as_of range between current row and interval '28' day following) as score_28d_later, min(case when band in ('churned', 'expired') then as_of end) over (partition by account_id order by as_of rows between current row and unbounded following) as churned_at from (
+select *, row_number() over (partition by account_id, as_of order by epoch desc, next_offset desc, ordinal desc) as nth from scores where final
+) each_row where nth = 1) in_order) w
+) a left join (
+select account_id, alert_id, min(case when outcome in ('accepted', 'done') then as_of end) as accepted_at, min(case when outcome = 'done' then as_of end) as done_at from (select account_id, as_of, unnest(map_keys(outcomes)) as alert_id, unnest(map_values(outcomes)) as outcome from windows where final) told group by account_id, alert_id
+) o on o.account_id = a.account_id and concat(concat(a.account_id, '/', a.trigger, '/'), replace(o.alert_id, concat(a.account_id, '/', a.trigger, '/'), '')) = o.alert_id and try_cast(replace(o.alert_id, concat(a.account_id, '/', a.trigger, '/'), '') as timestamp) = a.raised_at
+where a.state = 'raised';

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tracing::{error, info};
 
 use crate::beside::repeat;
+use crate::views::{self, Engine};
 pub use gauges::{Asked, report};
 
 pub use kpi::{Kpi, Unit, parse};
@@ -172,6 +173,7 @@ pub struct Told {
 /// When the statement of all of them is wrong although each is right.
 pub fn told(stored: &Stored, kpis: (&[Kpi], &[Kpi]), question: &Question<'_>, given: &Given) -> Result<Told> {
     let (asked, all) = kpis;
+    stored.texts(&views::alerts(Engine::Datafusion))?;
     let plan = |kpis: &[Kpi]| -> Result<String> {
         let sql = sql(kpis, all, question, given)?;
         stored.plan(&sql)?;

@@ -2,6 +2,8 @@
 //!
 //! The tables hold each value once: one row for all windows, and factors as a list. The views are the long forms.
 
+mod alerts;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -73,7 +75,7 @@ pub fn run(args: &ViewsArgs) -> Result<String> {
 /// The statements that make the tables at a place known, and the views on them: `windows_long` has a row for each window,
 /// `score_factors` one for each factor of a score. `windows_periods` and `scores_periods` have the last final row of each
 /// account in a week, month, quarter and year (UTC), `feature_periods` the sums of its `feature_days`. `stages` has a row
-/// for each time that an account entered a stage of the lifecycle.
+/// for each time that an account entered a stage of the lifecycle, `alerts` one for each time that a trigger was raised.
 pub fn statements(engine: Engine, layout: &Layout, tables: &str) -> Vec<String> {
     let mut statements: Vec<String> = engine.zone().map(str::to_owned).into_iter().collect();
     statements.extend(TABLES.iter().map(|table| engine.table(table, tables)));
@@ -86,7 +88,13 @@ pub fn statements(engine: Engine, layout: &Layout, tables: &str) -> Vec<String> 
     }
     statements.push(format!("{create} feature_periods as\n{}", feature_sums(engine)));
     statements.push(format!("{create} stages as\n{STAGES}"));
+    statements.push(alerts(engine));
     statements
+}
+
+/// The statement that makes the view `alerts` on the tables `scores` and `windows`.
+pub fn alerts(engine: Engine) -> String {
+    format!("{} alerts as\n{}", engine.create(), alerts::alerts(engine))
 }
 
 /// SQL for entries into stages of the lifecycle, and exits. `left_for` is the next stage, or churned, expired, retired,

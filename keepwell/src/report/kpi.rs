@@ -8,11 +8,14 @@ use serde::Deserialize;
 use super::rows::From;
 
 /// The figures that are shipped: file and text.
-const SHIPPED: [(&str, &str); 4] = [
+const SHIPPED: [(&str, &str); 7] = [
     ("kpis/revenue.yaml", include_str!("../../kpis/revenue.yaml")),
     ("kpis/portfolio.yaml", include_str!("../../kpis/portfolio.yaml")),
     ("kpis/product.yaml", include_str!("../../kpis/product.yaml")),
     ("kpis/voice.yaml", include_str!("../../kpis/voice.yaml")),
+    ("kpis/effect.yaml", include_str!("../../kpis/effect.yaml")),
+    ("kpis/prediction.yaml", include_str!("../../kpis/prediction.yaml")),
+    ("kpis/value.yaml", include_str!("../../kpis/value.yaml")),
 ];
 
 /// A figure.

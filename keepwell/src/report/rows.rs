@@ -1,4 +1,6 @@
-//! Which rows of the tables count for a period: one of each account, as plain SQL.
+//! Which rows of the tables count for a period, as plain SQL.
+
+mod outcomes;
 
 use keepwell_core::calendar::PeriodKind;
 use keepwell_core::schema::health::rfc3339;
@@ -27,6 +29,10 @@ const AMOUNTS: [&str; 13] = [
     "renewals_made_mrr",
 ];
 
+/// All of them.
+const FROM: [From; 7] =
+    [From::Revenue, From::Lifetime, From::Windows, From::Scores, From::BreakEven, From::Alerts, From::Predictions];
+
 /// The rows of which a figure is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,6 +46,13 @@ pub enum From {
     Windows,
     /// The same of `scores`.
     Scores,
+    /// The account's first final row of `windows` on which the fact `value_to_date` is at least `cost_to_date`, where that
+    /// is in the period, with `month_of_life`.
+    BreakEven,
+    /// Times that a trigger was raised, before the end of the period: rows of the view `alerts`.
+    Alerts,
+    /// Customers at the start of a period that has ended, with their last score before it, and whether they left in it.
+    Predictions,
 }
 
 impl From {
@@ -50,6 +63,9 @@ impl From {
             Self::Lifetime => "lifetime_rows",
             Self::Windows => "windows_rows",
             Self::Scores => "scores_rows",
+            Self::BreakEven => "break_even_rows",
+            Self::Alerts => "alerts_rows",
+            Self::Predictions => "predictions_rows",
         }
     }
 }
@@ -83,8 +99,7 @@ impl Question<'_> {
     /// The named queries before a statement that uses these rows.
     pub(super) fn with(&self, used: impl Fn(From) -> bool) -> String {
         let mut ctes = Vec::new();
-        for from in [From::Revenue, From::Lifetime, From::Windows, From::Scores].into_iter().filter(|from| used(*from))
-        {
+        for from in FROM.into_iter().filter(|from| used(*from)) {
             let each: Vec<String> = self.periods.iter().map(|period| self.of_period(from, period)).collect();
             let told = each.join("\nunion all\n");
             let name = from.name();
@@ -114,6 +129,11 @@ impl Question<'_> {
                     let last = newest_of(&told, "account_id, of_period", last);
                     format!("select * from ({last}) ends where not deleted and not retired")
                 }
+                From::BreakEven => {
+                    outcomes::first_of_life(&newest_of(&told, "account_id, of_period", "as_of, epoch desc"))
+                }
+                From::Alerts => told,
+                From::Predictions => outcomes::ranked(&told, self.by),
             };
             ctes.push(format!("{name} as (\n{rows}\n)"));
         }
@@ -125,39 +145,43 @@ impl Question<'_> {
         let (start, end) = (rfc3339(period.start_us), rfc3339(period.end_us));
         let day = |us: i64| us.div_euclid(86_400_000_000);
         let days = format!("{} as start_day, {} as end_day", day(period.start_us), day(period.end_us));
+        let of = format!("'{name}' as of_period, {days}");
+        let this = format!("period = '{}' and period_start = '{start}'", period.kind.name());
         let until = self.as_of.map(|as_of| format!(" and as_of <= '{as_of}'")).unwrap_or_default();
         let first = if self.report == Report::First { " and final and revision = 0" } else { "" };
         let rates = |at_us| self.rates.map(|rates| rates.at("currency", at_us));
         let (at_start, at_end) = (rates(period.start_us), rates(period.end_us));
         let currency = self.rates.map_or_else(|| "currency".to_owned(), |rates| format!("'{}'", rates.r#in));
+        let amounts = format!("{} as amount, {currency} as amount_currency", exchanged("mrr", at_start.as_deref()));
         let order = "as_of, final, epoch, next_offset, ordinal";
         match from {
             From::Revenue | From::Lifetime => {
                 let amount = |name: &&str| format!(", {} as {name}", exchanged(name, at_start.as_deref()));
                 let amounts: String = AMOUNTS.iter().map(amount).collect();
                 let spot = exchanged("closing", at_end.as_deref());
-                let which = if from == From::Revenue {
-                    format!("period = '{}' and period_start = '{start}'", period.kind.name())
-                } else {
-                    format!("period = 'month' and final and period_end <= '{end}'")
-                };
+                let until_now = format!("period = 'month' and final and period_end <= '{end}'");
+                let which = if from == From::Revenue { this } else { until_now };
                 format!(
-                    "select '{name}' as of_period, {days}, account_id, {currency} as currency{amounts}, {spot} as closing_spot, \
+                    "select {of}, account_id, {currency} as currency{amounts}, {spot} as closing_spot, \
                      period_start, revision, customer_at_start, churned_logo, renewals_due, renewals_made, segment, owner, plan, {order} \
                      from revenue where {which}{first}{until}"
                 )
             }
-            From::Windows | From::Scores => {
-                let table = if from == From::Windows { "windows" } else { "scores" };
-                let mrr = exchanged("mrr", at_start.as_deref());
+            From::Windows | From::Scores | From::BreakEven => {
+                let table = if from == From::Scores { "scores" } else { "windows" };
+                // The first of all rows, which then counts or not.
+                let is_within = format!("as_of > '{start}'");
+                let since = if from == From::BreakEven { outcomes::BREAK_EVEN } else { &is_within };
                 // A period that runs has come as far as its rows.
                 let (row_day, end_day) = (self::day("as_of"), day(period.end_us));
                 let until_day = format!("case when {row_day} < {end_day} then {row_day} else {end_day} end");
                 format!(
-                    "select '{name}' as of_period, {days}, {until_day} as until_day, {mrr} as amount, {currency} as amount_currency, {table}.* from {table} \
-                     where final and as_of > '{start}' and as_of <= '{end}'{until}"
+                    "select {of}, {is_within} as is_within, {until_day} as until_day, {amounts}, {table}.* from {table} \
+                     where final and {since} and as_of <= '{end}'{until}"
                 )
             }
+            From::Alerts => outcomes::alerts(&of, &amounts, &end, &until),
+            From::Predictions => outcomes::predictions(&of, &this, &start, &(first.to_owned() + &until)),
         }
     }
 

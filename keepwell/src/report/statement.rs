@@ -1,7 +1,7 @@
 //! Figures as one SQL statement. Each table is read at most twice, however many figures there are.
 //!
-//! The SQL has no function beyond sums, `case`, casts, `extract`, `floor`, `abs`, `row_number` and `first_value`, so that
-//! each engine gives the same numbers.
+//! The SQL has no function beyond sums, `case`, casts, `extract`, `floor`, `abs`, `replace`, `row_number` and `first_value`,
+//! so that each engine gives the same numbers.
 
 use std::collections::BTreeMap;
 
@@ -54,10 +54,10 @@ fn of_rows(kpis: &[&Kpi], question: &Question<'_>) -> Vec<String> {
 fn sums(from: From, by_currency: bool, kpis: &[&Kpi], question: &Question<'_>) -> String {
     let by = by(question);
     let currency = match (by_currency, from) {
-        (false, _) => "cast(null as string)",
+        (false, _) | (true, From::Predictions) => "cast(null as string)",
         (true, From::Revenue) => "currency",
         (true, From::Lifetime) => "currency_of_life",
-        (true, From::Windows | From::Scores) => "amount_currency",
+        (true, From::Windows | From::Scores | From::BreakEven | From::Alerts) => "amount_currency",
     };
     let cells: String = kpis.iter().map(|kpi| of_row(kpi)).collect();
     let sums: String = kpis.iter().map(|kpi| sum(&kpi.name)).collect();
@@ -81,9 +81,9 @@ fn sums(from: From, by_currency: bool, kpis: &[&Kpi], question: &Question<'_>) -
 /// Columns of a figure on a row: whether the row counts, numerator and denominator.
 fn of_row(kpi: &Kpi) -> String {
     let name = &kpi.name;
-    let numerator = with_days(kpi.numerator.as_deref().unwrap_or_default());
-    let denominator = with_days(kpi.denominator.as_deref().unwrap_or("1"));
-    let condition = with_days(kpi.r#where.as_deref().unwrap_or("true"));
+    let numerator = filled_in(kpi.numerator.as_deref().unwrap_or_default());
+    let denominator = filled_in(kpi.denominator.as_deref().unwrap_or("1"));
+    let condition = filled_in(kpi.r#where.as_deref().unwrap_or("true"));
     let cell = |sql: &str| format!("case when {condition} then cast({sql} as decimal(28, 6)) end");
     format!(
         ",\ncase when {condition} then 1 else 0 end as c_{name}, {} as n_{name}, {} as d_{name}",
@@ -190,17 +190,25 @@ fn filled(kpi: &Kpi, question: &Question<'_>, given: &Given) -> Result<String> {
     Ok(filled + rest)
 }
 
-/// The SQL, with the day of a time, counted from 1970, in place of `{day(time)}`.
-fn with_days(sql: &str) -> String {
-    let mut parts = sql.split("{day(");
-    let mut whole = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        match part.split_once(")}") {
-            Some((time, rest)) => whole += &(day(time) + rest),
-            None => whole += part,
-        }
-    }
-    whole
+/// The SQL that something short stands for.
+type Long<'l> = &'l dyn Fn(&str) -> String;
+
+/// The SQL, with what a figure may write in short: `{day(time)}`, the day of a time, counted from 1970; `{fact(name)}`, a
+/// fact that is a number; `{day_of(name)}`, the day of a fact that is a time.
+fn filled_in(sql: &str) -> String {
+    let fact = |name: &str| format!("other_facts['{name}']");
+    let number = |name: &str| format!("try_cast({} as double)", fact(name));
+    // A text in JSON has quotes.
+    let day_of = |name: &str| day(&format!("try_cast(replace({}, '\"', '') as timestamp)", fact(name)));
+    let shorts: [(&str, Long<'_>); 3] = [("{day(", &day), ("{fact(", &number), ("{day_of(", &day_of)];
+    shorts.iter().fold(sql.to_owned(), |sql, (short, long)| {
+        let mut parts = sql.split(short);
+        let whole = parts.next().unwrap_or_default().to_owned();
+        parts.fold(whole, |whole, part| match part.split_once(")}") {
+            Some((inner, rest)) => whole + &long(inner) + rest,
+            None => whole + part,
+        })
+    })
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::builder::{MapBuilder, MapFieldNames, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use indicatif::ProgressBar;
@@ -15,6 +17,7 @@ use keepwell_core::schema::health;
 use keepwell_pipeline::config::{Aggregate, Revenue};
 use keepwell_verify::compare::{items_of, over, rows_of, same_rows};
 use keepwell_verify::fleet::{self, Shape};
+use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
@@ -172,7 +175,7 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
     let layout = Aggregate::default().layout();
     let tables = args.out.join("tables");
     let of = |name: &str, schema| keepwell_verify::streamed::table(&tables, name, &schema).unwrap();
-    let (windows, scores) = (of("windows", layout.schema()), of("scores", health::schema()));
+    let (windows, scores) = (with_outcomes(&of("windows", layout.schema()), &tables), of("scores", health::schema()));
     let place = tables.display().to_string();
     let by = ["segment".to_owned(), "owner".to_owned()];
     let last = last_day(&scores);
@@ -181,9 +184,9 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
     let periods = periods.map(Result::unwrap);
     let rates = Rates::parse("in: USD\nrates: [{currency: EUR, from: 2020-01-01, rate: 1.0873}]\n", "UTC").unwrap();
     let question = Question { periods: &periods, by: &by, rates: Some(&rates), ..Question::default() };
-    let (kpis, given) = (parse(None).unwrap(), ["margin", "cac", "forecast", "capacity"]);
+    let (kpis, given) = (parse(None).unwrap(), ["margin", "cac", "forecast", "capacity", "ticket_cost", "hour_cost"]);
     let given = given.map(|name| (name.to_owned(), 0.7)).into();
-    let (mut sides, mut reports, mut periods_of, mut stages_of) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut sides, mut reports, mut periods_of, mut events_of) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (name, engine) in [("duckdb", Engine::Duckdb), ("spark", Engine::Spark), ("datafusion", Engine::Datafusion)] {
         let out = folder.path().join(name);
         std::fs::create_dir(&out).unwrap();
@@ -197,7 +200,7 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
         sides.push((name, written(&out, "windows_long"), written(&out, "score_factors")));
         reports.push(written(&out, "report"));
         periods_of.push(["windows_periods", "scores_periods", "feature_periods"].map(|view| written(&out, view)));
-        stages_of.push(written(&out, "stages"));
+        events_of.push(["stages", "alerts"].map(|view| written(&out, view)));
     }
     for of_engine in &periods_of {
         for (nth, keys) in [&PERIOD[..], &PERIOD, &[&PERIOD[..], &["feature"]].concat()].into_iter().enumerate() {
@@ -206,9 +209,11 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
             assert!(same_rows(&rows, &[first], keys).unwrap() > 100, "view {nth}");
         }
     }
-    for stages in &stages_of {
-        let first = std::slice::from_ref(&stages_of[0]);
+    for [stages, alerts] in &events_of {
+        let [first, first_alerts] = events_of[0].each_ref().map(std::slice::from_ref);
         assert!(same_rows(stages, first, &["account_id", "entered_at"]).unwrap() >= 30);
+        assert!(same_rows(alerts, first_alerts, &["account_id", "trigger", "raised_at"]).unwrap() >= 10);
+        assert!(alerts.column_by_name("accepted_at").unwrap().null_count() < alerts.num_rows());
     }
     assert_eq!(ends_of_weeks(&periods_of[0][1]), ends_of_weeks_in(&scores));
     let keys = ["period", "segment", "owner", "currency", "kpi"];
@@ -232,6 +237,62 @@ fn the_views_have_the_long_rows_in_duckdb_spark_and_datafusion() {
         let same = same_rows(&expected_factors, &[factors], &["account_id", "as_of", "position"]).unwrap();
         assert_eq!(same, expected_factors.num_rows(), "{engine}");
     }
+}
+
+/// The same rows, also in the files, where each alert was accepted by the next row, and each account tells its value.
+fn with_outcomes(windows: &RecordBatch, tables: &Path) -> RecordBatch {
+    const DAY_US: i64 = 86_400_000_000;
+    let facts = |_: &str, as_of_us: i64| {
+        let day = as_of_us / DAY_US;
+        let told = [
+            ("cost_to_date", "80".to_owned()),
+            ("value_to_date", (day % 100).to_string()),
+            ("last_touch_at", format!("\"{}\"", health::rfc3339(as_of_us - day % 9 * DAY_US))),
+            ("referrals", "\"none\"".to_owned()),
+        ];
+        told.map(|(name, text)| (name.to_owned(), text)).to_vec()
+    };
+    let outcomes = |account: &str, as_of_us: i64| {
+        let since = health::rfc3339(as_of_us - DAY_US);
+        let triggers = ["score_drop", "usage_drop", "inactivity", "turned_red", "detractor", "renewal_due"];
+        triggers.map(|name| (health::alert_id(account, name, &since), "accepted".to_owned())).to_vec()
+    };
+    let mut columns = windows.columns().to_vec();
+    for (name, entries) in [("other_facts", &facts as &dyn Fn(&str, i64) -> Entries), ("outcomes", &outcomes)] {
+        let at = windows.schema().index_of(name).unwrap();
+        columns[at] = maps(windows, name, entries);
+    }
+    let windows = RecordBatch::try_new(windows.schema(), columns).unwrap();
+    std::fs::remove_dir_all(tables.join("windows")).unwrap();
+    std::fs::create_dir_all(tables.join("windows/month=all")).unwrap();
+    let file = std::fs::File::create(tables.join("windows/month=all/all.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, windows.schema(), None).unwrap();
+    writer.write(&windows).unwrap();
+    writer.close().unwrap();
+    windows
+}
+
+/// Keys and values of a map.
+type Entries = Vec<(String, String)>;
+
+/// A column of maps, by account and time of the row.
+fn maps(rows: &RecordBatch, name: &str, of: &dyn Fn(&str, i64) -> Entries) -> ArrayRef {
+    let schema = rows.schema();
+    let DataType::Map(entries, _) = schema.field_with_name(name).unwrap().data_type() else { panic!("{name}") };
+    let DataType::Struct(fields) = entries.data_type() else { panic!("{name}") };
+    let names =
+        MapFieldNames { entry: entries.name().clone(), key: fields[0].name().clone(), value: fields[1].name().clone() };
+    let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
+        .with_keys_field(fields[0].clone())
+        .with_values_field(fields[1].clone());
+    for (account, as_of_us) in ends(rows) {
+        for (key, value) in of(&account, as_of_us) {
+            builder.keys().append_value(key);
+            builder.values().append_value(value);
+        }
+        builder.append(true).unwrap();
+    }
+    Arc::new(builder.finish())
 }
 
 /// Columns of `scores` that are lists.

@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-VIEWS = ["windows_long", "score_factors", "windows_periods", "scores_periods", "feature_periods", "stages", "report"]
+VIEWS = ["windows_long", "score_factors", "windows_periods", "scores_periods", "feature_periods", "stages", "alerts", "report"]
 
 
 def statements(path):

@@ -9,6 +9,7 @@ mod erasure;
 mod figures;
 mod live;
 mod money;
+mod outcomes;
 mod plans;
 mod properties;
 mod prose;

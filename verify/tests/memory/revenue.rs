@@ -234,6 +234,19 @@ fn what_is_told_late_restates_the_month_or_counts_when_it_became_known() {
     booked.check();
 }
 
+/// Reads until 11 March, closes all panes before it, and reads the rest. The rows are the oracle's.
+fn until_the_11th_and_then(told: &[Raw]) -> Deployment {
+    let mut all = raws(&[]);
+    all.extend(told.iter().cloned());
+    all.sort_by_key(|raw| raw.at_ms);
+    let (before, after) = all.split_at(all.partition_point(|raw| raw.at_ms < ms(11)));
+    let mut deployment = Deployment::begun(over(&[Month], &[]));
+    deployment.read(before, true);
+    deployment.read(after, true);
+    deployment.check();
+    deployment
+}
+
 /// A deletion that is told late is known to the account before the close that tells of it.
 #[test]
 fn a_deletion_told_late_takes_the_running_periods_back_whatever_the_account_does_next() {
@@ -242,15 +255,7 @@ fn a_deletion_told_late_takes_the_running_periods_back_whatever_the_account_does
     let more = raw(Usage, ms(11) + 2, "u", json!({"account_id": "g", "user_id": "u", "feature": "export"}));
     let again = contract("c2", 12, json!({"account_id": "g", "type": "started", "mrr": 70, "currency": "USD"}));
     let closings = |told: &[Raw]| {
-        let mut all = raws(&[]);
-        all.extend(told.iter().cloned());
-        all.sort_by_key(|raw| raw.at_ms);
-        let (before, after) = all.split_at(all.partition_point(|raw| raw.at_ms < ms(11)));
-        let mut deployment = Deployment::begun(over(&[Month], &[]));
-        deployment.read(before, true);
-        deployment.read(after, true);
-        deployment.check();
-        rows(&deployment, "g", |row| {
+        rows(&until_the_11th_and_then(told), "g", |row| {
             let closing = format!("{}: {}", (row.as_of / 1000 - ms(0)) / 86_400_000, row.closing.unwrap() / 100);
             (row.period_start == ms(1) * 1000).then_some(closing)
         })
@@ -267,16 +272,10 @@ fn an_event_of_a_contract_that_is_sent_again_with_other_content_changes_nothing_
     let told = |mrr: i64, from: i64, id: &str| json!({"account_id": "g", "type": "started", "mrr": mrr, "currency": "USD", "effective_at": ms(from), "contract_id": id});
     let again = |more: Value| Raw { at_ms: ms(11), ..contract("c1", 0, more) };
     let rows_with = |more: &[Raw]| {
-        let mut all = raws(&[]);
-        all.push(contract("c1", 0, told(50, 0, "a")));
-        all.extend(more.iter().cloned());
-        all.sort_by_key(|raw| raw.at_ms);
-        let (before, after) = all.split_at(all.partition_point(|raw| raw.at_ms < ms(11)));
-        let mut deployment = Deployment::begun(over(&[Month], &[]));
-        deployment.read(before, true);
-        deployment.read(after, true);
-        deployment.check();
-        rows(&deployment, "g", |row| Some(format!("{} {}: {:?}", row.as_of, row.period_start, row.closing)))
+        let all = [&[contract("c1", 0, told(50, 0, "a"))], more].concat();
+        rows(&until_the_11th_and_then(&all), "g", |row| {
+            Some(format!("{} {}: {:?}", row.as_of, row.period_start, row.closing))
+        })
     };
     let once = rows_with(&[]);
     assert_eq!(once.len(), 6, "{once:?}");
