@@ -179,13 +179,20 @@ pub fn told(stored: &Stored, kpis: (&[Kpi], &[Kpi]), question: &Question<'_>, gi
         stored.plan(&sql)?;
         Ok(sql)
     };
-    if let Ok(sql) = plan(asked) {
-        return Ok(Told { kpis: asked.to_vec(), sql, left_out: Vec::new() });
-    }
     let mut told = Told::default();
     for kpi in asked {
-        match plan(std::slice::from_ref(kpi)) {
+        match sql(std::slice::from_ref(kpi), all, question, given) {
             Ok(_) => told.kpis.push(kpi.clone()),
+            Err(error) => told.left_out.push(format!("{}: {}", kpi.name, reason(&error))),
+        }
+    }
+    // One by one only where a column is missing: a plan of each takes seconds.
+    if let Ok(sql) = plan(&told.kpis) {
+        return Ok(Told { sql, ..told });
+    }
+    for kpi in std::mem::take(&mut told.kpis) {
+        match plan(std::slice::from_ref(&kpi)) {
+            Ok(_) => told.kpis.push(kpi),
             Err(error) => told.left_out.push(format!("{}: {}", kpi.name, reason(&error))),
         }
     }

@@ -125,8 +125,14 @@ impl Question<'_> {
                     format!("select * from (select *, {last} from ({summed}) summed) lives where nth_month = 1")
                 }
                 From::Windows | From::Scores => {
-                    let last = "as_of desc, epoch desc, next_offset desc, ordinal desc";
-                    let last = newest_of(&told, "account_id, of_period", last);
+                    let all = format!("all_{name}");
+                    ctes.push(format!("{all} as (\n{told}\n)"));
+                    // Whole rows are sorted only where several are of one time.
+                    let ends = format!(
+                        "select told.* from {all} told join (select account_id as of_account, of_period as in_period, max(as_of) as last_as_of from {all} \
+                         group by account_id, of_period) lasts on told.account_id = of_account and told.of_period = in_period and told.as_of = last_as_of"
+                    );
+                    let last = newest_of(&ends, "account_id, of_period", "epoch desc, next_offset desc, ordinal desc");
                     format!("select * from ({last}) ends where not deleted and not retired")
                 }
                 From::BreakEven => {

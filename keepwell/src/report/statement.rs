@@ -59,9 +59,12 @@ fn sums(from: From, by_currency: bool, kpis: &[&Kpi], question: &Question<'_>) -
         (true, From::Lifetime) => "currency_of_life",
         (true, From::Windows | From::Scores | From::BreakEven | From::Alerts) => "amount_currency",
     };
-    let cells: String = kpis.iter().map(|kpi| of_row(kpi)).collect();
+    let mut shorts = Shorts::default();
+    let counted: String = kpis.iter().map(|kpi| shorts.counted(kpi)).collect();
+    let cells: String = kpis.iter().map(|kpi| shorts.cells(kpi)).collect();
     let sums: String = kpis.iter().map(|kpi| sum(&kpi.name)).collect();
-    let rows = format!("select of_period as period{by}, {currency} as currency{cells} from {}", from.name());
+    let flagged = format!("select *{counted} from (\nselect *{} from {}\n) in_full", shorts.columns(), from.name());
+    let rows = format!("select of_period as period{by}, {currency} as currency{cells} from (\n{flagged}\n) flagged");
     let summed = format!("select period{by}, currency{sums} from (\n{rows}\n) each_row group by period{by}, currency");
     let value = |kpi: &Kpi| {
         let name = &kpi.name;
@@ -78,18 +81,65 @@ fn sums(from: From, by_currency: bool, kpis: &[&Kpi], question: &Question<'_>) -
     one_by_one(&summed, kpis, question, (&value, &is_any))
 }
 
-/// Columns of a figure on a row: whether the row counts, numerator and denominator.
-fn of_row(kpi: &Kpi) -> String {
-    let name = &kpi.name;
-    let numerator = filled_in(kpi.numerator.as_deref().unwrap_or_default());
-    let denominator = filled_in(kpi.denominator.as_deref().unwrap_or("1"));
-    let condition = filled_in(kpi.r#where.as_deref().unwrap_or("true"));
-    let cell = |sql: &str| format!("case when {condition} then cast({sql} as decimal(28, 6)) end");
-    format!(
-        ",\ncase when {condition} then 1 else 0 end as c_{name}, {} as n_{name}, {} as d_{name}",
-        cell(&numerator),
-        cell(&denominator)
-    )
+/// The SQL that something short stands for.
+type Long<'l> = &'l dyn Fn(&str) -> String;
+
+/// What figures write in short, each computed once for a row: `{day(time)}`, the day of a time, counted from 1970;
+/// `{fact(name)}`, a fact that is a number; `{day_of(name)}`, the day of a fact that is a time.
+#[derive(Debug, Default)]
+struct Shorts {
+    /// The SQL that they stand for. The column of the first is `short_0`.
+    longs: Vec<String>,
+}
+
+impl Shorts {
+    /// The column of a figure that says whether a row counts.
+    fn counted(&mut self, kpi: &Kpi) -> String {
+        let condition = self.filled_in(kpi.r#where.as_deref().unwrap_or("true"));
+        format!(",\ncase when {condition} then 1 else 0 end as c_{}", kpi.name)
+    }
+
+    /// Columns of a figure on a row: whether it counts, numerator and denominator.
+    fn cells(&mut self, kpi: &Kpi) -> String {
+        let name = &kpi.name;
+        let mut cell = |sql: Option<&str>| {
+            let sql = self.filled_in(sql.unwrap_or("1"));
+            format!("case when c_{name} = 1 then cast({sql} as decimal(28, 6)) end")
+        };
+        let (numerator, denominator) = (cell(kpi.numerator.as_deref()), cell(kpi.denominator.as_deref()));
+        format!(",\nc_{name}, {numerator} as n_{name}, {denominator} as d_{name}")
+    }
+
+    /// Their columns, each with a comma before it.
+    fn columns(&self) -> String {
+        self.longs.iter().enumerate().map(|(nth, long)| format!(",\n{long} as short_{nth}")).collect()
+    }
+
+    /// The SQL with their columns in place of them.
+    fn filled_in(&mut self, sql: &str) -> String {
+        let fact = |name: &str| format!("other_facts['{name}']");
+        let number = |name: &str| format!("try_cast({} as double)", fact(name));
+        // A text in JSON has quotes.
+        let day_of = |name: &str| day(&format!("try_cast(replace({}, '\"', '') as timestamp)", fact(name)));
+        let kinds: [(&str, Long<'_>); 3] = [("{day(", &day), ("{fact(", &number), ("{day_of(", &day_of)];
+        kinds.iter().fold(sql.to_owned(), |sql, (short, long)| {
+            let mut parts = sql.split(short);
+            let whole = parts.next().unwrap_or_default().to_owned();
+            parts.fold(whole, |whole, part| match part.split_once(")}") {
+                Some((inner, rest)) => whole + &self.column(long(inner)) + rest,
+                None => whole + part,
+            })
+        })
+    }
+
+    fn column(&mut self, long: String) -> String {
+        let known = self.longs.iter().position(|known| *known == long);
+        let nth = known.unwrap_or_else(|| {
+            self.longs.push(long);
+            self.longs.len() - 1
+        });
+        format!("short_{nth}")
+    }
 }
 
 /// Columns of a figure over rows: how many count, how many of them are known, numerator and denominator.
@@ -188,27 +238,6 @@ fn filled(kpi: &Kpi, question: &Question<'_>, given: &Given) -> Result<String> {
         rest = behind;
     }
     Ok(filled + rest)
-}
-
-/// The SQL that something short stands for.
-type Long<'l> = &'l dyn Fn(&str) -> String;
-
-/// The SQL, with what a figure may write in short: `{day(time)}`, the day of a time, counted from 1970; `{fact(name)}`, a
-/// fact that is a number; `{day_of(name)}`, the day of a fact that is a time.
-fn filled_in(sql: &str) -> String {
-    let fact = |name: &str| format!("other_facts['{name}']");
-    let number = |name: &str| format!("try_cast({} as double)", fact(name));
-    // A text in JSON has quotes.
-    let day_of = |name: &str| day(&format!("try_cast(replace({}, '\"', '') as timestamp)", fact(name)));
-    let shorts: [(&str, Long<'_>); 3] = [("{day(", &day), ("{fact(", &number), ("{day_of(", &day_of)];
-    shorts.iter().fold(sql.to_owned(), |sql, (short, long)| {
-        let mut parts = sql.split(short);
-        let whole = parts.next().unwrap_or_default().to_owned();
-        parts.fold(whole, |whole, part| match part.split_once(")}") {
-            Some((inner, rest)) => whole + &long(inner) + rest,
-            None => whole + part,
-        })
-    })
 }
 
 #[cfg(test)]
