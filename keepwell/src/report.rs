@@ -34,6 +34,8 @@ pub use rates::Rates;
 pub use rows::{DIMENSIONS, Question, Report};
 pub use statement::{Given, sql};
 
+const DAY_US: i64 = 24 * 3600 * 1_000_000;
+
 /// What to report.
 #[derive(Debug, clap::Args)]
 pub struct ReportArgs {
@@ -173,7 +175,10 @@ pub struct Told {
 /// When the statement of all of them is wrong although each is right.
 pub fn told(stored: &Stored, kpis: (&[Kpi], &[Kpi]), question: &Question<'_>, given: &Given) -> Result<Told> {
     let (asked, all) = kpis;
-    stored.texts(&views::alerts(Engine::Datafusion))?;
+    // Figures of alerts look back for at most 90 days.
+    let first_us = question.periods.iter().map(|named| named.period.start_us).min();
+    let after = first_us.map(|us| rfc3339(us - 120 * DAY_US));
+    stored.texts(&views::alerts(Engine::Datafusion, after.as_deref()))?;
     let plan = |kpis: &[Kpi]| -> Result<String> {
         let sql = sql(kpis, all, question, given)?;
         stored.plan(&sql)?;

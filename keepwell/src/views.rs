@@ -88,13 +88,13 @@ pub fn statements(engine: Engine, layout: &Layout, tables: &str) -> Vec<String> 
     }
     statements.push(format!("{create} feature_periods as\n{}", feature_sums(engine)));
     statements.push(format!("{create} stages as\n{STAGES}"));
-    statements.push(alerts(engine));
+    statements.push(alerts(engine, None));
     statements
 }
 
-/// The statement that makes the view `alerts` on the tables `scores` and `windows`.
-pub fn alerts(engine: Engine) -> String {
-    format!("{} alerts as\n{}", engine.create(), alerts::alerts(engine))
+/// The statement that makes the view `alerts` on the tables `scores` and `windows`, of their rows after a time (RFC 3339).
+pub fn alerts(engine: Engine, after: Option<&str>) -> String {
+    format!("{} alerts as\n{}", engine.create(), alerts::alerts(engine, after))
 }
 
 /// SQL for entries into stages of the lifecycle, and exits. `left_for` is the next stage, or churned, expired, retired,

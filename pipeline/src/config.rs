@@ -354,8 +354,8 @@ impl Config {
             let why = format!("must be at least the longest window, {longest}");
             return Err(contradiction(&["aggregate.retire_after", "aggregate.windows"], why));
         }
-        if self.time.lateness.as_micros() > 2 * longest.as_micros() {
-            let why = format!("must not exceed two of the longest window, {longest}: nothing older is kept");
+        if self.time.lateness.as_micros() >= 2 * longest.as_micros() {
+            let why = format!("must be less than two of the longest window, {longest}: nothing older is kept");
             return Err(contradiction(&["time.lateness", "aggregate.windows"], why));
         }
         let most = self.kafka.max_event_bytes(self.ingest.max_facts);

@@ -5,6 +5,7 @@
 //! gives the same result as one in time.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use keepwell_core::event::{Change, ContractAction, Terms};
 use keepwell_core::interned::Name;
@@ -188,32 +189,61 @@ impl Contract {
 
     /// The steps of the contract, oldest first.
     pub fn steps(&self, known: &Known) -> Vec<Step<'_>> {
-        self.steps_booked(known, |statement| statement.effective_us)
+        folded(self.0.iter().filter(|statement| known.counts(statement)), known)
     }
 
-    /// The steps of the contract, oldest first, if each statement holds from the time that `booked_us` gives.
+    /// The steps of the contract, oldest first, if each statement counts from the time that `booked_us` gives. Until then
+    /// the contract is what the others say; from then on, what all of them say.
     pub fn steps_booked(&self, known: &Known, booked_us: impl Fn(&Statement) -> i64) -> Vec<Step<'_>> {
-        let counting = self.0.iter().filter(|statement| known.counts(statement));
-        let mut booked: Vec<(i64, &Statement)> = counting.map(|statement| (booked_us(statement), statement)).collect();
-        // The sort is stable: statements of one time keep their order.
-        booked.sort_by_key(|(us, _)| *us);
-        booked.retain(|(us, _)| *us < known.until_us);
-        let mut steps: Vec<Step<'_>> = Vec::new();
-        let lapse_before = |steps: &mut Vec<Step<'_>>, until_us: i64| {
-            let lapse = steps.last().and_then(|last| last.lapse(known.grace_us));
-            steps.extend(lapse.filter(|lapse| lapse.from_us <= until_us));
-        };
-        for (from_us, statement) in booked {
-            // What is said for the same time may correct the end of the term: nothing lapses between.
-            if steps.last().is_some_and(|last| last.from_us < from_us) {
-                lapse_before(&mut steps, from_us);
-            }
-            let last = steps.last().copied().unwrap_or_default();
-            steps.push(last.after(from_us, statement));
+        let counting = || self.0.iter().filter(|statement| known.counts(statement));
+        let is_late = |from_us: i64, of: &Statement| from_us > of.effective_us && from_us < known.until_us;
+        let late = counting().filter(|statement| is_late(booked_us(statement), statement));
+        // Of those booked at one time, the last is what made the step.
+        let late: BTreeMap<i64, &Statement> = late.map(|statement| (booked_us(statement), statement)).collect();
+        let ends = late.keys().copied().chain([known.until_us]);
+        let begins = late.iter().map(|(from_us, by)| Some((*from_us, *by)));
+        let mut steps = Vec::new();
+        for (begin, end_us) in std::iter::once(None).chain(begins).zip(ends) {
+            let until = Known { until_us: end_us, ..*known };
+            let told = counting().filter(|statement| booked_us(statement) < until.until_us);
+            steps.extend(since(folded(told, &until), begin));
         }
-        lapse_before(&mut steps, known.until_us.saturating_sub(1));
         steps
     }
+}
+
+/// The steps that these statements make, which are in the order in which they act.
+fn folded<'c>(statements: impl Iterator<Item = &'c Statement>, known: &Known) -> Vec<Step<'c>> {
+    let mut steps: Vec<Step<'c>> = Vec::new();
+    let lapse_before = |steps: &mut Vec<Step<'c>>, until_us: i64| {
+        let lapse = steps.last().and_then(|last| last.lapse(known.grace_us));
+        steps.extend(lapse.filter(|lapse| lapse.from_us <= until_us));
+    };
+    for statement in statements.filter(|statement| statement.effective_us < known.until_us) {
+        let from_us = statement.effective_us;
+        // What is said for the same time may correct the end of the term: nothing lapses between.
+        if steps.last().is_some_and(|last| last.from_us < from_us) {
+            lapse_before(&mut steps, from_us);
+        }
+        let last = steps.last().copied().unwrap_or_default();
+        steps.push(last.after(from_us, statement));
+    }
+    lapse_before(&mut steps, known.until_us.saturating_sub(1));
+    steps
+}
+
+/// The steps from a time on. The first is what the contract is at that time, and made by the statement.
+fn since<'c>(steps: Vec<Step<'c>>, begin: Option<(i64, &'c Statement)>) -> Vec<Step<'c>> {
+    let Some((from_us, statement)) = begin else { return steps };
+    let at = steps.partition_point(|step| step.from_us < from_us);
+    let (before, after) = steps.split_at(at);
+    let entered = before.last().map(|step| Step {
+        from_us,
+        reason: statement.reason.as_deref(),
+        by: Some(statement.action),
+        ..*step
+    });
+    entered.into_iter().chain(after.iter().copied()).collect()
 }
 
 #[cfg(test)]
@@ -305,6 +335,17 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_late_does_not_override_what_was_said_since() {
+        let late = Statement { said_us: 90, ..said(20, Changed, Some(50), None) };
+        let life = [said(10, Started, Some(100), None), said(40, Changed, Some(130), None), late];
+        let booked_us = |statement: &Statement| if statement.said_us == 90 { 80 } else { statement.effective_us };
+        let contract = contract(&life);
+        let steps = contract.steps_booked(&ALL, booked_us);
+        let steps: Vec<_> = steps.iter().map(|step| (step.from_us, step.mrr_hundredths)).collect();
+        assert_eq!(steps, [(10, Some(100)), (40, Some(130)), (80, Some(130))]);
+    }
+
+    #[test]
     fn only_what_was_said_by_then_counts() {
         let mut late = said(20, Changed, Some(50), None);
         (late.said_us, late.counts_from) = (500, Pane(5));
@@ -350,6 +391,22 @@ mod tests {
             let part = contract.steps(&Known { until_us, ..ALL });
             let whole: Vec<_> = contract.steps(&ALL).into_iter().take_while(|step| step.from_us < until_us).collect();
             prop_assert_eq!(part, whole);
+        }
+
+        #[test]
+        fn at_each_time_a_contract_is_what_all_that_counts_by_then_says(all in anything(), at_us in 0..120_i64) {
+            // Some count later than they hold.
+            let booked_us = |statement: &Statement| statement.effective_us + (statement.said_us % 30).max(statement.said_us - 35);
+            let all = contract(&all);
+            let counting: Vec<Statement> =
+                all.statements().iter().filter(|statement| booked_us(statement) <= at_us).cloned().collect();
+            let state = |steps: &[Step<'_>]| {
+                let last = steps.iter().rev().find(|step| step.from_us <= at_us);
+                last.map(|step| (step.phase, step.mrr_hundredths, step.ends_us))
+            };
+            let counting = contract(&counting);
+            let expected = counting.steps(&Known { until_us: at_us + 1, ..ALL }).last().copied();
+            prop_assert_eq!(state(&all.steps_booked(&ALL, booked_us)), state(expected.as_slice()));
         }
     }
 }

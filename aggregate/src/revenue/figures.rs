@@ -66,7 +66,7 @@ fn terms<'c>(steps: &[Step<'c>]) -> Vec<Term<'c>> {
             }
             Some(ContractAction::Renewed) => {
                 let renewed = Some(price(step));
-                match terms.last_mut().filter(|_| has_lapsed) {
+                match terms.last_mut().filter(|_| has_lapsed && !last.is_open()) {
                     Some(lapsed) => lapsed.renewed = renewed,
                     None => terms.extend(ended.map(|term| Term { renewed, ..term })),
                 }

@@ -1,4 +1,4 @@
-//! Figures as one SQL statement. Each table is read at most twice, however many figures there are.
+//! Figures as one SQL statement. Each table is read a few times, however many figures there are.
 //!
 //! The SQL has no function beyond sums, `case`, casts, `extract`, `floor`, `abs`, `replace`, `row_number` and `first_value`,
 //! so that each engine gives the same numbers.

@@ -34,7 +34,7 @@ fn the_example_is_valid_and_shows_the_defaults() {
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
     // text to replace, replacement, words that the message must contain
-    let cases: [(&str, &str, &[&str]); 18] = [
+    let cases: [(&str, &str, &[&str]); 19] = [
         ("epoch: 1", "epoch: 1\nepock: 2", &["epock", "line 2"]),
         ("partitions: 4", "partitions: four", &["line 2"]),
         ("partitions: 4", "partitions: 0", &["partitions", "line 2"]),
@@ -80,6 +80,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("snapshots:", "topics: {events: a, windows: a}\nsnapshots:", &["topics", "a is the name of two"]),
         ("'localhost:9092'}", "'localhost:9092', max_record_bytes: 200000}", &["262144", "200000", "line 3"]),
         ("snapshots:", "time: {lateness: 400d}\nsnapshots:", &["time.lateness", "line 6"]),
+        ("snapshots:", "time: {lateness: 180d}\nsnapshots:", &["time.lateness", "less than two", "90d", "line 6"]),
         ("\nsnapshots:", "\n  - {topic: usage, kind: ticket}\nsnapshots:", &["usage", "twice", "line 6"]),
     ];
     for (from, to, words) in cases {

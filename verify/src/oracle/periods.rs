@@ -70,14 +70,19 @@ fn every(calendar: &Calendar, kind: PeriodKind) -> impl Iterator<Item = Period> 
 
 /// The SQL with what it repeats: the fold of contracts as booked, and amounts as money.
 pub fn filled(revenue: &str, contracts: &str, config: &Config) -> String {
-    let fold = contracts.find("-- table contract_numbered").zip(contracts.find("-- table customer_turn"));
-    let fold = fold.and_then(|(from, to)| contracts.get(from..to)).unwrap_or_default();
-    let booked =
-        fold.replace("contract_", "booked_").replace("booked_id", "contract_id").replace("customer_", "booked_");
+    let part = |from: &str, to: &str| {
+        let found = contracts.find(from).zip(contracts.find(to));
+        found.and_then(|(from, to)| contracts.get(from..to)).unwrap_or_default()
+    };
+    let layers = part("-- table contract_numbered", "-- table contract_step").replace("contract_", "layer_");
+    let booked = part("-- table contract_step", "-- table customer_turn").replace("contract_", "booked_");
+    let layers = layers.replace("layer_id", "contract_id");
+    let booked = booked.replace("booked_id", "contract_id").replace("customer_", "booked_");
     let money =
         AMOUNTS.map(|(of, name)| format!("cast(cast(r.{of} as decimal(20, 0)) / 100 as decimal(18, 2)) as {name}"));
     let rules = &config.revenue;
     [
+        ("{layers}", layers),
         ("{booked}", booked),
         ("{money}", money.join(", ")),
         ("{restates}", (rules.late == Late::Restate).to_string()),

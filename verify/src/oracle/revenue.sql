@@ -21,13 +21,48 @@ union select account_id, p, reported from revenue_past
 union select n.account_id, n.p, k.visible from revenue_news n join revenue_known k on k.account_id = n.account_id and k.p = n.p
 
 -- What was told after the shortest period with it was reported restates the past, or counts from when it became known.
--- table booked_known
-select v.account_id, v.p * 1000000000 + v.q as p, k.end_us, k.visible, k.contract_id, k.ord, k.occurred_us, k.holds_us,
+-- table booked_said
+select v.account_id, v.p * 1000000000 + v.q as p, k.end_us, k.visible, k.contract_id, k.ord, k.occurred_us, k.holds_us, k.effective_us,
   case when k.effective_us >= k.visible * {width} or coalesce(k.reported_us, -9000000000000000000) > k.visible * {width} then k.effective_us
        when k.visible = k.first or ({restates} and coalesce(k.reported_us, -9000000000000000000) >= k.visible * {width} - {restate_for}) then k.effective_us
-       else k.visible * {width} end as effective_us,
+       else k.visible * {width} end as counts_us,
   k.action, k.mrr, k.currency, k.seats, k.ends_us, k.cleared, k.reason
 from revenue_view v join revenue_known k on k.account_id = v.account_id and k.p = v.p and k.visible <= v.q
+
+-- Each time from which something late counts begins a layer: there the contract is what all that counts by then say.
+-- table booked_late
+select account_id, p, contract_id, counts_us, last_value(action order by effective_us, holds_us, occurred_us, ord) as action,
+  last_value(reason order by effective_us, holds_us, occurred_us, ord) as reason
+from booked_said where counts_us > effective_us group by 1, 2, 3, 4
+
+-- table booked_layer
+select *, lead(begin_us, 1, 9000000000000000000) over (partition by account_id, p, contract_id order by begin_us) as finish_us from (
+  select account_id, p, contract_id, counts_us as begin_us, action, reason from booked_late
+  union all select distinct account_id, p, contract_id, -9000000000000000000, 0, null from booked_said
+)
+
+-- table layer_known
+select s.account_id, s.p, s.end_us, s.visible, s.contract_id || '/' || cast(l.begin_us as varchar) as contract_id, s.contract_id as of_contract, l.begin_us, l.finish_us,
+  l.action as late_action, l.reason as late_reason, s.ord, s.occurred_us, s.holds_us, s.effective_us, s.action, s.mrr, s.currency, s.seats, s.ends_us, s.cleared, s.reason
+from booked_said s join booked_layer l on l.account_id = s.account_id and l.p = s.p and l.contract_id = s.contract_id and s.counts_us < l.finish_us
+
+{layers}
+
+-- What the contract is when a layer begins, and what becomes of it in the layer.
+-- table layer_row
+select l.*, k.of_contract, k.begin_us, k.finish_us, k.late_action, k.late_reason,
+  l.effective_us < k.begin_us and coalesce(l.next_us, k.begin_us) >= k.begin_us as is_entry,
+  l.lapses and l.phase < 3 and l.lapses_us < k.begin_us as has_lapsed_before
+from layer_phase l join (select distinct account_id, p, contract_id, of_contract, begin_us, finish_us, late_action, late_reason from layer_known) k
+  on k.account_id = l.account_id and k.p = l.p and k.contract_id = l.contract_id
+where l.effective_us < k.finish_us
+
+-- table booked_phase
+select account_id, p, end_us, of_contract as contract_id, row_number() over (partition by account_id, p, of_contract order by begin_us, n) as n,
+  case when is_entry then late_action else action end as action, case when is_entry then begin_us else effective_us end as effective_us,
+  case when is_entry then late_reason else reason end as reason, mrr, currency, seats, ends_us, lapses_us,
+  lapses and not has_lapsed_before and lapses_us < finish_us as lapses, case when has_lapsed_before then 3 else phase end as phase
+from layer_row where is_entry or effective_us >= begin_us
 
 {booked}
 
@@ -44,15 +79,16 @@ from revenue_amount window one as (partition by account_id, p order by at_us)
 
 -- A term is over when it lapses, is cancelled at its end, is renewed, or gets another end when it was over.
 -- table revenue_before
-select *, lag(phase, 1, 0) over one as last_phase, lag(ends_us) over one as last_ends_us, lag(mrr) over one as last_mrr, lag(currency) over one as last_currency,
-  coalesce(lag(lapses and phase < 3) over one, false) as has_lapsed,
-  sum(case when action in (1, 3, 6) then 1 else 0 end) over one as part
-from booked_phase window one as (partition by account_id, p, contract_id order by n)
+select *, sum(case when action in (1, 3, 6) or (phase < 3 and (last_phase = 3 or has_lapsed)) then 1 else 0 end) over one as part from (
+  select *, lag(phase, 1, 0) over one as last_phase, lag(ends_us) over one as last_ends_us, lag(mrr) over one as last_mrr, lag(currency) over one as last_currency,
+    coalesce(lag(lapses and phase < 3) over one, false) as has_lapsed
+  from booked_phase window one as (partition by account_id, p, contract_id order by n)
+) window one as (partition by account_id, p, contract_id order by n)
 
 -- table revenue_term
 select l.account_id, l.p, l.ends_us, l.mrr, l.currency, r.account_id is not null as is_renewed, r.mrr as next_mrr, r.currency as next_currency
 from revenue_before l left join revenue_before r
-  on r.account_id = l.account_id and r.p = l.p and r.contract_id = l.contract_id and r.part = l.part + 1 and r.action = 3
+  on r.account_id = l.account_id and r.p = l.p and r.contract_id = l.contract_id and r.part = l.part + 1 and r.action = 3 and (r.has_lapsed or r.last_phase = 3)
 where l.lapses and l.phase < 3
 union all
 select account_id, p, last_ends_us, last_mrr, last_currency, action in (2, 3), case when action in (2, 3) then mrr end, case when action in (2, 3) then currency end

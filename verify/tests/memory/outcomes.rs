@@ -250,8 +250,8 @@ async fn a_customer_has_its_money_back_in_the_month_in_which_value_reaches_cost(
     assert_eq!(figure_of("break_even_month", &[("windows", rows)], &[]).await["all"], "2.000000");
 }
 
-/// A final row of `scores` at the end of a day, with its triggers: name, state, since.
-fn told(day: u8, triggers: &[(&str, &str, u8)], (score, band): (f64, &str)) -> String {
+/// A final row of `scores` at the end of a day, after that of another, with its triggers: name, state, since.
+fn told(before: u8, day: u8, triggers: &[(&str, &str, u8)], (score, band): (f64, &str)) -> String {
     let at = |day: u8| format!("cast('2024-03-{day:02}T00:00:00Z' as timestamp)");
     let each = triggers.iter().map(|(name, state, since)| {
         format!(
@@ -260,10 +260,11 @@ fn told(day: u8, triggers: &[(&str, &str, u8)], (score, band): (f64, &str)) -> S
         )
     });
     format!(
-        "select 'a/b' as account_id, {} as as_of, true as final, make_array({}) as triggers, {score:.1} as score, '{band}' as band, \
+        "select 'a/b' as account_id, {} as as_of, {} as previous_as_of, true as final, make_array({}) as triggers, {score:.1} as score, '{band}' as band, \
          'smb' as segment, 'ann' as owner, 'pro' as plan, 'active' as customer_status, 10 as mrr, 'EUR' as currency, \
          1 as epoch, 0 as next_offset, 0 as ordinal",
         at(day),
+        at(before),
         each.collect::<Vec<_>>().join(", ")
     )
 }
@@ -271,13 +272,16 @@ fn told(day: u8, triggers: &[(&str, &str, u8)], (score, band): (f64, &str)) -> S
 #[tokio::test]
 async fn an_alert_has_its_beginning_and_what_was_told_of_it_also_after_its_end() {
     let scores = vec![
-        told(1, &[("drop", "pending", 1)], (60.0, "yellow")),
-        told(2, &[("drop", "pending", 1), ("d_op", "raised", 2)], (50.0, "yellow")),
-        told(3, &[("drop", "raised", 3), ("d_op", "active", 2)], (40.0, "red")),
-        told(4, &[("drop", "active", 3), ("d_op", "cleared", 2)], (45.0, "red")),
-        told(9, &[("drop", "raised", 9)], (70.0, "yellow")),
-        told(30, &[("drop", "active", 9)], (80.0, "green")),
-        told(31, &[("drop", "cleared", 9)], (1.0, "churned")),
+        told(1, 1, &[("drop", "pending", 1)], (60.0, "yellow")),
+        told(1, 2, &[("drop", "pending", 1), ("d_op", "raised", 2)], (50.0, "yellow")),
+        told(2, 3, &[("drop", "raised", 3), ("d_op", "active", 2)], (40.0, "red")),
+        told(3, 4, &[("drop", "active", 3), ("d_op", "cleared", 2)], (45.0, "red")),
+        told(4, 5, &[("drop", "pending", 5)], (45.0, "red")),
+        told(5, 8, &[("other", "active", 1)], (45.0, "red")),
+        // Its pending row was of another time that the condition held.
+        told(8, 9, &[("drop", "raised", 9)], (70.0, "yellow")),
+        told(9, 30, &[("drop", "active", 9)], (80.0, "green")),
+        told(30, 31, &[("drop", "cleared", 9)], (1.0, "churned")),
     ];
     let outcome = |day: u8, outcomes: &[(&str, &str)]| {
         let each = outcomes.iter().map(|(id, outcome)| format!("'{id}': '{outcome}'"));
@@ -294,7 +298,7 @@ async fn an_alert_has_its_beginning_and_what_was_told_of_it_also_after_its_end()
         outcome(9, &[(first, "done")]),
     ];
     let session = with_tables(&[("scores", scores), ("windows", windows)]).await;
-    session.sql(&views::alerts(Engine::Datafusion)).await.unwrap().collect().await.unwrap();
+    session.sql(&views::alerts(Engine::Datafusion, None)).await.unwrap().collect().await.unwrap();
     let columns = "trigger, held_since, raised_at, accepted_at, done_at, churned_at, score, score_28d_later";
     let sql = format!("select {columns} from alerts order by raised_at");
     let batches = session.sql(&sql).await.unwrap().collect().await.unwrap();
