@@ -118,7 +118,11 @@ impl Shorts {
     /// The SQL with their columns in place of them.
     fn filled_in(&mut self, sql: &str) -> String {
         let fact = |name: &str| format!("other_facts['{name}']");
-        let number = |name: &str| format!("try_cast({} as double)", fact(name));
+        let number = |name: &str| {
+            let number = format!("try_cast({} as double)", fact(name));
+            // What no column can hold is unknown.
+            format!("case when abs({number}) < 1e15 then {number} end")
+        };
         // A text in JSON has quotes.
         let day_of = |name: &str| day(&format!("try_cast(replace({}, '\"', '') as timestamp)", fact(name)));
         let kinds: [(&str, Long<'_>); 3] = [("{day(", &day), ("{fact(", &number), ("{day_of(", &day_of)];

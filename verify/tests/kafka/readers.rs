@@ -136,7 +136,8 @@ fn each_entry_into_a_stage_has_its_exit_and_what_came_then() {
     };
     let rows: Vec<String> = rows.iter().map(select).collect();
     let layout = Aggregate::default().layout();
-    let view = statements(Engine::Duckdb, &layout, "none").pop().unwrap();
+    let view =
+        statements(Engine::Duckdb, &layout, "none").into_iter().find(|view| view.contains(" stages as")).unwrap();
     let statement = format!("create view scores as {}; {view}", rows.join(" union all "));
     let answer = python("verify/tests/kafka/question.py", &["stages.sql", &statement]);
     // stage, accounts now, moved on, days until then, churned

@@ -199,7 +199,7 @@ async fn what_customers_get_and_cost_has_the_published_numbers() {
         (times, format!("{value} as first_value_at, {} as started_at", time("2024-02-10")))
     };
     let cases: [Case<'_>; 10] = [
-        ("customer_roi", vec![times(1, facts), times(1, "'cost_to_date': '\"unclear\"'")], "100.000000"),
+        ("customer_roi", vec![times(1, facts), times(1, "'cost_to_date': '\"unclear\"'"), times(1, "'cost_to_date': '1e30'")], "100.000000"),
         ("payback_months", vec![times(1, facts)], "6.000000"),
         ("referral_rate", vec![times(18, "'referrals': '1'"), times(182, "'referrals': '0'")], "9.000000"),
         ("referral_conversion", vec![times(3, "'referrals': '10', 'referrals_won': '2'")], "20.000000"),
@@ -245,6 +245,8 @@ async fn a_customer_has_its_money_back_in_the_month_in_which_value_reaches_cost(
         of("second", 9, 3000, "2024-02-01"),
         of("second", 10, 9000, "2024-02-01"),
         of("second", 31, 9999, "2024-02-01"),
+        // It has paid nothing yet.
+        of("second", 1, 0, "2024-02-01").replace("'8000'", "'0'"),
         of("first", 10, 8000, "2024-02-11"),
         of("third", 11, 8000, "2024-01-11"),
         of("never", 31, 7999, "2023-02-11"),

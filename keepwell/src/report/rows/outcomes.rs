@@ -3,8 +3,8 @@
 use super::{day, newest_of};
 
 /// Rows on which a customer has had at least what it has paid, by the facts `value_to_date` and `cost_to_date`.
-pub(super) const BREAK_EVEN: &str =
-    "try_cast(other_facts['value_to_date'] as double) >= try_cast(other_facts['cost_to_date'] as double)";
+pub(super) const BREAK_EVEN: &str = "try_cast(other_facts['cost_to_date'] as double) > 0 and \
+     try_cast(other_facts['value_to_date'] as double) >= try_cast(other_facts['cost_to_date'] as double)";
 
 /// Longest time between the last score of an account and the period that it predicts.
 const STALE_DAYS: i64 = 40;
@@ -18,8 +18,10 @@ pub(super) fn predictions(of: &str, rows: &str, start: &str, known: &str) -> Str
     let scores = format!("select *, {of} from scores where final and as_of <= '{start}'");
     let last = "as_of desc, epoch desc, next_offset desc, ordinal desc";
     let scores = newest_of(&format!("select * from ({scores}) early where {early}"), "account_id", last);
-    // Somebody of whom little is known is predicted nothing.
-    let told = |column: &str| format!("case when s.band <> 'unknown' then s.{column} end as {column}");
+    // Of whom little is known, or who is known to have left, nothing is predicted.
+    let told = |column: &str| {
+        format!("case when s.band not in ('unknown', 'churned', 'expired') then s.{column} end as {column}")
+    };
     format!(
         "select {of}, r.account_id, r.churned_logo, r.segment, r.owner, r.plan, {}, {}, s.model, s.model_version \
          from ({customers}) r left join ({scores}) s on s.account_id = r.account_id where r.final and r.customer_at_start",
@@ -63,7 +65,7 @@ pub(super) fn first_of_life(rows: &str) -> String {
 pub(super) fn alerts(of: &str, amounts: &str, end: &str, known: &str) -> String {
     let newest = day("newest_at");
     format!(
-        "select *, case when {newest} < end_day then {newest} else end_day end as until_day from (
+        "select *, case when newest_at is null then start_day when {newest} < end_day then {newest} else end_day end as until_day from (
 select {of}, {amounts}, newest_at, alerts.* from alerts cross join (select max(as_of) as newest_at from scores where final{known}) newest \
          where raised_at <= '{end}') raised"
     )
