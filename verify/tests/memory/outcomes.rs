@@ -199,7 +199,11 @@ async fn what_customers_get_and_cost_has_the_published_numbers() {
         (times, format!("{value} as first_value_at, {} as started_at", time("2024-02-10")))
     };
     let cases: [Case<'_>; 10] = [
-        ("customer_roi", vec![times(1, facts), times(1, "'cost_to_date': '\"unclear\"'"), times(1, "'cost_to_date': '1e30'")], "100.000000"),
+        (
+            "customer_roi",
+            vec![times(1, facts), times(1, "'cost_to_date': '\"unclear\"'"), times(1, "'cost_to_date': '1e30'")],
+            "100.000000",
+        ),
         ("payback_months", vec![times(1, facts)], "6.000000"),
         ("referral_rate", vec![times(18, "'referrals': '1'"), times(182, "'referrals': '0'")], "9.000000"),
         ("referral_conversion", vec![times(3, "'referrals': '10', 'referrals_won': '2'")], "20.000000"),
