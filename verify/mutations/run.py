@@ -71,7 +71,7 @@ MUTATIONS = [
     ("timing_does_not_matter", "what is said of a contract acts by when it was said", "aggregate/src/account/contracts.rs",
      "let by_time = self.effective_us.cmp(&other.effective_us)", "let by_time = self.said_us.cmp(&other.said_us)"),
     ("log_is_truth", "what is told late holds as if it had been told in time", "aggregate/src/account/contracts.rs",
-     "booked_us(statement) < until.until_us", "statement.effective_us < until.until_us"),
+     "told = booked.iter().filter(|(from_us, _)| *from_us < until_us)", "told = booked.iter().filter(|(_, statement)| statement.effective_us < until_us)"),
     ("log_is_truth", "a contract counts before anybody has said so", "aggregate/src/account/contracts.rs",
      " && statement.counts_from <= self.closed", ""),
     ("silence_is_a_signal", "a term that nobody renews never ends", "aggregate/src/account/contracts.rs",

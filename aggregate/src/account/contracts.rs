@@ -122,6 +122,20 @@ impl<'c> Step<'c> {
         }
     }
 
+    /// The same state from a time on, at which statements begin to count that are late. What happened then is what changes
+    /// the state before, whatever they say: others may have said more since.
+    fn entered(self, before: Self, from_us: i64, late: &[&'c Statement]) -> Self {
+        let is_renewal = late.iter().any(|statement| statement.action == ContractAction::Renewed);
+        let is_other = !before.is_open() || before.ends_us != self.ends_us;
+        let by = match (before.is_open(), self.is_open()) {
+            (_, true) if is_renewal && is_other => ContractAction::Renewed,
+            (true, false) => ContractAction::Cancelled,
+            _ => ContractAction::Changed,
+        };
+        let reason = late.iter().rev().find_map(|statement| statement.reason.as_deref());
+        Self { from_us, by: Some(by), reason, ..self }
+    }
+
     /// Whether the contract runs or is paused.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Paused)
@@ -195,18 +209,25 @@ impl Contract {
     /// The steps of the contract, oldest first, if each statement counts from the time that `booked_us` gives. Until then
     /// the contract is what the others say; from then on, what all of them say.
     pub fn steps_booked(&self, known: &Known, booked_us: impl Fn(&Statement) -> i64) -> Vec<Step<'_>> {
-        let counting = || self.0.iter().filter(|statement| known.counts(statement));
-        let is_late = |from_us: i64, of: &Statement| from_us > of.effective_us && from_us < known.until_us;
-        let late = counting().filter(|statement| is_late(booked_us(statement), statement));
-        // Of those booked at one time, the last is what made the step.
-        let late: BTreeMap<i64, &Statement> = late.map(|statement| (booked_us(statement), statement)).collect();
+        let counting = self.0.iter().filter(|statement| known.counts(statement));
+        let booked: Vec<(i64, &Statement)> = counting.map(|statement| (booked_us(statement), statement)).collect();
+        let mut late: BTreeMap<i64, Vec<&Statement>> = BTreeMap::new();
+        for (from_us, statement) in &booked {
+            if *from_us > statement.effective_us && *from_us < known.until_us {
+                late.entry(*from_us).or_default().push(statement);
+            }
+        }
         let ends = late.keys().copied().chain([known.until_us]);
-        let begins = late.iter().map(|(from_us, by)| Some((*from_us, *by)));
-        let mut steps = Vec::new();
-        for (begin, end_us) in std::iter::once(None).chain(begins).zip(ends) {
-            let until = Known { until_us: end_us, ..*known };
-            let told = counting().filter(|statement| booked_us(statement) < until.until_us);
-            steps.extend(since(folded(told, &until), begin));
+        let begins = late.iter().map(|(from_us, by)| Some((*from_us, by.as_slice())));
+        let mut steps: Vec<Step<'_>> = Vec::new();
+        for (begin, until_us) in std::iter::once(None).chain(begins).zip(ends) {
+            let told = booked.iter().filter(|(from_us, _)| *from_us < until_us).map(|(_, statement)| *statement);
+            let all = folded(told, &Known { until_us, ..*known });
+            let (from_us, late) = begin.unwrap_or((i64::MIN, &[]));
+            let (until_then, since) = all.split_at(all.partition_point(|step| step.from_us < from_us));
+            let before = steps.last().copied().unwrap_or_default();
+            steps.extend(until_then.last().map(|state| state.entered(before, from_us, late)));
+            steps.extend(since);
         }
         steps
     }
@@ -230,20 +251,6 @@ fn folded<'c>(statements: impl Iterator<Item = &'c Statement>, known: &Known) ->
     }
     lapse_before(&mut steps, known.until_us.saturating_sub(1));
     steps
-}
-
-/// The steps from a time on. The first is what the contract is at that time, and made by the statement.
-fn since<'c>(steps: Vec<Step<'c>>, begin: Option<(i64, &'c Statement)>) -> Vec<Step<'c>> {
-    let Some((from_us, statement)) = begin else { return steps };
-    let at = steps.partition_point(|step| step.from_us < from_us);
-    let (before, after) = steps.split_at(at);
-    let entered = before.last().map(|step| Step {
-        from_us,
-        reason: statement.reason.as_deref(),
-        by: Some(statement.action),
-        ..*step
-    });
-    entered.into_iter().chain(after.iter().copied()).collect()
 }
 
 #[cfg(test)]

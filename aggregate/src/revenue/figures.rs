@@ -290,7 +290,12 @@ impl Due {
 
 #[cfg(test)]
 mod tests {
+    use keepwell_core::event::{Change, Terms};
+    use keepwell_core::interned::Name;
+    use keepwell_core::pane::Pane;
+
     use super::*;
+    use crate::account::contracts::{Contract, Known, Statement};
 
     fn moments(prices: &[i64]) -> Vec<Moment<'static>> {
         let of = |price: &i64| Moment {
@@ -306,6 +311,68 @@ mod tests {
             reason: None,
         };
         prices.iter().map(of).collect()
+    }
+
+    /// A statement: when it holds, when it counts, what, and the end of the term, in days.
+    type Said = (i64, i64, ContractAction, Option<i64>);
+
+    /// Ends of the terms of a contract, with a + where it was renewed.
+    fn ends(all: &[Said]) -> Vec<String> {
+        let mut contract = Contract::default();
+        for (nth, (effective_us, counts_us, action, ends_us)) in all.iter().enumerate() {
+            let terms = Terms { ends_us: ends_us.map_or(Change::Kept, Change::Set), ..Terms::default() };
+            contract.insert(Statement {
+                effective_us: *effective_us,
+                said_us: *counts_us,
+                counts_from: Pane(0),
+                event_id: Name::from(nth.to_string().as_str()),
+                action: *action,
+                terms,
+                reason: None,
+            });
+        }
+        let known = Known { floor_us: i64::MIN, closed: Pane(1), until_us: 2000, grace_us: 30 };
+        let steps = contract.steps_booked(&known, |statement| statement.said_us);
+        let of = |term: &Term<'_>| format!("{}{}", term.ends_us, if term.renewed.is_some() { "+" } else { "" });
+        terms(&steps).iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_late_word_ends_only_the_terms_that_it_changes() {
+        use ContractAction::{Cancelled, Changed, Renewed, Started};
+        let cases: [(&[Said], &[&str]); 6] = [
+            // Told late alone: the term that had lapsed is renewed.
+            (&[(0, 0, Started, Some(365)), (365, 405, Renewed, Some(730))], &["365+", "730"]),
+            // The same with a change that comes after it.
+            (
+                &[(0, 0, Started, Some(365)), (365, 405, Renewed, Some(730)), (370, 405, Changed, None)],
+                &["365+", "730"],
+            ),
+            // A newer renewal was told before: the term that runs is not renewed.
+            (
+                &[(0, 0, Started, Some(365)), (730, 730, Renewed, Some(1095)), (365, 770, Renewed, Some(730))],
+                &["365+", "1095"],
+            ),
+            // It stays ended.
+            (
+                &[(0, 0, Started, Some(180)), (180, 180, Renewed, Some(365)), (150, 405, Renewed, Some(300))],
+                &["180+", "365"],
+            ),
+            // What was cancelled has started again since.
+            (
+                &[
+                    (0, 0, Started, Some(90)),
+                    (95, 95, Started, Some(365)),
+                    (80, 370, Cancelled, None),
+                    (385, 385, Renewed, Some(730)),
+                ],
+                &["90", "365+", "730"],
+            ),
+            (&[(0, 0, Started, Some(365)), (300, 310, Cancelled, None)], &[]),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(ends(said), expected, "{said:?}");
+        }
     }
 
     #[test]

@@ -31,38 +31,51 @@ from revenue_view v join revenue_known k on k.account_id = v.account_id and k.p 
 
 -- Each time from which something late counts begins a layer: there the contract is what all that counts by then say.
 -- table booked_late
-select account_id, p, contract_id, counts_us, last_value(action order by effective_us, holds_us, occurred_us, ord) as action,
-  last_value(reason order by effective_us, holds_us, occurred_us, ord) as reason
+select account_id, p, contract_id, counts_us, max(case when action = 3 then 1 else 0 end) as renews,
+  last_value(reason order by case when reason is null then 0 else 1 end, effective_us, holds_us, occurred_us, ord) as reason
 from booked_said where counts_us > effective_us group by 1, 2, 3, 4
 
 -- table booked_layer
 select *, lead(begin_us, 1, 9000000000000000000) over (partition by account_id, p, contract_id order by begin_us) as finish_us from (
-  select account_id, p, contract_id, counts_us as begin_us, action, reason from booked_late
+  select account_id, p, contract_id, counts_us as begin_us, renews, reason from booked_late
   union all select distinct account_id, p, contract_id, -9000000000000000000, 0, null from booked_said
 )
 
 -- table layer_known
 select s.account_id, s.p, s.end_us, s.visible, s.contract_id || '/' || cast(l.begin_us as varchar) as contract_id, s.contract_id as of_contract, l.begin_us, l.finish_us,
-  l.action as late_action, l.reason as late_reason, s.ord, s.occurred_us, s.holds_us, s.effective_us, s.action, s.mrr, s.currency, s.seats, s.ends_us, s.cleared, s.reason
+  l.renews, l.reason as late_reason, s.ord, s.occurred_us, s.holds_us, s.effective_us, s.action, s.mrr, s.currency, s.seats, s.ends_us, s.cleared, s.reason
 from booked_said s join booked_layer l on l.account_id = s.account_id and l.p = s.p and l.contract_id = s.contract_id and s.counts_us < l.finish_us
 
 {layers}
 
 -- What the contract is when a layer begins, and what becomes of it in the layer.
 -- table layer_row
-select l.*, k.of_contract, k.begin_us, k.finish_us, k.late_action, k.late_reason,
+select l.*, k.of_contract, k.begin_us, k.finish_us, k.renews, k.late_reason,
   l.effective_us < k.begin_us and coalesce(l.next_us, k.begin_us) >= k.begin_us as is_entry,
   l.lapses and l.phase < 3 and l.lapses_us < k.begin_us as has_lapsed_before
-from layer_phase l join (select distinct account_id, p, contract_id, of_contract, begin_us, finish_us, late_action, late_reason from layer_known) k
+from layer_phase l join (select distinct account_id, p, contract_id, of_contract, begin_us, finish_us, renews, late_reason from layer_known) k
   on k.account_id = l.account_id and k.p = l.p and k.contract_id = l.contract_id
 where l.effective_us < k.finish_us
 
--- table booked_phase
+-- table booked_row
 select account_id, p, end_us, of_contract as contract_id, row_number() over (partition by account_id, p, of_contract order by begin_us, n) as n,
-  case when is_entry then late_action else action end as action, case when is_entry then begin_us else effective_us end as effective_us,
+  is_entry, renews, action, case when is_entry then begin_us else effective_us end as effective_us,
   case when is_entry then late_reason else reason end as reason, mrr, currency, seats, ends_us, lapses_us,
   lapses and not has_lapsed_before and lapses_us < finish_us as lapses, case when has_lapsed_before then 3 else phase end as phase
 from layer_row where is_entry or effective_us >= begin_us
+
+-- What was open before.
+-- table booked_turn
+select *, lag(phase in (1, 2) and not lapses, 1, false) over one as was_open, lag(ends_us) over one as ends_before
+from booked_row window one as (partition by account_id, p, contract_id order by n)
+
+-- What happened when a layer begins is what changes the state before it.
+-- table booked_phase
+select account_id, p, end_us, contract_id, n, effective_us, reason, mrr, currency, seats, ends_us, lapses_us, lapses, phase,
+  case when not is_entry then action
+       when phase < 3 and renews = 1 and (not was_open or coalesce(ends_before, -1) <> coalesce(ends_us, -1)) then 3
+       when was_open and phase = 3 then 6 else 2 end as action
+from booked_turn
 
 {booked}
 
@@ -138,6 +151,7 @@ select r.k, r.account_id, r.kind, r.start_us, m.start_us as month_us, m.end_us -
     least(coalesce(r.until_us, r.cut_us), r.cut_us, m.end_us) - greatest(r.at_us, r.start_us, m.start_us) as decimal(20, 0))) as twice
 from revenue_relevant r join month m
   on m.start_us < least(coalesce(r.until_us, r.cut_us), r.cut_us) and m.end_us > greatest(r.at_us, r.start_us)
+  and least(coalesce(r.until_us, r.cut_us), r.cut_us) > greatest(r.at_us, r.start_us)
 group by 1, 2, 3, 4, 5, 6
 
 -- table revenue_earned
